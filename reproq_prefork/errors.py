@@ -1,0 +1,157 @@
+"""Exit statuses, and the errors that end a command with one of them.
+
+An error is a sentence for the person who can act: what was tried, what was found, what to do. Its
+constructor takes plain values and writes the sentence, so that every place that raises it says the same.
+Only the command line turns an error into an exit status; every other part raises.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from typing import Any
+
+
+class ExitStatus(enum.IntEnum):
+    """What the process says to the shell, systemd or Kubernetes as it ends; `description` is for the docs."""
+
+    description: str
+
+    def __new__(cls, value: int, description: str) -> ExitStatus:
+        member = int.__new__(cls, value)
+        member._value_ = value
+        member.description = description
+        return member
+
+    OK = 0, "Done, or stopped as asked."
+    FAILURE = 1, "Something unexpected failed; the log says what."
+    # click ends with 2 on an unknown option, so a bad value of a known one does too.
+    USAGE = 2, "An argument or a setting is wrong or missing; nothing was started."
+    BOOT_FAILED = 3, "The workers cannot boot: each one died or hung before it was ready."
+    NOT_FOUND = 4, "There is no such task run."
+    CONFLICT = 5, "The unique key is held by a run that has not finished."
+    DATABASE_UNAVAILABLE = 6, "The database cannot be reached, or refuses to work."
+    SCHEMA_MISMATCH = 7, "The schema in the database is not the one that this release works with."
+    ALREADY_RUNNING = 8, "The pid file names a master that is alive."
+    LEASE_LOST = 9, "A worker's own status: it lost its lease and stopped; its master replaces it."
+
+
+class ReproqError(Exception):
+    """The base of every error that this package raises on purpose; `str(error)` is its sentence."""
+
+    exit_status: ExitStatus = ExitStatus.FAILURE
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # BaseException would call the constructor with the sentence it wrote. Errors cross a pipe
+        # (a check runs in a child), so they are rebuilt without calling it.
+        return _rebuild, (type(self), self.args), self.__dict__.copy()
+
+
+def _rebuild(cls: type[ReproqError], args: tuple[object, ...]) -> ReproqError:
+    return cls.__new__(cls, *args)
+
+
+class SettingsError(ReproqError):
+    """One or more settings are wrong or missing; `problems` holds a sentence for each."""
+
+    exit_status = ExitStatus.USAGE
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        if not problems:
+            raise ValueError("a SettingsError needs at least one problem")
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class DatabaseUnavailable(ReproqError):
+    """The server did not answer, or refused. `address` must not hold a password (see `redact.mask_url`)."""
+
+    exit_status = ExitStatus.DATABASE_UNAVAILABLE
+
+    def __init__(self, address: str, reason: str) -> None:
+        self.address = address
+        self.reason = reason
+        super().__init__(
+            f"The database {address} cannot be used: {reason.strip()}. "
+            "Check that it runs, that DATABASE_URL names it, and that this host may connect."
+        )
+
+
+class SchemaMismatch(ReproqError):
+    """The schema is absent, older or newer than this release needs, or (`tampered`) not what was shipped.
+
+    `found` is the version in the database, None where there is no schema; `needed` is this release's.
+    """
+
+    exit_status = ExitStatus.SCHEMA_MISMATCH
+
+    def __init__(self, found: int | None, needed: int, tampered: Sequence[str] = ()) -> None:
+        self.found = found
+        self.needed = needed
+        self.tampered = tuple(tampered)
+        super().__init__(self._sentence())
+
+    def _sentence(self) -> str:
+        if self.tampered:
+            return (
+                "The database was migrated with other files than this release ships: "
+                f"{', '.join(self.tampered)}. Install the release that made the schema, or restore the files."
+            )
+        if self.found is None:
+            return (
+                f"The database has no reproq schema; this release needs version {self.needed}. "
+                "Run `reproq-prefork migrate`."
+            )
+        if self.found < self.needed:
+            return (
+                f"The database has schema version {self.found}; this release needs version {self.needed}. "
+                "Run `reproq-prefork migrate`."
+            )
+        return (
+            f"The database has schema version {self.found}; this release knows up to {self.needed}. "
+            "Install a newer release of reproq-prefork here."
+        )
+
+
+class RunNotFound(ReproqError):
+    """No task run has this id, or none this spec hash; exactly one of the two is given."""
+
+    exit_status = ExitStatus.NOT_FOUND
+
+    def __init__(self, *, run_id: int | None = None, spec_hash: str | None = None) -> None:
+        if (run_id is None) == (spec_hash is None):
+            raise ValueError("RunNotFound names either a run_id or a spec_hash, not both")
+        self.run_id = run_id
+        self.spec_hash = spec_hash
+        wanted = f"the id {run_id}" if spec_hash is None else f"the spec hash {spec_hash}"
+        super().__init__(
+            f"No task run has {wanted} in this database. It may have been pruned, or be in another database."
+        )
+
+
+class UniqueKeyHeld(ReproqError):
+    """A run that is PENDING or RUNNING holds the unique key; `run_id` says which."""
+
+    exit_status = ExitStatus.CONFLICT
+
+    def __init__(self, key: str, run_id: int) -> None:
+        self.key = key
+        self.run_id = run_id
+        super().__init__(
+            f'The unique key "{key}" is held by run {run_id}, which has not finished. '
+            f"Wait until it has: `reproq-prefork show {run_id}` tells how far it is."
+        )
+
+
+class AlreadyRunning(ReproqError):
+    """The pid file names a live master; two masters must not share one."""
+
+    exit_status = ExitStatus.ALREADY_RUNNING
+
+    def __init__(self, pid: int, pid_file: str) -> None:
+        self.pid = pid
+        self.pid_file = pid_file
+        super().__init__(
+            f"A master is already running as process {pid}, says the pid file {pid_file}. "
+            "Stop it first, or give this one another --pid-file."
+        )

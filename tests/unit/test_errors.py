@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from reproq_prefork import errors
+from reproq_prefork.errors import ExitStatus, ReproqError
+
+ONE_OF_EACH: list[ReproqError] = [
+    errors.ReproqError("Something failed."),
+    errors.SettingsError(["REPROQ_WORKERS (environment): too many.", "QUEUE_NAME (environment): empty."]),
+    errors.DatabaseUnavailable("postgresql://db/app", "connection refused"),
+    errors.SchemaMismatch(found=None, needed=3),
+    errors.SchemaMismatch(found=2, needed=3, tampered=["0001_task_runs"]),
+    errors.RunNotFound(run_id=7),
+    errors.RunNotFound(spec_hash="ab" * 32),
+    errors.UniqueKeyHeld("nightly", 12),
+    errors.AlreadyRunning(4711, "/run/reproq.pid"),
+]
+
+
+def test_exit_statuses_are_a_public_contract() -> None:
+    assert {member.name: int(member) for member in ExitStatus} == {
+        "OK": 0,
+        "FAILURE": 1,
+        "USAGE": 2,
+        "BOOT_FAILED": 3,
+        "NOT_FOUND": 4,
+        "CONFLICT": 5,
+        "DATABASE_UNAVAILABLE": 6,
+        "SCHEMA_MISMATCH": 7,
+        "ALREADY_RUNNING": 8,
+        "LEASE_LOST": 9,
+    }
+
+
+@pytest.mark.parametrize("status", ExitStatus)
+def test_each_exit_status_describes_itself_in_a_sentence(status: ExitStatus) -> None:
+    assert status.description[0].isupper()
+    assert status.description.endswith(".")
+
+
+@pytest.mark.parametrize("error", ONE_OF_EACH, ids=lambda error: type(error).__name__)
+def test_an_error_survives_a_pipe_with_its_sentence_and_its_values(error: ReproqError) -> None:
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is type(error)
+    assert str(copy) == str(error)
+    assert vars(copy) == vars(error)
+
+
+def test_every_cause_has_its_own_exit_status() -> None:
+    causes = ReproqError.__subclasses__()
+    assert len(causes) == len({cause.exit_status for cause in causes} - {ExitStatus.FAILURE})
+
+
+def test_a_missing_run_is_named_by_what_was_asked_for() -> None:
+    assert "the id 7 " in str(errors.RunNotFound(run_id=7))
+    assert "the spec hash " + "ab" * 32 in str(errors.RunNotFound(spec_hash="ab" * 32))
+
+
+def test_a_missing_run_is_asked_for_in_one_way_only() -> None:
+    with pytest.raises(ValueError, match="not both"):
+        errors.RunNotFound()
+    with pytest.raises(ValueError, match="not both"):
+        errors.RunNotFound(run_id=7, spec_hash="ab" * 32)
+
+
+def test_a_held_unique_key_names_its_holder() -> None:
+    sentence = str(errors.UniqueKeyHeld("nightly", 12))
+    assert '"nightly"' in sentence
+    assert "run 12" in sentence
+
+
+@pytest.mark.parametrize(
+    ("found", "cure"),
+    [(None, "reproq-prefork migrate"), (2, "reproq-prefork migrate"), (4, "newer release")],
+)
+def test_a_schema_mismatch_tells_which_side_to_move(found: int | None, cure: str) -> None:
+    assert cure in str(errors.SchemaMismatch(found=found, needed=3))
+
+
+def test_a_tampered_schema_names_the_files() -> None:
+    error = errors.SchemaMismatch(found=3, needed=3, tampered=["0001_task_runs", "0002_workers"])
+    assert "0001_task_runs, 0002_workers" in str(error)
+
+
+def test_all_settings_problems_are_told_at_once() -> None:
+    error = errors.SettingsError(["First.", "Second."])
+    assert str(error) == "First.\nSecond."
