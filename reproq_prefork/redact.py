@@ -1,0 +1,65 @@
+"""Hides the passwords of a database address before anybody sees it."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote
+
+MASK = "***"
+
+_LIBPQ_SPACE = " \t\n\r\f\v"
+
+_SECRET_NAME = re.compile(r"passw(?:or)?d|passphrase|pwd|secret|token", re.IGNORECASE)
+_URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
+# One `name = value` of libpq's key/value form: the value is quoted, or ends at a space; a backslash escapes.
+_PAIR = re.compile(
+    r"\s*(?P<name>[A-Za-z_][A-Za-z0-9_]*)\s*=\s*(?P<value>'(?:[^'\\]|\\.)*'|(?:[^\s'\\]|\\.)(?:[^\s\\]|\\.)*|)(?=\s|$)",
+    re.ASCII | re.DOTALL,
+)
+
+
+def mask_url(dsn: str) -> str:
+    """`dsn`, a URL or libpq's key=value form, with each password replaced by `***`.
+
+    Covers `user:password@`, several hosts, parameters such as `?password=` and `sslpassword`, and
+    percent-encoded names. Where the text is not well formed, too much is hidden rather than too little;
+    what cannot be read at all is hidden whole.
+    """
+    scheme = _URL.match(dsn)
+    if scheme:
+        return scheme.group() + _mask_after_scheme(dsn[scheme.end() :])
+    return _mask_pairs(dsn)
+
+
+def _mask_after_scheme(rest: str) -> str:
+    # A password that was not percent-encoded may hold any of `@ / ? # :`, so it ends at the last `@`.
+    userinfo, at, tail = rest.rpartition("@")
+    if "?" in userinfo:
+        # Either a password with a `?` in it, or an `@` in a parameter: who can tell?
+        return MASK if ":" in userinfo else _mask_query(rest)
+    user, colon, _ = userinfo.partition(":")
+    return f"{user}:{MASK}@{_mask_query(tail)}" if colon else userinfo + at + _mask_query(tail)
+
+
+def _mask_query(text: str) -> str:
+    address, mark, query = text.partition("?")
+    if not mark:
+        return text
+    pairs = [pair.partition("=") for pair in query.split("&")]
+    if any(not equals for _, equals, _ in pairs):
+        return f"{address}?{MASK}"
+    return f"{address}?" + "&".join(
+        f"{name}={MASK if _SECRET_NAME.search(unquote(name)) else value}" for name, _, value in pairs
+    )
+
+
+def _mask_pairs(dsn: str) -> str:
+    masked, position = "", 0
+    while dsn[position:].strip(_LIBPQ_SPACE):
+        pair = _PAIR.match(dsn, position)
+        if not pair:
+            return MASK
+        secret = _SECRET_NAME.search(pair["name"])
+        masked += dsn[position : pair.start("value")] + MASK if secret else pair.group()
+        position = pair.end()
+    return masked
