@@ -1,0 +1,96 @@
+"""One server a session, one new database a test; the unit tests have neither."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from reproq_prefork.embedded import EmbeddedPostgres
+from tests.databases import apply_migrations, new_database
+from tests.servers import Server, running_server
+
+UNIT_TESTS = Path(__file__).parent / "unit"
+
+_server_key = pytest.StashKey[Server]()
+_stack_key = pytest.StashKey[contextlib.ExitStack]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Start the server before anything is reported, so that the first line can say which one it is."""
+    config = session.config
+    if config.option.collectonly:
+        return
+    stack = config.stash[_stack_key] = contextlib.ExitStack()
+    if _only_unit_tests(config):
+        line = "database: none, for only unit tests were asked for"
+    else:
+        config.stash[_server_key] = stack.enter_context(running_server())
+        line = f"database: {config.stash[_server_key]}"
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None:
+        reporter.write_line(line)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if _stack_key in config.stash:
+        config.stash[_stack_key].close()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if UNIT_TESTS in item.path.parents and "server" in getattr(item, "fixturenames", ()):
+            raise pytest.UsageError(f"{item.nodeid} is a unit test, so it must not use a database")
+
+
+def _only_unit_tests(config: pytest.Config) -> bool:
+    paths = [(config.invocation_params.dir / argument.split("::")[0]).resolve() for argument in config.args]
+    return all(path == UNIT_TESTS or UNIT_TESTS in path.parents for path in paths)
+
+
+@pytest.fixture(scope="session")
+def server(pytestconfig: pytest.Config) -> Server:
+    """The server that the first line of the report names."""
+    return pytestconfig.stash[_server_key]
+
+
+@pytest.fixture(scope="session")
+def template_url(server: Server) -> Iterator[str]:
+    """A database with all migrations applied. Nobody may stay connected to it: it is copied."""
+    with new_database(server.url) as url:
+        apply_migrations(url)
+        yield url
+
+
+@pytest.fixture
+def database_url(server: Server, template_url: str) -> Iterator[str]:
+    """The URL of this test's own database, with the schema and no rows."""
+    with new_database(server.url, template_url) as url:
+        yield url
+
+
+@pytest.fixture
+def empty_database_url(server: Server) -> Iterator[str]:
+    """The URL of this test's own database, without a schema."""
+    with new_database(server.url) as url:
+        yield url
+
+
+@pytest.fixture
+def connection(database_url: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    """A connection to `database_url`; each statement commits by itself."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def private_server() -> Iterator[EmbeddedPostgres]:
+    """An embedded server of this test's own, with the schema at its `url`, to be stopped and crashed."""
+    with EmbeddedPostgres() as server:
+        apply_migrations(server.url)
+        yield server
