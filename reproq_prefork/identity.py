@@ -1,0 +1,33 @@
+"""Who a process is, so that nobody mistakes it for a later one with the same pid or host name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessIdentity:
+    """A pid and when its process started, in clock ticks since boot (field 22 of /proc/PID/stat)."""
+
+    pid: int
+    started: int
+
+
+@dataclass(frozen=True, slots=True)
+class HostIdentity:
+    """Where a pid means something: one boot of one kernel, one pid namespace. `name` is for people."""
+
+    name: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerIdentity:
+    """One fork of a worker. `id` is unique to the fork, for ever: `task_runs.leased_by` names it."""
+
+    id: str
+    host: HostIdentity
+    process: ProcessIdentity
+    master: ProcessIdentity
+    version: str
+    queues: tuple[str, ...]

@@ -1,0 +1,11 @@
+-- `--drain`: nothing of these queues is running, due, or waits for a retry. What is scheduled for
+-- later and was never tried does not count.
+select not exists (
+    select
+    from task_runs
+    where queue_name = any (string_to_array(%(queues)s, ','))
+      and (
+          status = 'RUNNING'
+          or (status = 'PENDING' and (attempts > 0 or coalesce(run_after, enqueued_at) <= now()))
+      )
+) as drained

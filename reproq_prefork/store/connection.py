@@ -1,0 +1,193 @@
+"""One connection to PostgreSQL that cannot hang, and whose errors say what the caller may do next.
+
+A server that stops answering (a stopped process, a dead host behind a live proxy) keeps a client waiting
+for ever; `statement_timeout` does not help, since the server enforces it. So every statement has a deadline
+in the client too. After it, or after any broken connection, the outcome of the statement is *unknown*.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import conninfo
+from psycopg.rows import namedtuple_row
+from psycopg.types.numeric import Int8Dumper
+
+from reproq_prefork.errors import DatabaseUnavailable, ReproqError
+from reproq_prefork.store.statements import statement
+
+T = TypeVar("T")
+
+CONNECT_TIMEOUT_S = 5
+STATEMENT_TIMEOUT_S = 5.0
+LOCK_TIMEOUT_S = 2.0
+IDLE_IN_TRANSACTION_TIMEOUT_S = 60.0
+CLIENT_DEADLINE_S = 8.0  # above statement_timeout, so that the server's own answer comes first
+RECONNECT_BASE_S = 0.1
+RECONNECT_MAX_S = 5.0
+
+# What the user's own DATABASE_URL does not set. tcp_user_timeout is in milliseconds.
+CONNECTION_DEFAULTS: Mapping[str, str] = {
+    "connect_timeout": str(CONNECT_TIMEOUT_S),
+    "keepalives": "1",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "15000",
+    "client_encoding": "UTF8",
+}
+
+
+class ConnectionLost(ReproqError):
+    """The connection broke or a statement met its deadline: whether it was committed is unknown."""
+
+
+class StatementRefused(ReproqError):
+    """The server rolled the statement back and may take it later: a lock, a deadlock, a full disk."""
+
+
+class ValueRefused(ReproqError):
+    """The server rolled the statement back because of a value in it, or in a row that it read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """The server's process for a connection.
+
+    A transaction pooler hands out a process a transaction; it is recognised by the pid it made up for us
+    at the start, which is not the one that answers.
+    """
+
+    pid: int
+    pooled: bool
+
+
+class DeadlineConnection(psycopg.Connection[Any]):
+    """A psycopg connection that gives up a statement after `CLIENT_DEADLINE_S`."""
+
+    def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
+        return super().wait(_with_deadline(gen, CLIENT_DEADLINE_S), *args, **kwargs)
+
+
+def _with_deadline(gen: Generator[Any, Any, T], seconds: float) -> Generator[Any, Any, T]:
+    """Pass a psycopg generator through; raise in its place once it has waited for `seconds`.
+
+    The waiting loop resumes the generator with nothing ready each time its interval has passed.
+    """
+    gives_up_at = time.monotonic() + seconds
+    try:
+        awaited = next(gen)
+        while True:
+            ready = yield awaited
+            if not ready and time.monotonic() > gives_up_at:
+                raise psycopg.OperationalError(f"no answer from the server within {seconds:g} s")
+            awaited = gen.send(ready)
+    except StopIteration as finished:
+        return finished.value  # type: ignore[no-any-return]
+
+
+def connect(database_url: str, *, application_name: str) -> DeadlineConnection:
+    """Open an autocommit connection with every time limit set. Raises `DatabaseUnavailable`."""
+    try:
+        given = conninfo.conninfo_to_dict(database_url)
+    except psycopg.ProgrammingError:
+        # libpq's own message quotes the text, which may hold a password.
+        raise DatabaseUnavailable("named by DATABASE_URL", "the URL cannot be read") from None
+    address = _address(given)
+    parameters: dict[str, Any] = {**CONNECTION_DEFAULTS, "application_name": application_name, **given}
+    try:
+        connection = DeadlineConnection.connect(
+            **parameters, autocommit=True, row_factory=namedtuple_row, prepare_threshold=0
+        )
+    except psycopg.Error as error:
+        raise DatabaseUnavailable(address, _sentence(error)) from None
+    try:
+        with translated_errors():
+            _set_up(connection)
+    except ReproqError as error:
+        connection.close()
+        raise DatabaseUnavailable(address, str(error)) from None
+    return connection
+
+
+def _address(parameters: Mapping[str, Any]) -> str:
+    """`dbname at host:port`, of what the URL says; never a user's name or password."""
+    host = parameters.get("host") or "the default host"
+    port = f":{parameters['port']}" if parameters.get("port") else ""
+    return f"{parameters.get('dbname') or 'of the default name'} at {host}{port}"
+
+
+def _set_up(connection: DeadlineConnection) -> None:
+    # One integer type for all integers: psycopg picks the smallest that fits the value, and each
+    # combination of types would be prepared (and planned) as another statement.
+    connection.adapters.register_dumper(int, Int8Dumper)
+    if backend_of(connection).pooled:
+        # A session's settings and prepared statements would land on a connection shared with others.
+        connection.prepare_threshold = None
+        return
+    connection.execute(
+        statement("session_settings"),
+        {
+            "statement_timeout": f"{STATEMENT_TIMEOUT_S:.0f}s",
+            "lock_timeout": f"{LOCK_TIMEOUT_S:.0f}s",
+            "idle_in_transaction_timeout": f"{IDLE_IN_TRANSACTION_TIMEOUT_S:.0f}s",
+        },
+    )
+
+
+def backend_of(connection: psycopg.Connection[Any]) -> Backend:
+    """Ask which server process answers, and whether it is ours alone."""
+    row = connection.execute(statement("backend_pid")).fetchone()
+    assert row is not None
+    return Backend(pid=row.pid, pooled=row.pid != connection.info.backend_pid)
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Turn psycopg's errors into the three kinds that a caller acts on."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise translate(error) from error
+    except UnicodeDecodeError as error:
+        raise ValueRefused(f"the server sent text that is not UTF-8: {error}") from error
+
+
+def translate(error: psycopg.Error) -> ReproqError:
+    """Classify by SQLSTATE (PostgreSQL's Appendix A)."""
+    state = error.sqlstate
+    if state is None or state[:2] == "08" or state in ("57P01", "57P02", "57P03", "57P05"):
+        return ConnectionLost(_sentence(error))
+    # 22 data, 23 integrity, 54 limits, XX000 a size no allocation can have: the value is at fault.
+    if state[:2] in ("22", "23", "54") or state == "XX000":
+        return ValueRefused(_sentence(error))
+    return StatementRefused(_sentence(error))
+
+
+def _sentence(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return "; ".join(lines[:3]) if lines else type(error).__name__
+
+
+def reconnect_delays_s(random_source: Callable[[], float] = random.random) -> Iterator[float]:
+    """Delays between attempts to connect: full jitter under a doubling ceiling, so that a fleet does
+    not come back in one wave."""
+    ceiling = RECONNECT_BASE_S
+    while True:
+        yield ceiling * random_source()
+        ceiling = min(ceiling * 2, RECONNECT_MAX_S)
+
+
+def fetch(
+    connection: psycopg.Connection[Any], statement: str, parameters: Mapping[str, Any]
+) -> Sequence[Any]:
+    """Run one statement and fetch all its rows; errors are translated."""
+    with translated_errors():
+        cursor = connection.execute(statement, parameters)
+        return cursor.fetchall() if cursor.description else ()

@@ -1,0 +1,153 @@
+"""What a steward asks of the database, for all the workers of its host and for lost holders anywhere."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reproq_prefork.identity import HostIdentity, ProcessIdentity
+from reproq_prefork.store.connection import Backend, backend_of, connect, fetch, translated_errors
+from reproq_prefork.store.statements import statement
+from reproq_prefork.task import FailureKind, LostWorker, Status
+
+NEW_RUNS_CHANNEL = "reproq_task_runs"
+BACKEND_GONE_TIMEOUT_S = 2.0
+BACKEND_GONE_POLL_S = 0.002
+SWEEP_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class ResetRun:
+    id: int
+    status: Status
+    queue_name: str
+    charged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredWorker:
+    id: str
+    process: ProcessIdentity
+    master: ProcessIdentity
+
+
+class StewardStore:
+    """The control plane's connection. Raises as `WorkerStore` does."""
+
+    def __init__(
+        self,
+        database_url: str,
+        *,
+        application_name: str,
+        queues: Sequence[str],
+        max_attempts_ceiling: int | None,
+    ) -> None:
+        """Connect. Raises `DatabaseUnavailable`."""
+        self._queues = ",".join(queues)
+        self._max_attempts_ceiling = max_attempts_ceiling
+        self._connection = connect(database_url, application_name=application_name)
+        self.backend: Backend = backend_of(self._connection)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def fileno(self) -> int:
+        """The socket: readable when the server has something to say."""
+        return self._connection.fileno()
+
+    def listen(self) -> bool:
+        """Ask for news of new runs. False behind a pooler, where nobody would ever hear them."""
+        if self.backend.pooled:
+            return False
+        with translated_errors():
+            self._connection.execute(statement("listen"))
+        return True
+
+    def announced_queues(self) -> Iterator[str]:
+        """The queues named by what has arrived so far; does not wait."""
+        with translated_errors():
+            for notification in self._connection.notifies(timeout=0):
+                yield notification.payload
+
+    def renew_leases(self, worker_ids: Collection[str], *, lease_s: float) -> frozenset[str]:
+        """Renew, in one statement; gives the ids that were renewed. The others have lost their lease."""
+        parameters = {"worker_ids": json.dumps(sorted(worker_ids)), "lease_seconds": lease_s}
+        return frozenset(row.id for row in self._run("renew_leases", parameters))
+
+    def end_backend_of(self, worker_id: str) -> bool:
+        """End a dead worker's server process and see it gone; several statements, at most 2 s.
+
+        False: it would not go in that time (or we may not end it), so what it does may yet be committed.
+        """
+        gives_up_at = time.monotonic() + BACKEND_GONE_TIMEOUT_S
+        while self._run("terminate_backend", {"worker_id": worker_id}):
+            if time.monotonic() > gives_up_at:
+                return False
+            time.sleep(BACKEND_GONE_POLL_S)
+        return True
+
+    def reset_worker(self, lost: LostWorker, *, keep_registration: bool = False) -> tuple[ResetRun, ...]:
+        """Put back, or fail, all that a dead worker held; forget the worker."""
+        started_run_id, started_claim = lost.started or (None, None)
+        rows = self._run(
+            "reset_worker",
+            {
+                "worker_id": lost.worker_id,
+                "started_run_id": started_run_id,
+                "started_claim": started_claim,
+                "charge_all": lost.charge_all,
+                "refund_started": lost.refund,
+                "max_attempts_ceiling": self._max_attempts_ceiling,
+                "error": _error(lost.kind, lost.message),
+                "keep_registration": keep_registration,
+            },
+        )
+        return tuple(_reset_run(row) for row in rows)
+
+    def sweep_expired(self) -> tuple[ResetRun, ...]:
+        """Put back, or fail, runs whose holder's lease has ended, wherever it was; at most 500 a call."""
+        rows = self._run(
+            "sweep_expired",
+            {
+                "max_attempts_ceiling": self._max_attempts_ceiling,
+                "error": _error(FailureKind.LEASE_EXPIRED, "the worker's lease ended before the task did"),
+                "max_runs": SWEEP_BATCH,
+            },
+        )
+        return tuple(_reset_run(row) for row in rows)
+
+    def forget_expired_workers(self) -> None:
+        self._run("forget_expired_workers", {})
+
+    def workers_of_host(self, host: HostIdentity) -> tuple[RegisteredWorker, ...]:
+        rows = self._run("workers_of_host", {"host_identity": host.key})
+        return tuple(
+            RegisteredWorker(
+                id=row.id,
+                process=ProcessIdentity(row.pid, row.pid_started),
+                master=ProcessIdentity(row.master_pid, row.master_started),
+            )
+            for row in rows
+        )
+
+    def due_queues(self) -> tuple[str, ...]:
+        """Which of the queues have a run that is due."""
+        return tuple(row.name for row in self._run("due_queues", {"queues": self._queues}))
+
+    def queues_are_drained(self) -> bool:
+        drained: bool = self._run("queues_are_drained", {"queues": self._queues})[0].drained
+        return drained
+
+    def _run(self, name: str, parameters: dict[str, Any]) -> Sequence[Any]:
+        return fetch(self._connection, statement(name), parameters)
+
+
+def _error(kind: FailureKind, message: str) -> str:
+    return json.dumps({"kind": kind.value, "message": message})
+
+
+def _reset_run(row: Any) -> ResetRun:
+    return ResetRun(id=row.id, status=Status(row.status), queue_name=row.queue_name, charged=row.charged)

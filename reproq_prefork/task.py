@@ -1,0 +1,179 @@
+"""What a run is, how it may change, and what becomes of it after an attempt: values and rules, no I/O."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+
+class Status(enum.StrEnum):
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    SUCCESSFUL = "SUCCESSFUL"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+FINAL_STATUSES = frozenset({Status.SUCCESSFUL, Status.FAILED, Status.CANCELLED})
+
+# Every change of status there is. A final status is final: to run again is a new run (`replay_of`).
+LEGAL_EDGES = frozenset(
+    {
+        (Status.PENDING, Status.RUNNING),  # claimed
+        (Status.PENDING, Status.CANCELLED),
+        (Status.RUNNING, Status.PENDING),  # to be retried, handed back, or its holder died
+        (Status.RUNNING, Status.SUCCESSFUL),
+        (Status.RUNNING, Status.FAILED),
+        (Status.RUNNING, Status.CANCELLED),
+    }
+)
+
+
+class FailureKind(enum.StrEnum):
+    """Why an attempt failed: `kind` in an entry of `task_runs.errors`."""
+
+    FAILED = "failed"  # the task said so: an exit status other than 0
+    KILLED = "killed"  # a signal ended its process
+    TIMEOUT = "timeout"
+    UNUSABLE_OUTPUT = "unusable_output"  # not JSON, or JSON that PostgreSQL cannot hold, or too much of it
+    NOT_STARTED = "not_started"  # its program could not be started
+    UNREADABLE = "unreadable"  # the row itself could not be read
+    WORKER_LOST = "worker_lost"
+    LEASE_EXPIRED = "lease_expired"
+    SHUTDOWN = "shutdown"
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedRun:
+    """A run as its holder has it. (`id`, `claim`) is the fencing token: every write names both."""
+
+    id: int
+    claim: int
+    payload: str | None  # JSON text; None where it was not read with the claim
+    spec_hash: str
+    task_path: str | None
+    queue_name: str
+    attempt: int  # 1 for the first
+    max_attempts: int
+    timeout_s: float | None  # None: the worker's own default
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRun:
+    """One row of `task_runs`, as `get_run` reads it. `created` is False where an enqueue met a held key."""
+
+    id: int
+    queue_name: str
+    payload: Any
+    spec_hash: str
+    task_path: str | None
+    priority: int
+    run_after: datetime | None
+    status: Status
+    attempts: int
+    max_attempts: int
+    timeout_seconds: float | None
+    claims: int
+    leased_by: str | None
+    lease_expires_at: datetime | None
+    worker_ids: tuple[str, ...]
+    result: Any
+    errors: tuple[dict[str, Any], ...]
+    enqueued_at: datetime
+    started_at: datetime | None
+    last_attempted_at: datetime | None
+    finished_at: datetime | None
+    replay_of: int | None
+    unique_key: str | None
+    created: bool = field(default=True, compare=False)
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status in FINAL_STATUSES
+
+
+@dataclass(frozen=True, slots=True)
+class Success:
+    """The attempt gave a result: JSON text that was checked to be storable."""
+
+    result: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The attempt failed. `retry` False: no further attempt can help."""
+
+    kind: FailureKind
+    message: str
+    exception: str | None = None
+    traceback: str | None = None
+    stderr: str | None = None
+    retry: bool = True
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """The worker ended the attempt for its own reasons (a shutdown): nobody's failure."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Abandoned:
+    """The attempt was ended because its lease was: the row is no longer ours to write."""
+
+    reason: str
+
+
+Outcome = Success | Failure | Interrupted | Abandoned
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    base_s: float
+    max_s: float
+    max_attempts_ceiling: int | None = None
+
+    def attempts_allowed(self, max_attempts: int) -> int:
+        return (
+            max_attempts
+            if self.max_attempts_ceiling is None
+            else min(max_attempts, self.max_attempts_ceiling)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What one statement writes about a run whose attempt ended. `status` PENDING: it will run again."""
+
+    run_id: int
+    claim: int
+    status: Status
+    result: str | None = None  # JSON text
+    error: dict[str, Any] | None = None  # the entry for `errors`; the server adds attempt, worker and times
+    delay_s: float | None = None  # until it is due again; None leaves its due time as it was
+    refunded: bool = False  # the attempt does not count
+
+
+def handed_back(run_id: int, claim: int) -> Settlement:
+    """The run was claimed and never started, or was interrupted: as if it had not been claimed."""
+    return Settlement(run_id, claim, Status.PENDING, refunded=True)
+
+
+@dataclass(frozen=True, slots=True)
+class LostWorker:
+    """A dead worker, and what is known of the run it was at.
+
+    `started`: the (id, claim) of the run that it had started; None: it had started none. `charge_all`: that
+    could not be known. `refund`: it was killed to shut down. `kind`, `message`: what its runs are told.
+    """
+
+    worker_id: str
+    started: tuple[int, int] | None
+    charge_all: bool
+    refund: bool
+    kind: FailureKind
+    message: str
