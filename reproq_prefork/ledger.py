@@ -1,0 +1,255 @@
+"""A worker's dealings with the database, through everything that can go wrong with them.
+
+An error says what is known. A refused statement changed nothing, and is sent again. After a lost connection it
+is unknown whether the statement was committed, so the worker first sees its old server process gone, then asks
+which runs it holds: a result that is not recorded yet is recorded again under the same token, and a claim
+whose reply was lost is handed back.
+"""
+
+from __future__ import annotations
+
+import random
+import select
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from reproq_prefork.errors import DatabaseUnavailable, ReproqError
+from reproq_prefork.executors.output import MAX_MESSAGE_CHARS
+from reproq_prefork.log import Log
+from reproq_prefork.orders import Orders
+from reproq_prefork.scoreboard import WorkerPanel, WorkerState, boottime_ns
+from reproq_prefork.settlement import settle
+from reproq_prefork.store.connection import ConnectionLost, StatementRefused, ValueRefused, reconnect_delays_s
+from reproq_prefork.store.worker_store import WorkerStore
+from reproq_prefork.task import ClaimedRun, Failure, FailureKind, RetryPolicy, Settlement, handed_back
+
+POOLED_RECHECK_S = 1.0  # behind a pooler a lost claim may be committed after it was asked for
+QUIT_PATIENCE_S = 3.0  # for recording what was handed back, while there is no connection
+BACKEND_GONE_TIMEOUT_S = 2.0
+BACKEND_GONE_POLL_S = 0.01
+
+
+class LeaseLost(ReproqError):
+    """This worker's lease has ended: what it held is no longer its own."""
+
+
+class ToldToStop(ReproqError):
+    """Told to stop while the database was out of reach: nothing more can be recorded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt that has ended, and what is to be written about it."""
+
+    run: ClaimedRun
+    settlement: Settlement
+
+    @property
+    def token(self) -> tuple[int, int]:
+        return self.run.id, self.run.claim
+
+
+class Ledger:
+    """Raises `LeaseLost` and `ToldToStop`; every other trouble with the database it waits out."""
+
+    def __init__(
+        self,
+        *,
+        connect: Callable[[], WorkerStore],
+        panel: WorkerPanel,
+        orders: Orders,
+        policy: RetryPolicy,
+        lease_s: float,
+        fence_margin_s: float,
+        log: Log,
+    ) -> None:
+        self._connect = connect
+        self._panel = panel
+        self._orders = orders
+        self._policy = policy
+        self._believed_lease_ns = int((lease_s - fence_margin_s) * 1e9)
+        self._log = log
+        self._store: WorkerStore
+        self._recheck_at: float | None = None
+        self._quit_seen_at: float | None = None
+        self._delays_s = reconnect_delays_s()
+
+    def open(self) -> None:
+        """Connect and register."""
+        self._open_connection()
+        while True:
+            sent_ns = boottime_ns()
+            try:
+                self._store.register()
+                break
+            except ConnectionLost:
+                self._open_connection()
+            except StatementRefused as refused:
+                self._pause(refused, holding=False)
+            except ValueRefused:
+                # The id is there: an earlier try was committed, and its reply lost.
+                if not self._store.reconnected():
+                    raise LeaseLost("the lease ended before the worker had registered") from None
+                break
+        self._panel.update(
+            lease_end_ns=sent_ns + self._believed_lease_ns, backend_pid=self._store.backend.pid
+        )
+
+    def turn(self, ended: Attempt | None, *, max_runs: int) -> ClaimedRun | None:
+        """Record the attempt that has ended and claim the next run, in one statement; None: nothing is due."""
+        if self._recheck_at is not None and time.monotonic() >= self._recheck_at:
+            self._recheck_at = None
+            ended = self._reconciled(ended)
+        while True:
+            sent_ns = boottime_ns()
+            try:
+                claim = self._store.finish_and_claim(_settlement(ended), max_runs=max_runs)
+            except ConnectionLost as lost:
+                ended = self._reconnect(ended, lost)
+                continue
+            except StatementRefused as refused:
+                self._pause(refused, holding=ended is not None)
+                continue
+            except ValueRefused as refused:
+                return self._turn_in_steps(ended, refused, max_runs=max_runs)
+            self._delays_s = reconnect_delays_s()
+            if ended is not None and not claim.settled:
+                self._log.warning(
+                    "a result came too late: the run was no longer this worker's", run=ended.run.id
+                )
+            if not claim.holds_lease:
+                raise LeaseLost("the worker's lease has ended")
+            if not claim.runs:
+                return None
+            self._panel.update(lease_end_ns=sent_ns + self._believed_lease_ns)
+            return claim.runs[0]
+
+    def leave(self) -> None:
+        """Give up the registration, so that nobody has to wait for its end. A lost connection is no matter."""
+        try:
+            self._store.deregister()
+        except (ConnectionLost, StatementRefused) as error:
+            self._log.warning("the worker's registration is left to expire", reason=str(error))
+            return
+        finally:
+            self._store.close()
+        self._panel.update(state=WorkerState.STOPPED, run_id=0)
+
+    def _turn_in_steps(
+        self, ended: Attempt | None, refused: ValueRefused, *, max_runs: int
+    ) -> ClaimedRun | None:
+        """The same as `turn`, after a value was refused: find out which, and fail the run it belongs to."""
+        self._log.warning("the database refused a value", reason=str(refused))
+        if ended is not None:
+            try:
+                self._store.finish_and_claim(ended.settlement, max_runs=0)
+            except ValueRefused as unstorable:
+                ended = self._unstorable(ended, unstorable)
+            except (ConnectionLost, StatementRefused):
+                pass  # the turn below meets the same trouble, and waits it out
+            else:
+                ended = None
+        if max_runs == 0:
+            return self.turn(ended, max_runs=0)
+        run: ClaimedRun | None = None
+        try:
+            claim = self._store.finish_and_claim(_settlement(ended), max_runs=1, read_payload=False)
+            if not claim.runs:
+                return None
+            run = claim.runs[0]
+            return replace(run, payload=self._store.read_payload(run.id))
+        except ValueRefused as unreadable:
+            if run is None:
+                raise
+            failure = Failure(
+                FailureKind.UNREADABLE, f"the payload cannot be read: {unreadable}", retry=False
+            )
+            return self.turn(self._settled(run, failure), max_runs=1)
+        except (ConnectionLost, StatementRefused):
+            return self.turn(ended, max_runs=1)
+
+    def _unstorable(self, ended: Attempt, reason: ValueRefused) -> Attempt:
+        message = f"the database refused the result: {reason}"[:MAX_MESSAGE_CHARS]
+        return self._settled(ended.run, Failure(FailureKind.UNUSABLE_OUTPUT, message))
+
+    def _settled(self, run: ClaimedRun, failure: Failure) -> Attempt:
+        settlement = settle(run, failure, self._policy, random.random())
+        assert settlement is not None
+        return Attempt(run, settlement)
+
+    def _reconnect(self, ended: Attempt | None, lost: ReproqError) -> Attempt | None:
+        """Connect again and clear up; gives what is still to be recorded."""
+        self._log.warning("the connection is lost", reason=str(lost))
+        state = self._panel.record.state
+        self._store.close()
+        while True:
+            self._open_connection(holding=ended is not None)
+            try:
+                gives_up_at = time.monotonic() + BACKEND_GONE_TIMEOUT_S
+                while self._store.end_previous_backend() and time.monotonic() < gives_up_at:
+                    time.sleep(BACKEND_GONE_POLL_S)
+                ended = self._reconcile(ended)
+                if not self._store.reconnected():
+                    if ended is not None:
+                        # Nobody took the run over while the database was away: the result still counts.
+                        self._store.finish_and_claim(ended.settlement, max_runs=0)
+                    raise LeaseLost("the lease ended while the database was out of reach")
+            except (ConnectionLost, StatementRefused, ValueRefused) as error:
+                self._pause(error, holding=ended is not None)
+                continue
+            if self._store.backend.pooled:
+                self._recheck_at = time.monotonic() + POOLED_RECHECK_S
+            self._panel.update(state=state, backend_pid=self._store.backend.pid)
+            self._log.info("connected again")
+            return ended
+
+    def _reconciled(self, ended: Attempt | None) -> Attempt | None:
+        try:
+            return self._reconcile(ended)
+        except ConnectionLost as lost:
+            return self._reconnect(ended, lost)
+        except (StatementRefused, ValueRefused):
+            self._recheck_at = time.monotonic() + POOLED_RECHECK_S
+            return ended
+
+    def _reconcile(self, ended: Attempt | None) -> Attempt | None:
+        """Hand back what the database says is held and is not known here; gives what is still to be recorded."""
+        held = self._store.held_runs()
+        known = None if ended is None else ended.token
+        for run_id, claim in sorted(held - {known}):
+            self._store.finish_and_claim(handed_back(run_id, claim), max_runs=0)
+            self._log.info("handed back a run whose claim was never answered", run=run_id)
+        return ended if known in held else None
+
+    def _open_connection(self, *, holding: bool = False) -> None:
+        self._panel.update(state=WorkerState.CONNECTING)
+        while True:
+            try:
+                self._store = self._connect()
+            except DatabaseUnavailable as error:
+                self._pause(error, holding=holding)
+            else:
+                return
+
+    def _pause(self, reason: ReproqError, *, holding: bool) -> None:
+        """Wait a while before the next try; longer each time, and no longer than told."""
+        delay_s = next(self._delays_s)
+        self._log.warning(
+            "the database does not do its part; trying again", reason=str(reason), delay_s=round(delay_s, 3)
+        )
+        poll = select.poll()
+        for fd in self._orders.fds:
+            poll.register(fd, select.POLLIN)
+        poll.poll(delay_s * 1000)
+        self._orders.read()
+        if self._orders.quit and self._quit_seen_at is None:
+            self._quit_seen_at = time.monotonic()
+        if self._orders.drain and not holding:
+            raise ToldToStop("told to stop while the database was out of reach")
+        if self._quit_seen_at is not None and time.monotonic() - self._quit_seen_at > QUIT_PATIENCE_S:
+            raise ToldToStop("told to stop at once, and what was held could not be recorded")
+
+
+def _settlement(ended: Attempt | None) -> Settlement | None:
+    return None if ended is None else ended.settlement

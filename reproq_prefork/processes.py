@@ -1,0 +1,259 @@
+"""Processes as Linux has them: fork, identity, parent death, and ending a whole tree of them.
+
+The only place that forks. What a task leaves behind is found by walking the tree, not by its process group:
+a group kill misses what called setsid.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from multiprocessing.context import ForkProcess
+from pathlib import Path
+
+from reproq_prefork.identity import HostIdentity, ProcessIdentity
+from reproq_prefork.signals import reset_for_exec
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+KILL_POLL_S = 0.002
+
+_FORK = multiprocessing.get_context("fork")
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def fork(program: Callable[[], int], *, keep_fds: Collection[int], parent_death_signal: int) -> ForkProcess:
+    """Start `program` in a fork; its return value is the exit status. Raises OSError where no process can be had.
+
+    All signals are blocked around the fork and still are when `program` starts: it unblocks them once its own
+    handlers are in place (`signals.SignalInbox`). Of the inherited descriptors only 0, 1, 2 and `keep_fds` stay
+    open: a sibling that held the end of a pipe would hide a death from whoever watches it.
+    """
+    previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        process = _FORK.Process(
+            target=_run_child, args=(program, frozenset(keep_fds), parent_death_signal, os.getpid())
+        )
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
+    return process
+
+
+def _run_child(
+    program: Callable[[], int], keep_fds: frozenset[int], parent_death_signal: int, parent: int
+) -> None:
+    # The inherited wakeup descriptor is the parent's pipe: a signal would be written to the parent.
+    signal.set_wakeup_fd(-1)
+    close_other_fds(keep_fds)
+    die_with_parent(parent_death_signal, parent)
+    sys.exit(program())
+
+
+def close_other_fds(keep: Collection[int]) -> None:
+    """Close every descriptor above 2 that is not in `keep`."""
+    for name in os.listdir("/proc/self/fd"):
+        fd = int(name)
+        if fd > 2 and fd not in keep:
+            with contextlib.suppress(OSError):  # the listing's own descriptor is closed by now
+                os.close(fd)
+
+
+def die_with_parent(signum: int, parent: int) -> None:
+    """Ask for `signum` when the parent dies; where it is gone already, end here."""
+    _prctl(PR_SET_PDEATHSIG, signum)
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose own parent dies (a subreaper, prctl(2))."""
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _prctl(option: int, value: int) -> None:
+    if _LIBC.prctl(option, value, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), f"prctl({option})")
+
+
+def identity_of(pid: int) -> ProcessIdentity | None:
+    """Who has this pid now; None: nobody, or a process that is dead and not yet reaped."""
+    stat = _stat_fields(pid)
+    if stat is None or stat[0] in ("Z", "X"):
+        return None
+    return ProcessIdentity(pid, int(stat[19]))
+
+
+def own_identity() -> ProcessIdentity:
+    identity = identity_of(os.getpid())
+    assert identity is not None
+    return identity
+
+
+def is_alive(process: ProcessIdentity) -> bool:
+    return identity_of(process.pid) == process
+
+
+def host_identity() -> HostIdentity:
+    """One boot of one kernel and one pid namespace: containers share a host name, and reuse pids."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    namespace = Path("/proc/self/ns/pid").stat().st_ino
+    return HostIdentity(name=socket.gethostname(), key=f"{boot}:{namespace}")
+
+
+def resident_kib(pid: int | str = "self") -> int:
+    """Resident memory of a process in KiB; 0 where it is gone."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE") // 1024
+
+
+def _stat_fields(pid: int) -> list[str] | None:
+    """The fields of /proc/PID/stat from the third on: the second, a name, may hold blanks and brackets."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    return stat.rpartition(")")[2].split()
+
+
+def children_of(pid: int) -> list[int]:
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return []
+    children: list[int] = []
+    for thread in threads:
+        try:
+            listed = Path(f"/proc/{pid}/task/{thread}/children").read_text(encoding="ascii")
+        except OSError:
+            continue
+        children.extend(int(child) for child in listed.split())
+    return children
+
+
+def descendants_of(roots: Iterable[int]) -> list[int]:
+    """Every process below `roots`, parents before children; `roots` themselves are not in it."""
+    found: list[int] = []
+    waiting = list(roots)
+    while waiting:
+        children = children_of(waiting.pop())
+        found.extend(children)
+        waiting.extend(children)
+    return found
+
+
+def kill_own_descendants(*, spare: Collection[int] = (), within_s: float) -> bool:
+    """SIGKILL all children of this process but `spare`, with all their descendants, and reap them.
+
+    Needs `adopt_orphans`: whoever loses its parent meanwhile becomes a child of this process, and is found in
+    the next round, until none is left. False: some are still there after `within_s` (the kernel keeps them).
+    """
+    gives_up_at = time.monotonic() + within_s
+    while True:
+        children = [child for child in children_of(os.getpid()) if child not in spare]
+        if not children:
+            return True
+        # Stopped first, so that none of them forks while the tree is walked.
+        for pid in (*children, *descendants_of(children)):
+            send_signal(pid, signal.SIGSTOP)
+        for pid in (*children, *descendants_of(children)):
+            send_signal(pid, signal.SIGKILL)
+        for child in children:
+            _reap(child)
+        if time.monotonic() > gives_up_at:
+            return False
+        time.sleep(KILL_POLL_S)
+
+
+def kill_tree(process: ProcessIdentity, *, within_s: float) -> bool:
+    """SIGKILL a process that is not ours with all its descendants, these first. False: it is still there.
+
+    The pid is used through a pidfd whose start time was checked, so a reused pid is never hit.
+    """
+    gives_up_at = time.monotonic() + within_s
+    try:
+        pidfd = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return True
+    try:
+        while is_alive(process):
+            signal.pidfd_send_signal(pidfd, signal.SIGSTOP)
+            below = descendants_of([process.pid])
+            for pid in below:
+                send_signal(pid, signal.SIGKILL)
+            if not [pid for pid in below if identity_of(pid) is not None]:
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            if time.monotonic() > gives_up_at:
+                return False
+            time.sleep(KILL_POLL_S)
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(pidfd)
+    return True
+
+
+def send_signal(pid: int, signum: int) -> None:
+    """Signal a process of ours; one that is gone needs none."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signum)
+
+
+def send_signal_to_group(leader: int, signum: int) -> None:
+    """Signal a process that leads its group, and the rest of the group."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader, signum)
+
+
+def _reap(pid: int) -> None:
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+
+
+def describe_exit(status: int) -> str:
+    """What `exitcode` of multiprocessing means: below 0 a signal's number, else an exit status."""
+    if status < 0:
+        try:
+            return f"killed by signal {-status} ({signal.Signals(-status).name})"
+        except ValueError:
+            return f"killed by signal {-status}"
+    return f"exit status {status}"
+
+
+def spawn(
+    argv: Sequence[str], *, environ: Mapping[str, str], directory: str, stdin: int, keep_fd: int
+) -> subprocess.Popen[bytes]:
+    """Start another program in a session of its own, with pipes for its output; it dies with this process.
+
+    Raises OSError where it cannot be started.
+    """
+    parent = os.getpid()
+
+    def before_exec() -> None:
+        reset_for_exec()
+        die_with_parent(signal.SIGKILL, parent)
+
+    return subprocess.Popen(
+        argv,
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,
+        env=dict(environ),
+        cwd=directory,
+        pass_fds=(keep_fd,),
+        start_new_session=True,
+        preexec_fn=before_exec,  # this process has one thread, so a fork may run Python
+    )

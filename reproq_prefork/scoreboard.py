@@ -1,0 +1,227 @@
+"""One block of shared memory in which master, steward and workers see each other's state.
+
+Every record has one writer and a sequence counter around each write (a seqlock): odd while a write is under
+way, so a reader never acts on a torn record. A record whose writer died inside a write stays odd for ever, and
+reads as None.
+
+Times are nanoseconds of CLOCK_BOOTTIME, which all processes of a host share and which goes on while it sleeps.
+"""
+
+from __future__ import annotations
+
+import enum
+import mmap
+import struct
+import time
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Self, TypeVar
+
+from reproq_prefork.identity import ProcessIdentity
+
+READ_ATTEMPTS = 50
+READ_RETRY_S = 0.0001
+WORKER_ID_BYTES = 160
+
+
+def boottime_ns() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+class WorkerState(enum.IntEnum):
+    NONE = 0
+    BOOTING = 1  # until it has registered
+    CONNECTING = 2  # it has no connection to the database, and tries
+    IDLE = 3
+    BUSY = 4
+    SETTLING = 5  # the attempt has ended, and is being recorded
+    STOPPED = 6  # it has left in order: it holds nothing and is not registered
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    LAYOUT: ClassVar[struct.Struct]
+
+    def pack(self) -> tuple[Any, ...]:
+        return tuple(
+            value.encode() if isinstance(value, str) else value
+            for value in (getattr(self, field.name) for field in fields(self))
+        )
+
+    @classmethod
+    def unpack(cls, values: tuple[Any, ...]) -> Self:
+        return cls(*values)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRecord(_Record):
+    """Written by one worker fork. `incarnation` 0: the slot was never used."""
+
+    LAYOUT: ClassVar = struct.Struct(f"<QiqiBqqIqqqiQQ{WORKER_ID_BYTES}s")
+
+    incarnation: int = 0
+    pid: int = 0
+    pid_started: int = 0
+    steward: int = 0  # the place of the steward that renews its lease
+    state: WorkerState = WorkerState.NONE
+    run_id: int = 0  # the run it has started and not yet recorded; 0: none
+    claim: int = 0
+    attempt: int = 0
+    started_ns: int = 0
+    deadline_ns: int = 0  # 0: none
+    lease_end_ns: int = 0  # of its registration or its latest claim, less the margin
+    backend_pid: int = 0
+    tasks_done: int = 0
+    rss_kib: int = 0
+    worker_id: str = ""
+
+    @classmethod
+    def unpack(cls, values: tuple[Any, ...]) -> Self:
+        worker_id = values[-1].rstrip(b"\0").decode()
+        return cls(*values[:4], WorkerState(values[4]), *values[5:-1], worker_id)  # type: ignore[call-arg]
+
+    @property
+    def process(self) -> ProcessIdentity:
+        return ProcessIdentity(self.pid, self.pid_started)
+
+    @property
+    def is_registered(self) -> bool:
+        """Its lease is to be renewed."""
+        return self.lease_end_ns > 0 and self.state is not WorkerState.STOPPED
+
+    @property
+    def started_run(self) -> tuple[int, int] | None:
+        """The (id, claim) of the run it has started and not yet recorded."""
+        return (self.run_id, self.claim) if self.run_id else None
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRecord(_Record):
+    """Written by the steward, about the worker fork `incarnation`."""
+
+    LAYOUT: ClassVar = struct.Struct("<Qq?")
+
+    incarnation: int = 0
+    lease_end_ns: int = 0  # less the margin
+    lost: bool = False  # a renewal did not find it: its lease has ended
+
+
+@dataclass(frozen=True, slots=True)
+class StewardRecord(_Record):
+    LAYOUT: ClassVar = struct.Struct("<iq?")
+
+    pid: int = 0
+    heartbeat_ns: int = 0
+    connected: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MasterRecord(_Record):
+    LAYOUT: ClassVar = struct.Struct("<?")
+
+    quiet: bool = False  # USR2: nobody claims
+
+
+R = TypeVar("R", bound=_Record)
+
+_SEQUENCE = struct.Struct("<Q")
+
+
+class Scoreboard:
+    """The block: one master record, `stewards` steward records, and `slots` worker and lease records each."""
+
+    def __init__(self, *, slots: int, stewards: int) -> None:
+        self.slots = slots
+        self.stewards = stewards
+        self._offsets: dict[type[_Record], int] = {}
+        size = 0
+        for kind, count in (
+            (MasterRecord, 1),
+            (StewardRecord, stewards),
+            (LeaseRecord, slots),
+            (WorkerRecord, slots),
+        ):
+            self._offsets[kind] = size
+            size += count * _cell_bytes(kind)
+        self._memory = mmap.mmap(-1, size)
+
+    def read_master(self) -> MasterRecord:
+        # The master writes it in a single step between two events; torn only if it died there.
+        return self._read(MasterRecord, 0) or MasterRecord()
+
+    def write_master(self, record: MasterRecord) -> None:
+        self._write(record, 0)
+
+    def read_steward(self, index: int) -> StewardRecord | None:
+        return self._read(StewardRecord, index)
+
+    def write_steward(self, index: int, record: StewardRecord) -> None:
+        self._write(record, index)
+
+    def read_lease(self, slot: int) -> LeaseRecord | None:
+        return self._read(LeaseRecord, slot)
+
+    def write_lease(self, slot: int, record: LeaseRecord) -> None:
+        self._write(record, slot)
+
+    def read_worker(self, slot: int) -> WorkerRecord | None:
+        return self._read(WorkerRecord, slot)
+
+    def write_worker(self, slot: int, record: WorkerRecord) -> None:
+        self._write(record, slot)
+
+    def _write(self, record: _Record, index: int) -> None:
+        offset = self._offset(type(record), index)
+        (sequence,) = _SEQUENCE.unpack_from(self._memory, offset)
+        odd = sequence | 1  # still odd where the previous writer died inside a write
+        _SEQUENCE.pack_into(self._memory, offset, odd)
+        record.LAYOUT.pack_into(self._memory, offset + _SEQUENCE.size, *record.pack())
+        _SEQUENCE.pack_into(self._memory, offset, odd + 1)
+
+    def _read(self, kind: type[R], index: int) -> R | None:
+        """None: the record stayed torn, since its writer died (or was stopped) inside a write."""
+        offset = self._offset(kind, index)
+        for _ in range(READ_ATTEMPTS):
+            (before,) = _SEQUENCE.unpack_from(self._memory, offset)
+            if before % 2 == 0:
+                values = kind.LAYOUT.unpack_from(self._memory, offset + _SEQUENCE.size)
+                (after,) = _SEQUENCE.unpack_from(self._memory, offset)
+                if after == before:
+                    return kind.unpack(values)
+            time.sleep(READ_RETRY_S)
+        return None
+
+    def _offset(self, kind: type[_Record], index: int) -> int:
+        return self._offsets[kind] + index * _cell_bytes(kind)
+
+
+def _cell_bytes(kind: type[_Record]) -> int:
+    bare = _SEQUENCE.size + kind.LAYOUT.size
+    return -(-bare // 64) * 64  # whole cache lines: writers do not slow each other
+
+
+class WorkerPanel:
+    """A worker's own view: its record, and what the steward and the master say to it."""
+
+    def __init__(self, scoreboard: Scoreboard, slot: int, record: WorkerRecord) -> None:
+        self._scoreboard = scoreboard
+        self._slot = slot
+        self.record = record
+        scoreboard.write_worker(slot, record)
+
+    def update(self, **changes: Any) -> None:
+        self.record = replace(self.record, **changes)
+        self._scoreboard.write_worker(self._slot, self.record)
+
+    def lease(self) -> LeaseRecord:
+        """What the steward last said of this fork; a record of an earlier one says nothing."""
+        lease = self._scoreboard.read_lease(self._slot)
+        if lease is None or lease.incarnation != self.record.incarnation:
+            return LeaseRecord()
+        return lease
+
+    def lease_end_ns(self) -> int:
+        """Until when a task may run: a run is expired when its own lease and its worker's are both past."""
+        return max(self.record.lease_end_ns, self.lease().lease_end_ns)
+
+    def is_quiet(self) -> bool:
+        return self._scoreboard.read_master().quiet

@@ -1,0 +1,51 @@
+"""Signals as something to read. A handler does nothing; the loop that reads acts.
+
+`signal.set_wakeup_fd` has the interpreter write each signal's number to a pipe, which the process' one
+`select` waits for beside everything else (gunicorn took years to get there: its #3004, #3198, #2816).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Collection
+from types import FrameType
+
+
+class SignalInbox:
+    """Takes `signums` for this process, ignores `ignored`, and unblocks all signals once that is in place."""
+
+    def __init__(self, signums: Collection[int], *, ignored: Collection[int] = ()) -> None:
+        self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        for signum in signums:
+            signal.signal(signum, _note)
+        for signum in ignored:
+            signal.signal(signum, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+    def fileno(self) -> int:
+        return self._reader
+
+    def take(self) -> list[int]:
+        """The signals that came since the last call, in order; does not wait."""
+        try:
+            return list(os.read(self._reader, 4096))
+        except BlockingIOError:
+            return []
+
+
+def _note(_signum: int, _frame: FrameType | None) -> None:
+    """The wakeup pipe has it already."""
+
+
+def reset_for_exec() -> None:
+    """Default handlers and an empty mask, for a process about to become another program.
+
+    exec resets what is handled but keeps what is ignored, and keeps the mask.
+    """
+    for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        with contextlib.suppress(OSError, ValueError):  # some are the C library's own
+            signal.signal(signum, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -1,0 +1,49 @@
+"""The watch over one running task: its deadline, the worker's lease, and the orders of the master."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from reproq_prefork.executors import Stop
+from reproq_prefork.orders import Orders
+from reproq_prefork.scoreboard import WorkerPanel, boottime_ns
+
+LOOK_INTERVAL_S = 0.5  # the lease moves while a task runs, and nothing else wakes the watch for it
+
+
+class TaskWatch:
+    def __init__(self, panel: WorkerPanel, orders: Orders, *, deadline_ns: int) -> None:
+        """`deadline_ns` is of CLOCK_BOOTTIME; 0: none."""
+        self._panel = panel
+        self._orders = orders
+        self._deadline_ns = deadline_ns
+
+    @property
+    def fds(self) -> Sequence[int]:
+        return self._orders.fds
+
+    @property
+    def deadline_unix_s(self) -> float | None:
+        if not self._deadline_ns:
+            return None
+        return time.time() + (self._deadline_ns - boottime_ns()) / 1e9
+
+    def wait_s(self) -> float:
+        now = boottime_ns()
+        ends = [self._panel.lease_end_ns(), now + int(LOOK_INTERVAL_S * 1e9)]
+        if self._deadline_ns:
+            ends.append(self._deadline_ns)
+        return max(0.0, (min(ends) - now) / 1e9)
+
+    def look(self) -> Stop | None:
+        self._orders.read()
+        now = boottime_ns()
+        # The lease first: beyond its end a second copy may be running, whatever else is true.
+        if self._panel.lease().lost or now >= self._panel.lease_end_ns():
+            return Stop.LEASE
+        if self._orders.quit:
+            return Stop.QUIT
+        if self._deadline_ns and now >= self._deadline_ns:
+            return Stop.DEADLINE
+        return None
