@@ -80,6 +80,9 @@ class Log:
     def error(self, message: str, /, **fields: object) -> None:
         self._write(LogLevel.ERROR, message, fields)
 
+    def write(self, level: LogLevel, message: str, /, **fields: object) -> None:
+        self._write(level, message, fields)
+
     def _write(self, level: LogLevel, message: str, fields: dict[str, object]) -> None:
         if level < self.level:
             return

@@ -1,0 +1,68 @@
+"""Messages between the master and a child of its own, each whole or not at all; neither side ever blocks."""
+
+from __future__ import annotations
+
+import pickle
+import socket
+from collections import deque
+
+from reproq_prefork.errors import ReproqError
+
+MAX_MESSAGE_BYTES = 65_536
+
+
+class PeerGone(ReproqError):
+    """The process at the other end is dead."""
+
+
+class Channel:
+    """One end. Pickle is safe here: both ends are forks of one process, over a socket that has no name."""
+
+    def __init__(self, end: socket.socket) -> None:
+        end.setblocking(False)
+        self._end = end
+        self._unsent: deque[bytes] = deque()
+
+    @classmethod
+    def pair(cls) -> tuple[Channel, Channel]:
+        # SEQPACKET keeps the borders of messages.
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        return cls(ours), cls(theirs)
+
+    def fileno(self) -> int:
+        return self._end.fileno()
+
+    def close(self) -> None:
+        self._end.close()
+
+    def send(self, message: object) -> None:
+        """Send, or keep for `flush` while the other side does not read."""
+        self._unsent.append(pickle.dumps(message))
+        self.flush()
+
+    def flush(self) -> None:
+        while self._unsent:
+            try:
+                self._end.send(self._unsent[0])
+            except BlockingIOError:
+                return
+            except OSError:
+                self._unsent.clear()  # it is dead; whoever waits for its answer learns that from its exit
+                return
+            self._unsent.popleft()
+
+    def receive(self) -> list[object]:
+        """What has arrived; does not wait. Raises `PeerGone` once all is read and the other end is closed."""
+        messages: list[object] = []
+        while True:
+            try:
+                packet = self._end.recv(MAX_MESSAGE_BYTES)
+            except BlockingIOError:
+                return messages
+            except OSError:
+                packet = b""
+            if not packet:
+                if messages:
+                    return messages
+                raise PeerGone("the process at the other end is dead")
+            messages.append(pickle.loads(packet))  # noqa: S301 (see the class)

@@ -1,0 +1,76 @@
+"""From settings to a running master: the pid file, the scoreboard, the signals, and the parts put together."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Mapping
+
+from setproctitle import setproctitle
+
+from reproq_prefork.errors import ReproqError, SettingsError
+from reproq_prefork.init import run_below_init
+from reproq_prefork.log import Log
+from reproq_prefork.master import MASTER_SIGNALS, Master
+from reproq_prefork.pidfile import PidFile
+from reproq_prefork.programs import ForkedPrograms
+from reproq_prefork.scoreboard import Scoreboard
+from reproq_prefork.settings import Settings
+from reproq_prefork.signals import SignalInbox
+from reproq_prefork.systemd import Notifier
+
+MIN_SLOTS = 32
+SLOTS_A_WORKER = 4  # a reload needs twice the workers, TTIN may have doubled them before
+GENERATIONS = 8  # those that still finish long tasks after a reload count
+
+
+def run_master(
+    settings: Settings,
+    *,
+    read_settings: Callable[[], Settings],
+    check_database: Callable[[Settings], None],
+    environ: Mapping[str, str],
+) -> int:
+    """Be the master until told to stop; gives the exit status.
+
+    `read_settings` reads them anew for a reload; `check_database` raises ReproqError where the database cannot be
+    worked with. Both run in a child. Raises `SettingsError`.
+    """
+    try:
+        os.chdir(settings.chdir)
+    except OSError as error:
+        raise SettingsError([f"--chdir: cannot change to {settings.chdir}: {error.strerror}"]) from None
+    log = Log(settings.log_level, settings.log_format)
+    notifier = _notifier(environ)
+
+    def supervise() -> int:
+        pid_file = PidFile(settings.pid_file) if settings.pid_file is not None else None
+        try:
+            if pid_file is not None:
+                pid_file.acquire()
+            setproctitle("reproq-prefork: master")
+            inbox = SignalInbox(MASTER_SIGNALS)
+            slots = max(MIN_SLOTS, SLOTS_A_WORKER * settings.workers)
+            return Master(
+                programs=ForkedPrograms(read_settings, check_database, log),
+                inbox=inbox,
+                scoreboard=Scoreboard(slots=slots, stewards=GENERATIONS),
+                notifier=notifier,
+                log=log,
+                token=secrets.token_hex(3),
+            ).run()
+        except ReproqError as error:
+            log.error(str(error))
+            return error.exit_status
+        finally:
+            if pid_file is not None:
+                pid_file.release()
+
+    return run_below_init(supervise) if os.getpid() == 1 else supervise()
+
+
+def _notifier(environ: Mapping[str, str]) -> Notifier:
+    watchdog_usec = environ.get("WATCHDOG_USEC", "")
+    is_ours = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+    watchdog_s = int(watchdog_usec) / 1e6 if watchdog_usec.isdigit() and is_ours else None
+    return Notifier(environ.get("NOTIFY_SOCKET"), watchdog_s=watchdog_s)

@@ -1,0 +1,412 @@
+"""The master: wait for an event, decide, act. No database, no threads, no code of the user's.
+
+So neither a hung server nor a broken deploy can take supervision down. What to decide is `fleet.decide`; here
+is only how events are noticed and actions carried out.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import select
+import signal
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from multiprocessing.context import ForkProcess
+from typing import Protocol
+
+from reproq_prefork import processes
+from reproq_prefork.channel import Channel, PeerGone
+from reproq_prefork.errors import ExitStatus, ReproqError
+from reproq_prefork.fleet import decide
+from reproq_prefork.fleet_state import (
+    AbandonCheck,
+    Action,
+    AdoptSettings,
+    CheckFailed,
+    CheckPassed,
+    Drained,
+    DumpState,
+    Event,
+    Exit,
+    Fleet,
+    ForkFailed,
+    ForkSteward,
+    ForkWorker,
+    Limits,
+    Look,
+    NotifySystemd,
+    OrphansGone,
+    Phase,
+    RunsReset,
+    SendSignal,
+    ShowQuiet,
+    SignalCame,
+    StartCheck,
+    Started,
+    StewardExited,
+    StewardForked,
+    TellSteward,
+    WakeWorkers,
+    WorkerExited,
+    WorkerForked,
+    WorkerView,
+    WriteLog,
+)
+from reproq_prefork.identity import ProcessIdentity
+from reproq_prefork.log import Log
+from reproq_prefork.messages import QueuesDrained, WorkerReset
+from reproq_prefork.scoreboard import MasterRecord, Scoreboard, WorkerRecord, WorkerState, boottime_ns
+from reproq_prefork.settings import Settings
+from reproq_prefork.signals import SignalInbox
+from reproq_prefork.state_dump import state_dump
+from reproq_prefork.systemd import Notifier
+from reproq_prefork.wakeup import WakePipe
+
+MASTER_SIGNALS = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGHUP,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGCHLD,
+)
+CALM_WAIT_S = 0.25
+BUSY_WAIT_S = 0.02  # while something is on its way that no descriptor tells of
+ORPHANS_TIMEOUT_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPost:
+    """Where a worker fork belongs."""
+
+    slot: int
+    incarnation: int
+    steward: int  # its steward's place on the scoreboard
+    worker_id: str
+    master: ProcessIdentity
+    life_fd: int
+
+
+@dataclass(frozen=True, slots=True)
+class StewardPost:
+    index: int
+    channel: Channel
+    life_fd: int
+
+
+class Programs(Protocol):
+    """What the children run; each in a fork, with all signals still blocked."""
+
+    def check(self, *, first: bool) -> Settings:
+        """Read the settings anew and try them. Raises ReproqError."""
+
+    def work(self, settings: Settings, post: WorkerPost, scoreboard: Scoreboard, wake: WakePipe) -> int: ...
+
+    def attend(
+        self, settings: Settings, post: StewardPost, scoreboard: Scoreboard, wake: WakePipe
+    ) -> int: ...
+
+
+class Master:
+    def __init__(
+        self,
+        *,
+        programs: Programs,
+        inbox: SignalInbox,
+        scoreboard: Scoreboard,
+        notifier: Notifier,
+        log: Log,
+        token: str,
+    ) -> None:
+        """`token` is unique to this master: it makes the ids of its worker forks so."""
+        self._programs = programs
+        self._inbox = inbox
+        self._scoreboard = scoreboard
+        self._notifier = notifier
+        self._log = log
+        self._token = token
+        self._identity = processes.own_identity()
+        self._wake = WakePipe()
+        # The children read its end as closed when this process is gone; nothing is ever written.
+        self._life_fd, self._life_writer = os.pipe2(os.O_CLOEXEC)
+        self._fleet = Fleet(max_slots=scoreboard.slots, max_generations=scoreboard.stewards)
+        self._settings: dict[int, Settings] = {}
+        self._checked: Settings | None = None
+        self._workers: dict[int, ForkProcess] = {}
+        self._worker_ids: dict[int, str] = {}
+        self._stewards: dict[int, ForkProcess] = {}
+        self._channels: dict[int, Channel] = {}
+        self._check: ForkProcess | None = None
+        self._check_result_fd = -1
+        self._exit_status: ExitStatus | None = None
+
+    def run(self) -> ExitStatus:
+        """Supervise until told to stop, or until there is no point in going on."""
+        processes.adopt_orphans()
+        self._feed(Started())
+        while self._exit_status is None:
+            self._wait()
+            for signum in self._inbox.take():
+                self._feed(SignalCame(signum))
+            self._reap()
+            self._end_orphans()
+            self._hear_stewards()
+            self._feed(self._look())
+            self._notifier.show_life()
+        return self._exit_status
+
+    def _feed(self, event: Event) -> None:
+        events = deque([event])
+        while events:
+            self._fleet, actions = decide(self._fleet, events.popleft(), boottime_ns() / 1e9)
+            for action in actions:
+                answer = self._act(action)
+                if answer is not None:
+                    events.append(answer)
+
+    # --- events ---
+
+    def _wait(self) -> None:
+        fleet = self._fleet
+        in_motion = (
+            fleet.awaits_orphans
+            or fleet.phase is not Phase.RUNNING
+            or any(not worker.ready for worker in fleet.workers.values())
+        )
+        poll = select.poll()
+        for fd in (self._inbox.fileno(), *(channel.fileno() for channel in self._channels.values())):
+            poll.register(fd, select.POLLIN)
+        poll.poll((BUSY_WAIT_S if in_motion else CALM_WAIT_S) * 1000)
+
+    def _reap(self) -> None:
+        """Look at every known child: signals that come together are one (50 deaths gave 31 SIGCHLD)."""
+        for slot, process in list(self._workers.items()):
+            if process.exitcode is not None:
+                del self._workers[slot]
+                self._feed(self._worker_exited(slot, process.exitcode))
+        for generation, process in list(self._stewards.items()):
+            if process.exitcode is not None:
+                del self._stewards[generation]
+                self._hear_steward(generation)
+                self._channels.pop(generation).close()
+                self._feed(StewardExited(generation, processes.describe_exit(process.exitcode)))
+        if self._check is not None and self._check.exitcode is not None:
+            status, self._check = self._check.exitcode, None
+            self._feed(self._check_ended(status))
+
+    def _worker_exited(self, slot: int, status: int) -> WorkerExited:
+        record = self._scoreboard.read_worker(slot)
+        if record is not None and record.incarnation != self._fleet.workers[slot].incarnation:
+            record = WorkerRecord()  # it died before it wrote anything
+        return WorkerExited(
+            slot,
+            self._worker_ids.pop(slot),
+            status,
+            processes.describe_exit(status),
+            left_in_order=record is not None and record.state is WorkerState.STOPPED,
+            started=None if record is None else record.started_run,
+            torn=record is None,
+        )
+
+    def _check_ended(self, status: int) -> CheckPassed | CheckFailed:
+        with os.fdopen(self._check_result_fd, "rb") as result_file:
+            result_file.seek(0)
+            written = result_file.read()
+        if not written:
+            how = processes.describe_exit(status)
+            return CheckFailed(f"the check of the settings itself failed: {how}", ExitStatus.FAILURE)
+        result = pickle.loads(written)  # noqa: S301 (from a fork of this process, through memory without a name)
+        if isinstance(result, ReproqError):
+            return CheckFailed(str(result), result.exit_status)
+        assert isinstance(result, Settings)
+        self._checked = result
+        return CheckPassed(_limits(result))
+
+    def _end_orphans(self) -> None:
+        """End what dead workers' tasks have started. It is this process' child now, and none of its own."""
+        if not self._fleet.awaits_orphans:
+            return
+        own = [process.pid for process in (*self._workers.values(), *self._stewards.values())]
+        if self._check is not None:
+            own.append(self._check.pid)
+        spared = {pid for pid in own if pid is not None}
+        if processes.kill_own_descendants(spare=spared, within_s=ORPHANS_TIMEOUT_S):
+            self._feed(OrphansGone())
+
+    def _hear_stewards(self) -> None:
+        for generation in list(self._channels):
+            self._channels[generation].flush()
+            self._hear_steward(generation)
+
+    def _hear_steward(self, generation: int) -> None:
+        try:
+            messages = self._channels[generation].receive()
+        except PeerGone:
+            return  # its exit will be seen
+        for message in messages:
+            match message:
+                case WorkerReset(worker_id):
+                    self._feed(RunsReset(generation, worker_id))
+                case QueuesDrained():
+                    self._feed(Drained(generation))
+
+    def _look(self) -> Look:
+        views = {}
+        for slot, worker in self._fleet.workers.items():
+            record = self._scoreboard.read_worker(slot)
+            if record is not None:
+                views[slot] = self._view(slot, worker.incarnation, record)
+        heartbeats = {}
+        for number in self._fleet.generations:
+            steward = self._scoreboard.read_steward(number % self._scoreboard.stewards)
+            if steward is not None:
+                heartbeats[number] = steward.heartbeat_ns / 1e9
+        return Look(views, heartbeats)
+
+    def _view(self, slot: int, incarnation: int, record: WorkerRecord) -> WorkerView:
+        if record.incarnation != incarnation:
+            return WorkerView(
+                incarnation, booting=True, registered=False, deadline_at=None, lease_ends_at=None
+            )
+        busy = record.state is WorkerState.BUSY
+        lease = self._scoreboard.read_lease(slot)
+        lease_end_ns = record.lease_end_ns
+        if lease is not None and lease.incarnation == incarnation:
+            lease_end_ns = max(lease_end_ns, lease.lease_end_ns)
+        return WorkerView(
+            incarnation,
+            booting=record.state is WorkerState.BOOTING,
+            registered=record.is_registered,
+            deadline_at=record.deadline_ns / 1e9 if busy and record.deadline_ns else None,
+            lease_ends_at=lease_end_ns / 1e9 if busy else None,
+        )
+
+    # --- actions ---
+
+    def _act(self, action: Action) -> Event | None:  # noqa: C901 (one line an action)
+        match action:
+            case StartCheck():
+                return self._start_check()
+            case AbandonCheck():
+                self._abandon_check()
+            case AdoptSettings(generation):
+                assert self._checked is not None
+                self._settings[generation] = self._checked
+                self._log = replace(self._log, level=self._checked.log_level, format=self._checked.log_format)
+            case ForkWorker():
+                return self._fork_worker(action)
+            case ForkSteward(generation):
+                return self._fork_steward(generation)
+            case SendSignal(pid, signum):
+                # A child of ours that is not reaped yet: its pid cannot be somebody else's.
+                processes.send_signal(pid, signum)
+            case TellSteward(generation, lost):
+                if generation in self._channels:
+                    self._channels[generation].send(lost)
+            case ShowQuiet(quiet):
+                self._scoreboard.write_master(MasterRecord(quiet=quiet))
+            case WakeWorkers():
+                workers = len(self._workers)
+                self._wake.wake(workers, at_most_waiting=workers)
+            case DumpState():
+                for line in state_dump(self._fleet, self._scoreboard, boottime_ns()):
+                    self._log.info(line)
+            case NotifySystemd(state):
+                self._notifier.tell(state)
+            case WriteLog(level, message):
+                self._log.write(level, message)
+            case Exit(status):
+                self._exit_status = status
+        return None
+
+    def _start_check(self) -> Event | None:
+        result_fd = os.memfd_create("reproq-prefork-check")
+        first = not self._settings
+
+        def program() -> int:
+            try:
+                result: object = self._programs.check(first=first)
+            except ReproqError as error:
+                result = error
+            os.write(result_fd, pickle.dumps(result))
+            return ExitStatus.OK
+
+        try:
+            self._check = processes.fork(program, keep_fds={result_fd}, parent_death_signal=signal.SIGKILL)
+        except OSError as error:
+            os.close(result_fd)
+            return CheckFailed(
+                f"no process can be started for the check: {error.strerror}", ExitStatus.FAILURE
+            )
+        self._check_result_fd = result_fd
+        return None
+
+    def _abandon_check(self) -> None:
+        if self._check is not None and self._check.pid is not None:
+            processes.send_signal(self._check.pid, signal.SIGKILL)
+            self._check.join()
+            os.close(self._check_result_fd)
+            self._check = None
+
+    def _fork_worker(self, action: ForkWorker) -> Event:
+        settings = self._settings[action.generation]
+        post = WorkerPost(
+            slot=action.slot,
+            incarnation=action.incarnation,
+            steward=action.generation % self._scoreboard.stewards,
+            worker_id=f"{settings.worker_id}/{action.slot}-{self._token}-{action.incarnation}",
+            master=self._identity,
+            life_fd=self._life_fd,
+        )
+        try:
+            process = self._fork(
+                lambda: self._programs.work(settings, post, self._scoreboard, self._wake),
+                keep_fds={*self._wake.fds, self._life_fd},
+                parent_death_signal=signal.SIGTERM,
+            )
+        except OSError as error:
+            return ForkFailed(action.generation, action.slot, error.strerror or str(error))
+        self._workers[action.slot] = process
+        self._worker_ids[action.slot] = post.worker_id
+        assert process.pid is not None
+        return WorkerForked(action.slot, process.pid)
+
+    def _fork_steward(self, generation: int) -> Event:
+        settings = self._settings[generation]
+        ours, theirs = Channel.pair()
+        post = StewardPost(generation % self._scoreboard.stewards, theirs, self._life_fd)
+        try:
+            # It outlives the master for a moment, to bury what the master leaves: no parent death signal.
+            process = self._fork(
+                lambda: self._programs.attend(settings, post, self._scoreboard, self._wake),
+                keep_fds={*self._wake.fds, self._life_fd, theirs.fileno()},
+                parent_death_signal=0,
+            )
+        except OSError as error:
+            ours.close()
+            return ForkFailed(generation, None, error.strerror or str(error))
+        finally:
+            theirs.close()
+        self._stewards[generation] = process
+        self._channels[generation] = ours
+        assert process.pid is not None
+        return StewardForked(generation, process.pid)
+
+    def _fork(
+        self, program: Callable[[], int], *, keep_fds: set[int], parent_death_signal: int
+    ) -> ForkProcess:
+        return processes.fork(program, keep_fds=keep_fds, parent_death_signal=parent_death_signal)
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        workers=settings.workers,
+        boot_timeout_s=settings.boot_timeout_s,
+        shutdown_timeout_s=settings.shutdown_timeout_s,
+        fence_grace_s=settings.fence_margin_s / 2,
+    )

@@ -1,0 +1,43 @@
+"""A pid file that cannot be stale: its master holds a lock on it for as long as it lives."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+
+from reproq_prefork.errors import AlreadyRunning, SettingsError
+
+
+class PidFile:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd: int | None = None
+
+    def acquire(self) -> None:
+        """Write this process' pid. Raises `AlreadyRunning`, and `SettingsError` where the file cannot be written.
+
+        The lock is a record lock (fcntl(2)): it belongs to the process, is not inherited by a fork, and ends
+        with it, however it dies. So whoever gets the lock may overwrite what an earlier master left.
+        """
+        try:
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise SettingsError([f"--pid-file: {self._path} cannot be written: {error.strerror}"]) from None
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            pid = os.read(fd, 32).decode("ascii", errors="replace").strip()
+            os.close(fd)
+            raise AlreadyRunning(int(pid) if pid.isdigit() else 0, str(self._path)) from None
+        os.ftruncate(fd, 0)
+        os.write(fd, f"{os.getpid()}\n".encode())
+        self._fd = fd
+
+    def release(self) -> None:
+        if self._fd is not None:
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+            os.close(self._fd)
+            self._fd = None

@@ -1,0 +1,175 @@
+"""What the children of the master run: the check, a worker, a steward, put together from their parts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+
+from setproctitle import setproctitle
+
+from reproq_prefork import __version__, processes
+from reproq_prefork.errors import DatabaseUnavailable, SettingsError
+from reproq_prefork.executors import Executor
+from reproq_prefork.executors.command import CommandExecutor
+from reproq_prefork.identity import WorkerIdentity
+from reproq_prefork.ledger import Ledger
+from reproq_prefork.log import Log
+from reproq_prefork.master import StewardPost, WorkerPost
+from reproq_prefork.orders import Orders
+from reproq_prefork.scoreboard import Scoreboard, WorkerPanel, WorkerRecord, WorkerState
+from reproq_prefork.settings import Settings
+from reproq_prefork.signals import SignalInbox
+from reproq_prefork.steward import Steward
+from reproq_prefork.store.steward_store import StewardStore
+from reproq_prefork.store.worker_store import WorkerStore
+from reproq_prefork.task import RetryPolicy
+from reproq_prefork.wakeup import WakePipe
+from reproq_prefork.worker import Worker
+
+CHECK_TIMEOUT_S = 300  # the longest a check may take in all; the kernel ends it
+CHECK_RETRY_S = 0.5
+
+
+class ForkedPrograms:
+    """`read_settings` reads everything anew; `check_database` raises where the database cannot be worked with."""
+
+    def __init__(
+        self, read_settings: Callable[[], Settings], check_database: Callable[[Settings], None], log: Log
+    ) -> None:
+        self._read_settings = read_settings
+        self._check_database = check_database
+        self._log = log
+
+    def check(self, *, first: bool) -> Settings:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(CHECK_TIMEOUT_S)
+        SignalInbox((), ignored=(signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+        setproctitle("reproq-prefork: check")
+        settings = self._read_settings()
+        check_executor(settings)
+        self._await_database(settings, patience_s=settings.boot_timeout_s if first else 0.0)
+        return settings
+
+    def _await_database(self, settings: Settings, *, patience_s: float) -> None:
+        """At the first start a database may still be starting too, as on a machine that boots."""
+        gives_up_at = time.monotonic() + patience_s
+        told = False
+        while True:
+            try:
+                self._check_database(settings)
+            except DatabaseUnavailable as error:
+                if time.monotonic() + CHECK_RETRY_S > gives_up_at:
+                    raise
+                if not told:
+                    self._log.warning(str(error), waiting_up_to_s=patience_s)
+                    told = True
+                time.sleep(CHECK_RETRY_S)
+            else:
+                return
+
+    def work(self, settings: Settings, post: WorkerPost, scoreboard: Scoreboard, wake: WakePipe) -> int:
+        inbox = SignalInbox((signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD), ignored=_MASTERS_OWN)
+        setproctitle(f"reproq-prefork: worker {post.slot} [booting]")
+        processes.adopt_orphans()
+        process = processes.own_identity()
+        panel = WorkerPanel(
+            scoreboard,
+            post.slot,
+            WorkerRecord(
+                incarnation=post.incarnation,
+                pid=process.pid,
+                pid_started=process.started,
+                steward=post.steward,
+                state=WorkerState.BOOTING,
+                worker_id=post.worker_id,
+            ),
+        )
+        identity = WorkerIdentity(
+            id=post.worker_id,
+            host=processes.host_identity(),
+            process=process,
+            master=post.master,
+            version=__version__,
+            queues=settings.queues,
+        )
+        log = self._log_of(settings, f"worker {post.slot}")
+        orders = Orders(inbox, post.life_fd)
+        policy = RetryPolicy(settings.retry_base_s, settings.retry_max_s, settings.max_attempts_ceiling)
+        ledger = Ledger(
+            connect=lambda: WorkerStore(settings.require_database_url(), identity, lease_s=settings.lease_s),
+            panel=panel,
+            orders=orders,
+            policy=policy,
+            lease_s=settings.lease_s,
+            fence_margin_s=settings.fence_margin_s,
+            log=log,
+        )
+        worker = Worker(
+            settings=settings,
+            slot=post.slot,
+            steward=post.steward,
+            scoreboard=scoreboard,
+            panel=panel,
+            orders=orders,
+            wake=wake,
+            ledger=ledger,
+            policy=policy,
+            executor=_executor(settings),
+            log=log,
+        )
+        return worker.run()
+
+    def attend(self, settings: Settings, post: StewardPost, scoreboard: Scoreboard, wake: WakePipe) -> int:
+        inbox = SignalInbox((signal.SIGQUIT,), ignored=(*_MASTERS_OWN, signal.SIGTERM))
+        setproctitle("reproq-prefork: steward")
+        host = processes.host_identity()
+        steward = Steward(
+            settings=settings,
+            index=post.index,
+            scoreboard=scoreboard,
+            channel=post.channel,
+            orders=Orders(inbox, post.life_fd),
+            wake=wake,
+            host=host,
+            connect=lambda: StewardStore(
+                settings.require_database_url(),
+                application_name=f"reproq-prefork steward {host.name}",
+                queues=settings.queues,
+                max_attempts_ceiling=settings.max_attempts_ceiling,
+            ),
+            log=self._log_of(settings, "steward"),
+        )
+        return steward.run()
+
+    def _log_of(self, settings: Settings, name: str) -> Log:
+        return Log(settings.log_level, settings.log_format, fd=self._log.fd, name=name)
+
+
+# Ctrl-C and a terminal's hang-up reach every process of the terminal; they are meant for the master.
+_MASTERS_OWN = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU)
+
+
+def _executor(settings: Settings) -> Executor:
+    return CommandExecutor(
+        settings.require_executor(),
+        environ=settings.task_environ,
+        payload_mode=settings.payload_mode,
+        directory=str(settings.chdir),
+    )
+
+
+def check_executor(settings: Settings) -> None:
+    """The program that runs tasks is there. Raises `SettingsError`."""
+    program = settings.require_executor()[0]
+    search = settings.task_environ.get("PATH", os.defpath)
+    if os.sep in program:
+        found = os.access(settings.chdir / program, os.X_OK) and (settings.chdir / program).is_file()
+    else:
+        found = shutil.which(program, path=search) is not None
+    if not found:
+        raise SettingsError(
+            [f"The executor {program} is no program that can be run: not found, or not executable."]
+        )
