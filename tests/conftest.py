@@ -12,7 +12,7 @@ import pytest
 
 from reproq_prefork.embedded import EmbeddedPostgres
 from tests.databases import apply_migrations, new_database
-from tests.servers import Server, running_server
+from tests.servers import Server, embedded_server, running_server
 
 UNIT_TESTS = Path(__file__).parent / "unit"
 
@@ -91,6 +91,6 @@ def connection(database_url: str) -> Iterator[psycopg.Connection[tuple[Any, ...]
 @pytest.fixture
 def private_server() -> Iterator[EmbeddedPostgres]:
     """An embedded server of this test's own, with the schema at its `url`, to be stopped and crashed."""
-    with EmbeddedPostgres() as server:
+    with embedded_server() as server:
         apply_migrations(server.url)
         yield server
