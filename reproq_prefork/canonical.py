@@ -40,7 +40,7 @@ def _plain_text(value: object) -> str | None:
     text = _PLAIN.encode(value)
     # Found in the text, where one search serves all strings. It may be a harmless `\\u0000`, and an emoji
     # may stand in a value, where only keys matter: the slow path then says the same, only later.
-    if "\\u0000" in text or not (text.isascii() or _NOT_PLAIN_CHARACTERS.search(text) is None):
+    if "\\u0000" in text or (not text.isascii() and _NOT_PLAIN_CHARACTERS.search(text)):
         return None
     return text
 
