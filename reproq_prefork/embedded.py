@@ -31,6 +31,7 @@ __all__ = ["EmbeddedFailed", "EmbeddedMissing", "EmbeddedPostgres", "StopMode"]
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 30.0
 POLL_INTERVAL_S = 0.005
+ADDRESS = "127.0.0.1"
 PORTS = range(15_432, 32_768)
 PORT_TRIES = 100
 
@@ -59,11 +60,10 @@ class EmbeddedPostgres:
         settings: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._programs = PostgresPrograms(version)
-        self._temporary = directory is None
-        self._home = directory
+        self._home, self._temporary = directory, directory is None
         self._port = _free_port()
         fixed = {
-            "listen_addresses": "127.0.0.1",
+            "listen_addresses": ADDRESS,
             "port": str(self._port),
             "unix_socket_directories": "",
             "dynamic_shared_memory_type": "mmap",  # a killed server leaves nothing in /dev/shm
@@ -83,7 +83,7 @@ class EmbeddedPostgres:
     def url(self) -> str:
         """The superuser's URL of the database `postgres`, for psycopg and psql alike."""
         password = (self.home / "password").read_text()
-        return f"postgresql://postgres:{password}@127.0.0.1:{self._port}/postgres"
+        return f"postgresql://postgres:{password}@{ADDRESS}:{self._port}/postgres"
 
     @property
     def home(self) -> Path:
@@ -108,7 +108,7 @@ class EmbeddedPostgres:
             return
         try:
             self._make_home()
-            if not (self.home / "data" / "PG_VERSION").exists():
+            if not (self.home / "data").exists():
                 self._programs.initdb(self.home, durable=not self._temporary)
             self._launch(time.monotonic() + START_TIMEOUT_S)
         except BaseException:
@@ -123,9 +123,8 @@ class EmbeddedPostgres:
         try:
             self._process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            raise EmbeddedFailed(
-                f"did not stop ({mode}) within {STOP_TIMEOUT_S:g} s", log_tail(self.home)
-            ) from None
+            what = f"did not stop ({mode}) within {STOP_TIMEOUT_S:g} s"
+            raise EmbeddedFailed(what, log_tail(self.home)) from None
 
     def close(self) -> None:
         """Stop the server, by force if need be, and remove what is temporary; `start` begins anew."""
@@ -164,10 +163,8 @@ class EmbeddedPostgres:
             time.sleep(POLL_INTERVAL_S)
 
     def _is_ready(self) -> bool:
-        try:
-            lines = (self.home / "data" / "postmaster.pid").read_text().splitlines()
-        except FileNotFoundError:
-            return False
+        lock_file = self.home / "data" / "postmaster.pid"
+        lines = lock_file.read_text().splitlines() if lock_file.exists() else []
         return len(lines) == 8 and lines[0] == str(self.pid) and lines[7].strip() == "ready"
 
     def _finalize(self, process: subprocess.Popen[bytes] | None) -> None:
@@ -198,6 +195,6 @@ def _free_port() -> int:
     """A port that nothing listens on now."""
     for port in random.sample(PORTS, PORT_TRIES):
         with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
+            probe.bind((ADDRESS, port))
             return port
     raise EmbeddedFailed(f"found no free port from {PORTS.start} to {PORTS.stop}", "")

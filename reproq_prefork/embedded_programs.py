@@ -80,7 +80,9 @@ class PostgresPrograms:
 
     def initdb(self, home: Path, *, durable: bool) -> None:
         """Make `home/data`, of a superuser `postgres` with the password in `home/password`."""
-        options = ["-D", "data", "--username=postgres", "--auth=scram-sha-256", "--pwfile=password"]
+        unfinished = home / "data.new"  # an interrupted initdb must not look like a data directory
+        shutil.rmtree(unfinished, ignore_errors=True)
+        options = ["-D", unfinished.name, "--username=postgres", "--auth=scram-sha-256", "--pwfile=password"]
         options += ["--encoding=UTF8", "--locale=C.UTF-8", "--no-instructions"]
         # A random password needs no stretching, and tests connect a lot.
         options += ["--set=scram_iterations=1", *([] if durable else ["--no-sync"])]
@@ -89,8 +91,10 @@ class PostgresPrograms:
             if process.wait(INITDB_TIMEOUT_S) != 0:
                 raise EmbeddedFailed("could not make its data directory", log_tail(home))
         finally:
-            process.kill()
-            process.wait()
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)  # the programs that it runs, too
+                process.wait()
+        unfinished.rename(home / "data")
 
     def spawn(self, name: str, arguments: Sequence[str], home: Path) -> subprocess.Popen[bytes]:
         """Run one program in `home`, in a session of its own, with its output in `home/log`.

@@ -19,9 +19,11 @@ from reproq_prefork.embedded import EmbeddedFailed, EmbeddedPostgres, StopMode
 from tests.waiting import wait_until
 
 # Runs a server and tells where, until it is told to go on or killed.
+# A shell that runs the suite in the background has set SIGINT to be ignored, which children inherit.
 OWNER = """
-import sys
+import signal, sys
 from reproq_prefork.embedded import EmbeddedPostgres
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with EmbeddedPostgres() as server:
     print(server.pid, server.home, flush=True)
     sys.stdin.readline()
@@ -108,6 +110,14 @@ def test_a_given_directory_is_kept_and_used_again(temporary_root: Path) -> None:
         write_a_row(server.url)
     with EmbeddedPostgres(directory) as server:
         assert rows(server.url) == [(1,)]
+
+
+def test_a_data_directory_that_was_never_finished_is_made_anew(temporary_root: Path) -> None:
+    directory = temporary_root / "kept"
+    (directory / "data.new").mkdir(parents=True)
+    (directory / "data.new" / "PG_VERSION").write_text("18\n")
+    with EmbeddedPostgres(directory) as server:
+        write_a_row(server.url)
 
 
 def test_nothing_is_left_after_the_block(temporary_root: Path) -> None:
