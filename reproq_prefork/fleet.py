@@ -54,6 +54,7 @@ from reproq_prefork.task import FailureKind, LostWorker
 BOOT_FAILURE_LIMIT = 3  # in a row, in a generation that was never ready
 BOOT_BACKOFF_BASE_S = 0.5
 BOOT_BACKOFF_MAX_S = 30.0
+BOOT_BACKOFF_DOUBLINGS = 10  # past the cap; a fleet may fail for days, and a float would overflow
 RESPAWN_BURST = 20.0  # deaths that are replaced at once; then `RESPAWNS_A_SECOND`
 RESPAWNS_A_SECOND = 5.0
 FORK_RETRY_S = 1.0
@@ -273,7 +274,8 @@ class _Decision:
     def _boot_failed(self, number: int, problem: str) -> None:
         generation = self.fleet.generations[number]
         failures = generation.boot_failures + 1
-        delay_s = min(BOOT_BACKOFF_MAX_S, BOOT_BACKOFF_BASE_S * 2.0 ** (failures - 1))
+        doublings = min(failures - 1, BOOT_BACKOFF_DOUBLINGS)
+        delay_s = min(BOOT_BACKOFF_MAX_S, BOOT_BACKOFF_BASE_S * 2.0**doublings)
         self._set_generation(number, boot_failures=failures, fork_at=self.now + delay_s)
         if generation.was_ready or failures < BOOT_FAILURE_LIMIT or self.fleet.phase is not Phase.RUNNING:
             return
