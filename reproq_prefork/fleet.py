@@ -241,7 +241,7 @@ class _Decision:
             self._set_generation(event.generation, steward=Steward(fork_at=again_at))
         else:
             self._remove_worker(event.slot)
-            self._set_generation(event.generation, fork_at=again_at)
+            self._postpone_forks(event.generation, again_at)
 
     def _worker_exited(self, event: WorkerExited) -> None:
         worker = self.fleet.workers[event.slot]
@@ -268,15 +268,16 @@ class _Decision:
         generation = self.fleet.generations[number]
         earned = (self.now - generation.credited_at) * RESPAWNS_A_SECOND
         credit = min(RESPAWN_BURST, generation.respawn_credit + earned) - 1
-        fork_at = self.now + max(0.0, -credit) / RESPAWNS_A_SECOND
-        self._set_generation(number, respawn_credit=credit, credited_at=self.now, fork_at=fork_at)
+        self._set_generation(number, respawn_credit=credit, credited_at=self.now)
+        self._postpone_forks(number, self.now + max(0.0, -credit) / RESPAWNS_A_SECOND)
 
     def _boot_failed(self, number: int, problem: str) -> None:
         generation = self.fleet.generations[number]
         failures = generation.boot_failures + 1
         doublings = min(failures - 1, BOOT_BACKOFF_DOUBLINGS)
         delay_s = min(BOOT_BACKOFF_MAX_S, BOOT_BACKOFF_BASE_S * 2.0**doublings)
-        self._set_generation(number, boot_failures=failures, fork_at=self.now + delay_s)
+        self._set_generation(number, boot_failures=failures)
+        self._postpone_forks(number, self.now + delay_s)
         if generation.was_ready or failures < BOOT_FAILURE_LIMIT or self.fleet.phase is not Phase.RUNNING:
             return
         current = self.fleet.current
@@ -488,6 +489,10 @@ class _Decision:
     def _set_generation(self, number: int, **changes: Any) -> None:
         changed = replace(self.fleet.generations[number], **changes)
         self._set(generations={**self.fleet.generations, number: changed})
+
+    def _postpone_forks(self, number: int, until: float) -> None:
+        """There are several reasons to wait, and none shortens the wait for another."""
+        self._set_generation(number, fork_at=max(until, self.fleet.generations[number].fork_at))
 
     def _set_worker(self, slot: int, **changes: Any) -> None:
         changed = replace(self.fleet.workers[slot], **changes)
