@@ -250,14 +250,15 @@ class _Decision:
             generation = self.fleet.generations[worker.generation]
             lost = _lost_worker(worker, event)
             self._set_generation(worker.generation, bereaved=(*generation.bereaved, lost))
-        expected = event.left_in_order or worker.told or event.status == ExitStatus.LEASE_LOST
+        expected = event.left_in_order or worker.told
+        lease_lost = event.status == ExitStatus.LEASE_LOST
         self._log(
             f"worker {event.slot} (pid {worker.pid}) ended: {event.how}",
-            LogLevel.DEBUG if expected else LogLevel.WARNING,
+            LogLevel.DEBUG if expected or lease_lost else LogLevel.WARNING,
         )
         if expected:
             return
-        if worker.ready:
+        if worker.ready or lease_lost:
             self._charge_respawn(worker.generation)
         else:
             self._boot_failed(
