@@ -258,7 +258,10 @@ class _Decision:
         )
         if expected:
             return
-        if worker.ready or lease_lost:
+        if event.started is not None:
+            # It was ready, though it died too soon to be looked at: a poison pill is no failed boot.
+            self._set_generation(worker.generation, boot_failures=0)
+        if worker.ready or lease_lost or event.started is not None:
             self._charge_respawn(worker.generation)
         else:
             self._boot_failed(
