@@ -282,17 +282,27 @@ class _Decision:
         delay_s = min(BOOT_BACKOFF_MAX_S, BOOT_BACKOFF_BASE_S * 2.0**doublings)
         self._set_generation(number, boot_failures=failures)
         self._postpone_forks(number, self.now + delay_s)
-        if generation.was_ready or failures < BOOT_FAILURE_LIMIT or self.fleet.phase is not Phase.RUNNING:
-            return
-        current = self.fleet.current
-        if current is None or current.number == number:
+        gives_up = not generation.was_ready and not generation.draining and failures >= BOOT_FAILURE_LIMIT
+        if gives_up and self.fleet.phase is Phase.RUNNING:
+            self._give_up(number, problem)
+
+    def _give_up(self, number: int, problem: str) -> None:
+        """A generation cannot boot. The fleet goes on with another that stays, if there is one."""
+        if not any(g.number != number and not g.draining for g in self.fleet.generations.values()):
             self._log(f"giving up: {problem}", LogLevel.ERROR)
             self._set(exit_status=ExitStatus.BOOT_FAILED)
             self._advance(Phase.STOPPING, "the workers cannot boot")
-        else:
-            self._set_generation(number, draining=True)
-            self._tell_workers(number, signal.SIGQUIT)
+            return
+        self._set_generation(number, draining=True)
+        self._tell_workers(number, signal.SIGQUIT)
+        if self._is_starting(number):
             self._end_reload(f"reload rolled back, the old workers stay: {problem}", LogLevel.ERROR)
+        else:
+            self._log(f"giving up on generation {number}, the next one starts: {problem}", LogLevel.ERROR)
+
+    def _is_starting(self, number: int) -> bool:
+        """It is the generation that a reload has started and that was not ready yet."""
+        return self.fleet.reload is Reload.STARTING and number == self.fleet.generations_made
 
     def _steward_exited(self, event: StewardExited) -> None:
         generation = self.fleet.generations[event.generation]
@@ -415,7 +425,7 @@ class _Decision:
         if generation.was_ready or ready < generation.target:
             return
         self._set_generation(number, was_ready=True)
-        if self.fleet.reload is Reload.STARTING:
+        if self._is_starting(number):
             for older in list(self.fleet.generations.values()):
                 if older.number != number:
                     self._set_generation(older.number, draining=True)
