@@ -155,7 +155,7 @@ class _Decision:
             return
         if self.fleet.checking or self.fleet.reload is not Reload.NONE:
             self._set(reload_again=True)
-            self._log("another reload is under way; this one follows it")
+            self._log("the settings are being read already; they are read again after that")
             return
         self._set(reload=Reload.CHECKING)
         self.actions.append(NotifySystemd("RELOADING=1"))
@@ -175,9 +175,7 @@ class _Decision:
             if is_reload:
                 self._end_reload(f"reload refused, nothing has changed: {event.problem}", LogLevel.ERROR)
             else:
-                self._log(event.problem, LogLevel.ERROR)
-                self._set(exit_status=event.exit_status)
-                self._advance(Phase.STOPPING, "the settings do not work")
+                self._first_check_failed(event)
             return
         if is_reload and not self._has_room_for(event.limits.workers):
             self._end_reload(
@@ -202,6 +200,18 @@ class _Decision:
             reload=Reload.STARTING if is_reload else Reload.NONE,
         )
         self.actions.append(AdoptSettings(number))
+        if not is_reload and self.fleet.reload_again:
+            self._set(reload_again=False)
+            self._reload()
+
+    def _first_check_failed(self, event: CheckFailed) -> None:
+        self._log(event.problem, LogLevel.ERROR)
+        if self.fleet.reload_again:
+            self._set(reload_again=False)
+            self._start_check()
+        else:
+            self._set(exit_status=event.exit_status)
+            self._advance(Phase.STOPPING, "the settings do not work")
 
     def _has_room_for(self, workers: int) -> bool:
         fleet = self.fleet
