@@ -274,9 +274,7 @@ class _Decision:
         if worker.ready or lease_lost or event.started is not None:
             self._charge_respawn(worker.generation)
         else:
-            self._boot_failed(
-                worker.generation, f"worker {event.slot} ended before it was ready: {event.how}"
-            )
+            self._boot_failed(worker, f"worker {event.slot} ended before it was ready: {event.how}")
 
     def _charge_respawn(self, number: int) -> None:
         generation = self.fleet.generations[number]
@@ -285,13 +283,16 @@ class _Decision:
         self._set_generation(number, respawn_credit=credit, credited_at=self.now)
         self._postpone_forks(number, self.now + max(0.0, -credit) / RESPAWNS_A_SECOND)
 
-    def _boot_failed(self, number: int, problem: str) -> None:
+    def _boot_failed(self, worker: Worker, problem: str) -> None:
+        number = worker.generation
         generation = self.fleet.generations[number]
-        failures = generation.boot_failures + 1
+        failures = generation.boot_failures
+        if not failures or worker.forked_at > generation.boot_failed_at:
+            # Forked after the last failure. One trouble that meets eight workers at once is one failure.
+            failures += 1
+            self._set_generation(number, boot_failures=failures, boot_failed_at=self.now)
         doublings = min(failures - 1, BOOT_BACKOFF_DOUBLINGS)
-        delay_s = min(BOOT_BACKOFF_MAX_S, BOOT_BACKOFF_BASE_S * 2.0**doublings)
-        self._set_generation(number, boot_failures=failures)
-        self._postpone_forks(number, self.now + delay_s)
+        self._postpone_forks(number, self.now + min(BOOT_BACKOFF_MAX_S, BOOT_BACKOFF_BASE_S * 2.0**doublings))
         gives_up = not generation.was_ready and not generation.draining and failures >= BOOT_FAILURE_LIMIT
         if gives_up and self.fleet.phase is Phase.RUNNING:
             self._give_up(number, problem)
@@ -380,7 +381,7 @@ class _Decision:
         self._log(f"killing worker {worker.slot} (pid {worker.pid}): {why}", LogLevel.ERROR)
         self._tell(worker, signal.SIGKILL, killed_as=kind)
         if not worker.ready:
-            self._boot_failed(worker.generation, f"worker {worker.slot}: {why}")
+            self._boot_failed(worker, f"worker {worker.slot}: {why}")
 
     def _look_at_steward(self, number: int, heartbeat_at: float) -> None:
         generation = self.fleet.generations.get(number)

@@ -72,7 +72,8 @@ class Generation:
     steward: Steward = field(default_factory=Steward)
     was_ready: bool = False
     draining: bool = False
-    boot_failures: int = 0  # in a row
+    boot_failures: int = 0  # in a row; those of workers that were forked together are one
+    boot_failed_at: float = 0.0
     fork_at: float = 0.0  # no worker is forked before
     respawn_credit: float = 0.0
     credited_at: float = 0.0
