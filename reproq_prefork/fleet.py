@@ -63,12 +63,13 @@ DEADLINE_GRACE_S = 5.0  # a worker ends its task at the deadline; this much late
 STEWARD_STALE_S = 20.0  # above the longest statement and connect together
 STEWARD_BACKOFF_S = 1.0
 FAREWELL_S = 10.0  # for the steward's last answers, while the database is out of reach
-PAUSE_S = 5.0  # a gap between two looks that means that the master itself was stopped
+PAUSE_S = 5.0  # a gap between two events that means that the master itself was stopped
 
 
 def decide(fleet: Fleet, event: Event, now: float) -> tuple[Fleet, list[Action]]:
     """What `event` makes of the fleet, and what is to be done about it; `now` in seconds of CLOCK_BOOTTIME."""
     decision = _Decision(fleet, now)
+    decision.note_pause()
     decision.take(event)
     decision.keep_up()
     return decision.fleet, decision.actions
@@ -81,6 +82,16 @@ class _Decision:
         self.fleet = fleet
         self.now = now
         self.actions: list[Action] = []
+
+    def note_pause(self) -> None:
+        """Whoever was stopped finds everybody late on waking: the children get their time once more."""
+        if self.fleet.decided_at is not None and self.now - self.fleet.decided_at > PAUSE_S:
+            self._set(woke_at=self.now)
+            self._log("the master was stopped for a while", LogLevel.WARNING)
+        self._set(decided_at=self.now)
+
+    def _late_by(self, due_at: float) -> float:
+        return self.now - max(due_at, self.fleet.woke_at)
 
     # --- what happened ---
 
@@ -340,9 +351,6 @@ class _Decision:
     # --- what the scoreboard shows ---
 
     def _look(self, look: Look) -> None:
-        if self.fleet.looked_at is not None and self.now - self.fleet.looked_at > PAUSE_S:
-            self._set(forgiving_until=self.now + STEWARD_STALE_S)
-        self._set(looked_at=self.now)
         for slot, view in look.workers.items():
             worker = self.fleet.workers.get(slot)
             if worker is not None and worker.pid and worker.incarnation == view.incarnation:
@@ -353,14 +361,15 @@ class _Decision:
     def _look_at_worker(self, worker: Worker, view: WorkerView) -> None:
         generation = self.fleet.generations[worker.generation]
         if not worker.ready and view.registered:
-            self._set_worker(worker.slot, ready=True)
+            worker = self._set_worker(worker.slot, ready=True)
             self._set_generation(generation.number, boot_failures=0)
         if worker.told == signal.SIGKILL:
             return
-        if view.deadline_at is not None and self.now > view.deadline_at + DEADLINE_GRACE_S:
+        if view.deadline_at is not None and self._late_by(view.deadline_at) > DEADLINE_GRACE_S:
             self._kill(worker, FailureKind.TIMEOUT, "its task is past its deadline and it did not end it")
         elif (
-            view.lease_ends_at is not None and self.now > view.lease_ends_at + generation.limits.fence_grace_s
+            view.lease_ends_at is not None
+            and self._late_by(view.lease_ends_at) > generation.limits.fence_grace_s
         ):
             self._kill(worker, FailureKind.LEASE_EXPIRED, "its lease has ended and it did not end its task")
         elif not view.registered and self._boots_too_long(worker, generation, view):
@@ -371,11 +380,10 @@ class _Decision:
             )
 
     def _boots_too_long(self, worker: Worker, generation: Generation, view: WorkerView) -> bool:
-        if worker.ready or self.now < self.fleet.forgiving_until:
-            return False
         # Later on, waiting for the database is no fault of the worker's.
         at_fault = view.booting or not generation.was_ready
-        return at_fault and self.now - worker.forked_at > generation.limits.boot_timeout_s
+        too_long = self._late_by(worker.forked_at) > generation.limits.boot_timeout_s
+        return at_fault and too_long and not worker.ready
 
     def _kill(self, worker: Worker, kind: FailureKind, why: str) -> None:
         self._log(f"killing worker {worker.slot} (pid {worker.pid}): {why}", LogLevel.ERROR)
@@ -388,7 +396,7 @@ class _Decision:
         if generation is None or not generation.steward.pid or generation.steward.told:
             return
         last_sign = max(heartbeat_at, generation.steward.forked_at)
-        if self.now - last_sign > STEWARD_STALE_S and self.now > self.fleet.forgiving_until:
+        if self._late_by(last_sign) > STEWARD_STALE_S:
             self._log("killing the steward: it shows no sign of life", LogLevel.ERROR)
             self.actions.append(SendSignal(generation.steward.pid, signal.SIGKILL))
             # Not `told`: another one is to follow.
@@ -449,7 +457,7 @@ class _Decision:
         stopping = self.fleet.phase is Phase.STOPPING
         self._tell_workers(number, signal.SIGQUIT if stopping else signal.SIGTERM)
         for worker in self.fleet.workers_of(number):
-            if worker.told == signal.SIGQUIT and self.now - worker.told_at > QUIT_GRACE_S:
+            if worker.told == signal.SIGQUIT and self._late_by(worker.told_at) > QUIT_GRACE_S:
                 self._log(
                     f"killing worker {worker.slot} (pid {worker.pid}): it does not stop", LogLevel.ERROR
                 )
@@ -480,7 +488,7 @@ class _Decision:
             self.actions.append(SendSignal(steward.pid, signal.SIGQUIT))
             told = replace(steward, told=signal.SIGQUIT, told_at=self.now)
             self._set_generation(number, steward=told)
-        elif steward.told == signal.SIGQUIT and self.now - steward.told_at > QUIT_GRACE_S:
+        elif steward.told == signal.SIGQUIT and self._late_by(steward.told_at) > QUIT_GRACE_S:
             self.actions.append(SendSignal(steward.pid, signal.SIGKILL))
             self._set_generation(number, steward=replace(steward, told=signal.SIGKILL))
 
@@ -519,9 +527,10 @@ class _Decision:
         """There are several reasons to wait, and none shortens the wait for another."""
         self._set_generation(number, fork_at=max(until, self.fleet.generations[number].fork_at))
 
-    def _set_worker(self, slot: int, **changes: Any) -> None:
+    def _set_worker(self, slot: int, **changes: Any) -> Worker:
         changed = replace(self.fleet.workers[slot], **changes)
         self._set(workers={**self.fleet.workers, slot: changed})
+        return changed
 
     def _remove_worker(self, slot: int) -> None:
         self._set(workers={s: worker for s, worker in self.fleet.workers.items() if s != slot})

@@ -100,8 +100,8 @@ class Fleet:
     workers: Mapping[int, Worker] = field(default_factory=dict)  # by slot
     generations_made: int = 0
     incarnations_made: int = 0
-    looked_at: float | None = None
-    forgiving_until: float = 0.0  # the master itself was stopped: what looks late may not be
+    decided_at: float | None = None
+    woke_at: float = 0.0  # the master itself was stopped until then: what looks late may not be
 
     @property
     def current(self) -> Generation | None:
