@@ -188,14 +188,11 @@ class _Decision:
             else:
                 self._first_check_failed(event)
             return
-        if is_reload and not self._has_room_for(event.limits.workers):
-            self._end_reload(
-                "reload refused, nothing has changed: too many workers of earlier generations still drain;"
-                " send SIGHUP again once they are done",
-                LogLevel.ERROR,
-            )
+        refusal = self._no_room_for(event.limits.workers) if is_reload else None
+        if refusal is not None:
+            self._end_reload(f"reload refused, nothing has changed: {refusal}", LogLevel.ERROR)
             return
-        number = self.fleet.generations_made + 1
+        number = self._next_number()
         limits = event.limits
         generation = Generation(
             number,
@@ -224,10 +221,23 @@ class _Decision:
             self._set(exit_status=event.exit_status)
             self._advance(Phase.STOPPING, "the settings do not work")
 
-    def _has_room_for(self, workers: int) -> bool:
+    def _no_room_for(self, workers: int) -> str | None:
         fleet = self.fleet
-        free = fleet.max_slots - len(fleet.workers)
-        return workers <= free and len(fleet.generations) < fleet.max_generations
+        most = fleet.max_slots // 2  # else the reload after this one would find no room
+        if workers > most:
+            return f"{workers} workers are too many for this master, which has room for {most}; restart it"
+        if workers > fleet.max_slots - len(fleet.workers) or len(fleet.generations) >= fleet.max_generations:
+            return "too many workers of earlier generations still drain; send SIGHUP again once they are done"
+        return None
+
+    def _next_number(self) -> int:
+        """Generations have places on the scoreboard by number, in a ring: one that still drains keeps its own."""
+        ring = self.fleet.max_generations
+        taken = {number % ring for number in self.fleet.generations}
+        number = self.fleet.generations_made + 1
+        while number % ring in taken:
+            number += 1
+        return number
 
     def _end_reload(self, message: str, level: LogLevel = LogLevel.INFO) -> None:
         self._log(message, level)
