@@ -438,7 +438,10 @@ class _Decision:
         generation = self.fleet.generations[number]
         staying = [worker for worker in self.fleet.workers_of(number) if not worker.told]
         for worker in sorted(staying, key=lambda worker: worker.slot)[generation.target :]:
-            self._tell(worker, signal.SIGTERM)
+            if (
+                worker.pid
+            ):  # else it is told after its fork: a signal to 0 would reach the whole process group
+                self._tell(worker, signal.SIGTERM)
         if self.now < generation.fork_at:
             return
         free = (slot for slot in range(self.fleet.max_slots) if slot not in self.fleet.workers)
