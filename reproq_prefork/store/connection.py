@@ -29,6 +29,7 @@ STATEMENT_TIMEOUT_S = 5.0
 LOCK_TIMEOUT_S = 2.0
 IDLE_IN_TRANSACTION_TIMEOUT_S = 60.0
 CLIENT_DEADLINE_S = 8.0  # above statement_timeout, so that the server's own answer comes first
+MIGRATION_TIMEOUT_S = 86_400.0
 RECONNECT_BASE_S = 0.1
 RECONNECT_MAX_S = 5.0
 
@@ -68,11 +69,27 @@ class Backend:
     pooled: bool
 
 
+@dataclass(frozen=True, slots=True)
+class TimeLimits:
+    """How long a statement may take, wait for a lock, and be without an answer, before it is given up."""
+
+    statement_s: float = STATEMENT_TIMEOUT_S
+    lock_s: float = LOCK_TIMEOUT_S
+    client_s: float = CLIENT_DEADLINE_S
+
+
+ORDINARY_LIMITS = TimeLimits()
+# An index over a large table takes as long as it takes, and so does another migration before this one.
+MIGRATION_LIMITS = TimeLimits(MIGRATION_TIMEOUT_S, MIGRATION_TIMEOUT_S, MIGRATION_TIMEOUT_S)
+
+
 class DeadlineConnection(psycopg.Connection[Any]):
-    """A psycopg connection that gives up a statement after `CLIENT_DEADLINE_S`."""
+    """A psycopg connection that gives up a statement after `deadline_s`."""
+
+    deadline_s: float = CLIENT_DEADLINE_S
 
     def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
-        return super().wait(_with_deadline(gen, CLIENT_DEADLINE_S), *args, **kwargs)
+        return super().wait(_with_deadline(gen, self.deadline_s), *args, **kwargs)
 
 
 def _with_deadline(gen: Generator[Any, Any, T], seconds: float) -> Generator[Any, Any, T]:
@@ -92,7 +109,9 @@ def _with_deadline(gen: Generator[Any, Any, T], seconds: float) -> Generator[Any
         return finished.value  # type: ignore[no-any-return]
 
 
-def connect(database_url: str, *, application_name: str) -> DeadlineConnection:
+def connect(
+    database_url: str, *, application_name: str, limits: TimeLimits = ORDINARY_LIMITS
+) -> DeadlineConnection:
     """Open an autocommit connection with every time limit set. Raises `DatabaseUnavailable`."""
     try:
         given = conninfo.conninfo_to_dict(database_url)
@@ -109,7 +128,7 @@ def connect(database_url: str, *, application_name: str) -> DeadlineConnection:
         raise DatabaseUnavailable(address, _sentence(error)) from None
     try:
         with translated_errors():
-            _set_up(connection)
+            _set_up(connection, limits)
     except ReproqError as error:
         connection.close()
         raise DatabaseUnavailable(address, str(error)) from None
@@ -123,7 +142,8 @@ def _address(parameters: Mapping[str, Any]) -> str:
     return f"{parameters.get('dbname') or 'of the default name'} at {host}{port}"
 
 
-def _set_up(connection: DeadlineConnection) -> None:
+def _set_up(connection: DeadlineConnection, limits: TimeLimits) -> None:
+    connection.deadline_s = limits.client_s
     # One integer type for all integers: psycopg picks the smallest that fits the value, and each
     # combination of types would be prepared (and planned) as another statement.
     connection.adapters.register_dumper(int, Int8Dumper)
@@ -134,8 +154,8 @@ def _set_up(connection: DeadlineConnection) -> None:
     connection.execute(
         statement("session_settings"),
         {
-            "statement_timeout": f"{STATEMENT_TIMEOUT_S:.0f}s",
-            "lock_timeout": f"{LOCK_TIMEOUT_S:.0f}s",
+            "statement_timeout": f"{limits.statement_s:.0f}s",
+            "lock_timeout": f"{limits.lock_s:.0f}s",
             "idle_in_transaction_timeout": f"{IDLE_IN_TRANSACTION_TIMEOUT_S:.0f}s",
         },
     )
