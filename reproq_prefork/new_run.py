@@ -1,0 +1,154 @@
+"""What may be said of a run when it is enqueued: checked here, before anything is sent.
+
+The limits are those of the table and of the options, or narrower where a value would be of no use: a queue
+that `--queue` cannot name, a time that Python cannot read back.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from reproq_prefork.errors import ExitStatus, ReproqError
+from reproq_prefork.json_rules import check_string
+from reproq_prefork.option_kinds import MAX_QUEUE_NAME_CHARS
+from reproq_prefork.options import DAY_S, MAX_ATTEMPTS
+from reproq_prefork.printable import quoted
+from reproq_prefork.settings import MAX_PAYLOAD_BYTES
+from reproq_prefork.spec import Spec, SpecError
+
+MIN_PRIORITY, MAX_PRIORITY = -100, 100
+MAX_DELAY_S = 100 * 365 * DAY_S
+MAX_TIMEOUT_S = 365 * DAY_S
+MAX_UNIQUE_KEY_BYTES = 1024  # an entry of its index holds some 2,700
+LAST_YEAR = 9998  # the last year that every time zone can show
+
+DEFAULT_QUEUE = "default"
+DEFAULT_PRIORITY = 0
+DEFAULT_MAX_ATTEMPTS = 3
+
+RunAfter = datetime | timedelta
+
+
+class InvalidRun(ReproqError, ValueError):
+    """An argument of `enqueue` or `requeue` cannot be; nothing was sent to the database."""
+
+    exit_status = ExitStatus.USAGE
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """A run as it will be inserted; every value was checked. At most one of the two times is set."""
+
+    spec: Spec
+    queue_name: str
+    priority: int
+    run_after: datetime | None
+    delay_s: float | None
+    max_attempts: int
+    timeout_s: float | None
+    unique_key: str | None
+
+    @classmethod
+    def of(
+        cls,
+        payload: object,
+        *,
+        queue_name: str = DEFAULT_QUEUE,
+        priority: int = DEFAULT_PRIORITY,
+        run_after: RunAfter | None = None,
+        max_attempts: int = DEFAULT_MAX_ATTEMPTS,
+        timeout_seconds: float | None = None,
+        unique_key: str | None = None,
+    ) -> NewRun:
+        """Raises InvalidRun, or SpecError where `payload` is what is wrong."""
+        spec = payload if isinstance(payload, Spec) else Spec.of(payload)
+        size = len(spec.canonical.encode())
+        if size > MAX_PAYLOAD_BYTES:
+            raise SpecError(
+                "$",
+                f"the payload is {size} bytes and the limit is {MAX_PAYLOAD_BYTES}; store it elsewhere "
+                "and send where it is",
+            )
+        moment, delay_s = _due(run_after)
+        return cls(
+            spec=spec,
+            queue_name=_queue_name(queue_name),
+            priority=_whole_number("priority", priority, MIN_PRIORITY, MAX_PRIORITY),
+            run_after=moment,
+            delay_s=delay_s,
+            max_attempts=_whole_number("max_attempts", max_attempts, 1, MAX_ATTEMPTS),
+            timeout_s=None if timeout_seconds is None else _timeout_s(timeout_seconds),
+            unique_key=None if unique_key is None else _unique_key(unique_key),
+        )
+
+
+def _queue_name(name: object) -> str:
+    if not isinstance(name, str) or not name:
+        raise InvalidRun(f"queue_name must be a string that is not empty, not {_shown(name)}.")
+    if len(name) > MAX_QUEUE_NAME_CHARS:
+        raise InvalidRun(f"queue_name {quoted(name)} is longer than {MAX_QUEUE_NAME_CHARS} characters.")
+    if "," in name or not name.isprintable() or name != name.strip():
+        raise InvalidRun(
+            f"queue_name {quoted(name)} holds a comma, a character that cannot be printed, or a space at "
+            "an end; no worker could be told to take runs from it."
+        )
+    return name
+
+
+def _whole_number(name: str, value: object, minimum: int, maximum: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
+        raise InvalidRun(f"{name} must be a whole number from {minimum} to {maximum}, not {_shown(value)}.")
+    return int(value)
+
+
+def _timeout_s(seconds: object) -> float:
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise InvalidRun(f"timeout_seconds must be a number of seconds, not {_shown(seconds)}.")
+    if not math.isfinite(seconds) or not 0 <= seconds <= MAX_TIMEOUT_S:
+        raise InvalidRun(
+            f"timeout_seconds must be from 0 (no deadline) to {MAX_TIMEOUT_S:.0f}, not {_shown(seconds)}."
+        )
+    return float(seconds)
+
+
+def _unique_key(key: object) -> str:
+    if not isinstance(key, str) or not key:
+        raise InvalidRun(f"unique_key must be a string that is not empty, or None, not {_shown(key)}.")
+    try:
+        check_string(key, ())
+    except SpecError as error:
+        raise InvalidRun(f"unique_key {quoted(key)} cannot be stored: {error.why}.") from None
+    if len(key.encode()) > MAX_UNIQUE_KEY_BYTES:
+        raise InvalidRun(
+            f"unique_key {quoted(key)} is longer than {MAX_UNIQUE_KEY_BYTES} bytes; use a hash of it."
+        )
+    return key
+
+
+def _due(run_after: object) -> tuple[datetime | None, float | None]:
+    if run_after is None:
+        return None, None
+    if isinstance(run_after, timedelta):
+        delay_s = run_after.total_seconds()
+        if not 0 <= delay_s <= MAX_DELAY_S:
+            raise InvalidRun(f"run_after must be from no time to a hundred years from now, not {run_after}.")
+        return None, delay_s
+    if not isinstance(run_after, datetime):
+        raise InvalidRun(f"run_after must be a datetime or a timedelta, not {_shown(run_after)}.")
+    if run_after.utcoffset() is None:
+        raise InvalidRun(
+            f"run_after {run_after.isoformat()} has no time zone, so it could be any of two dozen moments; "
+            "use datetime.now(UTC), or a timedelta from now."
+        )
+    if not 2 <= run_after.year <= LAST_YEAR:
+        raise InvalidRun(f"run_after {run_after.isoformat()} is not in the years 2 to {LAST_YEAR}.")
+    return run_after, None
+
+
+def _shown(value: object) -> str:
+    """`value` for a sentence: of bounded length, and without running into a limit of its own."""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**30:
+        return "a number of more than 30 digits"
+    return quoted(value) if isinstance(value, str) else quoted(repr(value))[1:-1]

@@ -1,0 +1,8 @@
+-- All of one run. JSON comes as text: what Python makes of it is decided in one place, and does not depend
+-- on which loader the caller has set.
+select
+    id, queue_name, payload::text as payload, spec_hash, task_path, priority, run_after, status, attempts,
+    max_attempts, timeout_seconds, claims, leased_by, lease_expires_at, worker_ids, result::text as result,
+    errors::text as errors, enqueued_at, started_at, last_attempted_at, finished_at, replay_of, unique_key
+from task_runs
+where id = %(run_id)s::bigint
