@@ -167,8 +167,10 @@ def migrate(
     *,
     to: int | None = None,
     report: Callable[[Step], None] = lambda step: None,
-) -> None:
-    """Bring the database to version `to`, as `plan` does it; `report` is called after each step.
+) -> tuple[Step, ...]:
+    """Bring the database to version `to`, as `plan` does it; gives the steps that were done here.
+
+    `report` is called after each step, which matters where a later one fails.
 
     Each step is a transaction, so after an error the database is at the version of the step before. Several
     may do this at the same time: what another has done meanwhile is left out.
@@ -178,6 +180,7 @@ def migrate(
     with _connected(database_url, MIGRATION_LIMITS) as connection:
         with translated_errors(), connection.transaction():
             steps = plan(known, _lock_and_adopt(connection, known), to=to)
+        done = []
         for step in steps:
             with translated_errors(), connection.transaction():
                 applied = {each.version for each in _lock_and_adopt(connection, known)}
@@ -185,7 +188,9 @@ def migrate(
                 if not is_done:
                     _run(connection, step)
             if not is_done:
+                done.append(step)
                 report(step)
+        return tuple(done)
 
 
 def pending_steps(
