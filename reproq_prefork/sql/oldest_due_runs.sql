@@ -1,0 +1,41 @@
+-- How long the run that waits longest has been due, for each queue that has one. Steps along
+-- task_runs_claim_order from queue to queue and from priority to priority, so it costs one descent for each
+-- of these, whatever has piled up in them.
+with recursive queue as (
+    (select queue_name from task_runs where status = 'PENDING' order by queue_name limit 1)
+    union all
+    select next_queue.queue_name
+    from queue
+    cross join lateral (
+        select queue_name
+        from task_runs
+        where status = 'PENDING' and queue_name > queue.queue_name
+        order by queue_name
+        limit 1
+    ) as next_queue
+)
+select queue.queue_name, extract(epoch from now() - oldest.due)::float8 as waited_seconds
+from queue
+cross join lateral (
+    with recursive level as (
+        (
+            select priority, coalesce(run_after, enqueued_at) as first_due
+            from task_runs
+            where status = 'PENDING' and queue_name = queue.queue_name
+            order by queue_name, priority desc, coalesce(run_after, enqueued_at)
+            limit 1
+        )
+        union all
+        select lower.priority, lower.first_due
+        from level
+        cross join lateral (
+            select priority, coalesce(run_after, enqueued_at) as first_due
+            from task_runs
+            where status = 'PENDING' and queue_name = queue.queue_name and priority < level.priority
+            order by queue_name, priority desc, coalesce(run_after, enqueued_at)
+            limit 1
+        ) as lower
+    )
+    select min(first_due) as due from level where first_due <= now()
+) as oldest
+where oldest.due is not null

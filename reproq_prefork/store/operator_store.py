@@ -1,0 +1,164 @@
+"""What a person at the command line asks of the database: how it goes, what a run led to, and to prune."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reproq_prefork.store.connection import TimeLimits, connect, fetch
+from reproq_prefork.store.statements import statement
+from reproq_prefork.task import Status
+
+# A person waits longer than a worker may.
+OPERATOR_LIMITS = TimeLimits(statement_s=60.0, lock_s=5.0, client_s=65.0)
+MAX_RUNS_COUNTED = 1_000_000
+SAMPLED_RUNS = 200_000
+MAX_LATER_RUNS = 1_000
+PRUNE_BATCH = 1_000
+
+_BEFORE_ALL_IDS = -(2**63)
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many runs; `exact` False: estimated from a sample. `due`: those of them that could start now."""
+
+    runs: int = 0
+    due: int = 0
+    exact: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    name: str
+    counts: Mapping[Status, Count]
+    oldest_due_s: float | None  # how long the run that waits longest has been due
+
+    def count(self, status: Status) -> Count:
+        return self.counts.get(status, Count())
+
+
+@dataclass(frozen=True, slots=True)
+class RunAtWork:
+    id: int
+    queue_name: str
+    task_path: str | None
+    attempt: int
+    running_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    """A worker fork and what it holds. All but `id` and `runs` is None where it is not registered any more."""
+
+    id: str
+    host: str | None
+    pid: int | None
+    version: str | None
+    queues: tuple[str, ...] | None
+    up_s: float | None
+    lease_s: float | None  # until its lease ends; negative: it has ended
+    runs: tuple[RunAtWork, ...]
+
+
+class OperatorStore:
+    """One connection. Raises as `WorkerStore` does."""
+
+    def __init__(self, database_url: str) -> None:
+        """Connect. Raises `DatabaseUnavailable`."""
+        self.connection = connect(
+            database_url, application_name="reproq-prefork command", limits=OPERATOR_LIMITS
+        )
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def queues(self) -> tuple[QueueState, ...]:
+        """Every queue that has runs, by name. What would take long to count is estimated."""
+        counts = self._counts()
+        waited = {row.queue_name: row.waited_seconds for row in self._run("oldest_due_runs")}
+        return tuple(
+            QueueState(
+                name,
+                {status: count for (queue, status), count in counts.items() if queue == name},
+                waited.get(name),
+            )
+            for name in sorted({queue for queue, _ in counts} | waited.keys())
+        )
+
+    def _counts(self) -> dict[tuple[str, Status], Count]:
+        estimated = float(self._run("estimated_runs")[0].runs)
+        if estimated <= MAX_RUNS_COUNTED:
+            return _by_queue(self._run("count_runs"))
+        live = _by_queue(self._run("count_live_runs", max_pending=MAX_RUNS_COUNTED + 1))
+        pending = sum(count.runs for (_, status), count in live.items() if status is Status.PENDING)
+        counted = {Status.RUNNING} if pending > MAX_RUNS_COUNTED else {Status.RUNNING, Status.PENDING}
+        percent = min(100.0, 100 * SAMPLED_RUNS / estimated)
+        sampled = _by_queue(self._run("sample_runs", percent=percent), factor=100 / percent)
+        return {
+            **{key: count for key, count in sampled.items() if key[1] not in counted},
+            **{key: count for key, count in live.items() if key[1] in counted},
+        }
+
+    def workers(self) -> tuple[WorkerState, ...]:
+        """Every worker that is registered, and every one that still holds a run, by host."""
+        rows_of: dict[str, list[Any]] = {}
+        for row in self._run("workers_at_work"):
+            rows_of.setdefault(row.worker_id, []).append(row)
+        return tuple(_worker_state(worker_id, rows) for worker_id, rows in rows_of.items())
+
+    def replays_of(self, run_id: int, spec_hash: str) -> tuple[tuple[int, Status], ...]:
+        """The runs that re-run this one; only the first thousand later runs of its spec are looked at."""
+        rows = self._run("replays_of_run", run_id=run_id, spec_hash=spec_hash, max_runs=MAX_LATER_RUNS)
+        return tuple((row.id, Status(row.status)) for row in rows)
+
+    def prune(self, *, older_than_s: float, failed_older_than_s: float) -> Iterator[int]:
+        """Delete runs that finished so long ago, batch by batch; gives how many each batch deleted.
+
+        `failed_older_than_s` is for those that are FAILED or CANCELLED. Each batch is committed by itself, so
+        what was done when this is interrupted stays done.
+        """
+        after_id = _BEFORE_ALL_IDS
+        while True:
+            (batch,) = self._run(
+                "prune_batch",
+                after_id=after_id,
+                max_runs=PRUNE_BATCH,
+                older_than_seconds=older_than_s,
+                failed_older_than_seconds=failed_older_than_s,
+            )
+            yield batch.deleted
+            if batch.is_last:
+                return
+            after_id = batch.last_id
+
+    def _run(self, name: str, **parameters: Any) -> Sequence[Any]:
+        return fetch(self.connection, statement(name), parameters)
+
+
+def _by_queue(rows: Sequence[Any], factor: float | None = None) -> dict[tuple[str, Status], Count]:
+    return {
+        (row.queue_name, Status(row.status)): Count(
+            round(row.runs * (factor or 1)), round(row.due * (factor or 1)), exact=factor is None
+        )
+        for row in rows
+    }
+
+
+def _worker_state(worker_id: str, rows: Sequence[Any]) -> WorkerState:
+    first = rows[0]
+    return WorkerState(
+        id=worker_id,
+        host=first.host,
+        pid=first.pid,
+        version=first.version,
+        queues=None if first.queues is None else tuple(first.queues),
+        up_s=first.up_seconds,
+        lease_s=first.lease_seconds,
+        runs=tuple(
+            RunAtWork(row.run_id, row.queue_name, row.task_path, row.attempts, row.running_seconds)
+            for row in rows
+            if row.run_id is not None
+        ),
+    )
