@@ -1,0 +1,64 @@
+"""`check`: would a master start here? What a reload looks at first."""
+
+from __future__ import annotations
+
+import click
+
+from reproq_prefork.cli.flags import ALL, given_flags, setting_flags
+from reproq_prefork.cli.help import HelpfulCommand
+from reproq_prefork.cli.invocation import Invocation
+from reproq_prefork.errors import ExitStatus, ReproqError, SchemaMismatch
+from reproq_prefork.migrate import check_database
+from reproq_prefork.printable import printable
+from reproq_prefork.programs import check_executor
+from reproq_prefork.settings import Settings
+
+
+@click.command(
+    cls=HelpfulCommand,
+    params=setting_flags(ALL),
+    short_help="Look whether a master could start.",
+    help="Look at the settings, the executor, the database and its schema, and print a line for each: ok, or "
+    "what is wrong. The exit status is 0, or that of the first thing that is wrong. Nothing is changed.",
+)
+@click.pass_context
+def check(context: click.Context) -> int:
+    flags = given_flags(context)
+    try:
+        settings = context.ensure_object(Invocation).settings(flags)
+    except ReproqError as error:
+        _say("settings", error)
+        return error.exit_status
+    _say("settings", None)
+    found = [_executor(settings), *_database(settings)]
+    return next((error.exit_status for error in found if error is not None), ExitStatus.OK)
+
+
+def _executor(settings: Settings) -> ReproqError | None:
+    wrong = None
+    try:
+        check_executor(settings)
+    except ReproqError as error:
+        wrong = error
+    _say("executor", wrong)
+    return wrong
+
+
+def _database(settings: Settings) -> tuple[ReproqError | None, ...]:
+    try:
+        check_database(settings)
+    except SchemaMismatch as error:
+        _say("database", None)
+        _say("schema", error)
+        return None, error
+    except ReproqError as error:
+        _say("database", error)
+        return (error,)
+    _say("database", None)
+    _say("schema", None)
+    return ()
+
+
+def _say(what: str, wrong: ReproqError | None) -> None:
+    verdict = "ok" if wrong is None else " ".join(printable(line) for line in str(wrong).splitlines())
+    click.echo(f"{what:<9} {verdict}")

@@ -1,0 +1,125 @@
+"""`enqueue`: add a run."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime, timedelta
+
+import click
+
+from reproq_prefork.cli.flags import CONNECTING, given_flags, setting_flags
+from reproq_prefork.cli.help import HelpfulCommand, verbatim
+from reproq_prefork.cli.invocation import PROGRAM, Invocation, opened_store
+from reproq_prefork.cli.text import Duration, Moment
+from reproq_prefork.new_run import (
+    DEFAULT_MAX_ATTEMPTS,
+    DEFAULT_PRIORITY,
+    DEFAULT_QUEUE,
+    MAX_PRIORITY,
+    MIN_PRIORITY,
+    InvalidRun,
+)
+from reproq_prefork.options import MAX_ATTEMPTS
+from reproq_prefork.printable import quoted
+from reproq_prefork.settings import MAX_PAYLOAD_BYTES
+from reproq_prefork.spec import Spec, SpecError
+from reproq_prefork.store import runs
+from reproq_prefork.store.connection import translated_errors
+
+# Of text as somebody wrote it: spaces and escapes make it longer than what is stored.
+MAX_INPUT_BYTES = 8 * MAX_PAYLOAD_BYTES
+
+
+@click.command(
+    cls=HelpfulCommand,
+    params=setting_flags(CONNECTING),
+    short_help="Add a run.",
+    help="Add a run of PAYLOAD, a JSON text (`-`: from standard input), and print its id and its spec hash.",
+    epilog=verbatim(
+        "Examples:",
+        [
+            f"""{PROGRAM} enqueue '{{"order": 7}}' --queue mail --priority 10""",
+            f"{PROGRAM} enqueue - --run-after 10m --unique nightly-report < report.json",
+        ],
+    ),
+)
+@click.argument("payload")
+@click.option(
+    "--queue",
+    "queue_name",
+    metavar="NAME",
+    default=DEFAULT_QUEUE,
+    show_default=True,
+    help="The queue that it waits in.",
+)
+@click.option(
+    "--priority",
+    type=click.IntRange(MIN_PRIORITY, MAX_PRIORITY),
+    metavar="N",
+    default=DEFAULT_PRIORITY,
+    show_default=True,
+    help="Higher goes first, whatever the queue.",
+)
+@click.option("--run-after", type=Moment(), help="Not before this time, or this long from now.")
+@click.option(
+    "--max-attempts",
+    type=click.IntRange(1, MAX_ATTEMPTS),
+    metavar="N",
+    default=DEFAULT_MAX_ATTEMPTS,
+    show_default=True,
+    help="How often it may start; 1: at most once.",
+)
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=Duration(),
+    show_default="the worker's --timeout",
+    help="How long an attempt may take; 0 for no deadline.",
+)
+@click.option(
+    "--unique",
+    "unique_key",
+    metavar="KEY",
+    help="Add nothing where a run with this key has not finished; print that one.",
+)
+@click.pass_context
+def enqueue(
+    context: click.Context,
+    payload: str,
+    queue_name: str,
+    priority: int,
+    run_after: datetime | timedelta | None,
+    max_attempts: int,
+    timeout_s: float | None,
+    unique_key: str | None,
+) -> None:
+    settings = context.ensure_object(Invocation).settings(given_flags(context))
+    text = _text(payload)
+    try:
+        with opened_store(settings) as store, translated_errors():
+            run = runs.enqueue(
+                store.connection,
+                Spec.parse(text),
+                queue_name=queue_name,
+                priority=priority,
+                run_after=run_after,
+                max_attempts=max_attempts,
+                timeout_seconds=timeout_s,
+                unique_key=unique_key,
+            )
+    except SpecError as error:
+        raise InvalidRun(f"The payload cannot be a spec: {error}.") from None
+    click.echo(f"{run.id} {run.spec_hash}")
+    if not run.created:
+        click.echo(
+            f"Nothing was added: run {run.id} holds the unique key {quoted(unique_key or '')} and is "
+            f"{run.status.value}.",
+            err=True,
+        )
+
+
+def _text(payload: str) -> str | bytes:
+    text = sys.stdin.buffer.read(MAX_INPUT_BYTES + 1) if payload == "-" else payload
+    if len(text) > MAX_INPUT_BYTES:
+        raise InvalidRun(f"The payload is longer than {MAX_INPUT_BYTES} bytes; store it elsewhere.")
+    return text

@@ -1,0 +1,57 @@
+"""The way in and the way out: what the program is given, and what it says to the shell as it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from typing import NoReturn
+
+import click
+
+from reproq_prefork.cli.invocation import PROGRAM, Invocation
+from reproq_prefork.cli.program import program
+from reproq_prefork.errors import ExitStatus, ReproqError
+from reproq_prefork.printable import printable
+
+SIGNAL_EXIT_BASE = 128  # as a shell reports a program that a signal ended
+
+
+def main() -> NoReturn:
+    """The program; ends the process with an exit status."""
+    sys.exit(run(sys.argv[1:], os.environ))
+
+
+def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Do what `arguments` say; gives the exit status. What is not foreseen passes through as an exception.
+
+    Where nobody reads the output any more, click ends the process with 1 and without a word.
+    """
+    try:
+        status = program.main(
+            args=list(arguments),
+            prog_name=PROGRAM,
+            standalone_mode=False,
+            obj=Invocation.of_this_process(environ),
+        )
+    except ReproqError as error:
+        complain(str(error))
+        return error.exit_status
+    except click.UsageError as error:
+        complain(error.format_message())
+        if error.ctx is not None:
+            click.echo(f"Try `{error.ctx.command_path} --help`.", err=True)
+        return ExitStatus.USAGE
+    except click.ClickException as error:
+        complain(error.format_message())
+        return ExitStatus.FAILURE
+    except (click.Abort, KeyboardInterrupt):
+        return SIGNAL_EXIT_BASE + signal.SIGINT
+    return int(status or ExitStatus.OK)
+
+
+def complain(sentence: str) -> None:
+    """A line on standard error for each line of `sentence`, safe to show on a terminal."""
+    for line in sentence.splitlines():
+        click.echo(f"{PROGRAM}: {printable(line)}", err=True)

@@ -1,0 +1,52 @@
+"""The help: settings in groups, commands before them, examples and exit statuses at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from reproq_prefork.cli.flags import GROUPS, SettingFlag
+from reproq_prefork.errors import ExitStatus
+
+
+class HelpfulCommand(click.Command):
+    """A command whose help shows its own flags first, then the settings by group."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        own, settings = [], {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is None or isinstance(parameter, click.Argument):
+                continue
+            if isinstance(parameter, SettingFlag):
+                settings[parameter.setting.name] = record
+            else:
+                own.append(record)
+        with formatter.section("Options"):
+            formatter.write_dl(own)
+        for title, names in GROUPS.items():
+            shown = [settings[name] for name in names if name in settings]
+            if shown:
+                with formatter.section(title):
+                    formatter.write_dl(shown)
+
+
+class HelpfulGroup(HelpfulCommand, click.Group):
+    """The program itself: its commands come first, in the order in which they were added."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        self.format_commands(ctx, formatter)
+        HelpfulCommand.format_options(self, ctx, formatter)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+def verbatim(title: str, lines: Sequence[str]) -> str:
+    r"""A paragraph that click shows as it stands (`\b`)."""
+    return "\n".join(["\b", title, *(f"  {line}" for line in lines)])
+
+
+def exit_statuses(shown: Sequence[ExitStatus]) -> str:
+    return verbatim("Exit statuses:", [f"{status.value}  {status.description}" for status in shown])

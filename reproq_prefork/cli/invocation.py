@@ -1,0 +1,96 @@
+"""What the process was given when it started; settings are made from it, also anew at each reload."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from reproq_prefork.errors import DatabaseUnavailable, SettingsError
+from reproq_prefork.migrate import check_schema
+from reproq_prefork.printable import printable
+from reproq_prefork.settings import Settings
+from reproq_prefork.settings_files import read_sources
+from reproq_prefork.settings_resolution import Resolved, resolve
+from reproq_prefork.settings_sources import FlagValue
+from reproq_prefork.store.connection import ConnectionLost
+from reproq_prefork.store.operator_store import OperatorStore
+
+PROGRAM = "reproq-prefork"
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """The environment, the directory, the moment and the host, as they were at the start.
+
+    They are kept, so that a reload gives the same values where nobody has set others: the name of the worker
+    holds the moment of the start.
+    """
+
+    environ: Mapping[str, str]
+    directory: Path
+    started_at: datetime
+    hostname: str
+    cpu_count: int
+
+    @classmethod
+    def of_this_process(cls, environ: Mapping[str, str]) -> Invocation:
+        """Raises SettingsError where the current directory is gone."""
+        try:
+            directory = Path.cwd()
+        except FileNotFoundError:
+            raise SettingsError(
+                ["The current directory does not exist any more; change to another one first."]
+            ) from None
+        return cls(
+            environ=dict(environ),
+            directory=directory,
+            started_at=datetime.now(UTC),
+            hostname=socket.gethostname(),
+            cpu_count=len(os.sched_getaffinity(0)),
+        )
+
+    def resolve(self, flags: Mapping[str, FlagValue]) -> Resolved:
+        """The settings, with the files as they are now. Raises SettingsError."""
+        return resolve(
+            read_sources(flags, self.environ, cwd=self.directory),
+            hostname=self.hostname,
+            now=self.started_at,
+            cpu_count=self.cpu_count,
+        )
+
+    def settings(self, flags: Mapping[str, FlagValue]) -> Settings:
+        """The settings of a command: its warnings go to standard error, its paths start at `--chdir`."""
+        resolved = self.resolve(flags)
+        for warning in resolved.warnings:
+            click.echo(f"{PROGRAM}: warning: {printable(warning)}", err=True)
+        try:
+            # libpq takes the paths of certificates in a database URL from here.
+            os.chdir(resolved.settings.chdir)
+        except OSError as error:
+            raise SettingsError(
+                [f"--chdir: cannot change to {resolved.settings.chdir}: {error.strerror}"]
+            ) from None
+        return resolved.settings
+
+
+@contextmanager
+def opened_store(settings: Settings) -> Iterator[OperatorStore]:
+    """The database, with the schema that this release needs.
+
+    Raises SettingsError, DatabaseUnavailable (also where the connection breaks later) or SchemaMismatch.
+    """
+    with closing(OperatorStore(settings.require_database_url())) as store:
+        info = store.connection.info
+        try:
+            check_schema(store.connection)
+            yield store
+        except ConnectionLost as error:
+            address = f"{info.dbname} at {info.host}:{info.port}"
+            raise DatabaseUnavailable(address, str(error)) from error

@@ -1,0 +1,67 @@
+"""`migrate`: make the schema, upgrade it, or take it back."""
+
+from __future__ import annotations
+
+import click
+
+from reproq_prefork import migrate as migrations
+from reproq_prefork.cli.flags import CONNECTING, given_flags, setting_flags
+from reproq_prefork.cli.help import HelpfulCommand, verbatim
+from reproq_prefork.cli.invocation import PROGRAM, Invocation
+from reproq_prefork.cli.text import moment, table
+from reproq_prefork.migrate import Direction, MigrationState, Step
+
+_DONE = {Direction.UP: "applied", Direction.DOWN: "taken back"}
+
+
+@click.command(
+    cls=HelpfulCommand,
+    params=setting_flags(CONNECTING),
+    short_help="Make or upgrade the schema.",
+    help="Make the schema, or bring it to the version that this release needs. What has been done already is "
+    "left as it is, and several may do this at the same time; `cat migrations/*.up.sql | psql` does the same.",
+    epilog=verbatim(
+        "Examples:",
+        [
+            f"{PROGRAM} migrate --dry-run   what would be done",
+            f"{PROGRAM} migrate --to 1      back to version 1",
+            f"{PROGRAM} migrate --to 0      take away the whole schema, with all runs in it",
+        ],
+    ),
+)
+@click.option("--to", "target", type=click.IntRange(min=0), metavar="N", help="Go up or down to version N.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done; do nothing.")
+@click.option("--status", is_flag=True, help="Print each migration, and when it was applied.")
+@click.pass_context
+def migrate(context: click.Context, target: int | None, dry_run: bool, status: bool) -> None:
+    if status and (dry_run or target is not None):
+        raise click.UsageError("--status goes alone.")
+    database_url = context.ensure_object(Invocation).settings(given_flags(context)).require_database_url()
+    known = migrations.known_migrations()
+    if status:
+        states = migrations.migration_states(database_url, known)
+        for line in table([_row(state) for state in states]):
+            click.echo(line)
+        return
+    if dry_run:
+        steps = migrations.pending_steps(database_url, known, to=target)
+        for step in steps:
+            click.echo(f"would {step.direction.value} {step.migration.label}")
+    else:
+        steps = migrations.migrate(database_url, known, to=target, report=_report)
+    if not steps:
+        click.echo(f"nothing to do: the schema has version {known[-1].version if target is None else target}")
+
+
+def _report(step: Step) -> None:
+    click.echo(f"{_DONE[step.direction]} {step.migration.label}")
+
+
+def _row(state: MigrationState) -> tuple[str, str, str]:
+    when = "not applied" if state.applied_at is None else f"applied {moment(state.applied_at)}"
+    remark = ""
+    if state.changed:
+        remark = "its file has changed since"
+    elif not state.known:
+        remark = "of a newer release"
+    return f"{state.version:04}_{state.name}", when, remark

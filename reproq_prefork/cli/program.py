@@ -1,0 +1,122 @@
+"""`reproq-prefork` without a command: the master, or a run once more."""
+
+from __future__ import annotations
+
+import click
+
+from reproq_prefork import __version__
+from reproq_prefork.cli.check import check
+from reproq_prefork.cli.config import config
+from reproq_prefork.cli.enqueue import enqueue
+from reproq_prefork.cli.flags import ALL, CONNECTING, given_flags, setting_flags
+from reproq_prefork.cli.help import HelpfulGroup, exit_statuses, verbatim
+from reproq_prefork.cli.invocation import PROGRAM, Invocation, opened_store
+from reproq_prefork.cli.migrate import migrate
+from reproq_prefork.cli.prune import prune
+from reproq_prefork.cli.show import show
+from reproq_prefork.cli.status import status
+from reproq_prefork.cli.text import RunId
+from reproq_prefork.errors import ExitStatus
+from reproq_prefork.launch import run_master
+from reproq_prefork.log import Log
+from reproq_prefork.migrate import check_database
+from reproq_prefork.settings import Settings
+from reproq_prefork.settings_sources import FlagValue
+from reproq_prefork.store.connection import translated_errors
+from reproq_prefork.store.runs import requeue
+
+HELP = """Run tasks from PostgreSQL: one master, N forked workers, one table.
+
+Without a command, this is the master: it takes due runs from the queues, gives each to the executor, and
+keeps on until it is told to stop (SIGTERM or Ctrl-C: running tasks may finish first). Each setting is a
+flag, a variable, a line of .env or a key of reproq.toml, in this order; `config` shows which one holds.
+"""
+EPILOG = "\n\n".join(
+    [
+        verbatim(
+            "Examples:",
+            [
+                "export DATABASE_URL=postgresql://app@localhost/app",
+                f"{PROGRAM} migrate",
+                f"{PROGRAM} --workers 8 --executor-module myapp.executor",
+                f"{PROGRAM} --queue mail,reports --command './run-task.sh --fast' --drain",
+                f"""{PROGRAM} enqueue '{{"order": 7}}' --queue mail --run-after 10m""",
+                f"{PROGRAM} status --watch",
+                f"{PROGRAM} --requeue-id 1842",
+            ],
+        ),
+        verbatim(
+            "Signals of the master:",
+            [
+                "TERM, INT    finish what runs, take no more; INT twice: stop now",
+                "QUIT         stop now; what runs is handed back",
+                "HUP          check the settings and the code anew, then use them, without a pause",
+                "TTIN, TTOU   one worker more, one fewer",
+                "USR1         write to the log what each worker does",
+                "USR2         take nothing more; again: go on",
+            ],
+        ),
+        exit_statuses(list(ExitStatus)),
+    ]
+)
+
+
+@click.group(
+    cls=HelpfulGroup,
+    invoke_without_command=True,
+    params=setting_flags(ALL),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    help=HELP,
+    epilog=EPILOG,
+)
+@click.option(
+    "--requeue-id", type=RunId(), help="Add a new run like that one, print its id, and do nothing else."
+)
+@click.option("--requeue-hash", metavar="HASH", help="The same for the newest run that has this spec hash.")
+@click.version_option(__version__, "-V", "--version", prog_name=PROGRAM, message="%(prog)s %(version)s")
+@click.pass_context
+def program(context: click.Context, requeue_id: int | None, requeue_hash: str | None) -> int | None:
+    if requeue_id is not None or requeue_hash is not None:
+        return _requeue(context, requeue_id, requeue_hash)
+    if context.invoked_subcommand is not None:
+        return None
+    return _supervise(context.ensure_object(Invocation), given_flags(context))
+
+
+for command in (migrate, enqueue, status, show, prune, config, check):
+    program.add_command(command)
+
+
+def _supervise(invocation: Invocation, flags: dict[str, FlagValue]) -> int:
+    def read_settings() -> Settings:
+        # In a child, at the start and at each reload: so each warning is in the log once.
+        resolved = invocation.resolve(flags)
+        log = Log(resolved.settings.log_level, resolved.settings.log_format)
+        for warning in resolved.warnings:
+            log.warning(warning)
+        return resolved.settings
+
+    settings = invocation.resolve(flags).settings
+    settings.require_database_url()
+    settings.require_executor()
+    return run_master(
+        settings,
+        read_settings=read_settings,
+        check_database=check_database,
+        environ=invocation.environ,
+    )
+
+
+def _requeue(context: click.Context, run_id: int | None, spec_hash: str | None) -> int:
+    if context.invoked_subcommand is not None:
+        raise click.UsageError(f"--requeue-id and --requeue-hash go without `{context.invoked_subcommand}`.")
+    if run_id is not None and spec_hash is not None:
+        raise click.UsageError("Give either --requeue-id or --requeue-hash.")
+    flags = given_flags(context)
+    unused = flags.keys() - set(CONNECTING)
+    if unused:
+        raise click.UsageError("With --requeue-id or --requeue-hash no master runs: leave its flags out.")
+    settings = context.ensure_object(Invocation).settings(flags)
+    with opened_store(settings) as store, translated_errors():
+        click.echo(requeue(store.connection, run_id=run_id, spec_hash=spec_hash).id)
+    return ExitStatus.OK

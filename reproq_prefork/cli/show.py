@@ -1,0 +1,124 @@
+"""`show`: everything about one run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+import click
+
+from reproq_prefork.cli.flags import CONNECTING, given_flags, setting_flags
+from reproq_prefork.cli.help import HelpfulCommand
+from reproq_prefork.cli.invocation import Invocation, opened_store
+from reproq_prefork.cli.text import RunId, indented, moment, show_timeout
+from reproq_prefork.printable import printable
+from reproq_prefork.spec import canonical_json
+from reproq_prefork.store.connection import translated_errors
+from reproq_prefork.store.json_columns import UnreadableJson
+from reproq_prefork.store.runs import get_run
+from reproq_prefork.task import Status, TaskRun
+
+Replays = tuple[tuple[int, Status], ...]
+
+
+@click.command(
+    cls=HelpfulCommand,
+    params=setting_flags(CONNECTING),
+    short_help="Show everything about a run.",
+    help="Show everything about the run with this id: what it is, how it went, and why its attempts failed.",
+)
+@click.argument("run_id", metavar="ID", type=RunId())
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+@click.pass_context
+def show(context: click.Context, run_id: int, as_json: bool) -> None:
+    settings = context.ensure_object(Invocation).settings(given_flags(context))
+    with opened_store(settings) as store, translated_errors():
+        run = get_run(store.connection, run_id)
+        replays = store.replays_of(run.id, run.spec_hash)
+    click.echo(_as_json(run, replays) if as_json else "\n".join(_lines(run, replays)))
+
+
+def _lines(run: TaskRun, replays: Replays) -> Iterator[str]:
+    yield f"run {run.id}: {run.status.value}, {run.attempts} of {run.max_attempts} attempts"
+    for name, value in _facts(run, replays):
+        if value:
+            yield f"  {name:<13} {printable(value)}"
+    yield "  payload"
+    yield from indented(_json(run.payload), "    ")
+    if run.status is Status.SUCCESSFUL:
+        yield "  result"
+        yield from indented(_json(run.result), "    ")
+    for entry in run.errors:
+        yield from _error(entry)
+
+
+def _facts(run: TaskRun, replays: Replays) -> list[tuple[str, str]]:
+    times = {
+        "enqueued": run.enqueued_at,
+        "due after": run.run_after,
+        "first started": run.started_at,
+        "last started": run.last_attempted_at if run.attempts > 1 else None,
+        "finished": run.finished_at,
+        "lease ends": run.lease_expires_at,
+    }
+    return [
+        ("task", run.task_path or ""),
+        ("queue", f"{run.queue_name}, priority {run.priority}"),
+        ("timeout", show_timeout(run.timeout_seconds)),
+        ("spec hash", run.spec_hash),
+        ("unique key", run.unique_key or ""),
+        *((name, moment(at)) for name, at in times.items() if at is not None),
+        ("held by", run.leased_by or ""),
+        ("attempted by", ", ".join(run.worker_ids)),
+        ("re-run of", "" if run.replay_of is None else str(run.replay_of)),
+        ("re-run as", ", ".join(f"{run_id} ({status.value})" for run_id, status in replays)),
+    ]
+
+
+# What of an entry stands in its first lines, and in which order the rest does: jsonb sorts by length.
+_HEAD = ("attempt", "kind", "worker", "started_at", "ended_at")
+_ORDER = ("exception", "message", "traceback", "stderr")
+
+
+def _error(entry: Any) -> Iterator[str]:
+    if not isinstance(entry, Mapping):
+        yield "  error"
+        yield from indented(_json(entry), "    ")
+        return
+    head = f"attempt {entry.get('attempt', '?')}: {entry.get('kind', 'failed')}"
+    times = " to ".join(str(entry[name]) for name in ("started_at", "ended_at") if entry.get(name))
+    yield "  " + printable(head + (f", {times}" if times else ""))
+    if entry.get("worker"):
+        yield "    " + printable(f"worker {entry['worker']}")
+    for name in (*_ORDER, *sorted(entry.keys() - {*_HEAD, *_ORDER})):
+        value = entry.get(name)
+        if value is None:
+            continue
+        text = value if isinstance(value, str) else _json(value)
+        if "\n" in text.strip():
+            yield f"    {printable(name)}:"
+            yield from indented(text, "      | ")
+        else:
+            yield from indented(f"{name}: {text.strip()}", "    ")
+
+
+def _as_json(run: TaskRun, replays: Replays) -> str:
+    values: dict[str, Any] = {
+        field.name: getattr(run, field.name) for field in dataclasses.fields(run) if field.name != "created"
+    }
+    values["replays"] = [{"id": run_id, "status": status} for run_id, status in replays]
+    members = ",\n  ".join(f"{_json(name)}: {_json(value)}" for name, value in values.items())
+    return f"{{\n  {members}\n}}"
+
+
+def _json(value: Any) -> str:
+    """JSON that keeps every number as it is stored."""
+    match value:
+        case UnreadableJson():
+            return value.text
+        case datetime():
+            return f'"{value.isoformat()}"'
+        case _:
+            return canonical_json(value)

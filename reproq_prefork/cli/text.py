@@ -1,0 +1,108 @@
+"""How values look on a terminal, and how they are read from one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import click
+
+from reproq_prefork.duration import format_duration, parse_duration
+from reproq_prefork.printable import printable, quoted
+
+_WHOLE_NUMBER = re.compile("[+-]?[0-9]{1,30}")
+
+
+class RunId(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """The id of a run. One that no run can have is still an id: that there is no such run is found later."""
+
+    name = "ID"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = str(value).strip()
+        if not _WHOLE_NUMBER.fullmatch(text):
+            self.fail(f"{quoted(text)} is not the id of a run; give a whole number.", param, ctx)
+        return int(text)
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """Seconds, as `parse_duration` reads them."""
+
+    name = "DURATION"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            return value if isinstance(value, float) else parse_duration(str(value))
+        except ValueError as error:
+            self.fail(f"{error}.", param, ctx)
+
+
+class Moment(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """A moment in ISO 8601, or a duration from now."""
+
+    name = "TIME|DURATION"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime | timedelta:
+        text = str(value).strip()
+        try:
+            return timedelta(seconds=parse_duration(text))
+        except ValueError:
+            pass
+        try:
+            at = datetime.fromisoformat(text)
+        except ValueError:
+            wanted = "a time such as 2026-11-24T21:31:16Z nor a duration such as 10m"
+            self.fail(f"{quoted(text)} is neither {wanted}.", param, ctx)
+        if at.utcoffset() is None:
+            self.fail(f"{quoted(text)} has no time zone; add Z for UTC, or such as +01:00.", param, ctx)
+        return at
+
+
+def table(rows: Sequence[Sequence[str]], *, numbers: bool = False) -> list[str]:
+    """Lines with the columns under one another; `numbers`: all but the first column is aligned right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []
+    return [
+        "  ".join(
+            cell.rjust(width) if numbers and column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def rough_duration(seconds: float) -> str:
+    """A duration to be glanced at: `1.2s`, `3m 5s`, `2d 4h`."""
+    if seconds < 0:
+        return f"-{rough_duration(-seconds)}"
+    if seconds < 10:
+        return f"{seconds:.1f}s"
+    left = round(seconds)
+    parts: list[str] = []
+    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)):
+        count, left = divmod(left, size)
+        if count or parts:
+            parts.append(f"{count}{unit}")
+    return " ".join(parts[:2])
+
+
+def moment(at: datetime) -> str:
+    """In the time zone of the server's session, to the millisecond."""
+    return at.isoformat(sep=" ", timespec="milliseconds")
+
+
+def indented(text: str, mark: str = "  ") -> list[str]:
+    """The lines of any text, each made printable and indented."""
+    return [f"{mark}{printable(line.expandtabs(4))}".rstrip() for line in text.splitlines()]
+
+
+def show_timeout(seconds: float | None) -> str:
+    match seconds:
+        case None:
+            return "that of the worker"
+        case 0:
+            return "none"
+        case _:
+            return format_duration(seconds)

@@ -1,0 +1,307 @@
+"""The program itself: settings from five places, exit statuses, and sentences instead of tracebacks."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from reproq_prefork import __version__, enqueue
+from reproq_prefork.errors import ExitStatus
+from reproq_prefork.options import OPTIONS
+from tests.integration.command_line import CommandLine
+from tests.waiting import wait_until
+
+Connection = psycopg.Connection[Any]
+NOBODYS_HASH = "ab" * 32
+
+
+@pytest.fixture
+def cli(tmp_path: Path, database_url: str) -> CommandLine:
+    return CommandLine(tmp_path, database_url)
+
+
+@pytest.fixture
+def offline(tmp_path: Path) -> CommandLine:
+    """Without a database."""
+    return CommandLine(tmp_path, None)
+
+
+def write_private(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+    path.chmod(0o600)
+
+
+# --- help ---
+
+
+def test_the_help_names_every_option_variable_command_and_exit_status(offline: CommandLine) -> None:
+    text = offline.output("--help")
+    for option in OPTIONS:
+        assert option.long_flag in text
+        assert option.env in text
+    for status in ExitStatus:
+        assert f"  {status.value}  {status.description}" in text
+    commands = re.search(r"Commands:\n(.*?)\n\n", text, re.DOTALL)
+    assert commands
+    for line in commands[1].splitlines():
+        name = line.split()[0]
+        assert "Usage: reproq-prefork " + name in offline.output(name, "--help")
+
+
+def test_every_option_is_in_one_group_of_the_help() -> None:
+    from reproq_prefork.cli.flags import GROUPS
+
+    grouped = [name for names in GROUPS.values() for name in names]
+    assert sorted(grouped) == sorted(option.name for option in OPTIONS)
+
+
+def test_the_version_is_told(offline: CommandLine) -> None:
+    assert offline.output("--version") == f"reproq-prefork {__version__}\n"
+
+
+def test_the_installed_command_is_the_same_program() -> None:
+    program = Path(sys.executable).parent / "reproq-prefork"
+    if not program.exists():
+        pytest.skip("the package is not installed beside this Python")
+    told = subprocess.run([program, "--version"], capture_output=True, text=True, check=True, timeout=20)
+    assert told.stdout == f"reproq-prefork {__version__}\n"
+
+
+# --- settings ---
+
+
+def test_each_place_is_stronger_than_the_next(offline: CommandLine) -> None:
+    def workers(*flags: str) -> tuple[str, str]:
+        value = json.loads(offline.output("config", "--json", *flags))["workers"]
+        return value["value"], value["source"]
+
+    assert workers()[1] == "default"
+    write_private(offline.directory / "reproq.toml", "workers = 4\n")
+    assert workers() == ("4", "reproq.toml")
+    write_private(offline.directory / ".env", "REPROQ_WORKERS=3\n")
+    assert workers() == ("3", ".env")
+    offline.environ["REPROQ_WORKERS"] = "2"
+    assert workers() == ("2", "environment REPROQ_WORKERS")
+    assert workers("-w", "1") == ("1", "flag --workers")
+
+
+def test_a_flag_works_before_the_command_and_after_it(offline: CommandLine) -> None:
+    url = "postgresql://app@db/app"
+    after = offline.output("config", "--database-url", url, "--queue", "a", "--queue", "b,c")
+    before = offline.output("--database-url", url, "--queue", "a", "--queue", "b,c", "config")
+    assert re.sub(r"T\d{6}", "", before) == re.sub(r"T\d{6}", "", after)
+    assert re.search(r"^queue +a,b,c +flag --queue$", before, re.MULTILINE)
+    both = offline.output("--queue", "a", "config", "--queue", "b")
+    assert re.search(r"^queue +b +flag --queue$", both, re.MULTILINE)
+
+
+def test_a_flag_that_would_have_no_effect_is_refused(offline: CommandLine) -> None:
+    refused = offline.run("--queue", "mail", "enqueue", "1", status=2)
+    assert "--queue before `enqueue` would have no effect" in refused.stderr
+
+
+def test_config_masks_passwords(offline: CommandLine) -> None:
+    offline.environ["DATABASE_URL"] = "postgresql://app:s3cret@db/app?sslpassword=s3cret"
+    for arguments in ((), ("--json",)):
+        text = offline.output("config", *arguments)
+        assert "s3cret" not in text
+        assert "postgresql://app:***@db/app" in text
+
+
+def test_config_shows_where_the_files_are_and_warns_of_open_ones(offline: CommandLine) -> None:
+    elsewhere = offline.directory / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / ".env").write_text("QUEUE_NAME=mail\n", encoding="utf-8")
+    (elsewhere / ".env").chmod(0o644)
+    shown = offline.run("config", "--chdir", "elsewhere", status=0)
+    assert re.search(r"^queue +mail +\.env$", shown.stdout, re.MULTILINE)
+    assert str(elsewhere / ".env") in shown.stdout
+    assert shown.stderr.startswith("reproq-prefork: warning: .env can be read by other users")
+
+
+def test_all_wrong_settings_are_told_at_once(offline: CommandLine) -> None:
+    offline.environ |= {"REPROQ_WORKERS": "many", "REPROQ_LEASE": "soon"}
+    for arguments in (("config",), ("status",), ()):
+        told = offline.run(*arguments, status=ExitStatus.USAGE).stderr.splitlines()
+        assert len(told) == 2
+        assert all(line.startswith("reproq-prefork: REPROQ_") for line in told)
+
+
+# --- exit statuses ---
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("status",), ("migrate",), ("enqueue", "1"), ("show", "1"), ("--requeue-id", "1")]
+)
+def test_without_a_database_one_sentence_tells_what_to_set(
+    offline: CommandLine, arguments: tuple[str, ...]
+) -> None:
+    told = offline.run(*arguments, status=ExitStatus.USAGE).stderr
+    assert told.count("\n") == 1
+    assert "DATABASE_URL" in told
+    assert "`reproq-prefork demo` needs none" in told
+
+
+def test_without_an_executor_one_sentence_tells_what_to_set(cli: CommandLine) -> None:
+    told = cli.run(status=ExitStatus.USAGE).stderr
+    assert told.count("\n") == 1
+    assert "--executor-module" in told
+
+
+@pytest.mark.parametrize("arguments", [("bogus",), ("--bogus",), ("show",), ("enqueue",), ("prune",)])
+def test_a_command_line_that_makes_no_sense_is_a_usage_error(
+    offline: CommandLine, arguments: tuple[str, ...]
+) -> None:
+    told = offline.run(*arguments, status=ExitStatus.USAGE)
+    assert told.stdout == ""
+    assert told.stderr.startswith("reproq-prefork: ")
+    assert "--help`." in told.stderr
+
+
+def test_a_database_that_cannot_be_reached_has_its_own_status(offline: CommandLine) -> None:
+    offline.environ["DATABASE_URL"] = "postgresql://app:s3cret@127.0.0.1:1/app"
+    for arguments in (("status",), ("migrate",), ("enqueue", "1")):
+        told = offline.run(*arguments, status=ExitStatus.DATABASE_UNAVAILABLE).stderr
+        assert "The database app at 127.0.0.1:1 cannot be used" in told
+        assert "s3cret" not in told
+
+
+def test_a_database_without_the_schema_has_its_own_status(tmp_path: Path, empty_database_url: str) -> None:
+    cli = CommandLine(tmp_path, empty_database_url)
+    for arguments in (("status",), ("enqueue", "1"), ("show", "1"), ("--requeue-id", "1")):
+        told = cli.run(*arguments, status=ExitStatus.SCHEMA_MISMATCH).stderr
+        assert "Run `reproq-prefork migrate`." in told
+
+
+def test_ctrl_c_ends_a_command_with_130(cli: CommandLine) -> None:
+    process = cli.start("status", "--watch")
+    assert process.stdout is not None
+    with process:
+        assert process.stdout.readline() == "no runs\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert errors.strip() == ""
+
+
+def test_a_reader_that_goes_away_is_no_error_to_talk_about(cli: CommandLine) -> None:
+    process = cli.start("status", "--watch")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process:
+        assert process.stdout.readline() == "no runs\n"
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(timeout=20) == ExitStatus.FAILURE
+
+
+# --- requeue ---
+
+
+def finished_run(connection: Connection, **arguments: Any) -> Any:
+    run = enqueue(connection, {"n": 1}, **arguments)
+    connection.execute("update task_runs set status = 'FAILED', finished_at = now() where id = %s", (run.id,))
+    return run
+
+
+def test_a_run_is_put_in_the_queue_again_by_its_id_and_by_its_hash(
+    cli: CommandLine, connection: Connection
+) -> None:
+    run = finished_run(connection)
+    first = int(cli.output("--requeue-id", str(run.id)))
+    second = int(cli.output("--requeue-hash", run.spec_hash))
+    rows = connection.execute("select id, replay_of, status from task_runs order by id").fetchall()
+    assert rows == [(run.id, None, "FAILED"), (first, run.id, "PENDING"), (second, first, "PENDING")]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--requeue-id", "999"),
+        ("--requeue-id", "99999999999999999999"),
+        ("--requeue-id=-1",),
+        ("--requeue-hash", NOBODYS_HASH),
+    ],
+)
+def test_a_run_that_is_not_there_has_its_own_status(cli: CommandLine, arguments: tuple[str, ...]) -> None:
+    told = cli.run(*arguments, status=ExitStatus.NOT_FOUND)
+    assert told.stdout == ""
+    assert told.stderr.startswith("reproq-prefork: No task run has the ")
+
+
+def test_a_held_key_has_its_own_status_and_is_named(cli: CommandLine, connection: Connection) -> None:
+    run = enqueue(connection, 1, unique_key="order 7")
+    for arguments in (("--requeue-id", str(run.id)), ("--requeue-hash", run.spec_hash)):
+        told = cli.run(*arguments, status=ExitStatus.CONFLICT)
+        assert told.stdout == ""
+        assert f'The unique key "order 7" is held by run {run.id}' in told.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--requeue-id", "x"),
+        ("--requeue-id", "1.5"),
+        ("--requeue-hash", "ab"),
+        ("--requeue-id", "1", "--requeue-hash", NOBODYS_HASH),
+        ("--requeue-id", "1", "status"),
+        ("--requeue-id", "1", "--workers", "4"),
+    ],
+)
+def test_what_cannot_be_put_in_the_queue_again_is_a_usage_error(
+    cli: CommandLine, arguments: tuple[str, ...]
+) -> None:
+    cli.run(*arguments, status=ExitStatus.USAGE)
+
+
+# --- the master ---
+
+
+def executor(directory: Path) -> str:
+    program = directory / "task.sh"
+    program.write_text('#!/bin/sh\necho "$WHO"\n', encoding="utf-8")
+    program.chmod(0o755)
+    return str(program)
+
+
+def test_the_master_runs_what_was_enqueued_and_ends_with_0(cli: CommandLine, connection: Connection) -> None:
+    run_id = cli.output("enqueue", '{"n": 1}').split()[0]
+    done = cli.run(
+        "--command", executor(cli.directory), "-w", "1", "--drain", environ={"WHO": '"me"'}, status=0
+    )
+    assert done.stdout == ""
+    row = connection.execute("select status, result from task_runs where id = %s", (run_id,)).fetchone()
+    assert row == ("SUCCESSFUL", "me")
+
+
+def test_a_reload_reads_the_files_anew_and_keeps_the_name(cli: CommandLine, connection: Connection) -> None:
+    """HUP: the same flags and environment, the files as they are now, and no new name for the workers."""
+    program = executor(cli.directory)
+    write_private(cli.directory / ".env", f"EXECUTOR_COMMAND={program}\nQUEUE_NAME=first\n")
+
+    def name_of_worker_for(queue: str) -> str:
+        row = connection.execute(
+            "select split_part(id, '/', 1) from reproq_workers where queues = %s", ([queue],)
+        ).fetchone()
+        return row[0] if row else ""
+
+    process = cli.start("-w", "1")
+    try:
+        name = wait_until(lambda: name_of_worker_for("first"), 20, "the first worker to register")
+        write_private(cli.directory / ".env", f"EXECUTOR_COMMAND={program}\nQUEUE_NAME=second\n")
+        (cli.directory / ".env").chmod(0o644)
+        process.send_signal(signal.SIGHUP)
+        assert wait_until(lambda: name_of_worker_for("second"), 20, "a worker of the new queue") == name
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert log.count(".env can be read by other users") == 1
