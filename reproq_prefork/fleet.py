@@ -55,14 +55,14 @@ BOOT_FAILURE_LIMIT = 3  # in a row, in a generation that was never ready
 BOOT_BACKOFF_BASE_S = 0.5
 BOOT_BACKOFF_MAX_S = 30.0
 BOOT_BACKOFF_DOUBLINGS = 10  # past the cap; a fleet may fail for days, and a float would overflow
-RESPAWN_BURST = 20.0  # deaths that are replaced at once; then `RESPAWNS_A_SECOND`
-RESPAWNS_A_SECOND = 5.0
+RESPAWN_BURST = 50.0  # deaths that are replaced at once; then `RESPAWNS_A_SECOND`
+RESPAWNS_A_SECOND = 10.0
 FORK_RETRY_S = 1.0
 QUIT_GRACE_S = 5.0  # between SIGQUIT and SIGKILL
 DEADLINE_GRACE_S = 5.0  # a worker ends its task at the deadline; this much later the master ends the worker
 STEWARD_STALE_S = 20.0  # above the longest statement and connect together
 STEWARD_BACKOFF_S = 1.0
-FAREWELL_S = 10.0  # for the steward's last answers, while the database is out of reach
+FAREWELL_S = 5.0  # for the steward's last answers, while the database is out of reach
 PAUSE_S = 5.0  # a gap between two events that means that the master itself was stopped
 
 
@@ -289,10 +289,11 @@ class _Decision:
         )
         if expected:
             return
-        if event.started is not None:
-            # It was ready, though it died too soon to be looked at: a poison pill is no failed boot.
+        # It was ready, though it may have died too soon to be looked at: a poison pill is no failed boot.
+        was_ready = worker.ready or event.registered or event.started is not None
+        if was_ready:
             self._set_generation(worker.generation, boot_failures=0)
-        if worker.ready or lease_lost or event.started is not None:
+        if was_ready or lease_lost:
             self._charge_respawn(worker.generation)
         else:
             self._boot_failed(worker, f"worker {event.slot} ended before it was ready: {event.how}")

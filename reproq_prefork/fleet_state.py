@@ -158,7 +158,9 @@ class ForkFailed:
 
 @dataclass(frozen=True, slots=True)
 class WorkerExited:
-    """`left_in_order`: it says itself that it holds nothing. `started` as in `LostWorker`; `torn`: unknown."""
+    """`left_in_order`: it says itself that it holds nothing. `started` as in `LostWorker`; `torn`: unknown.
+    `registered`: its boot was over.
+    """
 
     slot: int
     worker_id: str
@@ -167,6 +169,7 @@ class WorkerExited:
     left_in_order: bool
     started: tuple[int, int] | None
     torn: bool
+    registered: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -211,6 +211,7 @@ class Master:
             left_in_order=record is not None and record.state is WorkerState.STOPPED,
             started=None if record is None else record.started_run,
             torn=record is None,
+            registered=record is not None and record.lease_end_ns > 0,
         )
 
     def _check_ended(self, status: int) -> CheckPassed | CheckFailed:

@@ -112,7 +112,7 @@ class Steward:
             if self._orders.master_is_gone:
                 self._bury_orphans()
                 return ExitStatus.OK
-            if self._orders.quit and not self._lost:
+            if self._orders.quit and (self._store is None or not self._lost):
                 return ExitStatus.OK
             self._show_heartbeat()
             self._serve()
