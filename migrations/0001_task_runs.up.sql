@@ -55,7 +55,8 @@ begin
         constraint task_runs_priority_range check (priority between -100 and 100),
         constraint task_runs_attempts_not_negative check (attempts >= 0),
         constraint task_runs_max_attempts_positive check (max_attempts >= 1),
-        constraint task_runs_timeout_finite check (timeout_seconds >= 0),
+        constraint task_runs_timeout_finite
+            check (timeout_seconds >= 0 and timeout_seconds < 'infinity'),  -- NaN is above infinity here
         constraint task_runs_running_has_a_holder
             check ((status = 'RUNNING') = (leased_by is not null and lease_expires_at is not null))
     ) with (
