@@ -30,7 +30,8 @@ def test_two_masters_under_kills_lose_nothing_finish_nothing_twice_and_charge_th
     _audit(connection)
     connection.execute(
         "insert into task_runs (payload, spec_hash, max_attempts)"
-        " select jsonb_build_object('n', n, 'diary', %s::text), repeat('0', 64), 1000 from generate_series(1, %s) n",
+        " select jsonb_build_object('n', n, 'diary', %s::text), repeat('0', 64), 1000"
+        " from generate_series(1, %s) n",
         [str(pages), RUNS],
     )
     environ = {"REPROQ_LOG_LEVEL": "info", "REPROQ_LEASE": "6s"}
