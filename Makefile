@@ -4,6 +4,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+# Most tests wait for something most of the time, so more of them than there are cores.
+TEST_PROCESSES ?= 4
 
 .DEFAULT_GOAL := help
 .PHONY: help install check format test demo bench clean
@@ -40,7 +42,7 @@ format: $(STAMP) ## Format the code and fix what ruff can fix by itself
 	@$(BIN)/ruff format --quiet .
 
 test: $(STAMP) ## Run the whole test suite; its first line says which PostgreSQL it uses
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal
 
 demo: $(STAMP) ## Watch 200 tasks, a killed worker and two replays, on a private PostgreSQL
 	@$(BIN)/reproq-prefork demo

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     config = session.config
     if config.option.collectonly:
         return
+    if hasattr(config, "workerinput"):
+        _take_server_of_the_run(config)
+        return
     stack = config.stash[_stack_key] = contextlib.ExitStack()
     if _only_unit_tests(config):
         line = "database: none, for only unit tests were asked for"
@@ -35,6 +39,19 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None:
         reporter.write_line(line)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a process that runs a part of the tests (pytest-xdist) of the one server that all share."""
+    server = node.config.stash.get(_server_key, None)
+    node.workerinput["server"] = server and dataclasses.asdict(server)
+
+
+def _take_server_of_the_run(config: Any) -> None:
+    server = config.workerinput["server"]
+    if server is not None:
+        config.stash[_server_key] = Server(**server)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
