@@ -1,4 +1,4 @@
-"""The schema: applies and takes back `migrations/NNNN_name.{up,down}.sql`, and tells whether it is there.
+"""The schema: applies and takes back the migrations, and tells whether a database has it.
 
 The files do the same by themselves (`cat migrations/*.up.sql | psql`): each takes the advisory lock, is
 whole or nothing, records its version, and changes nothing where it has been applied. What is added here is
@@ -7,17 +7,13 @@ the SHA-256 of each file, so that a file that was changed after it was applied i
 
 from __future__ import annotations
 
-import enum
-import hashlib
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-from reproq_prefork.errors import DatabaseUnavailable, ReproqError, SchemaMismatch, SettingsError
+from reproq_prefork.errors import DatabaseUnavailable, ReproqError, SchemaMismatch
+from reproq_prefork.migration_files import Migration, known_migrations
+from reproq_prefork.migration_plan import Applied, Direction, MigrationState, Step, plan, states
 from reproq_prefork.settings import Settings
 from reproq_prefork.store.connection import (
     MIGRATION_LIMITS,
@@ -35,62 +31,6 @@ from reproq_prefork.store.statements import statement
 
 MIN_SERVER_VERSION = 14
 MIGRATION_LOCK_TIMEOUT_S = 10
-# In an installed package, and in a checkout, where plain SQL stands at the top for whoever runs psql.
-MIGRATION_FOLDERS = (
-    Path(__file__).parent / "migrations",
-    Path(__file__).parent.parent / "migrations",
-)
-
-_FILE_NAME = re.compile(r"(?P<version>[0-9]{4})_(?P<name>[a-z0-9_]+)\.up\.sql")
-
-
-class Direction(enum.Enum):
-    UP = "apply"
-    DOWN = "take back"
-
-
-@dataclass(frozen=True, slots=True)
-class Migration:
-    """One pair of files, as text. `checksum` is the SHA-256 of the `.up.sql` file."""
-
-    version: int
-    name: str
-    up: str
-    down: str
-    checksum: str
-
-    @property
-    def label(self) -> str:
-        return f"{self.version:04}_{self.name}"
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One file to be run."""
-
-    migration: Migration
-    direction: Direction
-
-
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """What the database says of one migration; `checksum` is None where psql applied it."""
-
-    version: int
-    name: str
-    checksum: str | None
-    applied_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class MigrationState:
-    """One migration, applied or not, known to this release or not; `changed`: its file is another now."""
-
-    version: int
-    name: str
-    applied_at: datetime | None
-    changed: bool
-    known: bool
 
 
 class MigrationFailed(ReproqError):
@@ -102,63 +42,6 @@ class MigrationFailed(ReproqError):
             f"Could not {step.direction.value} migration {step.migration.label}, so the schema is as it was "
             f"before this step: {reason.rstrip('.')}."
         )
-
-
-def known_migrations(folders: Sequence[Path] = MIGRATION_FOLDERS) -> tuple[Migration, ...]:
-    """The migrations that this release ships, in order, from the first folder that has any."""
-    for folder in folders:
-        found = sorted(path for path in folder.glob("*.up.sql") if _FILE_NAME.fullmatch(path.name))
-        if found:
-            return tuple(_read(path) for path in found)
-    raise FileNotFoundError(
-        f"no migrations are in {' or '.join(map(str, folders))}: this installation is incomplete"
-    )
-
-
-def _read(path: Path) -> Migration:
-    match = _FILE_NAME.fullmatch(path.name)
-    assert match is not None
-    up = path.read_bytes()
-    down = path.with_name(path.name.replace(".up.sql", ".down.sql")).read_text(encoding="utf-8")
-    return Migration(int(match["version"]), match["name"], up.decode(), down, hashlib.sha256(up).hexdigest())
-
-
-def plan(
-    known: Sequence[Migration], applied: Sequence[Applied], *, to: int | None = None
-) -> tuple[Step, ...]:
-    """The steps that lead to version `to` (0: an empty database; None: the newest that is known).
-
-    Raises SchemaMismatch where the database is ahead of `known` or was made with other files, and
-    SettingsError for a version that there is not.
-    """
-    newest = known[-1].version
-    target = newest if to is None else to
-    if target != 0 and target not in {migration.version for migration in known}:
-        raise SettingsError([f"--to: there is no version {target}; give one from 0 to {newest}."])
-    _refuse_mismatch(known, applied)
-    done = {each.version for each in applied}
-    up = [Step(each, Direction.UP) for each in known if each.version <= target and each.version not in done]
-    down = [
-        Step(each, Direction.DOWN)
-        for each in reversed(known)
-        if each.version > target and each.version in done
-    ]
-    return (*down, *up)
-
-
-def _refuse_mismatch(known: Sequence[Migration], applied: Sequence[Applied]) -> None:
-    newest = known[-1].version
-    found = max((each.version for each in applied), default=None)
-    if found is not None and found > newest:
-        raise SchemaMismatch(found, newest)
-    checksums = {each.version: each.checksum for each in applied}
-    changed = [
-        migration.label
-        for migration in known
-        if checksums.get(migration.version) not in (None, migration.checksum)
-    ]
-    if changed:
-        raise SchemaMismatch(found, newest, tampered=changed)
 
 
 def migrate(
@@ -204,23 +87,7 @@ def pending_steps(
 def migration_states(database_url: str, known: Sequence[Migration]) -> tuple[MigrationState, ...]:
     """Every migration that this release or the database knows, in order. Raises DatabaseUnavailable."""
     with _connected(database_url) as connection:
-        applied = {each.version: each for each in _applied(connection)}
-    shipped = {each.version: each for each in known}
-    return tuple(
-        _state(shipped.get(version), applied.get(version)) for version in sorted(shipped.keys() | applied)
-    )
-
-
-def _state(shipped: Migration | None, applied: Applied | None) -> MigrationState:
-    either = shipped or applied
-    assert either is not None
-    return MigrationState(
-        version=either.version,
-        name=either.name,
-        applied_at=None if applied is None else applied.applied_at,
-        changed=bool(shipped and applied and applied.checksum not in (None, shipped.checksum)),
-        known=shipped is not None,
-    )
+        return states(known, _applied(connection))
 
 
 def check_database(settings: Settings) -> None:
@@ -304,5 +171,4 @@ def _applied(connection: DeadlineConnection) -> tuple[Applied, ...]:
 
 
 def _ask(connection: DeadlineConnection, name: str, **parameters: Any) -> Sequence[Any]:
-    bound: Mapping[str, Any] = parameters
-    return fetch(connection, statement(name), bound)
+    return fetch(connection, statement(name), parameters)

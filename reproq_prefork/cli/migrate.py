@@ -9,7 +9,8 @@ from reproq_prefork.cli.flags import CONNECTING, given_flags, setting_flags
 from reproq_prefork.cli.help import HelpfulCommand, verbatim
 from reproq_prefork.cli.invocation import PROGRAM, Invocation
 from reproq_prefork.cli.text import moment, table
-from reproq_prefork.migrate import Direction, MigrationState, Step
+from reproq_prefork.migration_files import known_migrations
+from reproq_prefork.migration_plan import Direction, MigrationState, Step
 
 _DONE = {Direction.UP: "applied", Direction.DOWN: "taken back"}
 
@@ -37,7 +38,7 @@ def migrate(context: click.Context, target: int | None, dry_run: bool, status: b
     if status and (dry_run or target is not None):
         raise click.UsageError("--status goes alone.")
     database_url = context.ensure_object(Invocation).settings(given_flags(context)).require_database_url()
-    known = migrations.known_migrations()
+    known = known_migrations()
     if status:
         states = migrations.migration_states(database_url, known)
         for line in table([_row(state) for state in states]):

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -298,6 +299,8 @@ def test_a_reload_reads_the_files_anew_and_keeps_the_name(cli: CommandLine, conn
         name = wait_until(lambda: name_of_worker_for("first"), 20, "the first worker to register")
         write_private(cli.directory / ".env", f"EXECUTOR_COMMAND={program}\nQUEUE_NAME=second\n")
         (cli.directory / ".env").chmod(0o644)
+        # A name that was made anew would hold another second.
+        wait_until(lambda: not name.endswith(f"{datetime.now(UTC):%Y%m%dT%H%M%S}"), 2, "the next second")
         process.send_signal(signal.SIGHUP)
         assert wait_until(lambda: name_of_worker_for("second"), 20, "a worker of the new queue") == name
     finally:

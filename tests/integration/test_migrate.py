@@ -19,15 +19,14 @@ from psycopg.conninfo import make_conninfo
 
 from reproq_prefork.errors import DatabaseUnavailable, SchemaMismatch, SettingsError
 from reproq_prefork.migrate import (
-    Direction,
-    Migration,
     MigrationFailed,
     check_database,
-    known_migrations,
     migrate,
     migration_states,
     pending_steps,
 )
+from reproq_prefork.migration_files import Migration, known_migrations
+from reproq_prefork.migration_plan import Direction
 from reproq_prefork.settings_resolution import resolve
 from reproq_prefork.settings_sources import Sources
 from tests.databases import MIGRATIONS, apply_migrations

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from reproq_prefork.migrate import known_migrations, why_unusable
+from reproq_prefork.migrate import why_unusable
+from reproq_prefork.migration_files import known_migrations
 
 
 @pytest.mark.parametrize(
