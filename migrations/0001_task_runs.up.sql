@@ -6,7 +6,10 @@ do $migration$
 begin
     perform pg_advisory_xact_lock(7238251986031521);  -- one migration at a time in a database
 
-    if to_regclass('reproq_schema_migrations') is null then
+    -- Asked of the catalogue: to_regclass may answer from a cache filled before the lock was waited for.
+    if not exists (
+        select from pg_class where relname = 'reproq_schema_migrations' and pg_table_is_visible(oid)
+    ) then
         create table reproq_schema_migrations (
             version    integer primary key,
             name       text not null,
@@ -53,6 +56,7 @@ begin
         constraint task_runs_status_known
             check (status in ('PENDING', 'RUNNING', 'SUCCESSFUL', 'FAILED', 'CANCELLED')),
         constraint task_runs_priority_range check (priority between -100 and 100),
+        constraint task_runs_run_after_finite check (isfinite(run_after)),
         constraint task_runs_attempts_not_negative check (attempts >= 0),
         constraint task_runs_max_attempts_positive check (max_attempts >= 1),
         constraint task_runs_timeout_finite

@@ -1,8 +1,12 @@
 do $migration$
 begin
     perform pg_advisory_xact_lock(7238251986031521);
-    if to_regclass('reproq_schema_migrations') is null
-       or not exists (select from reproq_schema_migrations where version = 2) then
+    if not exists (
+        select from pg_class where relname = 'reproq_schema_migrations' and pg_table_is_visible(oid)
+    ) then
+        return;
+    end if;
+    if not exists (select from reproq_schema_migrations where version = 2) then
         return;
     end if;
     if exists (select from reproq_schema_migrations where version > 2) then

@@ -16,8 +16,8 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-def quoted(text: str) -> str:
+def quoted(text: str, max_chars: int = MAX_QUOTED_CHARS) -> str:
     """`text` in double quotes, printable and of bounded length, for use in a sentence."""
-    if len(text) > MAX_QUOTED_CHARS:
-        text = text[:MAX_QUOTED_CHARS] + "…"
+    if len(text) > max_chars:
+        text = text[:max_chars] + "…"
     return f'"{printable(text)}"'

@@ -19,6 +19,7 @@ from reproq_prefork.printable import quoted
 from reproq_prefork.settings_sources import FlagValue, Given, Sources, find
 
 MAX_FILE_BYTES = 1024 * 1024
+MAX_PATH_CHARS = 4096  # as Linux has it: a path that is cut short helps nobody
 
 _LOCATING = {option.name: option for option in OPTIONS if option.locates_files}
 _BY_TOML_KEY = {option.toml_key: option for option in OPTIONS if option.toml_key is not None}
@@ -40,7 +41,10 @@ def read_sources(flags: Mapping[str, FlagValue], environ: Mapping[str, str], *, 
     if not chdir.is_dir():
         subject = chdir_given.where if chdir_given else "the current directory"
         return Sources(
-            flags, environ, chdir, problems=(f"{subject}: {quoted(str(chdir))} is not a directory",)
+            flags,
+            environ,
+            chdir,
+            problems=(f"{subject}: {quoted(str(chdir), MAX_PATH_CHARS)} is not a directory",),
         )
     env_file = _read_env_file(chdir, located["env_file"])
     config_file = _read_config_file(chdir, located["config"])
@@ -111,13 +115,15 @@ def _read(path: Path, named_by: Given | None) -> tuple[str, int]:
     except OSError as error:
         if isinstance(error, FileNotFoundError) and named_by is None:
             raise
-        raise ValueError(f"{quoted(str(path))} cannot be read: {error.strerror}") from None
+        raise ValueError(f"{quoted(str(path), MAX_PATH_CHARS)} cannot be read: {error.strerror}") from None
     if len(content) > MAX_FILE_BYTES:
-        raise ValueError(f"{quoted(str(path))} is larger than {MAX_FILE_BYTES} bytes")
+        raise ValueError(f"{quoted(str(path), MAX_PATH_CHARS)} is larger than {MAX_FILE_BYTES} bytes")
     try:
         return content.decode("utf-8-sig"), mode
     except UnicodeDecodeError as error:
-        raise ValueError(f"{quoted(str(path))} is not UTF-8 text (byte {error.start})") from None
+        raise ValueError(
+            f"{quoted(str(path), MAX_PATH_CHARS)} is not UTF-8 text (byte {error.start})"
+        ) from None
 
 
 def parse_env_file(text: str) -> dict[str, str]:

@@ -182,6 +182,8 @@ def translated_errors() -> Iterator[None]:
 def translate(error: psycopg.Error) -> ReproqError:
     """Classify by SQLSTATE (PostgreSQL's Appendix A)."""
     state = error.sqlstate
+    if state is None and isinstance(error, psycopg.DataError):
+        return ValueRefused(_sentence(error))  # psycopg itself refused to send it, such as text with a NUL
     if state is None or state[:2] == "08" or state in ("57P01", "57P02", "57P03", "57P05"):
         return ConnectionLost(_sentence(error))
     # 22 data, 23 integrity, 54 limits, XX000 a size no allocation can have: the value is at fault.

@@ -447,10 +447,10 @@ def insert(connection: Connection, **columns: Any) -> None:
         ({"max_attempts": 0}, "max_attempts_positive"),
         ({"status": "READY"}, "status_known"),
         ({"status": "RUNNING"}, "running_has_a_holder"),
-        ({"leased_by": "w", "lease_expires_at": datetime.now(UTC)}, "running_has_a_holder"),
+        ({"leased_by": "w", "lease_expires_at": datetime(2026, 1, 1, tzinfo=UTC)}, "running_has_a_holder"),
         ({"payload": '"' + "x" * (1024 * 1024 - 1) + '"'}, "payload is 1048577 bytes as text"),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:60],
 )
 def test_the_table_refuses_what_cannot_be_a_run(
     connection: Connection, columns: dict[str, Any], refusal: str
@@ -488,3 +488,8 @@ def test_a_payload_that_python_cannot_hold_is_still_readable(connection: Connect
     assert isinstance(run.payload, UnreadableJson)
     assert run.payload.text == "[1" + "0" * 500 + "]"
     assert requeue(connection, run_id=run.id).payload == run.payload
+
+
+def test_a_time_that_is_no_moment_is_refused_by_the_table(connection: Connection) -> None:
+    with pytest.raises(psycopg.errors.CheckViolation, match="run_after"):
+        insert(connection, run_after="infinity")
