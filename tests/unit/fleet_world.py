@@ -94,7 +94,8 @@ class World:
         self.orphans_die = True
         self.database_is_up = True
         self.stewards_are_frozen = False
-        self.lost: dict[str, LostWorker] = {}  # every worker that died and held something, by id
+        self.died: set[str] = set()  # every worker that did not leave in order, by id
+        self.lost: dict[str, LostWorker] = {}  # what the fleet made of it
         self.reset: set[str] = set()
         self._pids = FIRST_PID
 
@@ -173,6 +174,8 @@ class World:
         if child.slot is None:
             self.feed(StewardExited(child.generation, f"status {status}"))
             return
+        if not in_order:
+            self.died.add(child.worker_id)
         started = None if in_order or torn else child.started
         how = f"status {status}"
         self.feed(WorkerExited(child.slot, child.worker_id, status, how, in_order, started, torn))
