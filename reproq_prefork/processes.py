@@ -37,15 +37,33 @@ def fork(program: Callable[[], int], *, keep_fds: Collection[int], parent_death_
     handlers are in place (`signals.SignalInbox`). Of the inherited descriptors only 0, 1, 2 and `keep_fds` stay
     open: a sibling that held the end of a pipe would hide a death from whoever watches it.
     """
+    pipe_fds = _next_pipe_fds()
     previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         process = _FORK.Process(
             target=_run_child, args=(program, frozenset(keep_fds), parent_death_signal, os.getpid())
         )
         process.start()
+    except OSError:
+        for fd in pipe_fds:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+        raise
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
     return process
+
+
+def _next_pipe_fds() -> list[int]:
+    """The descriptors that multiprocessing opens next, before it forks, and leaves open where that fails."""
+    fds: list[int] = []
+    try:
+        for _ in range(2):
+            fds.extend(os.pipe())
+        return fds
+    finally:
+        for fd in fds:
+            os.close(fd)
 
 
 def _run_child(
