@@ -217,21 +217,23 @@ def kill_tree(process: ProcessIdentity, *, within_s: float) -> bool:
                 return False
             time.sleep(KILL_POLL_S)
     except ProcessLookupError:
-        pass
+        return True
+    except PermissionError:
+        return False
     finally:
         os.close(pidfd)
     return True
 
 
 def send_signal(pid: int, signum: int) -> None:
-    """Signal a process of ours; one that is gone needs none."""
-    with contextlib.suppress(ProcessLookupError):
+    """Signal a process of ours. One that is gone needs none, and one that runs as another user takes none."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, signum)
 
 
 def send_signal_to_group(leader: int, signum: int) -> None:
     """Signal a process that leads its group, and the rest of the group."""
-    with contextlib.suppress(ProcessLookupError):
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, signum)
 
 
