@@ -26,6 +26,10 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 KILL_POLL_S = 0.002
 
+# What reading /proc/PID says of a process that is no more. Any other error (there is no descriptor left to read
+# with) says nothing about the process, and must not pass for its death.
+GONE = (FileNotFoundError, ProcessLookupError)
+
 _FORK = multiprocessing.get_context("fork")
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -104,7 +108,10 @@ def _prctl(option: int, value: int) -> None:
 
 
 def identity_of(pid: int) -> ProcessIdentity | None:
-    """Who has this pid now; None: nobody, or a process that is dead and not yet reaped."""
+    """Who has this pid now; None: nobody, or a process that is dead and not yet reaped.
+
+    Raises OSError where that cannot be found out; so do all that look at processes here.
+    """
     stat = _stat_fields(pid)
     if stat is None or stat[0] in ("Z", "X"):
         return None
@@ -141,7 +148,7 @@ def _stat_fields(pid: int) -> list[str] | None:
     """The fields of /proc/PID/stat from the third on: the second, a name, may hold blanks and brackets."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
+    except GONE:
         return None
     return stat.rpartition(")")[2].split()
 
@@ -149,13 +156,13 @@ def _stat_fields(pid: int) -> list[str] | None:
 def children_of(pid: int) -> list[int]:
     try:
         threads = os.listdir(f"/proc/{pid}/task")
-    except OSError:
+    except GONE:
         return []
     children: list[int] = []
     for thread in threads:
         try:
             listed = Path(f"/proc/{pid}/task/{thread}/children").read_text(encoding="ascii")
-        except OSError:
+        except GONE:
             continue
         children.extend(int(child) for child in listed.split())
     return children
@@ -180,16 +187,17 @@ def kill_own_descendants(*, spare: Collection[int] = (), within_s: float) -> boo
     """
     gives_up_at = time.monotonic() + within_s
     while True:
-        children = [child for child in children_of(os.getpid()) if child not in spare]
-        if not children:
-            return True
-        # Stopped first, so that none of them forks while the tree is walked.
-        for pid in (*children, *descendants_of(children)):
-            send_signal(pid, signal.SIGSTOP)
-        for pid in (*children, *descendants_of(children)):
-            send_signal(pid, signal.SIGKILL)
-        for child in children:
-            _reap(child)
+        with contextlib.suppress(OSError):  # nothing can be seen at this moment
+            children = [child for child in children_of(os.getpid()) if child not in spare]
+            if not children:
+                return True
+            # Stopped first, so that none of them forks while the tree is walked.
+            for pid in (*children, *descendants_of(children)):
+                send_signal(pid, signal.SIGSTOP)
+            for pid in (*children, *descendants_of(children)):
+                send_signal(pid, signal.SIGKILL)
+            for child in children:
+                _reap(child)
         if time.monotonic() > gives_up_at:
             return False
         time.sleep(KILL_POLL_S)
