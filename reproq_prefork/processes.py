@@ -118,6 +118,11 @@ def identity_of(pid: int) -> ProcessIdentity | None:
     return ProcessIdentity(pid, int(stat[19]))
 
 
+def _is_stopped(pid: int) -> bool:
+    stat = _stat_fields(pid)
+    return stat is not None and stat[0] in ("T", "t")
+
+
 def own_identity() -> ProcessIdentity:
     identity = identity_of(os.getpid())
     assert identity is not None
@@ -216,10 +221,12 @@ def kill_tree(process: ProcessIdentity, *, within_s: float) -> bool:
     try:
         while is_alive(process):
             signal.pidfd_send_signal(pidfd, signal.SIGSTOP)
-            below = descendants_of([process.pid])
+            stopped = _is_stopped(process.pid)
+            below = [pid for pid in descendants_of([process.pid]) if identity_of(pid) is not None]
             for pid in below:
                 send_signal(pid, signal.SIGKILL)
-            if not [pid for pid in below if identity_of(pid) is not None]:
+            # It may have forked until it was seen stopped, and adopts what loses its parent.
+            if stopped and not below:
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             if time.monotonic() > gives_up_at:
                 return False
