@@ -82,8 +82,11 @@ def _run_child(
 
 def close_other_fds(keep: Collection[int]) -> None:
     """Close every descriptor above 2 that is not in `keep`."""
-    for name in os.listdir("/proc/self/fd"):
-        fd = int(name)
+    try:
+        open_fds: Iterable[int] = map(int, os.listdir("/proc/self/fd"))
+    except OSError:
+        open_fds = range(os.sysconf("SC_OPEN_MAX"))  # not one is left to list them with
+    for fd in open_fds:
         if fd > 2 and fd not in keep:
             with contextlib.suppress(OSError):  # the listing's own descriptor is closed by now
                 os.close(fd)
