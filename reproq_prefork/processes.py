@@ -133,7 +133,21 @@ def own_identity() -> ProcessIdentity:
 
 
 def is_alive(process: ProcessIdentity) -> bool:
-    return identity_of(process.pid) == process
+    """True also where it may be: another user's process is hidden where /proc is mounted with hidepid."""
+    identity = identity_of(process.pid)
+    return identity == process or (identity is None and _is_hidden(process.pid))
+
+
+def _is_hidden(pid: int) -> bool:
+    if Path(f"/proc/{pid}").exists():
+        return False
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except ProcessLookupError:
+        return False
+    return False
 
 
 def host_identity() -> HostIdentity:
