@@ -297,15 +297,20 @@ def spawn(
         reset_for_exec()
         die_with_parent(signal.SIGKILL, parent)
 
-    return subprocess.Popen(
-        argv,
-        stdin=stdin,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        bufsize=0,
-        env=dict(environ),
-        cwd=directory,
-        pass_fds=(keep_fd,),
-        start_new_session=True,
-        preexec_fn=before_exec,  # this process has one thread, so a fork may run Python
-    )
+    # Until its own handlers are reset, a signal to the new process would be swallowed by a copy of ours.
+    previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        return subprocess.Popen(
+            argv,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            env=dict(environ),
+            cwd=directory,
+            pass_fds=(keep_fd,),
+            start_new_session=True,
+            preexec_fn=before_exec,  # this process has one thread, so a fork may run Python
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
