@@ -22,22 +22,40 @@ class PidFile:
         with it, however it dies. So whoever gets the lock may overwrite what an earlier master left.
         """
         try:
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            while self._fd is None:
+                self._fd = self._locked()
+            os.ftruncate(self._fd, 0)
+            os.write(self._fd, f"{os.getpid()}\n".encode())
         except OSError as error:
+            self._close()
             raise SettingsError([f"--pid-file: {self._path} cannot be written: {error.strerror}"]) from None
+
+    def _locked(self) -> int | None:
+        """None: the file that was locked is no longer the one at the path (its master has just left)."""
+        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            if os.path.samestat(os.fstat(fd), self._path.stat()):
+                return fd
+        except FileNotFoundError:
+            pass
+        except (BlockingIOError, PermissionError):  # what a held lock gives (fcntl(2))
             pid = os.read(fd, 32).decode("ascii", errors="replace").strip()
             os.close(fd)
             raise AlreadyRunning(int(pid) if pid.isdigit() else 0, str(self._path)) from None
-        os.ftruncate(fd, 0)
-        os.write(fd, f"{os.getpid()}\n".encode())
-        self._fd = fd
+        except OSError:
+            os.close(fd)
+            raise
+        os.close(fd)
+        return None
 
     def release(self) -> None:
         if self._fd is not None:
             with contextlib.suppress(OSError):
                 self._path.unlink()
+        self._close()
+
+    def _close(self) -> None:
+        if self._fd is not None:
             os.close(self._fd)
             self._fd = None
