@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
 import socket
 from collections import deque
@@ -9,6 +10,7 @@ from collections import deque
 from reproq_prefork.errors import ReproqError
 
 MAX_MESSAGE_BYTES = 65_536
+SHORT_OF_MEMORY = frozenset({errno.ENOBUFS, errno.ENOMEM})  # for now
 
 
 class PeerGone(ReproqError):
@@ -37,7 +39,10 @@ class Channel:
 
     def send(self, message: object) -> None:
         """Send, or keep for `flush` while the other side does not read."""
-        self._unsent.append(pickle.dumps(message))
+        packet = pickle.dumps(message)
+        if len(packet) > MAX_MESSAGE_BYTES:
+            raise ValueError(f"a message of {len(packet)} bytes would be cut to {MAX_MESSAGE_BYTES}")
+        self._unsent.append(packet)
         self.flush()
 
     def flush(self) -> None:
@@ -46,8 +51,9 @@ class Channel:
                 self._end.send(self._unsent[0])
             except BlockingIOError:
                 return
-            except OSError:
-                self._unsent.clear()  # it is dead; whoever waits for its answer learns that from its exit
+            except OSError as error:
+                if error.errno not in SHORT_OF_MEMORY:
+                    self._unsent.clear()  # it is dead; whoever waits for its answer learns that from its exit
                 return
             self._unsent.popleft()
 
@@ -59,8 +65,8 @@ class Channel:
                 packet = self._end.recv(MAX_MESSAGE_BYTES)
             except BlockingIOError:
                 return messages
-            except OSError:
-                packet = b""
+            except ConnectionResetError:
+                continue  # told once, before what it had sent: it died without reading what it was sent
             if not packet:
                 if messages:
                     return messages
