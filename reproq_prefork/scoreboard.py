@@ -74,6 +74,11 @@ class WorkerRecord(_Record):
     rss_kib: int = 0
     worker_id: str = ""
 
+    def __post_init__(self) -> None:
+        if len(self.worker_id.encode()) > WORKER_ID_BYTES:
+            # struct would cut it, and the runs of a worker are found by its whole id.
+            raise ValueError(f"the worker id {self.worker_id!r} is longer than {WORKER_ID_BYTES} bytes")
+
     @classmethod
     def unpack(cls, values: tuple[Any, ...]) -> Self:
         worker_id = values[-1].rstrip(b"\0").decode()
@@ -171,10 +176,11 @@ class Scoreboard:
 
     def _write(self, record: _Record, index: int) -> None:
         offset = self._offset(type(record), index)
+        packed = record.LAYOUT.pack(*record.pack())  # first: a value that does not fit must not leave it torn
         (sequence,) = _SEQUENCE.unpack_from(self._memory, offset)
         odd = sequence | 1  # still odd where the previous writer died inside a write
         _SEQUENCE.pack_into(self._memory, offset, odd)
-        record.LAYOUT.pack_into(self._memory, offset + _SEQUENCE.size, *record.pack())
+        self._memory[offset + _SEQUENCE.size : offset + _SEQUENCE.size + len(packed)] = packed
         _SEQUENCE.pack_into(self._memory, offset, odd + 1)
 
     def _read(self, kind: type[R], index: int) -> R | None:
