@@ -18,6 +18,7 @@ class TaskWatch:
         self._panel = panel
         self._orders = orders
         self._deadline_ns = deadline_ns
+        self._deadline_told = False
 
     @property
     def fds(self) -> Sequence[int]:
@@ -32,7 +33,7 @@ class TaskWatch:
     def wait_s(self) -> float:
         now = boottime_ns()
         ends = [self._panel.lease_end_ns(), now + int(LOOK_INTERVAL_S * 1e9)]
-        if self._deadline_ns:
+        if self._deadline_ns and not self._deadline_told:
             ends.append(self._deadline_ns)
         return max(0.0, (min(ends) - now) / 1e9)
 
@@ -45,5 +46,6 @@ class TaskWatch:
         if self._orders.quit:
             return Stop.QUIT
         if self._deadline_ns and now >= self._deadline_ns:
+            self._deadline_told = True
             return Stop.DEADLINE
         return None
