@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from reproq_prefork.fleet_state import Fleet, Worker
-from reproq_prefork.scoreboard import Scoreboard, WorkerState
+from reproq_prefork.scoreboard import Scoreboard
 
 
 def state_dump(fleet: Fleet, scoreboard: Scoreboard, now_ns: int) -> Iterator[str]:
@@ -18,8 +18,9 @@ def state_dump(fleet: Fleet, scoreboard: Scoreboard, now_ns: int) -> Iterator[st
     for generation in fleet.generations.values():
         draining = ", draining" if generation.draining else ""
         yield (
-            f"generation {generation.number}: {generation.target} workers wanted{draining}, {len(generation.lost)}"
-            f" dead workers to be reset, steward {_steward(scoreboard, generation.number, now_ns)}"
+            f"generation {generation.number}: {generation.target} workers wanted{draining},"
+            f" {len(generation.bereaved) + len(generation.lost)} dead workers to be reset,"
+            f" steward {_steward(scoreboard, generation.number, now_ns)}"
         )
         for worker in sorted(fleet.workers_of(generation.number), key=lambda worker: worker.slot):
             yield f"  worker {worker.slot} (pid {worker.pid}): {_worker(scoreboard, worker, now_ns)}"
@@ -48,8 +49,7 @@ def _worker(scoreboard: Scoreboard, worker: Worker, now_ns: int) -> str:
         )
     if record.deadline_ns:
         parts.append(f"deadline in {_seconds(record.deadline_ns - now_ns)}")
-    if record.state is not WorkerState.BOOTING:
-        parts.append(f"lease for {_seconds(lease_end_ns - now_ns)}")
+    parts.append(f"lease for {_seconds(lease_end_ns - now_ns)}" if record.is_registered else "no lease")
     parts.append(f"{record.tasks_done} done")
     parts.append(f"{record.rss_kib // 1024} MiB")
     return ", ".join(parts)
