@@ -114,7 +114,8 @@ class _Conversation:
             program.stderr.fileno(): self._stderr,
             result_fd: self._result,
         }
-        self._selector = selectors.DefaultSelector()
+        # Not epoll, which takes a descriptor: the program runs by now, so nothing here may fail.
+        self._selector = selectors.PollSelector()
         for fd in self._tails:
             os.set_blocking(fd, False)
             self._selector.register(fd, selectors.EVENT_READ)
