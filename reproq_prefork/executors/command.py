@@ -83,9 +83,10 @@ class CommandExecutor:
     def _not_started(self, error: OSError) -> Failure:
         if error.errno in OUT_OF_RESOURCES:
             raise NoProcess(f"no process can be started: {error.strerror}") from error
+        where = f" in {self._directory}" if error.filename == self._directory else ""
         return Failure(
             kind=FailureKind.NOT_STARTED,
-            message=f"{self._argv[0]} cannot be started: {error.strerror or error}",
+            message=f"{self._argv[0]} cannot be started{where}: {error.strerror or error}",
             exception=type(error).__name__,
         )
 
