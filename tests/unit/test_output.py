@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from reproq_prefork.executors.command import BLANK_BYTES
+from reproq_prefork.executors.output import (
+    MAX_MESSAGE_CHARS,
+    MAX_RETRY_AFTER_S,
+    MAX_TRACEBACK_CHARS,
+    Output,
+    outcome_of,
+    readable,
+)
+from reproq_prefork.executors.tail import Tail
+from reproq_prefork.settings import MAX_RESULT_BYTES, MAX_STDERR_TAIL_BYTES
+from reproq_prefork.strict_json import parse_json
+from reproq_prefork.task import Failure, FailureKind, Outcome, Success
+
+SHARDS = [b"{", b"}", b"[", b'"', b"\n", b"1e999", b":", b"\\u0000", b"\xff", b" "]
+ANY_BYTES = (
+    st.binary(max_size=200)
+    | st.text(max_size=100).map(lambda text: text.encode("utf-8", errors="surrogatepass"))
+    | st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=8,
+    ).map(lambda value: json.dumps(value).encode())
+    | st.lists(
+        st.sampled_from([b"{", b"}", b"[", b'"', b"\n", b"1e999", b":", b"\\u0000", b"\xff", b" "])
+    ).map(b"".join)
+)
+
+
+def tail(written: bytes, limit: int = MAX_RESULT_BYTES + BLANK_BYTES) -> Tail:
+    kept = Tail(limit)
+    kept.feed(written)
+    return kept
+
+
+def ended(status: int = 0, stdout: bytes = b"", stderr: bytes = b"", result: bytes = b"") -> Outcome:
+    return outcome_of(Output(status, tail(stdout), tail(stderr, MAX_STDERR_TAIL_BYTES), tail(result)))
+
+
+def failed(status: int = 0, stdout: bytes = b"", stderr: bytes = b"", result: bytes = b"") -> Failure:
+    outcome = ended(status, stdout, stderr, result)
+    assert isinstance(outcome, Failure)
+    return outcome
+
+
+def said(error: object) -> Failure:
+    return failed(1, stderr=json.dumps(error).encode())
+
+
+def is_storable(text: str | None) -> bool:
+    return text is None or ("\0" not in text and text.encode("utf-8") is not None)
+
+
+# --- any bytes ---
+
+
+@given(st.integers(-64, 255), ANY_BYTES, ANY_BYTES, ANY_BYTES)
+@example(0, b'"\\ud800"', b"", b"")
+@example(0, b"NaN", b"", b"")
+@example(0, b'{"a":1,"a":2}', b"", b"")
+@example(0, b"[" * 100_000, b"", b"")
+@example(1, b"", b'{"message": "\\u0000"}', b"")
+@example(1, b"", b"[" * 50_000, b"")
+def test_any_bytes_give_an_outcome_that_can_be_stored(
+    status: int, stdout: bytes, stderr: bytes, result: bytes
+) -> None:
+    outcome = ended(status, stdout, stderr, result)
+    if isinstance(outcome, Success):
+        assert status == 0
+        parse_json(outcome.result)
+        assert is_storable(outcome.result)
+        assert len(outcome.result.encode()) <= MAX_RESULT_BYTES
+        return
+    assert isinstance(outcome, Failure)
+    assert outcome.message
+    assert len(outcome.message) <= MAX_MESSAGE_CHARS
+    for text in (outcome.message, outcome.exception, outcome.traceback, outcome.stderr):
+        assert is_storable(text)
+    assert outcome.retry_after_s is None or 0 <= outcome.retry_after_s <= MAX_RETRY_AFTER_S
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_become_text_that_can_be_stored(raw: bytes) -> None:
+    assert is_storable(readable(raw))
+
+
+# --- results ---
+
+
+@pytest.mark.parametrize(
+    ("stdout", "result"),
+    [
+        (b"42", "42"),
+        (b" null \n", "null"),
+        (b'{"a": [1,\n 2]}\n', '{"a": [1,\n 2]}'),
+        (b'starting\nhalf done\n{"ok": true}\n', '{"ok": true}'),
+        (b'starting\n{"ok": true}\n\n \n', '{"ok": true}'),
+        (b"\xff\xfe log\n7", "7"),
+        ('"h\xe9"'.encode(), '"h\xe9"'),
+        (b"12345678901234567890.5", "12345678901234567890.5"),
+    ],
+)
+def test_the_result_is_the_whole_output_or_its_last_line(stdout: bytes, result: str) -> None:
+    assert ended(stdout=stdout) == Success(result)
+
+
+def test_what_was_written_to_the_result_descriptor_counts_before_the_output() -> None:
+    assert ended(stdout=b"1", result=b"2\n") == Success("2")
+    assert failed(stdout=b"1", result=b"log\n2").kind is FailureKind.UNUSABLE_OUTPUT
+
+
+@pytest.mark.parametrize(
+    ("stdout", "reason"),
+    [
+        (b"", "is empty"),
+        (b" \n\t\n", "is empty"),
+        (b'{"half":', "not JSON"),
+        (b"done", "not JSON"),
+        (b'log\n{"half":', "not JSON"),
+        (b"NaN", "NaN is not JSON"),
+        (b"[-Infinity]", "-Infinity is not JSON"),
+        (b'"a\\u0000b"', "U+0000"),
+        (b'"\\ud83d"', "lone surrogate"),
+        (b'"caf\xe9"', "not UTF-8"),
+        (b"1e1000", "more than 400 digits"),
+        (b"[" + b",".join([b"1e131071"] * 1000) + b"]", "more than 400 digits"),
+        (b"[" * 101 + b"]" * 101, "more than 100 arrays"),
+        (b'{"a": 1, "a": 2}', "more than once"),
+    ],
+)
+def test_output_that_cannot_be_stored_fails_with_the_reason(stdout: bytes, reason: str) -> None:
+    outcome = failed(stdout=stdout, stderr=b"a hint\n")
+    assert outcome.kind is FailureKind.UNUSABLE_OUTPUT
+    assert reason in outcome.message
+    assert outcome.stderr == "a hint"
+
+
+def json_of(size: int) -> bytes:
+    return b'"' + b"x" * (size - 2) + b'"'
+
+
+@pytest.mark.parametrize("around", [b"", b"\n", b"log line\n"])
+def test_a_result_of_the_largest_size_is_accepted_and_one_byte_more_is_not(around: bytes) -> None:
+    assert isinstance(ended(stdout=around + json_of(MAX_RESULT_BYTES) + b"\n"), Success)
+    outcome = failed(stdout=around + json_of(MAX_RESULT_BYTES + 1) + b"\n")
+    assert outcome.kind is FailureKind.UNUSABLE_OUTPUT
+    assert "1,048,577 bytes, the limit is 1,048,576" in outcome.message
+
+
+def test_a_result_after_more_logs_than_are_kept_is_found() -> None:
+    logs = b"a line of log\n" * 1_000_000
+    assert ended(stdout=logs + b"[1]\n") == Success("[1]")
+    assert isinstance(ended(stdout=logs + json_of(MAX_RESULT_BYTES) + b"\n"), Success)
+
+
+def test_the_end_of_a_line_that_was_cut_is_no_result() -> None:
+    outcome = failed(stdout=b"1" * (3 * MAX_RESULT_BYTES))
+    assert outcome.kind is FailureKind.UNUSABLE_OUTPUT
+    assert "3,145,728 bytes" in outcome.message
+
+
+# --- errors ---
+
+
+def test_an_exit_status_without_a_word_says_itself() -> None:
+    assert failed(3) == Failure(FailureKind.FAILED, "exit status 3")
+
+
+def test_a_signal_says_itself() -> None:
+    outcome = failed(-9, stderr=b"last words\n")
+    assert (outcome.kind, outcome.message) == (FailureKind.KILLED, "killed by signal 9")
+    assert outcome.stderr == "last words"
+
+
+def test_text_on_stderr_gives_its_last_line_as_the_message() -> None:
+    outcome = failed(1, stderr=b"Traceback ...\nValueError: caf\xe9\0\n")
+    assert outcome.message == "ValueError: caf\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}"
+
+
+def test_json_on_stderr_gives_its_parts() -> None:
+    error = {"message": "gone", "exception": "app.Gone", "traceback": "a\nb", "retry": False}
+    for stderr in (json.dumps(error), json.dumps(error, indent=1), f"a warning\n{json.dumps(error)}\n"):
+        outcome = failed(1, stderr=stderr.encode())
+        assert (outcome.message, outcome.exception, outcome.traceback) == ("gone", "app.Gone", "a\nb")
+        assert outcome.retry is False
+
+
+def test_the_other_names_of_the_parts_are_understood() -> None:
+    outcome = said({"error": "gone", "type": "Gone"})
+    assert (outcome.message, outcome.exception) == ("gone", "Gone")
+
+
+def test_parts_of_another_type_are_not_taken() -> None:
+    outcome = said({"message": 7, "exception": ["x"], "traceback": None})
+    assert (outcome.exception, outcome.traceback) == (None, None)
+    assert outcome.message.startswith("{")
+
+
+def test_long_parts_are_cut_a_traceback_at_its_start() -> None:
+    outcome = said({"message": "m" * 5000, "traceback": "t" * 40_000 + "the end"})
+    assert len(outcome.message) == MAX_MESSAGE_CHARS
+    assert outcome.traceback is not None
+    assert len(outcome.traceback) == MAX_TRACEBACK_CHARS
+    assert outcome.traceback.endswith("the end")
+
+
+@pytest.mark.parametrize(
+    ("retry", "expected"), [(False, False), (True, True), (0, True), ("no", True), (None, True)]
+)
+def test_only_false_says_that_no_attempt_can_help(retry: object, expected: bool) -> None:
+    assert said({"message": "m", "retry": retry}).retry is expected
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [
+        ("30", 30.0),
+        ("0", 0.0),
+        ("1.5", 1.5),
+        ("1e300", MAX_RETRY_AFTER_S),
+        ("9" * 400, MAX_RETRY_AFTER_S),
+        ("1e-390", 0.0),
+        ("-1", None),
+        ("-0.5", None),
+        ("true", None),
+        ("false", None),
+        ('"30"', None),
+        ("null", None),
+        ("[30]", None),
+    ],
+)
+def test_seconds_until_the_next_attempt_are_a_number_that_is_not_negative(
+    written: str, seconds: float | None
+) -> None:
+    outcome = failed(1, stderr=f'{{"message": "m", "retry_after_seconds": {written}}}'.encode())
+    assert outcome.message == "m"
+    assert outcome.retry_after_s == seconds
+    assert not isinstance(outcome.retry_after_s, Decimal)
