@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Callable, Collection, Iterator
 from multiprocessing.context import ForkProcess
 
@@ -19,7 +20,15 @@ def forked(
     program: Callable[[], int], *, keep_fds: Collection[int] = (), parent_death_signal: int = signal.SIGKILL
 ) -> Iterator[ForkProcess]:
     """`program` in a fork made by `processes.fork`; killed at the end if it still runs."""
-    process = processes.fork(program, keep_fds=keep_fds, parent_death_signal=parent_death_signal)
+
+    def program_that_can_speak() -> int:
+        # pytest's own stands for a descriptor that is closed by now; a traceback should be seen.
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+        return program()
+
+    process = processes.fork(
+        program_that_can_speak, keep_fds=keep_fds, parent_death_signal=parent_death_signal
+    )
     try:
         yield process
     finally:

@@ -1,0 +1,599 @@
+"""With real processes. What a program asserts in a child, the child's exit status tells."""
+
+from __future__ import annotations
+
+import os
+import resource
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from reproq_prefork import processes
+from reproq_prefork.identity import ProcessIdentity
+from reproq_prefork.signals import SignalInbox
+from tests.children import exit_status_of, forked, read_all, status_of
+from tests.waiting import wait_until
+
+ROOT = Path(__file__).parents[2]
+NOBODY = 65_534
+KILL_WITHIN_S = 10.0
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+
+
+class Pipe:
+    def __init__(self) -> None:
+        self.reader, self.writer = os.pipe()
+
+    def close_writer(self) -> None:
+        if self.writer >= 0:
+            os.close(self.writer)
+        self.writer = -1
+
+    def close(self) -> None:
+        self.close_writer()
+        os.close(self.reader)
+
+    def says(self) -> bytes:
+        """What is written until all writers are gone."""
+        self.close_writer()
+        return read_all(self.reader)
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    pipe = Pipe()
+    yield pipe
+    pipe.close()
+
+
+def sleep_for_ever() -> int:
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    while True:
+        time.sleep(60)
+
+
+def a_sleeper() -> int:
+    """The pid of a child of this process that sleeps, and survives TERM."""
+    pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        sleep_for_ever()
+    return pid
+
+
+def is_gone(pid: int) -> bool:
+    return processes.identity_of(pid) is None
+
+
+def open_fds() -> list[int]:
+    listed = [int(name) for name in os.listdir("/proc/self/fd")]
+    return [fd for fd in listed if _is_open(fd)]
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+# --- fork ---
+
+
+def test_the_return_value_of_a_program_is_its_exit_status() -> None:
+    assert status_of(lambda: 7) == 7
+
+
+def test_a_program_that_raises_ends_with_one(capfd: pytest.CaptureFixture[str]) -> None:
+    def program() -> int:
+        raise ValueError("said the program")
+
+    assert status_of(program) == 1
+    assert "ValueError: said the program" in capfd.readouterr().err
+
+
+def test_a_fork_keeps_no_descriptor_but_those_that_are_named(pipe: Pipe) -> None:
+    kept, other = os.pipe()
+
+    def program() -> int:
+        assert open_fds() == [0, 1, 2, kept]
+        return 0
+
+    try:
+        assert status_of(program, keep_fds={kept}) == 0
+    finally:
+        os.close(kept)
+        os.close(other)
+
+
+def test_a_fork_starts_with_all_signals_blocked_and_leaves_its_parents_mask_alone() -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+    def program() -> int:
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        assert blocked >= {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1}
+        SignalInbox((signal.SIGTERM,))
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
+        return 0
+
+    assert status_of(program) == 0
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
+def test_a_signal_between_the_fork_and_the_inbox_is_not_lost(pipe: Pipe) -> None:
+    def program() -> int:
+        os.read(pipe.reader, 1)  # until it has been signalled
+        inbox = SignalInbox((signal.SIGTERM, signal.SIGQUIT))
+        assert set(inbox.take()) == {signal.SIGQUIT, signal.SIGTERM}
+        return 0
+
+    with forked(program, keep_fds={pipe.reader}) as child:
+        assert child.pid is not None
+        os.kill(child.pid, signal.SIGTERM)
+        os.kill(child.pid, signal.SIGQUIT)
+        os.write(pipe.writer, b"x")
+        assert exit_status_of(child) == 0
+
+
+def test_a_signal_to_a_child_never_reaches_its_parents_inbox() -> None:
+    def parent() -> int:
+        inbox = SignalInbox((signal.SIGTERM, signal.SIGUSR1))
+
+        def child_of_it() -> int:
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())  # before it has an inbox of its own
+            os.kill(os.getpid(), signal.SIGUSR1)
+            return 0
+
+        assert status_of(child_of_it) == 0
+        assert inbox.take() == []
+        return 0
+
+    assert status_of(parent) == 0
+
+
+def test_a_fork_gets_its_signal_when_its_parent_dies(pipe: Pipe) -> None:
+    def child() -> int:
+        inbox = SignalInbox((signal.SIGTERM,))
+        os.write(pipe.writer, b"ready ")
+        select.select([inbox], [], [], 10)
+        os.write(pipe.writer, b"TERM" if inbox.take() == [signal.SIGTERM] else b"nothing")
+        return 0
+
+    def parent() -> int:
+        processes.fork(child, keep_fds={pipe.writer}, parent_death_signal=signal.SIGTERM)
+        os.close(pipe.writer)
+        return sleep_for_ever()
+
+    with forked(parent, keep_fds={pipe.writer}) as process:
+        assert os.read(pipe.reader, 6) == b"ready "
+        process.kill()
+        assert pipe.says() == b"TERM"
+
+
+def test_a_parent_that_died_before_the_child_could_ask_is_noticed(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wait_for_the_parents_death(_keep: object) -> None:
+        parent = os.getppid()
+        os.write(pipe.writer, b"forked ")
+        while os.getppid() == parent:
+            time.sleep(0.001)
+
+    def parent() -> int:
+        monkeypatch.setattr(processes, "close_other_fds", wait_for_the_parents_death)
+        processes.fork(program, keep_fds={pipe.writer}, parent_death_signal=signal.SIGTERM)
+        os.close(pipe.writer)
+        return sleep_for_ever()
+
+    def program() -> int:
+        os.write(pipe.writer, b"ran")
+        return 0
+
+    with forked(parent, keep_fds={pipe.writer}) as process:
+        assert os.read(pipe.reader, 7) == b"forked "
+        process.kill()
+        assert pipe.says() == b""
+
+
+def fork_or_fail() -> bool:
+    try:
+        process = processes.fork(sleep_for_ever, keep_fds=(), parent_death_signal=signal.SIGKILL)
+    except OSError:
+        return False
+    process.kill()
+    process.join()
+    process.close()
+    return True
+
+
+def test_a_fork_that_is_refused_leaves_nothing_open_and_no_signal_blocked() -> None:
+    def program() -> int:
+        SignalInbox(())
+        if os.geteuid() == 0:
+            os.setuid(NOBODY)  # the limit does not hold for root
+        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+        before = open_fds()
+        for _ in range(50):
+            assert not fork_or_fail()
+        assert open_fds() == before
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
+        return 0
+
+    assert status_of(program) == 0
+
+
+@pytest.mark.parametrize("spare", range(5))
+def test_a_fork_without_descriptors_leaves_nothing_open(spare: int) -> None:
+    def program() -> int:
+        before = open_fds()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(before) + 1 + spare, 1_024))
+        forks = [fork_or_fail() for _ in range(20)]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1_024, 1_024))
+        assert open_fds() == before
+        assert any(forks) == (spare >= 4)
+        return 0
+
+    assert status_of(program) == 0
+
+
+def test_a_child_at_the_limit_of_descriptors_still_closes_what_is_not_its_own(pipe: Pipe) -> None:
+    def program() -> int:
+        used = open_fds()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(used) + 1, 1_024))
+        processes.close_other_fds({pipe.writer})
+        assert open_fds() == [0, 1, 2, pipe.writer]
+        return 0
+
+    assert status_of(program, keep_fds={pipe.reader, pipe.writer}) == 0
+
+
+# --- who is who ---
+
+
+def test_a_process_is_itself_and_no_later_one_with_its_pid() -> None:
+    own = processes.own_identity()
+    assert own.pid == os.getpid()
+    assert processes.is_alive(own)
+    assert not processes.is_alive(ProcessIdentity(own.pid, own.started + 1))
+
+
+def test_a_zombie_is_nobody() -> None:
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    wait_until(lambda: is_gone(pid), 5, "the child to be a zombie")
+    assert Path(f"/proc/{pid}").exists()
+    os.waitpid(pid, 0)
+    assert is_gone(pid)
+
+
+def test_a_name_full_of_brackets_hides_nobody() -> None:
+    def program() -> int:
+        before = processes.own_identity()
+        Path("/proc/self/comm").write_text("a) Z 1 (b", encoding="ascii")
+        assert processes.own_identity() == before
+        return 0
+
+    assert status_of(program) == 0
+
+
+def test_two_forks_of_one_pid_would_differ_in_their_start() -> None:
+    with forked(sleep_for_ever) as child:
+        assert child.pid is not None
+        identity = processes.identity_of(child.pid)
+        assert identity is not None
+        assert identity.started >= processes.own_identity().started
+        child.kill()
+        child.join()
+        assert not processes.is_alive(identity)
+
+
+def test_a_host_is_the_same_for_all_its_processes() -> None:
+    host = processes.host_identity()
+    assert status_of(lambda: 0 if processes.host_identity() == host else 1) == 0
+
+
+def test_a_process_that_cannot_be_looked_at_is_not_taken_for_dead() -> None:
+    def program() -> int:
+        processes.adopt_orphans()
+        sleeper = a_sleeper()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, 1_024))
+        with pytest.raises(OSError, match="Too many open files"):
+            processes.identity_of(sleeper)
+        with pytest.raises(OSError, match="Too many open files"):
+            processes.children_of(os.getpid())
+        assert not processes.kill_own_descendants(within_s=0.05)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1_024, 1_024))
+        assert processes.kill_own_descendants(within_s=KILL_WITHIN_S)
+        assert is_gone(sleeper)
+        return 0
+
+    assert status_of(program) == 0
+
+
+HIDDEN = f"""
+import os, signal
+from reproq_prefork import processes
+from tests.unit.test_processes import a_sleeper
+sleeper = processes.identity_of(a_sleeper())
+os.setgroups([])
+os.setgid({NOBODY})
+os.setuid({NOBODY})
+assert processes.identity_of(sleeper.pid) is None, "it is hidden"
+assert processes.is_alive(sleeper)
+pid = os.fork()
+if pid == 0:
+    os._exit(0)
+own = processes.identity_of(pid)
+os.waitpid(pid, 0)
+assert own is None or not processes.is_alive(own)
+"""
+
+
+def test_a_process_that_is_hidden_is_not_taken_for_dead() -> None:
+    in_namespace = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    hide = "mount -o remount,hidepid=2 /proc"
+    if subprocess.run([*in_namespace, "sh", "-c", hide], capture_output=True, check=False).returncode:
+        pytest.skip("no namespace with a /proc of its own may be made here")
+    script = [*in_namespace, "sh", "-c", f'{hide} && exec "$0" -c "$1"', sys.executable, HIDDEN]
+    result = subprocess.run(script, capture_output=True, text=True, check=False, timeout=30, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+
+
+# --- ending trees ---
+
+
+def test_descendants_are_listed_parents_first(pipe: Pipe) -> None:
+    def program() -> int:
+        child = os.fork()
+        if child == 0:
+            os.write(pipe.writer, a_sleeper().to_bytes(4, "little"))
+            sleep_for_ever()
+        os.write(pipe.writer, child.to_bytes(4, "little"))
+        return sleep_for_ever()
+
+    with forked(program, keep_fds={pipe.writer}) as root:
+        assert root.pid is not None
+        pids = {int.from_bytes(os.read(pipe.reader, 4), "little") for _ in range(2)}
+        found = processes.descendants_of([root.pid])
+        assert set(found) == pids
+        assert processes.children_of(root.pid) == found[:1]
+        identity = processes.identity_of(root.pid)
+        assert identity is not None
+        assert processes.kill_tree(identity, within_s=KILL_WITHIN_S)
+
+
+def plain(write: Callable[[int], None]) -> None:
+    write(os.getpid())
+
+
+def in_its_own_session(write: Callable[[int], None]) -> None:
+    os.setsid()
+    write(os.getpid())
+
+
+def forked_twice(write: Callable[[int], None]) -> None:
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            write(os.getpid())
+            sleep_for_ever()
+        os._exit(0)
+    write(os.getpid())
+
+
+def deaf(write: Callable[[int], None]) -> None:
+    for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(signum, signal.SIG_IGN)
+    write(os.getpid())
+
+
+def stopped(write: Callable[[int], None]) -> None:
+    write(os.getpid())
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def forking(write: Callable[[int], None]) -> None:
+    """Each of its processes forks another and ends at once, or stays and forks on; a bounded bomb."""
+    write(os.getpid())
+    for generation in range(400):
+        if os.fork() == 0:
+            if generation % 8:
+                os._exit(0)
+        elif generation % 3 == 0:
+            os._exit(0)
+
+
+KINDS = [plain, in_its_own_session, forked_twice, deaf, stopped, forking]
+
+
+def start_family(kind: Callable[[Callable[[int], None]], None], writer: int) -> None:
+    if os.fork() == 0:
+
+        def write(pid: int) -> None:
+            os.write(writer, pid.to_bytes(4, "little"))
+
+        kind(write)
+        sleep_for_ever()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_that_a_child_has_started_escapes(kind: Callable[[Callable[[int], None]], None]) -> None:
+    def program() -> int:
+        processes.adopt_orphans()
+        spared = a_sleeper()
+        reader, writer = os.pipe()
+        start_family(kind, writer)
+        first = int.from_bytes(os.read(reader, 4), "little")
+        assert processes.kill_own_descendants(spare={spared}, within_s=KILL_WITHIN_S)
+        assert processes.children_of(os.getpid()) == [spared], "all are reaped, one is spared"
+        assert not is_gone(spared)
+        assert is_gone(first)
+        os.close(writer)
+        for pid in pids_in(read_all(reader)):
+            assert is_gone(pid)
+        assert processes.kill_own_descendants(within_s=KILL_WITHIN_S)
+        return 0
+
+    assert status_of(program) == 0
+
+
+def pids_in(written: bytes) -> list[int]:
+    return [int.from_bytes(written[at : at + 4], "little") for at in range(0, len(written), 4)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_of_a_strangers_tree_escapes(
+    kind: Callable[[Callable[[int], None]], None], pipe: Pipe
+) -> None:
+    def root() -> int:
+        processes.adopt_orphans()
+        start_family(kind, pipe.writer)
+        return sleep_for_ever()
+
+    with forked(root, keep_fds={pipe.writer}) as process:
+        assert process.pid is not None
+        identity = processes.identity_of(process.pid)
+        assert identity is not None
+        first = os.read(pipe.reader, 4)
+        assert processes.kill_tree(identity, within_s=KILL_WITHIN_S)
+        assert is_gone(process.pid)
+        # Only now can the pipe end: nobody is left who holds it.
+        for pid in pids_in(first + pipe.says()):
+            assert is_gone(pid)
+
+
+def test_a_tree_whose_root_is_another_process_by_now_is_left_alone() -> None:
+    with forked(sleep_for_ever) as process:
+        assert process.pid is not None
+        identity = processes.identity_of(process.pid)
+        assert identity is not None
+        earlier = ProcessIdentity(identity.pid, identity.started - 1)
+        assert processes.kill_tree(earlier, within_s=KILL_WITHIN_S)
+        assert processes.is_alive(identity)
+        stat = Path(f"/proc/{process.pid}/stat").read_text()
+        assert ") T " not in stat, "it was not even stopped"
+
+
+def test_a_tree_that_is_gone_needs_nothing() -> None:
+    with forked(lambda: 0) as process:
+        assert process.pid is not None
+        pid = process.pid
+        exit_status_of(process)
+    assert processes.kill_tree(ProcessIdentity(pid, 1), within_s=0)
+
+
+@as_root
+def test_a_process_of_another_user_is_reported_and_no_error() -> None:
+    def program() -> int:
+        processes.adopt_orphans()
+        sleeper = a_sleeper()
+        identity = processes.identity_of(sleeper)
+        assert identity is not None
+        os.setresuid(NOBODY, NOBODY, 0)
+        assert not processes.kill_own_descendants(within_s=0.05)
+        assert not processes.kill_tree(identity, within_s=0.05)
+        processes.send_signal_to_group(os.getpgid(sleeper), 0)
+        os.seteuid(0)
+        assert processes.kill_own_descendants(within_s=KILL_WITHIN_S)
+        return 0
+
+    assert status_of(program) == 0
+
+
+def test_a_signal_to_a_process_that_is_gone_is_no_error() -> None:
+    with forked(lambda: 0) as process:
+        assert process.pid is not None
+        pid = process.pid
+        exit_status_of(process)
+    processes.send_signal(pid, signal.SIGTERM)
+    processes.send_signal_to_group(pid, signal.SIGTERM)
+
+
+# --- other programs ---
+
+
+def spawned(argv: list[str], keep_fd: int) -> subprocess.Popen[bytes]:
+    return processes.spawn(
+        argv, environ=dict(os.environ), directory="/", stdin=subprocess.DEVNULL, keep_fd=keep_fd
+    )
+
+
+def output_of(argv: list[str], keep_fd: int) -> str:
+    with spawned(argv, keep_fd) as program:
+        out, err = program.communicate()
+    assert program.returncode == 0, err
+    return out.decode()
+
+
+def test_a_program_starts_with_default_handlers_and_an_empty_mask(pipe: Pipe) -> None:
+    def worker() -> int:
+        SignalInbox((signal.SIGTERM, signal.SIGCHLD), ignored=(signal.SIGINT, signal.SIGPIPE, signal.SIGHUP))
+        signal.signal(signal.SIGRTMIN, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGQUIT})
+        status = output_of(["cat", "/proc/self/status"], pipe.writer)
+        sets = dict(line.split(":\t") for line in status.splitlines() if line.startswith("Sig"))
+        for name in ("SigBlk", "SigIgn", "SigCgt"):
+            assert int(sets[name], 16) == 0, (name, sets[name])
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == {signal.SIGUSR1, signal.SIGQUIT}
+        return 0
+
+    assert status_of(worker, keep_fds={pipe.writer}) == 0
+
+
+def test_a_program_has_its_own_session_and_only_the_descriptors_that_are_its_own(pipe: Pipe) -> None:
+    os.set_inheritable(pipe.reader, True)
+    script = "import os; print(os.getsid(0) == os.getpid(), os.getcwd(), sorted(os.listdir('/proc/self/fd')))"
+    said = output_of([sys.executable, "-c", script], pipe.writer)
+    listing = 3 if pipe.writer != 3 else 4
+    fds = sorted(map(str, {0, 1, 2, pipe.writer, listing}))
+    assert said == f"True / {fds}\n"
+
+
+def test_a_program_dies_with_its_parent(pipe: Pipe) -> None:
+    def parent() -> int:
+        program = spawned(["sleep", "60"], pipe.writer)
+        os.write(pipe.writer, program.pid.to_bytes(4, "little"))
+        return sleep_for_ever()
+
+    with forked(parent, keep_fds={pipe.writer}) as process:
+        program = int.from_bytes(os.read(pipe.reader, 4), "little")
+        assert not is_gone(program)
+        process.kill()
+        wait_until(lambda: is_gone(program), 10, "the program to die with its parent")
+
+
+def test_a_program_that_cannot_be_started_leaves_the_mask_and_nothing_open(pipe: Pipe) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ()), open_fds()
+    with pytest.raises(FileNotFoundError):
+        spawned(["/nowhere/at-all"], pipe.writer)
+    assert (signal.pthread_sigmask(signal.SIG_BLOCK, ()), open_fds()) == before
+
+
+# --- words ---
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (0, "exit status 0"),
+        (3, "exit status 3"),
+        (-9, "killed by signal 9 (SIGKILL)"),
+        (-99, "killed by signal 99"),
+    ],
+)
+def test_an_exit_is_described(status: int, words: str) -> None:
+    assert processes.describe_exit(status) == words
+
+
+def test_resident_memory_is_seen_and_that_of_nobody_is_none() -> None:
+    assert 1_000 < processes.resident_kib() < 10_000_000
+    assert processes.resident_kib(0) == 0
