@@ -5,25 +5,34 @@ What an application uses stands here; `enqueue` and its kin work on the applicat
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from reproq_prefork.spec import Spec
-from reproq_prefork.task import Status, TaskRun
-
 if TYPE_CHECKING:
+    from reproq_prefork.spec import Spec
     from reproq_prefork.store.runs import enqueue, get_run, requeue
+    from reproq_prefork.task import Status, TaskRun
 
 __version__ = "0.1.0"
 __all__ = ["Spec", "Status", "TaskRun", "__version__", "enqueue", "get_run", "requeue"]
 
-_NEED_THE_DATABASE = frozenset({"enqueue", "get_run", "requeue"})
+_MODULES = {
+    "Spec": "reproq_prefork.spec",
+    "Status": "reproq_prefork.task",
+    "TaskRun": "reproq_prefork.task",
+    "enqueue": "reproq_prefork.store.runs",
+    "get_run": "reproq_prefork.store.runs",
+    "requeue": "reproq_prefork.store.runs",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # Only now, since psycopg takes a tenth of a second to import, and a task's own process that uses
-    # `reproq_prefork.executor` would pay for it each time (PEP 562).
-    if name not in _NEED_THE_DATABASE:
+    # Only now (PEP 562): psycopg alone takes a tenth of a second to import, and each process of a task that
+    # uses `reproq_prefork.executor` would pay for it.
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from reproq_prefork.store import runs
+    return getattr(import_module(_MODULES[name]), name)
 
-    return getattr(runs, name)
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

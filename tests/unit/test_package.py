@@ -1,0 +1,42 @@
+"""What importing the package costs: each task that runs in Python pays for it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import reproq_prefork
+
+TIMEOUT_S = 30
+
+
+def modules_after(statement: str) -> set[str]:
+    """What a new interpreter has imported after `statement`."""
+    program = f"{statement}\nimport sys\nprint(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=TIMEOUT_S, check=True
+    )
+    return set(done.stdout.split())
+
+
+def beyond_the_standard_library(modules: set[str]) -> set[str]:
+    return {name for name in modules if name.partition(".")[0] not in sys.stdlib_module_names}
+
+
+def test_the_package_imports_nothing_before_it_is_asked_for_a_name() -> None:
+    imported = modules_after("import reproq_prefork") - modules_after("")
+    assert beyond_the_standard_library(imported) == {"reproq_prefork"}
+    assert "psycopg" in modules_after("from reproq_prefork import enqueue")
+
+
+@pytest.mark.parametrize("name", reproq_prefork.__all__)
+def test_the_package_has_and_lists_each_of_its_names(name: str) -> None:
+    assert getattr(reproq_prefork, name) is not None
+    assert name in dir(reproq_prefork)
+
+
+def test_a_name_that_the_package_does_not_have_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'absent'"):
+        reproq_prefork.absent  # noqa: B018
