@@ -1,0 +1,171 @@
+"""Be the program that runs a task, in a few lines of Python:
+
+    from reproq_prefork import executor
+
+    def greet(payload):
+        return {"greeting": f"Hello, {payload['name']}!"}
+
+    if __name__ == "__main__":
+        executor.run(greet)
+
+The contract that this keeps is docs/executors.md. Each task is a new interpreter, so this module imports little,
+and nothing else of this package.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple, NoReturn
+
+__all__ = ["Attempt", "Discard", "Retry", "context", "run"]
+
+USAGE_STATUS = 2
+STDERR_FD = 2
+# A character takes up to six bytes in JSON: all of an error then fits into what is kept of standard error.
+MAX_MESSAGE_CHARS = 1_000
+MAX_TRACEBACK_CHARS = 8_000
+
+
+class Discard(Exception):
+    """Raised by a handler: the task failed, and no further attempt can help."""
+
+
+class Retry(Exception):
+    """Raised by a handler: the attempt failed, and the next one is to come `after_s` seconds from now."""
+
+    def __init__(self, message: str = "the task asked to be run again later", *, after_s: float) -> None:
+        if not (math.isfinite(after_s) and after_s >= 0):
+            raise ValueError(f"after_s is a number of seconds from 0 on, not {after_s!r}")
+        super().__init__(message)
+        self.after_s = after_s
+
+
+class Attempt(NamedTuple):
+    """Which attempt of which task this process is. (Not a dataclass: that takes longer to import than JSON.)"""
+
+    task_id: int
+    spec_hash: str
+    number: int  # 1 for the first
+    claim: int  # grows with each claim of the task: a fencing token
+    deadline_unix_s: float | None  # when the task is told to end; None: never
+
+
+def context() -> Attempt:
+    """What the worker says about this attempt. Raises RuntimeError where no worker has started this process."""
+    environ = os.environ
+    deadline = environ.get("REPROQ_DEADLINE")
+    try:
+        return Attempt(
+            task_id=int(environ["REPROQ_TASK_ID"]),
+            spec_hash=environ["REPROQ_SPEC_HASH"],
+            number=int(environ["REPROQ_ATTEMPT"]),
+            claim=int(environ["REPROQ_CLAIM"]),
+            deadline_unix_s=None if deadline is None else float(deadline),
+        )
+    except KeyError as missing:
+        raise RuntimeError(
+            f"{missing.args[0]} is not set: a worker sets it for each task, so set it too to try this by hand"
+        ) from None
+
+
+def run(handler: Callable[[Any], Any]) -> NoReturn:
+    """Run the task that this process was started for, and exit.
+
+    `handler` gets the payload as `json.loads` gives it, and returns what JSON can hold; it may be an `async def`.
+    An exception is a failed attempt: Discard and Retry say what becomes of the task. `sys.exit()` in the
+    handler ends it at once: with 0 or nothing the result is null, anything else is a failed attempt.
+    """
+    payload = _payload_argument(sys.argv)
+    result_fd = _take_result_fd()
+    try:
+        _write_line(result_fd, _result_of(handler, payload))
+    except Exception as error:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        _write_line(STDERR_FD, _error_object(error).encode())
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _payload_argument(argv: list[str]) -> bytes:
+    """The JSON text after `--payload`, which comes last: what stands before it is the program's own."""
+    if len(argv) < 3 or argv[-2] != "--payload":
+        print(
+            f"usage: {argv[0].rpartition('/')[2]} --payload JSON\n"
+            "       with `-` in place of JSON it is read from standard input",
+            file=sys.stderr,
+        )
+        sys.exit(USAGE_STATUS)
+    # As bytes, since JSON is UTF-8 and Python has decoded arguments as the locale says.
+    return sys.stdin.buffer.read() if argv[-1] == "-" else os.fsencode(argv[-1])
+
+
+def _take_result_fd() -> int:
+    """The descriptor for the result, kept from programs that the handler starts; else that of standard output."""
+    number = os.environ.pop("REPROQ_RESULT_FD", "")
+    try:
+        os.set_inheritable(int(number), False)
+    except (ValueError, OSError):
+        # Started by hand, or through a program such as sudo, which closes all but the first three.
+        return sys.stdout.fileno()
+    return int(number)
+
+
+def _result_of(handler: Callable[[Any], Any], payload: bytes) -> bytes:
+    """The JSON of what the handler returns; all that it has printed is out by then."""
+    try:
+        result = handler(_parsed(payload))
+        if isinstance(result, Coroutine):
+            import asyncio
+
+            result = asyncio.run(result)
+    except SystemExit as leaving:
+        if leaving.code not in (None, 0):
+            raise
+        result = None
+    sys.stdout.flush()
+    try:
+        return json.dumps(result, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TypeError(f"the result of the task is no JSON: {error}") from error
+
+
+def _parsed(payload: bytes) -> Any:
+    try:
+        return json.loads(payload)
+    except (ValueError, RecursionError) as error:
+        raise Discard(f"the payload cannot be read: {error}") from error
+
+
+def _error_object(error: Exception) -> str:
+    import traceback
+
+    said: dict[str, object] = {
+        "message": _storable(str(error) or type(error).__name__)[:MAX_MESSAGE_CHARS],
+        "exception": _storable(_name_of(type(error))),
+        "traceback": _storable("".join(traceback.format_exception(error)))[-MAX_TRACEBACK_CHARS:],
+    }
+    if isinstance(error, Discard):
+        said["retry"] = False
+    if isinstance(error, Retry):
+        said["retry_after_seconds"] = error.after_s
+    return json.dumps(said, ensure_ascii=False)
+
+
+def _name_of(kind: type[Exception]) -> str:
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _storable(text: str) -> str:
+    """Without what PostgreSQL cannot hold, such as the half characters of an undecodable file name."""
+    return text.encode(errors="replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def _write_line(fd: int, text: bytes) -> None:
+    """Write `text` as a line of its own, whatever stands before it."""
+    with open(fd, "wb", closefd=False) as stream:
+        stream.write(b"\n" + text + b"\n")
