@@ -84,9 +84,10 @@ MIGRATION_LIMITS = TimeLimits(MIGRATION_TIMEOUT_S, MIGRATION_TIMEOUT_S, MIGRATIO
 
 
 class DeadlineConnection(psycopg.Connection[Any]):
-    """A psycopg connection that gives up a statement after `deadline_s`."""
+    """A psycopg connection that gives up a statement after `deadline_s`, and knows its `backend`."""
 
     deadline_s: float = CLIENT_DEADLINE_S
+    backend: Backend
 
     def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
         return super().wait(_with_deadline(gen, self.deadline_s), *args, **kwargs)
@@ -122,7 +123,7 @@ def connect(
     parameters: dict[str, Any] = {**CONNECTION_DEFAULTS, "application_name": application_name, **given}
     try:
         connection = DeadlineConnection.connect(
-            **parameters, autocommit=True, row_factory=namedtuple_row, prepare_threshold=0
+            **parameters, autocommit=True, row_factory=namedtuple_row, prepare_threshold=None
         )
     except psycopg.Error as error:
         raise DatabaseUnavailable(address, _sentence(error)) from None
@@ -147,10 +148,11 @@ def _set_up(connection: DeadlineConnection, limits: TimeLimits) -> None:
     # One integer type for all integers: psycopg picks the smallest that fits the value, and each
     # combination of types would be prepared (and planned) as another statement.
     connection.adapters.register_dumper(int, Int8Dumper)
-    if backend_of(connection).pooled:
+    connection.backend = _backend_of(connection)
+    if connection.backend.pooled:
         # A session's settings and prepared statements would land on a connection shared with others.
-        connection.prepare_threshold = None
         return
+    connection.prepare_threshold = 0
     connection.execute(
         statement("session_settings"),
         {
@@ -161,7 +163,7 @@ def _set_up(connection: DeadlineConnection, limits: TimeLimits) -> None:
     )
 
 
-def backend_of(connection: psycopg.Connection[Any]) -> Backend:
+def _backend_of(connection: psycopg.Connection[Any]) -> Backend:
     """Ask which server process answers, and whether it is ours alone."""
     row = connection.execute(statement("backend_pid")).fetchone()
     assert row is not None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reproq_prefork.identity import HostIdentity, ProcessIdentity
-from reproq_prefork.store.connection import Backend, backend_of, connect, fetch, translated_errors
+from reproq_prefork.store.connection import Backend, connect, fetch, translated_errors
 from reproq_prefork.store.statements import statement
 from reproq_prefork.task import FailureKind, LostWorker, Status
 
@@ -49,7 +49,7 @@ class StewardStore:
         self._queues = ",".join(queues)
         self._max_attempts_ceiling = max_attempts_ceiling
         self._connection = connect(database_url, application_name=application_name)
-        self.backend: Backend = backend_of(self._connection)
+        self.backend: Backend = self._connection.backend
 
     def close(self) -> None:
         self._connection.close()

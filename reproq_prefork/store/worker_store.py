@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reproq_prefork.identity import WorkerIdentity
-from reproq_prefork.store.connection import Backend, backend_of, connect, fetch
+from reproq_prefork.store.connection import Backend, connect, fetch
 from reproq_prefork.store.statements import statement
 from reproq_prefork.task import ClaimedRun, Settlement
 
@@ -45,7 +45,7 @@ class WorkerStore:
         self._lease_s = lease_s
         self._queues = ",".join(identity.queues)
         self._connection = connect(database_url, application_name=f"reproq-prefork {identity.id}")
-        self.backend: Backend = backend_of(self._connection)
+        self.backend: Backend = self._connection.backend
 
     def close(self) -> None:
         self._connection.close()
