@@ -60,6 +60,7 @@ RESPAWNS_A_SECOND = 10.0
 FORK_RETRY_S = 1.0
 QUIT_GRACE_S = 5.0  # between SIGQUIT and SIGKILL
 DEADLINE_GRACE_S = 5.0  # a worker ends its task at the deadline; this much later the master ends the worker
+WORKER_STALE_S = 60.0  # above the longest statement, and a connect that tries several hosts
 STEWARD_STALE_S = 20.0  # above the longest statement and connect together
 STEWARD_BACKOFF_S = 1.0
 FAREWELL_S = 5.0  # for the steward's last answers, while the database is out of reach
@@ -383,6 +384,9 @@ class _Decision:
             and self._late_by(view.lease_ends_at) > generation.limits.fence_grace_s
         ):
             self._kill(worker, FailureKind.LEASE_EXPIRED, "its lease has ended and it did not end its task")
+        elif view.seen_at is not None and worker.ready and self._late_by(view.seen_at) > WORKER_STALE_S:
+            # It may have a claim that nobody sees, and its lease is renewed for as long as it is there.
+            self._kill(worker, FailureKind.WORKER_LOST, "it shows no sign of life")
         elif not view.registered and self._boots_too_long(worker, generation, view):
             self._kill(
                 worker,

@@ -211,13 +211,17 @@ class Drained:
 
 @dataclass(frozen=True, slots=True)
 class WorkerView:
-    """What the scoreboard shows of a worker fork. Times are None where there is no such limit now."""
+    """What the scoreboard shows of a worker fork. Times are None where there is no such limit now.
+
+    `seen_at`: its last sign of life, of which it gives none while it runs a task.
+    """
 
     incarnation: int
     booting: bool
     registered: bool
     deadline_at: float | None
     lease_ends_at: float | None
+    seen_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

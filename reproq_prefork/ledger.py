@@ -242,6 +242,7 @@ class Ledger:
         for fd in self._orders.fds:
             poll.register(fd, select.POLLIN)
         poll.poll(delay_s * 1000)
+        self._panel.update()
         self._orders.read()
         if self._orders.quit and self._quit_seen_at is None:
             self._quit_seen_at = time.monotonic()

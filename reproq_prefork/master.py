@@ -285,6 +285,7 @@ class Master:
             registered=record.is_registered,
             deadline_at=record.deadline_ns / 1e9 if busy and record.deadline_ns else None,
             lease_ends_at=lease_end_ns / 1e9 if busy else None,
+            seen_at=None if busy else record.seen_ns / 1e9,
         )
 
     # --- actions ---

@@ -56,13 +56,14 @@ class _Record:
 class WorkerRecord(_Record):
     """Written by one worker fork. `incarnation` 0: the slot was never used."""
 
-    LAYOUT: ClassVar = struct.Struct(f"<QiqiBqqIqqqiQQ{WORKER_ID_BYTES}s")
+    LAYOUT: ClassVar = struct.Struct(f"<QiqiBqqqIqqqiQQ{WORKER_ID_BYTES}s")
 
     incarnation: int = 0
     pid: int = 0
     pid_started: int = 0
     steward: int = 0  # the place of the steward that renews its lease
     state: WorkerState = WorkerState.NONE
+    seen_ns: int = 0  # its last sign of life
     run_id: int = 0  # the run it has started and not yet recorded; 0: none
     claim: int = 0
     attempt: int = 0
@@ -212,10 +213,11 @@ class WorkerPanel:
         self._scoreboard = scoreboard
         self._slot = slot
         self.record = record
-        scoreboard.write_worker(slot, record)
+        self.update()
 
     def update(self, **changes: Any) -> None:
-        self.record = replace(self.record, **changes)
+        """Change the record; without changes, a sign of life."""
+        self.record = replace(self.record, seen_ns=boottime_ns(), **changes)
         self._scoreboard.write_worker(self._slot, self.record)
 
     def lease(self) -> LeaseRecord:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import select
+import time
 from dataclasses import replace
 
 from setproctitle import setproctitle
@@ -36,6 +37,7 @@ from reproq_prefork.wakeup import WakePipe
 from reproq_prefork.watch import TaskWatch
 
 STEWARD_STALE_S = 5.0
+LIFE_SIGN_INTERVAL_S = 5.0
 NO_PROCESS_DELAY_S = 2.0
 RECYCLE_JITTER = 0.1  # of --max-tasks, so that workers are not replaced all at once
 
@@ -160,13 +162,20 @@ class Worker:
         poll = select.poll()
         for fd in (*self._orders.fds, self._wake.reader):
             poll.register(fd, select.POLLIN)
+        look_at = time.monotonic() + self._settings.poll_interval_s * random.uniform(0.75, 1.25)
         while True:
-            poll.poll(self._settings.poll_interval_s * random.uniform(0.75, 1.25) * 1000)
+            wait_s = min(LIFE_SIGN_INTERVAL_S, max(0.0, look_at - time.monotonic()))
+            poll.poll(wait_s * 1000)
+            self._panel.update()
             self._orders.read()
-            if self._orders.drain or self._wake.take() or self._steward_is_away():
+            if self._orders.drain or self._wake.take():
                 return
             if self._panel.lease().lost:
                 raise LeaseLost("the worker's lease ended while it was idle")
+            if time.monotonic() >= look_at:
+                if self._steward_is_away():
+                    return
+                look_at += self._settings.poll_interval_s
 
     def _steward_is_away(self) -> bool:
         record = self._scoreboard.read_steward(self._steward)

@@ -151,8 +151,9 @@ def test_12_a_worker_that_does_not_end_its_task_at_the_deadline_is_killed_and_th
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     with Supervisor(database_url, tmp_path, workers=1) as supervisor:
-        run_id = add_run(connection, {"sleep": 60}, max_attempts=1, timeout_seconds=0.5)
-        wait_for_status(connection, run_id, "RUNNING")
+        payload = {"sleep": 60, "diary": str(tmp_path / "diary")}
+        run_id = add_run(connection, payload, max_attempts=1, timeout_seconds=2)
+        wait_until(lambda: list(diary(tmp_path / "diary")), 10, "the task to start")
         worker = supervisor.worker_pids()[0]
         os.kill(worker, signal.SIGSTOP)  # as one that hangs in C with the interpreter's lock held
         row = wait_for_status(connection, run_id, "FAILED")

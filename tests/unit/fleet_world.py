@@ -67,6 +67,7 @@ class Child:
     registered: bool = False
     deadline_at: float | None = None
     lease_ends_at: float | None = None
+    seen_at: float | None = None  # None: it gives signs of life
     started: tuple[int, int] | None = None
     frozen: bool = False  # a steward that shows no life and answers nothing
     signals: list[int] = field(default_factory=list)
@@ -216,6 +217,7 @@ class World:
                 registered=child.registered,
                 deadline_at=child.deadline_at,
                 lease_ends_at=child.lease_ends_at,
+                seen_at=child.seen_at,
             )
             for child in self.workers
             if child.slot is not None

@@ -807,6 +807,17 @@ def test_a_worker_that_does_not_end_its_task_with_its_lease_is_killed(world: Wor
     assert world.lost[victim.worker_id].kind is FailureKind.LEASE_EXPIRED
 
 
+def test_a_worker_that_has_no_task_and_gives_no_sign_of_life_is_killed(world: World) -> None:
+    victim = world.workers[0]
+    victim.seen_at = world.now
+    world.run_for(rules.WORKER_STALE_S - 1)
+    assert victim.signals == []
+    world.run_for(2)
+    assert victim.signals == [KILL]
+    assert world.lost[victim.worker_id].kind is FailureKind.WORKER_LOST
+    assert len(world.workers) == 3
+
+
 def test_a_worker_that_sigkill_does_not_end_at_once_is_killed_once_and_replaced(world: World) -> None:
     victim = world.workers[0]
     make_busy(victim, deadline_at=world.now, lease_ends_at=world.now)
