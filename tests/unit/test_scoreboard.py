@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import struct
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import pytest
@@ -20,6 +20,7 @@ from reproq_prefork.scoreboard import (
     WorkerRecord,
     WorkerState,
     _Record,
+    boottime_ns,
 )
 from tests.children import exit_status_of, forked
 from tests.waiting import wait_until
@@ -140,8 +141,12 @@ def test_a_lease_of_an_earlier_fork_says_nothing_to_a_worker() -> None:
 def test_a_panel_shows_every_change_and_the_masters_word() -> None:
     board = a_board()
     panel = WorkerPanel(board, 0, WorkerRecord(incarnation=5))
+    before_ns = boottime_ns()
     panel.update(state=WorkerState.BUSY, run_id=7)
-    assert board.read_worker(0) == WorkerRecord(incarnation=5, state=WorkerState.BUSY, run_id=7)
+    shown = board.read_worker(0)
+    assert shown is not None
+    assert shown.seen_ns >= before_ns
+    assert replace(shown, seen_ns=0) == WorkerRecord(incarnation=5, state=WorkerState.BUSY, run_id=7)
     assert not panel.is_quiet()
     board.write_master(MasterRecord(quiet=True))
     assert panel.is_quiet()
