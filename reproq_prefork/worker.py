@@ -93,6 +93,11 @@ class Worker:
             leaving = self._orders.drain or self._is_worn_out()
             max_runs = 0 if leaving or self._panel.is_quiet() else 1
             run = self._ledger.turn(ended, max_runs=max_runs) if ended or max_runs else None
+            self._orders.read()
+            if run is not None and self._orders.drain:
+                # Told to stop while the claim was on its way.
+                ended = Attempt(run, handed_back(run.id, run.claim))
+                continue
             if run is not None:
                 # It got all it asked for, so there may be more: another worker should look.
                 self._wake.wake(1, at_most_waiting=self._settings.workers)
