@@ -1,0 +1,1 @@
+"""What this engine does on this machine: `python -m benchmarks` (`make bench`). They measure; tests do not."""
