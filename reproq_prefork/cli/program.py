@@ -7,6 +7,7 @@ import click
 from reproq_prefork import __version__
 from reproq_prefork.cli.check import check
 from reproq_prefork.cli.config import config
+from reproq_prefork.cli.demo import demo
 from reproq_prefork.cli.enqueue import enqueue
 from reproq_prefork.cli.flags import ALL, CONNECTING, given_flags, setting_flags
 from reproq_prefork.cli.help import HelpfulGroup, exit_statuses, verbatim
@@ -83,7 +84,7 @@ def program(context: click.Context, requeue_id: int | None, requeue_hash: str | 
     return _supervise(context.ensure_object(Invocation), given_flags(context))
 
 
-for command in (migrate, enqueue, status, show, prune, config, check):
+for command in (migrate, enqueue, status, show, prune, config, check, demo):
     program.add_command(command)
 
 

@@ -77,7 +77,7 @@ class CommandExecutor:
         }
         environ.pop("REPROQ_DEADLINE", None)
         if watch.deadline_unix_s is not None:
-            environ["REPROQ_DEADLINE"] = f"{watch.deadline_unix_s:.0f}"
+            environ["REPROQ_DEADLINE"] = str(int(watch.deadline_unix_s))  # rather early than late
         return environ
 
     def _not_started(self, error: OSError) -> Failure:
