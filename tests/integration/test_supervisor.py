@@ -109,10 +109,11 @@ def test_a_drain_that_takes_too_long_hands_back_and_refunds(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     with Supervisor(database_url, tmp_path, environ={"REPROQ_SHUTDOWN_TIMEOUT": "300ms"}) as supervisor:
-        run_id = add_run(connection, {"sleep": 60})
-        once = add_run(connection, {"sleep": 60}, max_attempts=1)
-        wait_for_status(connection, run_id, "RUNNING")
-        wait_for_status(connection, once, "RUNNING")
+        pages = tmp_path / "diary"
+        run_id = add_run(connection, {"sleep": 60, "diary": str(pages)})
+        once = add_run(connection, {"sleep": 60, "diary": str(pages)}, max_attempts=1)
+        # Not only claimed: what has not started is handed back, whatever its max_attempts.
+        wait_until(lambda: len(list(diary(pages))) == 2, 10, "both tasks to start")
         assert supervisor.stop() == 0
     run = run_row(connection, run_id)
     assert (run["status"], run["attempts"], run["claims"], run["worker_ids"], run["errors"]) == (
