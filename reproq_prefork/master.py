@@ -139,6 +139,8 @@ class Master:
         self._checked: Settings | None = None
         self._workers: dict[int, ForkProcess] = {}
         self._worker_ids: dict[int, str] = {}
+        # The incarnation whose record could last be read in a slot, and when.
+        self._read_at: dict[int, tuple[int, float]] = {}
         self._stewards: dict[int, ForkProcess] = {}
         self._channels: dict[int, Channel] = {}
         self._check: ForkProcess | None = None
@@ -262,6 +264,10 @@ class Master:
             record = self._scoreboard.read_worker(slot)
             if record is not None:
                 views[slot] = self._view(slot, worker.incarnation, record)
+                if record.incarnation == worker.incarnation:
+                    self._read_at[slot] = (worker.incarnation, boottime_ns() / 1e9)
+            else:
+                views[slot] = self._torn_view(slot, worker.incarnation, is_ready=worker.ready)
         heartbeats = {}
         for number in self._fleet.generations:
             steward = self._scoreboard.read_steward(number % self._scoreboard.stewards)
@@ -286,6 +292,21 @@ class Master:
             deadline_at=record.deadline_ns / 1e9 if busy and record.deadline_ns else None,
             lease_ends_at=lease_end_ns / 1e9 if busy else None,
             seen_at=None if busy else record.seen_ns / 1e9,
+        )
+
+    def _torn_view(self, slot: int, incarnation: int, *, is_ready: bool) -> WorkerView:
+        """Of a worker that stays inside a write of its record (stopped there, it shows no sign of life), or of
+        one that boots in the place of a worker that died there.
+        """
+        read_incarnation, read_at = self._read_at.get(slot, (0, 0.0))
+        is_its_own = read_incarnation == incarnation
+        return WorkerView(
+            incarnation,
+            booting=not is_its_own,
+            registered=is_ready,
+            deadline_at=None,
+            lease_ends_at=None,
+            seen_at=read_at if is_its_own else None,
         )
 
     # --- actions ---
@@ -327,8 +348,11 @@ class Master:
         return None
 
     def _start_check(self) -> Event | None:
-        result_fd = os.memfd_create("reproq-prefork-check")
         first = not self._settings
+        try:
+            result_fd = os.memfd_create("reproq-prefork-check")
+        except OSError as error:
+            return _check_not_started(error)
 
         def program() -> int:
             try:
@@ -342,9 +366,7 @@ class Master:
             self._check = processes.fork(program, keep_fds={result_fd}, parent_death_signal=signal.SIGKILL)
         except OSError as error:
             os.close(result_fd)
-            return CheckFailed(
-                f"no process can be started for the check: {error.strerror}", ExitStatus.FAILURE
-            )
+            return _check_not_started(error)
         self._check_result_fd = result_fd
         return None
 
@@ -380,7 +402,10 @@ class Master:
 
     def _fork_steward(self, generation: int) -> Event:
         settings = self._settings[generation]
-        ours, theirs = Channel.pair()
+        try:
+            ours, theirs = Channel.pair()
+        except OSError as error:
+            return ForkFailed(generation, None, error.strerror or str(error))
         post = StewardPost(generation % self._scoreboard.stewards, theirs, self._life_fd)
         try:
             # It outlives the master for a moment, to bury what the master leaves: no parent death signal.
@@ -412,3 +437,7 @@ def _limits(settings: Settings) -> Limits:
         shutdown_timeout_s=settings.shutdown_timeout_s,
         fence_grace_s=settings.fence_margin_s / 2,
     )
+
+
+def _check_not_started(error: OSError) -> CheckFailed:
+    return CheckFailed(f"no process can be started for the check: {error.strerror}", ExitStatus.FAILURE)

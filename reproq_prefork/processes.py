@@ -175,6 +175,11 @@ def _stat_fields(pid: int) -> list[str] | None:
     return stat.rpartition(")")[2].split()
 
 
+def can_see_children() -> bool:
+    """Whether this kernel tells who is whose child; without that no tree can be ended."""
+    return Path(f"/proc/self/task/{os.getpid()}/children").exists()
+
+
 def children_of(pid: int) -> list[int]:
     try:
         threads = os.listdir(f"/proc/{pid}/task")

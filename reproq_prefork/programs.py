@@ -11,7 +11,7 @@ from collections.abc import Callable
 from setproctitle import setproctitle
 
 from reproq_prefork import __version__, processes
-from reproq_prefork.errors import DatabaseUnavailable, SettingsError
+from reproq_prefork.errors import DatabaseUnavailable, ReproqError, SettingsError
 from reproq_prefork.executors import Executor
 from reproq_prefork.executors.command import CommandExecutor
 from reproq_prefork.identity import WorkerIdentity
@@ -49,6 +49,11 @@ class ForkedPrograms:
         SignalInbox((), ignored=(signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
         setproctitle("reproq-prefork: check")
         settings = self._read_settings()
+        if not processes.can_see_children():
+            raise ReproqError(
+                "This kernel does not show the children of a process (/proc/PID/task/PID/children), so what a"
+                " task leaves behind could not be ended: run on Linux with CONFIG_PROC_CHILDREN."
+            )
         check_executor(settings)
         self._await_database(settings, patience_s=settings.boot_timeout_s if first else 0.0)
         return settings

@@ -136,7 +136,8 @@ class Steward:
         except ConnectionLost as lost:
             self._log.warning("the connection is lost", reason=str(lost))
             self._disconnect()
-        except ReproqError as error:
+        except (ReproqError, OSError) as error:
+            # OSError: the host is out of descriptors, and nothing can be known of its processes.
             self._log.warning("a duty could not be done; it will be tried again", reason=str(error))
 
     def _connected_store(self) -> StewardStore | None:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from setproctitle import setproctitle
 
 from reproq_prefork.errors import ExitStatus
-from reproq_prefork.executors import Executor, NoProcess
+from reproq_prefork.executors import Executor, NoProcess, TaskWillNotDie
 from reproq_prefork.ledger import Attempt, LeaseLost, Ledger, ToldToStop
 from reproq_prefork.log import Log
 from reproq_prefork.orders import Orders
@@ -84,6 +84,10 @@ class Worker:
         except LeaseLost as lost:
             self._log.warning(str(lost))
             return ExitStatus.LEASE_LOST
+        except TaskWillNotDie as stuck:
+            # The master adopts what is left, and sees it gone before the run is claimable.
+            self._log.error(str(stuck))
+            return ExitStatus.FAILURE
         return ExitStatus.OK
 
     def _work(self) -> None:
