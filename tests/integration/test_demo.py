@@ -95,7 +95,7 @@ def test_two_hundred_tasks_survive_a_killed_worker_and_two_are_replayed(demo: De
         r"kill -9 \d+, a worker in the middle of run \d+\n +\d+ ms +run \d+ is PENDING", done.stdout
     )
     assert [int(percent) for percent in re.findall(r"(\d+) %", done.stdout)] == pytest.approx(
-        [25, 50, 75, 100], abs=2
+        [25, 50, 75, 100], abs=4
     )
     assert re.search(r"^  SUCCESSFUL +202   200 tasks and 2 replays$", done.stdout, re.MULTILINE)
     assert re.search(r"^  FAILED +0$", done.stdout, re.MULTILINE)
@@ -126,7 +126,7 @@ def assert_attempts_add_up(shown: str) -> None:
     [
         ("200 tasks, 4 workers", signal.SIGINT, 130),  # the server is being made
         ("enqueued", signal.SIGINT, 130),
-        ("25 %|26 %", signal.SIGTERM, 143),
+        ("2[0-9] %", signal.SIGTERM, 143),
     ],
 )
 def test_a_demo_that_is_stopped_leaves_nothing_behind(
@@ -145,7 +145,7 @@ def test_a_demo_that_is_stopped_leaves_nothing_behind(
 def test_a_demo_whose_supervisor_dies_shows_its_log_and_leaves_nothing_behind(demo: Demo) -> None:
     with demo.start("demo") as process:
         master = int(read_until(process, r"master (\d+) with workers")[1])
-        read_until(process, "25 %|26 %")
+        read_until(process, "2[0-9] %")
         os.kill(master, signal.SIGKILL)
         assert process.wait(TIMEOUT_S) == 1
         assert process.stderr is not None
