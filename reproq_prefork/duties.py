@@ -37,13 +37,19 @@ class RenewLeases:
     """
 
     def __init__(
-        self, scoreboard: Scoreboard, steward: int, *, period_s: float, lease_s: float, fence_margin_s: float
+        self,
+        scoreboard: Scoreboard,
+        steward: int,
+        *,
+        period_s: float,
+        lease_s: float,
+        believed_lease_s: float,
     ) -> None:
         self.period_s = period_s
         self._scoreboard = scoreboard
         self._steward = steward
         self._lease_s = lease_s
-        self._believed_ns = int((lease_s - fence_margin_s) * 1e9)
+        self._believed_ns = int(believed_lease_s * 1e9)
 
     def run(self, store: StewardStore) -> None:
         workers = {

@@ -199,7 +199,6 @@ class _Decision:
             number,
             limits,
             target=min(limits.workers, self.fleet.max_slots),
-            started_at=self.now,
             respawn_credit=RESPAWN_BURST,
             credited_at=self.now,
         )

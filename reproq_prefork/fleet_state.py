@@ -68,7 +68,6 @@ class Generation:
     number: int
     limits: Limits
     target: int  # how many workers
-    started_at: float
     steward: Steward = field(default_factory=Steward)
     was_ready: bool = False
     draining: bool = False

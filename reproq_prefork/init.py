@@ -13,28 +13,18 @@ from collections.abc import Callable
 from setproctitle import setproctitle
 
 from reproq_prefork import processes
-
-PASSED_ON = (
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGQUIT,
-    signal.SIGHUP,
-    signal.SIGTTIN,
-    signal.SIGTTOU,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-)
+from reproq_prefork.signals import MASTERS_OWN
 
 
 def run_below_init(program: Callable[[], int]) -> int:
     """Run `program` in a child, be its init, and give its exit status (128 + n where signal n ended it)."""
     # Blocked for good: signals are taken by sigwait, one after the other.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {*PASSED_ON, signal.SIGCHLD})
+    signal.pthread_sigmask(signal.SIG_BLOCK, {*MASTERS_OWN, signal.SIGCHLD})
     child = processes.fork(program, keep_fds=(), parent_death_signal=signal.SIGKILL)
     assert child.pid is not None
     setproctitle("reproq-prefork: init")
     while True:
-        signum = signal.sigwait({*PASSED_ON, signal.SIGCHLD})
+        signum = signal.sigwait({*MASTERS_OWN, signal.SIGCHLD})
         if signum != signal.SIGCHLD:
             processes.send_signal(child.pid, signum)
             continue

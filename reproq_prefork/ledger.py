@@ -9,7 +9,6 @@ whose reply was lost is handed back.
 from __future__ import annotations
 
 import random
-import select
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,14 +19,13 @@ from reproq_prefork.log import Log
 from reproq_prefork.orders import Orders
 from reproq_prefork.scoreboard import WorkerPanel, WorkerState, boottime_ns
 from reproq_prefork.settlement import settle
+from reproq_prefork.signals import wait_readable
 from reproq_prefork.store.connection import ConnectionLost, StatementRefused, ValueRefused, reconnect_delays_s
 from reproq_prefork.store.worker_store import WorkerStore
 from reproq_prefork.task import ClaimedRun, Failure, FailureKind, RetryPolicy, Settlement, handed_back
 
 POOLED_RECHECK_S = 1.0  # behind a pooler a lost claim may be committed after it was asked for
 QUIT_PATIENCE_S = 3.0  # for recording what was handed back, while there is no connection
-BACKEND_GONE_TIMEOUT_S = 2.0
-BACKEND_GONE_POLL_S = 0.01
 
 
 class LeaseLost(ReproqError):
@@ -60,15 +58,14 @@ class Ledger:
         panel: WorkerPanel,
         orders: Orders,
         policy: RetryPolicy,
-        lease_s: float,
-        fence_margin_s: float,
+        believed_lease_s: float,
         log: Log,
     ) -> None:
         self._connect = connect
         self._panel = panel
         self._orders = orders
         self._policy = policy
-        self._believed_lease_ns = int((lease_s - fence_margin_s) * 1e9)
+        self._believed_lease_ns = int(believed_lease_s * 1e9)
         self._log = log
         self._store: WorkerStore
         self._recheck_at: float | None = None
@@ -186,9 +183,7 @@ class Ledger:
         while True:
             self._open_connection(holding=ended is not None)
             try:
-                gives_up_at = time.monotonic() + BACKEND_GONE_TIMEOUT_S
-                while self._store.end_previous_backend() and time.monotonic() < gives_up_at:
-                    time.sleep(BACKEND_GONE_POLL_S)
+                self._store.end_previous_backend()
                 ended = self._reconcile(ended)
                 if not self._store.reconnected():
                     if ended is not None:
@@ -238,10 +233,7 @@ class Ledger:
         self._log.warning(
             "the database does not do its part; trying again", reason=str(reason), delay_s=round(delay_s, 3)
         )
-        poll = select.poll()
-        for fd in self._orders.fds:
-            poll.register(fd, select.POLLIN)
-        poll.poll(delay_s * 1000)
+        wait_readable(self._orders.fds, delay_s)
         self._panel.update()
         self._orders.read()
         if self._orders.quit and self._quit_seen_at is None:

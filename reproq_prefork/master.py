@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import select
 import signal
 from collections import deque
 from collections.abc import Callable
@@ -59,22 +58,12 @@ from reproq_prefork.log import Log
 from reproq_prefork.messages import QueuesDrained, WorkerReset
 from reproq_prefork.scoreboard import MasterRecord, Scoreboard, WorkerRecord, WorkerState, boottime_ns
 from reproq_prefork.settings import Settings
-from reproq_prefork.signals import SignalInbox
+from reproq_prefork.signals import MASTERS_OWN, SignalInbox, wait_readable
 from reproq_prefork.state_dump import state_dump
 from reproq_prefork.systemd import Notifier
 from reproq_prefork.wakeup import WakePipe
 
-MASTER_SIGNALS = (
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGQUIT,
-    signal.SIGHUP,
-    signal.SIGTTIN,
-    signal.SIGTTOU,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGCHLD,
-)
+MASTER_SIGNALS = (*MASTERS_OWN, signal.SIGCHLD)
 CALM_WAIT_S = 0.25
 BUSY_WAIT_S = 0.02  # while something is on its way that no descriptor tells of
 ORPHANS_TIMEOUT_S = 0.2
@@ -180,10 +169,8 @@ class Master:
             or fleet.phase is not Phase.RUNNING
             or any(not worker.ready for worker in fleet.workers.values())
         )
-        poll = select.poll()
-        for fd in (self._inbox.fileno(), *(channel.fileno() for channel in self._channels.values())):
-            poll.register(fd, select.POLLIN)
-        poll.poll((BUSY_WAIT_S if in_motion else CALM_WAIT_S) * 1000)
+        fds = (self._inbox.fileno(), *(channel.fileno() for channel in self._channels.values()))
+        wait_readable(fds, BUSY_WAIT_S if in_motion else CALM_WAIT_S)
 
     def _reap(self) -> None:
         """Look at every known child: signals that come together are one (50 deaths gave 31 SIGCHLD)."""
@@ -270,7 +257,7 @@ class Master:
                 views[slot] = self._torn_view(slot, worker.incarnation, is_ready=worker.ready)
         heartbeats = {}
         for number in self._fleet.generations:
-            steward = self._scoreboard.read_steward(number % self._scoreboard.stewards)
+            steward = self._scoreboard.read_steward(self._scoreboard.steward_place(number))
             if steward is not None:
                 heartbeats[number] = steward.heartbeat_ns / 1e9
         return Look(views, heartbeats)
@@ -281,16 +268,12 @@ class Master:
                 incarnation, booting=True, registered=False, deadline_at=None, lease_ends_at=None
             )
         busy = record.state is WorkerState.BUSY
-        lease = self._scoreboard.read_lease(slot)
-        lease_end_ns = record.lease_end_ns
-        if lease is not None and lease.incarnation == incarnation:
-            lease_end_ns = max(lease_end_ns, lease.lease_end_ns)
         return WorkerView(
             incarnation,
             booting=record.state is WorkerState.BOOTING,
             registered=record.is_registered,
             deadline_at=record.deadline_ns / 1e9 if busy and record.deadline_ns else None,
-            lease_ends_at=lease_end_ns / 1e9 if busy else None,
+            lease_ends_at=self._scoreboard.lease_end_ns(slot, record) / 1e9 if busy else None,
             seen_at=None if busy else record.seen_ns / 1e9,
         )
 
@@ -382,7 +365,7 @@ class Master:
         post = WorkerPost(
             slot=action.slot,
             incarnation=action.incarnation,
-            steward=action.generation % self._scoreboard.stewards,
+            steward=self._scoreboard.steward_place(action.generation),
             worker_id=f"{settings.worker_id}/{action.slot}-{self._token}-{action.incarnation}",
             master=self._identity,
             life_fd=self._life_fd,
@@ -406,7 +389,7 @@ class Master:
             ours, theirs = Channel.pair()
         except OSError as error:
             return ForkFailed(generation, None, error.strerror or str(error))
-        post = StewardPost(generation % self._scoreboard.stewards, theirs, self._life_fd)
+        post = StewardPost(self._scoreboard.steward_place(generation), theirs, self._life_fd)
         try:
             # It outlives the master for a moment, to bury what the master leaves: no parent death signal.
             process = self._fork(

@@ -21,7 +21,7 @@ from reproq_prefork.master import StewardPost, WorkerPost
 from reproq_prefork.orders import Orders
 from reproq_prefork.scoreboard import Scoreboard, WorkerPanel, WorkerRecord, WorkerState
 from reproq_prefork.settings import Settings
-from reproq_prefork.signals import SignalInbox
+from reproq_prefork.signals import MASTERS_OWN, SignalInbox
 from reproq_prefork.steward import Steward
 from reproq_prefork.store.steward_store import StewardStore
 from reproq_prefork.store.worker_store import WorkerStore
@@ -31,6 +31,9 @@ from reproq_prefork.worker import Worker
 
 CHECK_TIMEOUT_S = 300  # the longest a check may take in all; the kernel ends it
 CHECK_RETRY_S = 0.5
+
+# A child takes orders by TERM and QUIT; Ctrl-C and a terminal's hang-up reach every process of the terminal.
+NOT_FOR_CHILDREN = tuple(signum for signum in MASTERS_OWN if signum not in (signal.SIGTERM, signal.SIGQUIT))
 
 
 class ForkedPrograms:
@@ -76,7 +79,7 @@ class ForkedPrograms:
                 return
 
     def work(self, settings: Settings, post: WorkerPost, scoreboard: Scoreboard, wake: WakePipe) -> int:
-        inbox = SignalInbox((signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD), ignored=_MASTERS_OWN)
+        inbox = SignalInbox((signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD), ignored=NOT_FOR_CHILDREN)
         setproctitle(f"reproq-prefork: worker {post.slot} [booting]")
         processes.adopt_orphans()
         process = processes.own_identity()
@@ -108,8 +111,7 @@ class ForkedPrograms:
             panel=panel,
             orders=orders,
             policy=policy,
-            lease_s=settings.lease_s,
-            fence_margin_s=settings.fence_margin_s,
+            believed_lease_s=settings.believed_lease_s,
             log=log,
         )
         worker = Worker(
@@ -128,7 +130,7 @@ class ForkedPrograms:
         return worker.run()
 
     def attend(self, settings: Settings, post: StewardPost, scoreboard: Scoreboard, wake: WakePipe) -> int:
-        inbox = SignalInbox((signal.SIGQUIT,), ignored=(*_MASTERS_OWN, signal.SIGTERM))
+        inbox = SignalInbox((signal.SIGQUIT,), ignored=(*NOT_FOR_CHILDREN, signal.SIGTERM))
         setproctitle("reproq-prefork: steward")
         host = processes.host_identity()
         steward = Steward(
@@ -151,10 +153,6 @@ class ForkedPrograms:
 
     def _log_of(self, settings: Settings, name: str) -> Log:
         return Log(settings.log_level, settings.log_format, fd=self._log.fd, name=name)
-
-
-# Ctrl-C and a terminal's hang-up reach every process of the terminal; they are meant for the master.
-_MASTERS_OWN = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU)
 
 
 def _executor(settings: Settings) -> Executor:

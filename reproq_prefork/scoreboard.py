@@ -175,6 +175,18 @@ class Scoreboard:
     def write_worker(self, slot: int, record: WorkerRecord) -> None:
         self._write(record, slot)
 
+    def lease_end_ns(self, slot: int, worker: WorkerRecord) -> int:
+        """Until when the worker of `slot` may run a task: a run is expired when its own lease and its worker's
+        are both past. What the steward said of an earlier fork in the slot does not count."""
+        lease = self.read_lease(slot)
+        if lease is None or lease.incarnation != worker.incarnation:
+            return worker.lease_end_ns
+        return max(worker.lease_end_ns, lease.lease_end_ns)
+
+    def steward_place(self, generation: int) -> int:
+        """The place of a generation's steward: a ring, of which `fleet` never gives one place twice."""
+        return generation % self.stewards
+
     def _write(self, record: _Record, index: int) -> None:
         offset = self._offset(type(record), index)
         packed = record.LAYOUT.pack(*record.pack())  # first: a value that does not fit must not leave it torn
@@ -228,8 +240,8 @@ class WorkerPanel:
         return lease
 
     def lease_end_ns(self) -> int:
-        """Until when a task may run: a run is expired when its own lease and its worker's are both past."""
-        return max(self.record.lease_end_ns, self.lease().lease_end_ns)
+        """Until when a task may run."""
+        return self._scoreboard.lease_end_ns(self._slot, self.record)
 
     def is_quiet(self) -> bool:
         return self._scoreboard.read_master().quiet

@@ -75,6 +75,11 @@ class Settings:
         return self.lease_s / RENEWALS_PER_LEASE
 
     @property
+    def believed_lease_s(self) -> float:
+        """For how long a worker believes a lease, from before it was asked for."""
+        return self.lease_s - self.fence_margin_s
+
+    @property
     def executor_argv(self) -> tuple[str, ...]:
         """The program that runs a task and its fixed arguments; empty where none is set."""
         if self.command is not None:

@@ -8,9 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from types import FrameType
+
+# What a person, a service manager or a container engine sends, and means for the master.
+MASTERS_OWN = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGHUP,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
 
 
 class SignalInbox:
@@ -34,6 +47,14 @@ class SignalInbox:
             return list(os.read(self._reader, 4096))
         except BlockingIOError:
             return []
+
+
+def wait_readable(fds: Iterable[int], timeout_s: float) -> None:
+    """Sleep until one of `fds` can be read (an inbox among them ends this on a signal), or so many seconds."""
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    poll.poll(timeout_s * 1000)
 
 
 def _note(_signum: int, _frame: FrameType | None) -> None:

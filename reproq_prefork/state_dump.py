@@ -27,7 +27,7 @@ def state_dump(fleet: Fleet, scoreboard: Scoreboard, now_ns: int) -> Iterator[st
 
 
 def _steward(scoreboard: Scoreboard, generation: int, now_ns: int) -> str:
-    record = scoreboard.read_steward(generation % scoreboard.stewards)
+    record = scoreboard.read_steward(scoreboard.steward_place(generation))
     if record is None or not record.pid:
         return "not up yet"
     connected = "connected" if record.connected else "without a connection"
@@ -38,10 +38,6 @@ def _worker(scoreboard: Scoreboard, worker: Worker, now_ns: int) -> str:
     record = scoreboard.read_worker(worker.slot)
     if record is None or record.incarnation != worker.incarnation:
         return "booting"
-    lease = scoreboard.read_lease(worker.slot)
-    lease_end_ns = record.lease_end_ns
-    if lease is not None and lease.incarnation == record.incarnation:
-        lease_end_ns = max(lease_end_ns, lease.lease_end_ns)
     parts = [record.state.name.lower()]
     if record.run_id:
         parts.append(
@@ -49,7 +45,11 @@ def _worker(scoreboard: Scoreboard, worker: Worker, now_ns: int) -> str:
         )
     if record.deadline_ns:
         parts.append(f"deadline in {_seconds(record.deadline_ns - now_ns)}")
-    parts.append(f"lease for {_seconds(lease_end_ns - now_ns)}" if record.is_registered else "no lease")
+    parts.append(
+        f"lease for {_seconds(scoreboard.lease_end_ns(worker.slot, record) - now_ns)}"
+        if record.is_registered
+        else "no lease"
+    )
     parts.append(f"{record.tasks_done} done")
     parts.append(f"{record.rss_kib // 1024} MiB")
     return ", ".join(parts)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import random
-import select
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from reproq_prefork.messages import QueuesDrained, WorkerReset
 from reproq_prefork.orders import Orders
 from reproq_prefork.scoreboard import Scoreboard, StewardRecord, WorkerState, boottime_ns
 from reproq_prefork.settings import SWEEP_INTERVAL_S, Settings
+from reproq_prefork.signals import wait_readable
 from reproq_prefork.store.connection import ConnectionLost, reconnect_delays_s
 from reproq_prefork.store.steward_store import ResetRun, StewardStore
 from reproq_prefork.task import FailureKind, LostWorker, Status
@@ -88,7 +88,7 @@ class Steward:
                 self._index,
                 period_s=settings.renew_interval_s,
                 lease_s=settings.lease_s,
-                fence_margin_s=settings.fence_margin_s,
+                believed_lease_s=settings.believed_lease_s,
             ),
             ResetAbandoned(host, period_s=SWEEP_INTERVAL_S, reset=self._reset),
             SweepExpired(
@@ -210,12 +210,10 @@ class Steward:
         else:
             times = [appointment.at for appointment in self._appointments] + [at for at, _ in self._again]
         wait_s = min(HEARTBEAT_INTERVAL_S, min(times) - now)
-        poll = select.poll()
-        for fd in (*self._orders.fds, self._channel.fileno()):
-            poll.register(fd, select.POLLIN)
+        fds = [*self._orders.fds, self._channel.fileno()]
         if self._store is not None:
-            poll.register(self._store.fileno(), select.POLLIN)
-        poll.poll(max(0.0, wait_s) * 1000)
+            fds.append(self._store.fileno())
+        wait_readable(fds, max(0.0, wait_s))
 
     def _bury_orphans(self) -> None:
         """The master is gone: see its workers gone too, and put back what they did not hand back themselves."""

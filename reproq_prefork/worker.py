@@ -7,7 +7,6 @@ under another id: an id is never used again after its lease has ended.
 from __future__ import annotations
 
 import random
-import select
 import time
 from dataclasses import replace
 
@@ -22,6 +21,7 @@ from reproq_prefork.processes import resident_kib
 from reproq_prefork.scoreboard import Scoreboard, WorkerPanel, WorkerState, boottime_ns
 from reproq_prefork.settings import Settings
 from reproq_prefork.settlement import settle
+from reproq_prefork.signals import wait_readable
 from reproq_prefork.task import (
     Abandoned,
     ClaimedRun,
@@ -168,13 +168,10 @@ class Worker:
 
     def _wait_for_work(self) -> None:
         """Sleep until woken; by itself it looks only while the steward, which polls for all, does not."""
-        poll = select.poll()
-        for fd in (*self._orders.fds, self._wake.reader):
-            poll.register(fd, select.POLLIN)
         look_at = time.monotonic() + self._settings.poll_interval_s * random.uniform(0.75, 1.25)
         while True:
             wait_s = min(LIFE_SIGN_INTERVAL_S, max(0.0, look_at - time.monotonic()))
-            poll.poll(wait_s * 1000)
+            wait_readable((*self._orders.fds, self._wake.reader), wait_s)
             self._panel.update()
             self._orders.read()
             if self._orders.drain or self._wake.take():

@@ -31,6 +31,8 @@ IDLE_IN_TRANSACTION_TIMEOUT_S = 60.0
 CLIENT_DEADLINE_S = 8.0  # above statement_timeout, so that the server's own answer comes first
 MIGRATION_TIMEOUT_S = 86_400.0
 RECONNECT_BASE_S = 0.1
+BACKEND_GONE_TIMEOUT_S = 2.0
+BACKEND_GONE_POLL_S = 0.002
 RECONNECT_MAX_S = 5.0
 
 # What the user's own DATABASE_URL does not set. tcp_user_timeout is in milliseconds.
@@ -215,3 +217,16 @@ def fetch(
     with translated_errors():
         cursor = connection.execute(statement, parameters)
         return cursor.fetchall() if cursor.description else ()
+
+
+def end_backend_of(connection: psycopg.Connection[Any], worker_id: str) -> bool:
+    """End the server process that a worker has registered, unless it is this connection's own, and see it gone.
+
+    Several statements, for at most 2 s. False: it would not go in that time, so what it does may yet be committed.
+    """
+    gives_up_at = time.monotonic() + BACKEND_GONE_TIMEOUT_S
+    while fetch(connection, statement("terminate_backend"), {"worker_id": worker_id}):
+        if time.monotonic() > gives_up_at:
+            return False
+        time.sleep(BACKEND_GONE_POLL_S)
+    return True

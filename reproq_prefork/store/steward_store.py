@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from reproq_prefork.identity import HostIdentity, ProcessIdentity
-from reproq_prefork.store.connection import Backend, connect, fetch, translated_errors
+from reproq_prefork.store.connection import Backend, connect, end_backend_of, fetch, translated_errors
 from reproq_prefork.store.statements import statement
 from reproq_prefork.task import FailureKind, LostWorker, Status
 
-NEW_RUNS_CHANNEL = "reproq_task_runs"
-BACKEND_GONE_TIMEOUT_S = 2.0
-BACKEND_GONE_POLL_S = 0.002
 SWEEP_BATCH = 500
 
 
@@ -82,12 +78,7 @@ class StewardStore:
 
         False: it would not go in that time (or we may not end it), so what it does may yet be committed.
         """
-        gives_up_at = time.monotonic() + BACKEND_GONE_TIMEOUT_S
-        while self._run("terminate_backend", {"worker_id": worker_id}):
-            if time.monotonic() > gives_up_at:
-                return False
-            time.sleep(BACKEND_GONE_POLL_S)
-        return True
+        return end_backend_of(self._connection, worker_id)
 
     def reset_worker(self, lost: LostWorker, *, keep_registration: bool = False) -> tuple[ResetRun, ...]:
         """Put back, or fail, all that a dead worker held; forget the worker."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reproq_prefork.identity import WorkerIdentity
-from reproq_prefork.store.connection import Backend, connect, fetch
+from reproq_prefork.store.connection import Backend, connect, end_backend_of, fetch
 from reproq_prefork.store.statements import statement
 from reproq_prefork.task import ClaimedRun, Settlement
 
@@ -110,8 +110,8 @@ class WorkerStore:
         return frozenset((row.id, row.claims) for row in rows)
 
     def end_previous_backend(self) -> bool:
-        """Signal the server process registered before a reconnect, if it is another one and still there."""
-        return bool(self._run("terminate_backend", {"worker_id": self._identity.id}))
+        """End the server process registered before a reconnect, and see it gone; as `end_backend_of`."""
+        return end_backend_of(self._connection, self._identity.id)
 
     def _run(self, name: str, parameters: dict[str, Any]) -> Sequence[Any]:
         return fetch(self._connection, statement(name), parameters)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from reproq_prefork import init, processes
+from reproq_prefork import processes
+from reproq_prefork.signals import MASTERS_OWN
 
 ROOT = Path(__file__).parents[2]
 IN_NAMESPACE = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
@@ -20,7 +21,7 @@ EXIT_TIMEOUT_S = 20.0
 PRELUDE = """
 import os, select, signal, sys, time
 from reproq_prefork import init
-from reproq_prefork.signals import SignalInbox
+from reproq_prefork.signals import MASTERS_OWN, SignalInbox
 
 def say(words):
     os.write(1, f"{words}\\n".encode())
@@ -104,7 +105,7 @@ def test_it_passes_every_signal_on_in_order(containers: list[Container]) -> None
         containers,
         """
 def program():
-    inbox = SignalInbox(init.PASSED_ON)
+    inbox = SignalInbox(MASTERS_OWN)
     say("ready")
     while True:
         select.select([inbox], [], [])
@@ -115,7 +116,7 @@ def program():
 """,
     )
     assert container.line() == "ready"
-    for signum in sorted(init.PASSED_ON, key=lambda signum: signum == signal.SIGQUIT):
+    for signum in sorted(MASTERS_OWN, key=lambda signum: signum == signal.SIGQUIT):
         container.send(signum)
         assert container.line() == signum.name
     assert container.exit_status() == 0

@@ -18,7 +18,7 @@ def a_fleet(*workers: Worker, **generation: object) -> Fleet:
     return Fleet(
         max_slots=8,
         max_generations=2,
-        generations={1: Generation(1, limits, target=2, started_at=0, **generation)},  # type: ignore[arg-type]
+        generations={1: Generation(1, limits, target=2, **generation)},  # type: ignore[arg-type]
         workers={worker.slot: worker for worker in workers},
     )
 
