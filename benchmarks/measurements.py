@@ -11,7 +11,7 @@ import psycopg
 from benchmarks.engine import supervisor
 from reproq_prefork.identity import HostIdentity, ProcessIdentity, WorkerIdentity
 from reproq_prefork.store.worker_store import WorkerStore
-from reproq_prefork.task import Settlement, Status
+from reproq_prefork.task_run import Settlement, Status
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 

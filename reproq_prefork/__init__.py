@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from reproq_prefork.spec import Spec
     from reproq_prefork.store.runs import enqueue, get_run, requeue
-    from reproq_prefork.task import Status, TaskRun
+    from reproq_prefork.task_run import Status, TaskRun
 
 __version__ = "0.1.0"
 __all__ = ["Spec", "Status", "TaskRun", "__version__", "enqueue", "get_run", "requeue"]
 
 _MODULES = {
     "Spec": "reproq_prefork.spec",
-    "Status": "reproq_prefork.task",
-    "TaskRun": "reproq_prefork.task",
+    "Status": "reproq_prefork.task_run",
+    "TaskRun": "reproq_prefork.task_run",
     "enqueue": "reproq_prefork.store.runs",
     "get_run": "reproq_prefork.store.runs",
     "requeue": "reproq_prefork.store.runs",

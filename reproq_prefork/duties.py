@@ -10,7 +10,7 @@ from reproq_prefork.identity import HostIdentity
 from reproq_prefork.log import Log
 from reproq_prefork.scoreboard import LeaseRecord, Scoreboard, WorkerRecord, boottime_ns
 from reproq_prefork.store.steward_store import SWEEP_BATCH, ResetRun, StewardStore
-from reproq_prefork.task import FailureKind, LostWorker, Status
+from reproq_prefork.task_run import FailureKind, LostWorker, Status
 
 
 class Duty(Protocol):

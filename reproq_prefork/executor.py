@@ -8,18 +8,18 @@
     if __name__ == "__main__":
         executor.run(greet)
 
-The contract that this keeps is docs/executors.md. Each task is a new interpreter, so this module imports little,
-and nothing else of this package.
+The contract that this keeps is docs/executors.md. Each task is a new interpreter, so this module imports little.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple, NoReturn
+
+from reproq_prefork.verdicts import Discard, Retry
 
 __all__ = ["Attempt", "Discard", "Retry", "context", "run"]
 
@@ -28,20 +28,6 @@ STDERR_FD = 2
 # A character takes up to six bytes in JSON: all of an error then fits into what is kept of standard error.
 MAX_MESSAGE_CHARS = 1_000
 MAX_TRACEBACK_CHARS = 8_000
-
-
-class Discard(Exception):
-    """Raised by a handler: the task failed, and no further attempt can help."""
-
-
-class Retry(Exception):
-    """Raised by a handler: the attempt failed, and the next one is to come `after_s` seconds from now."""
-
-    def __init__(self, message: str = "the task asked to be run again later", *, after_s: float) -> None:
-        if not (math.isfinite(after_s) and after_s >= 0):
-            raise ValueError(f"after_s is a number of seconds from 0 on, not {after_s!r}")
-        super().__init__(message)
-        self.after_s = after_s
 
 
 class Attempt(NamedTuple):
@@ -151,7 +137,7 @@ def _error_object(error: Exception) -> str:
     }
     if isinstance(error, Discard):
         said["retry"] = False
-    if isinstance(error, Retry):
+    if isinstance(error, Retry) and error.after_s is not None:
         said["retry_after_seconds"] = error.after_s
     return json.dumps(said, ensure_ascii=False)
 

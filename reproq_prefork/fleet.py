@@ -49,7 +49,7 @@ from reproq_prefork.fleet_state import (
     WriteLog,
 )
 from reproq_prefork.log import LogLevel
-from reproq_prefork.task import FailureKind, LostWorker
+from reproq_prefork.task_run import FailureKind, LostWorker
 
 BOOT_FAILURE_LIMIT = 3  # in a row, in a generation that was never ready
 BOOT_BACKOFF_BASE_S = 0.5

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from reproq_prefork.errors import ExitStatus
 from reproq_prefork.log import LogLevel
-from reproq_prefork.task import FailureKind, LostWorker
+from reproq_prefork.task_run import FailureKind, LostWorker
 
 
 class Phase(enum.IntEnum):

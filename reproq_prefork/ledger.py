@@ -22,7 +22,7 @@ from reproq_prefork.settlement import settle
 from reproq_prefork.signals import wait_readable
 from reproq_prefork.store.connection import ConnectionLost, StatementRefused, ValueRefused, reconnect_delays_s
 from reproq_prefork.store.worker_store import WorkerStore
-from reproq_prefork.task import ClaimedRun, Failure, FailureKind, RetryPolicy, Settlement, handed_back
+from reproq_prefork.task_run import ClaimedRun, Failure, FailureKind, RetryPolicy, Settlement, handed_back
 
 POOLED_RECHECK_S = 1.0  # behind a pooler a lost claim may be committed after it was asked for
 QUIT_PATIENCE_S = 3.0  # for recording what was handed back, while there is no connection

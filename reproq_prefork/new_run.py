@@ -24,6 +24,8 @@ MAX_TIMEOUT_S = 365 * DAY_S
 MAX_UNIQUE_KEY_BYTES = 1024  # an entry of its index holds some 2,700
 LAST_YEAR = 9998  # the last year that every time zone can show
 
+PYTHON_EXECUTORS = ("fork", "inline")
+
 DEFAULT_QUEUE = "default"
 DEFAULT_PRIORITY = 0
 DEFAULT_MAX_ATTEMPTS = 3
@@ -49,6 +51,10 @@ class NewRun:
     max_attempts: int
     timeout_s: float | None
     unique_key: str | None
+    executor: str | None = None
+    atomic: bool = False
+    retry_base_s: float | None = None
+    retry_max_s: float | None = None
 
     @classmethod
     def of(
@@ -61,6 +67,10 @@ class NewRun:
         max_attempts: int = DEFAULT_MAX_ATTEMPTS,
         timeout_seconds: float | None = None,
         unique_key: str | None = None,
+        executor: str | None = None,
+        atomic: bool = False,
+        retry_base_seconds: float | None = None,
+        retry_max_seconds: float | None = None,
     ) -> NewRun:
         """Raises InvalidRun, or SpecError where `payload` is what is wrong."""
         spec = payload if isinstance(payload, Spec) else Spec.of(payload)
@@ -79,8 +89,12 @@ class NewRun:
             run_after=moment,
             delay_s=delay_s,
             max_attempts=_whole_number("max_attempts", max_attempts, 1, MAX_ATTEMPTS),
-            timeout_s=None if timeout_seconds is None else _timeout_s(timeout_seconds),
+            timeout_s=_seconds("timeout_seconds", timeout_seconds, "no deadline"),
             unique_key=None if unique_key is None else _unique_key(unique_key),
+            executor=_executor(executor),
+            atomic=bool(atomic),
+            retry_base_s=_seconds("retry_base_seconds", retry_base_seconds, "no wait"),
+            retry_max_s=_seconds("retry_max_seconds", retry_max_seconds, "no wait"),
         )
 
 
@@ -103,14 +117,22 @@ def _whole_number(name: str, value: object, minimum: int, maximum: int) -> int:
     return int(value)
 
 
-def _timeout_s(seconds: object) -> float:
+def _seconds(name: str, seconds: object, zero_means: str) -> float | None:
+    if seconds is None:
+        return None
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        raise InvalidRun(f"timeout_seconds must be a number of seconds, not {_shown(seconds)}.")
+        raise InvalidRun(f"{name} must be a number of seconds, not {_shown(seconds)}.")
     if not math.isfinite(seconds) or not 0 <= seconds <= MAX_TIMEOUT_S:
         raise InvalidRun(
-            f"timeout_seconds must be from 0 (no deadline) to {MAX_TIMEOUT_S:.0f}, not {_shown(seconds)}."
+            f"{name} must be from 0 ({zero_means}) to {MAX_TIMEOUT_S:.0f}, not {_shown(seconds)}."
         )
     return float(seconds)
+
+
+def _executor(name: object) -> str | None:
+    if name is None or (isinstance(name, str) and name in PYTHON_EXECUTORS):
+        return name
+    raise InvalidRun(f"executor must be one of {', '.join(PYTHON_EXECUTORS)}, or None, not {_shown(name)}.")
 
 
 def _unique_key(key: object) -> str:

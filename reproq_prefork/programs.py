@@ -25,7 +25,7 @@ from reproq_prefork.signals import MASTERS_OWN, SignalInbox
 from reproq_prefork.steward import Steward
 from reproq_prefork.store.steward_store import StewardStore
 from reproq_prefork.store.worker_store import WorkerStore
-from reproq_prefork.task import RetryPolicy
+from reproq_prefork.task_run import RetryPolicy
 from reproq_prefork.wakeup import WakePipe
 from reproq_prefork.worker import Worker
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from reproq_prefork.retry import next_delay_s
-from reproq_prefork.task import (
+from reproq_prefork.task_run import (
     Abandoned,
+    Cancelled,
     ClaimedRun,
+    Completed,
     Failure,
     FailureKind,
     Interrupted,
@@ -16,17 +18,29 @@ from reproq_prefork.task import (
     Settlement,
     Status,
     Success,
+    Usage,
     handed_back,
 )
 
 
-def settle(run: ClaimedRun, outcome: Outcome, policy: RetryPolicy, random: float) -> Settlement | None:
+def settle(
+    run: ClaimedRun, outcome: Outcome, policy: RetryPolicy, random: float, usage: Usage | None = None
+) -> Settlement | None:
     """Decide what becomes of `run`; `random` in [0, 1) draws the jitter. None: the row is not ours to write."""
     match outcome:
         case Success(result):
-            return Settlement(run.id, run.claim, Status.SUCCESSFUL, result=result)
+            return Settlement(
+                run.id, run.claim, Status.SUCCESSFUL, result=result, last_attempt=_usage_entry(usage)
+            )
         case Failure():
-            return _after_failure(run, outcome, policy, random)
+            return _after_failure(run, outcome, policy, random, usage)
+        case Cancelled(reason):
+            return Settlement(
+                run.id,
+                run.claim,
+                Status.CANCELLED,
+                error={"kind": FailureKind.CANCELLED, "message": reason, **(_usage_entry(usage) or {})},
+            )
         case Interrupted(reason):
             if policy.attempts_allowed(run.max_attempts) > 1:
                 return handed_back(run.id, run.claim)
@@ -34,17 +48,26 @@ def settle(run: ClaimedRun, outcome: Outcome, policy: RetryPolicy, random: float
             return Settlement(
                 run.id, run.claim, Status.FAILED, error={"kind": FailureKind.SHUTDOWN, "message": reason}
             )
-        case Abandoned():
+        case Abandoned() | Completed():
             return None
 
 
-def _after_failure(run: ClaimedRun, failure: Failure, policy: RetryPolicy, random: float) -> Settlement:
-    error = error_entry(failure)
-    if not failure.retry or run.attempt >= policy.attempts_allowed(run.max_attempts):
+def is_last_attempt(run: ClaimedRun, failure: Failure, policy: RetryPolicy) -> bool:
+    """Whether this failure is the end of the run."""
+    return not failure.retry or run.attempt >= policy.attempts_allowed(run.max_attempts)
+
+
+def _after_failure(
+    run: ClaimedRun, failure: Failure, policy: RetryPolicy, random: float, usage: Usage | None
+) -> Settlement:
+    error = {**error_entry(failure), **(_usage_entry(usage) or {})}
+    if is_last_attempt(run, failure, policy):
         return Settlement(run.id, run.claim, Status.FAILED, error=error)
     delay_s = failure.retry_after_s
     if delay_s is None:
-        delay_s = next_delay_s(run.attempt, policy.base_s, policy.max_s, random)
+        base_s = policy.base_s if run.retry_base_s is None else run.retry_base_s
+        max_s = policy.max_s if run.retry_max_s is None else run.retry_max_s
+        delay_s = next_delay_s(run.attempt, base_s, max_s, random)
     return Settlement(run.id, run.claim, Status.PENDING, error=error, delay_s=delay_s)
 
 
@@ -58,3 +81,15 @@ def error_entry(failure: Failure) -> dict[str, Any]:
         "stderr": failure.stderr,
     }
     return {key: value for key, value in entry.items() if value is not None}
+
+
+def _usage_entry(usage: Usage | None) -> dict[str, Any] | None:
+    """What an attempt used, for `task_runs.last_attempt` or its entry in `errors`."""
+    if usage is None:
+        return None
+    entry: dict[str, Any] = {
+        "exit": usage.exit,
+        "cpu_seconds": round(usage.cpu_s, 6),
+        "peak_rss_kib": usage.peak_rss_kib,
+    }
+    return entry if usage.output is None else {**entry, "output": usage.output}

@@ -34,7 +34,7 @@ from reproq_prefork.settings import SWEEP_INTERVAL_S, Settings
 from reproq_prefork.signals import wait_readable
 from reproq_prefork.store.connection import ConnectionLost, reconnect_delays_s
 from reproq_prefork.store.steward_store import ResetRun, StewardStore
-from reproq_prefork.task import FailureKind, LostWorker, Status
+from reproq_prefork.task_run import FailureKind, LostWorker, Status
 from reproq_prefork.wakeup import WakePipe
 
 HEARTBEAT_INTERVAL_S = 1.0

@@ -22,7 +22,7 @@ from reproq_prefork.scoreboard import Scoreboard, WorkerPanel, WorkerState, boot
 from reproq_prefork.settings import Settings
 from reproq_prefork.settlement import settle
 from reproq_prefork.signals import wait_readable
-from reproq_prefork.task import (
+from reproq_prefork.task_run import (
     Abandoned,
     ClaimedRun,
     Failure,
@@ -130,7 +130,7 @@ class Worker:
         setproctitle(f"reproq-prefork: worker {self._slot} [busy {run.id}]")
         self._log.debug(f"run {run.id} started", attempt=run.attempt, queue=run.queue_name)
         try:
-            outcome = self._executor.run(run, TaskWatch(self._panel, self._orders, deadline_ns=deadline_ns))
+            ending = self._executor.run(run, TaskWatch(self._panel, self._orders, deadline_ns=deadline_ns))
         except NoProcess as reason:
             self._log.warning(f"run {run.id} is handed back", reason=str(reason))
             self._panel.update(state=WorkerState.SETTLING, deadline_ns=0, run_id=0)
@@ -142,8 +142,8 @@ class Worker:
             rss_kib=resident_kib(),
         )
         seconds = (boottime_ns() - started_ns) / 1e9
-        settlement = settle(run, outcome, self._policy, random.random())
-        self._report(run, outcome, settlement, seconds)
+        settlement = settle(run, ending.outcome, self._policy, random.random(), ending.usage)
+        self._report(run, ending.outcome, settlement, seconds)
         if settlement is None:
             raise LeaseLost(f"run {run.id} was ended: the worker's lease had")
         return Attempt(run, settlement)

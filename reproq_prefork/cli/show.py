@@ -18,7 +18,7 @@ from reproq_prefork.spec import canonical_json
 from reproq_prefork.store.connection import translated_errors
 from reproq_prefork.store.json_columns import UnreadableJson
 from reproq_prefork.store.runs import get_run
-from reproq_prefork.task import Status, TaskRun
+from reproq_prefork.task_run import Status, TaskRun
 
 Replays = tuple[tuple[int, Status], ...]
 

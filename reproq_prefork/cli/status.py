@@ -23,7 +23,7 @@ from reproq_prefork.store.operator_store import (
     RunAtWork,
     WorkerState,
 )
-from reproq_prefork.task import Status
+from reproq_prefork.task_run import Status
 
 WATCH_INTERVAL_S = 1.0
 CLEAR_SCREEN = "\x1b[H\x1b[2J"

@@ -16,7 +16,7 @@ from reproq_prefork.embedded import EmbeddedPostgres
 from reproq_prefork.migrate import migrate
 from reproq_prefork.migration_files import known_migrations
 from reproq_prefork.store.runs import enqueue, get_run
-from reproq_prefork.task import FINAL_STATUSES, TaskRun
+from reproq_prefork.task_run import FINAL_STATUSES, TaskRun
 
 TASKS = 200
 FAILING_EVERY = 25  # one task of so many fails in its first attempt

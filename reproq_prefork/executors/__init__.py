@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Protocol
 
 from reproq_prefork.errors import ReproqError
-from reproq_prefork.task import ClaimedRun, Outcome
+from reproq_prefork.task_run import ClaimedRun, Ending
 
 
 class Stop(enum.Enum):
@@ -16,6 +16,7 @@ class Stop(enum.Enum):
     DEADLINE = "its timeout has passed"
     LEASE = "the worker's lease has ended"
     QUIT = "the worker was told to stop at once"
+    CANCEL = "the task was cancelled"
 
 
 class Watch(Protocol):
@@ -36,11 +37,52 @@ class Watch(Protocol):
 
 
 class Executor(Protocol):
-    def run(self, run: ClaimedRun, watch: Watch) -> Outcome:
+    def run(self, run: ClaimedRun, watch: Watch) -> Ending:
         """Run a task to its end. No process of it is left when this returns.
 
         Raises `NoProcess` and `TaskWillNotDie`.
         """
+
+
+class SoftStop(Protocol):
+    """How a task that runs in this process is asked to end, between the start of `call` and its end."""
+
+    @property
+    def requested(self) -> Stop | None:
+        """Why the task was asked to end; None: it was not."""
+
+    def call(
+        self,
+        function: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        *,
+        run_coroutine: Callable[[Coroutine[Any, Any, Any]], Any] | None = None,
+    ) -> Any:
+        """Call a sync or async function, and give what it returns. `run_coroutine`: asyncio.run if it is None.
+
+        Raises what it raises, and TaskTimeout, TaskCancelled or TaskInterrupted in it when it has to end: in
+        a sync function wherever it is, in an async one as the cancellation of its asyncio task.
+        """
+
+
+class Runtime(Protocol):
+    """The application, imported into a worker that runs Python tasks; or what a bare one offers."""
+
+    announces: bool
+    """Whether it wants to be told of the end of runs that its own processes did not end."""
+
+    def load(self) -> None:
+        """Import what tasks may need: once, before the worker is ready, and before it forks.
+
+        Leaves no thread and no open connection behind. Raises ReproqError where the application cannot be loaded.
+        """
+
+    def perform(self, run: ClaimedRun, stop: SoftStop) -> Ending:
+        """Run one Python task in this process, to its end. Raises nothing; `usage` is the executor's to add."""
+
+    def announce(self, run_id: int) -> None:
+        """Tell the application that this run has ended."""
 
 
 class NoProcess(ReproqError):

@@ -24,7 +24,7 @@ from reproq_prefork.settings import (
     MAX_STDERR_TAIL_BYTES,
     PayloadMode,
 )
-from reproq_prefork.task import Abandoned, ClaimedRun, Failure, FailureKind, Interrupted, Outcome
+from reproq_prefork.task_run import Abandoned, ClaimedRun, Ending, Failure, FailureKind, Interrupted, Outcome
 
 TERM_GRACE_S = 2.0  # between SIGTERM at the deadline and SIGKILL
 KILL_TIMEOUT_S = 5.0
@@ -45,7 +45,7 @@ class CommandExecutor:
         self._payload_mode = payload_mode
         self._directory = directory
 
-    def run(self, run: ClaimedRun, watch: Watch) -> Outcome:
+    def run(self, run: ClaimedRun, watch: Watch) -> Ending:
         assert run.payload is not None
         payload = run.payload.encode("utf-8")
         by_stdin = self._payload_mode is PayloadMode.STDIN or len(payload) > MAX_ARGV_PAYLOAD_BYTES
@@ -60,11 +60,11 @@ class CommandExecutor:
             )
         except OSError as error:
             os.close(result_reader)
-            return self._not_started(error)
+            return Ending(self._not_started(error))
         finally:
             os.close(result_writer)
         with _Conversation(program, result_reader, payload if by_stdin else b"") as conversation:
-            return conversation.outcome(watch)
+            return Ending(conversation.outcome(watch))
 
     def _task_environ(self, run: ClaimedRun, watch: Watch, result_fd: int) -> dict[str, str]:
         environ = {

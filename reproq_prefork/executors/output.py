@@ -15,7 +15,7 @@ from reproq_prefork.executors.tail import Tail
 from reproq_prefork.json_rules import SpecError
 from reproq_prefork.settings import MAX_RESULT_BYTES
 from reproq_prefork.strict_json import parse_json
-from reproq_prefork.task import Failure, FailureKind, Outcome, Success
+from reproq_prefork.task_run import Failure, FailureKind, Outcome, Success
 
 MAX_MESSAGE_CHARS = 1_000
 MAX_TRACEBACK_CHARS = 32_768

@@ -8,7 +8,7 @@ from typing import Any
 
 from reproq_prefork.store.connection import TimeLimits, connect, fetch
 from reproq_prefork.store.statements import statement
-from reproq_prefork.task import Status
+from reproq_prefork.task_run import Status
 
 # A person waits longer than a worker may.
 OPERATOR_LIMITS = TimeLimits(statement_s=60.0, lock_s=5.0, client_s=65.0)

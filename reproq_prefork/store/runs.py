@@ -29,7 +29,7 @@ from reproq_prefork.new_run import (
 from reproq_prefork.printable import quoted
 from reproq_prefork.store.json_columns import read_json
 from reproq_prefork.store.statements import statement
-from reproq_prefork.task import Status, TaskRun
+from reproq_prefork.task_run import Status, TaskRun
 
 MAX_KEY_TRIES = 20
 MAX_ID_SHOWN = 10**30  # str() refuses thousands of digits
@@ -61,6 +61,10 @@ def enqueue(
     max_attempts: int = DEFAULT_MAX_ATTEMPTS,
     timeout_seconds: float | None = None,
     unique_key: str | None = None,
+    executor: str | None = None,
+    atomic: bool = False,
+    retry_base_seconds: float | None = None,
+    retry_max_seconds: float | None = None,
 ) -> TaskRun:
     """Add a run of `payload` (a `Spec`, or any JSON value), in the transaction of `connection`.
 
@@ -68,6 +72,8 @@ def enqueue(
     server's clock. `max_attempts`: how often it may start; 1 means at most once. `timeout_seconds`: how long
     an attempt may take; 0 for no deadline, None for what the worker's `--timeout` says. `unique_key`: where
     a run with this key has not finished, no run is added, and that one comes back with `created=False`.
+    For Python tasks: `executor`, "fork" or "inline" where it is not to be the host's own; `atomic`, the task
+    runs in the transaction that completes it. `retry_base_seconds`, `retry_max_seconds`: in place of the host's.
 
     Raises SpecError where `payload` is no JSON or too large, InvalidRun (a ValueError) for the rest.
     """
@@ -79,6 +85,10 @@ def enqueue(
         max_attempts=max_attempts,
         timeout_seconds=timeout_seconds,
         unique_key=unique_key,
+        executor=executor,
+        atomic=atomic,
+        retry_base_seconds=retry_base_seconds,
+        retry_max_seconds=retry_max_seconds,
     )
     parameters = {
         "queue_name": new.queue_name,
@@ -90,6 +100,10 @@ def enqueue(
         "max_attempts": new.max_attempts,
         "timeout_seconds": new.timeout_s,
         "unique_key": new.unique_key,
+        "executor": new.executor,
+        "atomic": new.atomic,
+        "retry_base_seconds": new.retry_base_s,
+        "retry_max_seconds": new.retry_max_s,
     }
     for _ in range(MAX_KEY_TRIES):
         row = _one(connection, "enqueue_run", parameters)
@@ -181,12 +195,18 @@ def _task_run(row: Any, *, created: bool = True) -> TaskRun:
         | {
             "status": Status(row.status),
             "payload": read_json(row.payload),
-            "result": None if row.result is None else read_json(row.result),
+            "result": _json(row.result),
+            "metadata": _json(row.metadata),
+            "last_attempt": _json(row.last_attempt),
             "errors": _errors(row.errors),
             "worker_ids": tuple(row.worker_ids),
         },
         created=created,
     )
+
+
+def _json(text: str | None) -> Any:
+    return None if text is None else read_json(text)
 
 
 def _errors(text: str) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 from reproq_prefork.identity import HostIdentity, ProcessIdentity
 from reproq_prefork.store.connection import Backend, connect, end_backend_of, fetch, translated_errors
 from reproq_prefork.store.statements import statement
-from reproq_prefork.task import FailureKind, LostWorker, Status
+from reproq_prefork.task_run import FailureKind, LostWorker, Status
 
 SWEEP_BATCH = 500
 

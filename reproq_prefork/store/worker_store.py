@@ -10,7 +10,7 @@ from typing import Any
 from reproq_prefork.identity import WorkerIdentity
 from reproq_prefork.store.connection import Backend, connect, end_backend_of, fetch
 from reproq_prefork.store.statements import statement
-from reproq_prefork.task import ClaimedRun, Settlement
+from reproq_prefork.task_run import ClaimedRun, Settlement
 
 NOTHING_TO_SETTLE: dict[str, Any] = {
     "run_id": None,
@@ -20,6 +20,8 @@ NOTHING_TO_SETTLE: dict[str, Any] = {
     "error": None,
     "delay_seconds": None,
     "refunded": 0,
+    "last_attempt": None,
+    "finish_due": False,
 }
 
 
@@ -126,6 +128,8 @@ def _settlement_parameters(settlement: Settlement) -> dict[str, Any]:
         "error": None if settlement.error is None else json.dumps(settlement.error),
         "delay_seconds": settlement.delay_s,
         "refunded": int(settlement.refunded),
+        "last_attempt": None if settlement.last_attempt is None else json.dumps(settlement.last_attempt),
+        "finish_due": settlement.finish_due,
     }
 
 
@@ -140,4 +144,16 @@ def _claimed_run(row: Any) -> ClaimedRun:
         attempt=row.attempts,
         max_attempts=row.max_attempts,
         timeout_s=row.timeout_seconds,
+        executor=row.executor,
+        atomic=row.atomic,
+        retry_base_s=row.retry_base_seconds,
+        retry_max_s=row.retry_max_seconds,
+        priority=row.priority,
+        run_after=row.run_after,
+        enqueued_at=row.enqueued_at,
+        started_at=row.started_at,
+        last_attempted_at=row.last_attempted_at,
+        worker_ids=tuple(row.worker_ids),
+        errors=row.errors,
+        metadata=row.metadata,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ def test_migrate_says_what_it_did(bare: CommandLine) -> None:
     assert bare.output("migrate", "--dry-run") == "".join(f"would apply {label}\n" for label in labels)
     assert bare.output("migrate") == "".join(f"applied {label}\n" for label in labels)
     assert bare.output("migrate") == f"nothing to do: the schema has version {NEWEST.version}\n"
-    assert bare.output("migrate", "--dry-run", "--to", "1") == f"would take back {NEWEST.label}\n"
+    newest_but_one = str(NEWEST.version - 1)
+    assert bare.output("migrate", "--dry-run", "--to", newest_but_one) == f"would take back {NEWEST.label}\n"
     assert bare.output("migrate", "--to", "0").splitlines() == [
         f"taken back {label}" for label in reversed(labels)
     ]
@@ -47,8 +49,8 @@ def test_migrate_says_what_it_did(bare: CommandLine) -> None:
 def test_migrate_status_tells_of_each_migration(bare: CommandLine) -> None:
     bare.output("migrate", "--to", "1")
     first, second = bare.output("migrate", "--status").splitlines()[:2]
-    assert first.startswith("0001_task_runs  applied 20")
-    assert second == "0002_workers    not applied"
+    assert re.match(r"0001_task_runs +applied 20", first)
+    assert re.fullmatch(r"0002_workers +not applied", second)
     with psycopg.connect(bare.environ["DATABASE_URL"]) as connection:
         connection.execute("update reproq_schema_migrations set checksum = repeat('0', 64)")
         connection.execute("insert into reproq_schema_migrations (version, name) values (9, 'later')")

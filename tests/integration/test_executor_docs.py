@@ -21,7 +21,7 @@ from reproq_prefork.settings import (
     MAX_RESULT_BYTES,
     MAX_STDERR_TAIL_BYTES,
 )
-from reproq_prefork.task import Failure, FailureKind
+from reproq_prefork.task_run import Failure, FailureKind
 from tests.supervisor import Connection, Supervisor, add_run, wait_for_status
 
 PAGE = (Path(__file__).parents[2] / "docs" / "executors.md").read_text(encoding="utf-8")
@@ -181,6 +181,8 @@ def test_the_table_of_kinds_has_each_kind_and_no_other() -> None:
     assert {kind for kind, following in kinds.items() if following != "retry"} == {
         FailureKind.UNREADABLE,
         FailureKind.SHUTDOWN,
+        FailureKind.CANCELLED,
+        FailureKind.NOT_ALLOWED,
     }
 
 

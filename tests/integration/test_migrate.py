@@ -219,22 +219,26 @@ def test_a_migration_does_not_wait_long_for_a_table_in_use(
 
 def test_a_changed_file_is_refused_in_every_direction(database_url: str) -> None:
     migrate(database_url, KNOWN)
-    changed = [KNOWN[0], replace(KNOWN[1], up=KNOWN[1].up + "-- a word more\n", checksum="0" * 64)]
-    for target in (0, 1, 2):
+    changed = [
+        KNOWN[0],
+        replace(KNOWN[1], up=KNOWN[1].up + "-- a word more\n", checksum="0" * 64),
+        *KNOWN[2:],
+    ]
+    for target in range(NEWEST + 1):
         with pytest.raises(SchemaMismatch, match=r"other files.*0002_workers\.") as caught:
             migrate(database_url, changed, to=target)
         assert caught.value.tampered == ("0002_workers",)
-    assert [state.changed for state in migration_states(database_url, changed)] == [False, True]
+    assert [state.changed for state in migration_states(database_url, changed)] == [False, True, False]
 
 
 def test_a_database_of_a_newer_release_is_left_alone(database_url: str) -> None:
     execute(database_url, "insert into reproq_schema_migrations (version, name) values (9, 'later')")
     before = catalogue(database_url)
     for target in (None, 0):
-        with pytest.raises(SchemaMismatch, match=r"version 9; this release knows up to 2"):
+        with pytest.raises(SchemaMismatch, match=rf"version 9; this release knows up to {NEWEST}"):
             migrate(database_url, KNOWN, to=target)
     assert catalogue(database_url) == before
-    assert [state.known for state in migration_states(database_url, KNOWN)] == [True, True, False]
+    assert [state.known for state in migration_states(database_url, KNOWN)] == [True] * NEWEST + [False]
 
 
 def test_a_version_that_is_not_there_is_refused(empty_database_url: str) -> None:
@@ -267,7 +271,7 @@ def test_a_start_needs_exactly_this_schema(empty_database_url: str) -> None:
     with pytest.raises(SchemaMismatch, match=r"no reproq schema.*`reproq-prefork migrate`"):
         check(empty_database_url)
     migrate(empty_database_url, KNOWN, to=1)
-    with pytest.raises(SchemaMismatch, match=r"schema version 1; this release needs version 2"):
+    with pytest.raises(SchemaMismatch, match=r"schema version 1; this release needs version 3"):
         check(empty_database_url)
     migrate(empty_database_url, KNOWN)
     check(empty_database_url)

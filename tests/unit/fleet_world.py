@@ -41,7 +41,7 @@ from reproq_prefork.fleet_state import (
     WorkerView,
     WriteLog,
 )
-from reproq_prefork.task import LostWorker
+from reproq_prefork.task_run import LostWorker
 
 TICK_S = 0.25
 BOOT_TIMEOUT_S = 60.0

@@ -24,7 +24,7 @@ from reproq_prefork.settings import (
     PayloadMode,
 )
 from reproq_prefork.signals import SignalInbox
-from reproq_prefork.task import Abandoned, ClaimedRun, Failure, FailureKind, Interrupted, Outcome, Success
+from reproq_prefork.task_run import Abandoned, ClaimedRun, Failure, FailureKind, Interrupted, Outcome, Success
 from tests.children import exit_status_of, forked
 from tests.waiting import wait_until
 
@@ -106,7 +106,7 @@ def outcome_of(
     argv: Sequence[str], *, watch: FakeWatch | None = None, run: ClaimedRun | None = None, **options: object
 ) -> Outcome:
     executor = an_executor(argv, **options)  # type: ignore[arg-type]
-    return executor.run(run or a_run(), watch or FakeWatch())
+    return executor.run(run or a_run(), watch or FakeWatch()).outcome
 
 
 def failure_of(argv: Sequence[str], *, watch: FakeWatch | None = None, **options: object) -> Failure:

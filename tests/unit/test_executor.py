@@ -15,7 +15,7 @@ import pytest
 from reproq_prefork.executors.output import Output, outcome_of
 from reproq_prefork.executors.tail import Tail
 from reproq_prefork.settings import MAX_RESULT_BYTES, MAX_STDERR_TAIL_BYTES
-from reproq_prefork.task import Failure, FailureKind, Outcome, Success
+from reproq_prefork.task_run import Failure, FailureKind, Outcome, Success
 
 TIMEOUT_S = 30
 CONTEXT = {
@@ -200,18 +200,18 @@ def test_discard_says_that_no_attempt_can_help(program: Program) -> None:
     assert (failure.message, failure.retry) == ("the account is closed", False)
 
 
-@handler("def handler(payload): raise executor.Retry('rate limit', after_s=90.5)")
+@handler("def handler(payload): raise executor.Retry('rate limit', after=90.5)")
 def test_retry_says_when(program: Program) -> None:
     failure = program.run().failure
     assert (failure.message, failure.retry, failure.retry_after_s) == ("rate limit", True, 90.5)
 
 
-@handler("def handler(payload): raise executor.Retry(after_s=float(payload))")
+@handler("def handler(payload): raise executor.Retry(after=float(payload))")
 @pytest.mark.parametrize("after_s", ["nan", "inf", "-1"])
 def test_a_retry_at_no_time_is_an_error_of_the_handler(program: Program, after_s: str) -> None:
     failure = program.run(after_s).failure
     assert (failure.exception, failure.retry_after_s) == ("ValueError", None)
-    assert failure.message.startswith("after_s is a number of seconds")
+    assert failure.message.startswith("after is a number of seconds")
 
 
 @handler("def handler(payload): sys.exit(payload)")

@@ -21,7 +21,7 @@ from reproq_prefork.fleet_state import (
     TellSteward,
     WakeWorkers,
 )
-from reproq_prefork.task import FailureKind
+from reproq_prefork.task_run import FailureKind
 from tests.unit.fleet_world import (
     BOOT_TIMEOUT_S,
     FENCE_GRACE_S,

@@ -19,7 +19,7 @@ from reproq_prefork.executors.output import (
 from reproq_prefork.executors.tail import Tail
 from reproq_prefork.settings import MAX_RESULT_BYTES, MAX_STDERR_TAIL_BYTES
 from reproq_prefork.strict_json import parse_json
-from reproq_prefork.task import Failure, FailureKind, Outcome, Success
+from reproq_prefork.task_run import Failure, FailureKind, Outcome, Success
 
 SHARDS = [b"{", b"}", b"[", b'"', b"\n", b"1e999", b":", b"\\u0000", b"\xff", b" "]
 ANY_BYTES = (

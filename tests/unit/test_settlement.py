@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reproq_prefork.settlement import error_entry, settle
-from reproq_prefork.task import (
+from reproq_prefork.task_run import (
     FINAL_STATUSES,
     LEGAL_EDGES,
     Abandoned,

@@ -3,7 +3,7 @@ from __future__ import annotations
 from reproq_prefork.fleet_state import Fleet, Generation, Limits, Phase, Reload, Worker
 from reproq_prefork.scoreboard import LeaseRecord, Scoreboard, StewardRecord, WorkerRecord, WorkerState
 from reproq_prefork.state_dump import state_dump
-from reproq_prefork.task import FailureKind, LostWorker
+from reproq_prefork.task_run import FailureKind, LostWorker
 
 NOW_NS = 10_000 * 10**9
 S = 10**9

@@ -14,7 +14,7 @@ from reproq_prefork.ledger import Attempt
 from reproq_prefork.log import Log, LogFormat, LogLevel
 from reproq_prefork.orders import Orders
 from reproq_prefork.scoreboard import Scoreboard, WorkerPanel, WorkerRecord
-from reproq_prefork.task import ClaimedRun, Outcome, RetryPolicy, Status, Success
+from reproq_prefork.task_run import ClaimedRun, Ending, RetryPolicy, Status, Success
 from reproq_prefork.wakeup import WakePipe
 from reproq_prefork.worker import Worker
 from tests.unit.test_settings import resolved
@@ -66,9 +66,9 @@ class CountingExecutor:
     def __init__(self) -> None:
         self.runs: list[ClaimedRun] = []
 
-    def run(self, run: ClaimedRun, watch: Watch) -> Outcome:
+    def run(self, run: ClaimedRun, watch: Watch) -> Ending:
         self.runs.append(run)
-        return Success("null")
+        return Ending(Success("null"))
 
 
 @pytest.fixture

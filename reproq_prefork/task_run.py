@@ -43,6 +43,8 @@ class FailureKind(enum.StrEnum):
     WORKER_LOST = "worker_lost"
     LEASE_EXPIRED = "lease_expired"
     SHUTDOWN = "shutdown"
+    CANCELLED = "cancelled"
+    NOT_ALLOWED = "not_allowed"  # the payload names what is no task that may run here
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,18 @@ class ClaimedRun:
     attempt: int  # 1 for the first
     max_attempts: int
     timeout_s: float | None  # None: the worker's own default
+    executor: str | None = None  # fork or inline; None: the host's own
+    atomic: bool = False
+    retry_base_s: float | None = None  # None: the host's own
+    retry_max_s: float | None = None
+    priority: int = 0
+    run_after: datetime | None = None
+    enqueued_at: datetime | None = None  # always set on what was claimed, as are the next two
+    started_at: datetime | None = None
+    last_attempted_at: datetime | None = None
+    worker_ids: tuple[str, ...] = ()
+    errors: str | None = None  # JSON text of the earlier attempts' entries; None at the first attempt
+    metadata: str | None = None  # JSON text
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +101,14 @@ class TaskRun:
     finished_at: datetime | None
     replay_of: int | None
     unique_key: str | None
+    executor: str | None
+    atomic: bool
+    retry_base_seconds: float | None
+    retry_max_seconds: float | None
+    cancel_requested_at: datetime | None
+    metadata: Any
+    last_attempt: Any
+    finish_due_at: datetime | None
     created: bool = field(default=True, compare=False)
 
     @property
@@ -128,7 +150,40 @@ class Abandoned:
     reason: str
 
 
-Outcome = Success | Failure | Interrupted | Abandoned
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """Somebody cancelled the run, and the attempt has ended for it."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The attempt has recorded its success itself, in the transaction of its own effects (`atomic`)."""
+
+
+Outcome = Success | Failure | Interrupted | Abandoned | Cancelled | Completed
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """How an attempt ended, and what it used."""
+
+    exit: str  # "exit status 0", "killed by signal 9 (SIGKILL)"; of an inline task "returned" or "raised"
+    cpu_s: float  # user and system time, of the processes it waited for too
+    peak_rss_kib: int
+    output: str | None = (
+        None  # the tail of what it wrote to stdout and stderr, where that is not in the outcome
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What an executor gives back. `announced`: the application was told of the end by the task's process."""
+
+    outcome: Outcome
+    usage: Usage | None = None
+    announced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +211,8 @@ class Settlement:
     error: dict[str, Any] | None = None  # the entry for `errors`; the server adds attempt, worker and times
     delay_s: float | None = None  # until it is due again; None leaves its due time as it was
     refunded: bool = False  # the attempt does not count
+    last_attempt: dict[str, Any] | None = None  # usage of an attempt that succeeded
+    finish_due: bool = False  # if this is the end, the application is still to be told of it
 
 
 def handed_back(run_id: int, claim: int) -> Settlement:
