@@ -19,7 +19,9 @@ from reproq_prefork.errors import RunNotFound, UniqueKeyHeld
 from reproq_prefork.new_run import InvalidRun
 from reproq_prefork.spec import spec_hash
 from reproq_prefork.store.json_columns import UnreadableJson
+from reproq_prefork.store.runs import PsycopgSender
 from reproq_prefork.store.statements import statement
+from reproq_prefork.store.task_runs import KeyChangesHands
 
 Connection = psycopg.Connection[Any]
 
@@ -232,18 +234,16 @@ def test_the_holder_may_finish_between_the_two_statements(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The insert meets a live holder that has finished by the time it is looked for: tried again."""
-    from reproq_prefork.store import runs
-
     first = enqueue(connection, 1, unique_key="k")
-    read_one, asked = runs._one, []
+    fetch, asked = PsycopgSender.fetch, []
 
-    def finish_first(caller: Connection, name: str, parameters: Any) -> Any:
+    def finish_first(sender: PsycopgSender, name: str, parameters: Any) -> Any:
         asked.append(name)
         if name == "run_that_holds_key":
             finish(connection, first.id)
-        return read_one(caller, name, parameters)
+        return fetch(sender, name, parameters)
 
-    monkeypatch.setattr(runs, "_one", finish_first)
+    monkeypatch.setattr(PsycopgSender, "fetch", finish_first)
     second = enqueue(connection, 2, unique_key="k")
     assert second.created
     assert asked == ["enqueue_run", "run_that_holds_key", "enqueue_run"]
@@ -252,10 +252,8 @@ def test_the_holder_may_finish_between_the_two_statements(
 def test_a_key_that_never_stands_still_ends_in_a_sentence(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from reproq_prefork.store import runs
-
-    monkeypatch.setattr(runs, "_one", lambda *arguments: None)
-    with pytest.raises(runs.KeyChangesHands, match="taken and given back 20 times"):
+    monkeypatch.setattr(PsycopgSender, "fetch", lambda *arguments: ())
+    with pytest.raises(KeyChangesHands, match="taken and given back 20 times"):
         enqueue(connection, 2, unique_key="k")
 
 

@@ -1,0 +1,177 @@
+"""Enqueue, re-run and read task runs, whoever sends the statements.
+
+`TaskRuns` knows what is sent and what its answer means; a `Sender` knows on which connection, and so in
+which transaction. `runs.py` sends through psycopg, the Django backend through Django's own cursors.
+
+Everything that can be known to be wrong is refused before anything is sent, so it does not end the caller's
+transaction. Errors of the database pass through as the sender raises them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import namedtuple
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import fields
+from functools import cache
+from typing import Any, Protocol
+
+import psycopg
+
+from reproq_prefork.errors import ExitStatus, ReproqError, RunNotFound, UniqueKeyHeld
+from reproq_prefork.new_run import InvalidRun, NewRun
+from reproq_prefork.printable import quoted
+from reproq_prefork.store.json_columns import read_json
+from reproq_prefork.task_run import Status, TaskRun
+
+MAX_KEY_TRIES = 20
+MAX_ID_SHOWN = 10**30  # str() refuses thousands of digits
+
+_BIGINT = range(-(2**63), 2**63)
+_SPEC_HASH = re.compile("[0-9a-f]{64}")
+_COLUMNS = tuple(field.name for field in fields(TaskRun) if field.name != "created")
+
+
+class Sender(Protocol):
+    """A way to the database, on a connection that belongs to the caller."""
+
+    def fetch(self, name: str, parameters: Mapping[str, Any]) -> Sequence[Any]:
+        """Send `statements.statement(name)`, which has placeholders like %(run_id)s and gives rows; gives all of
+        them, with columns as attributes (`named_rows`)."""
+
+    def all_or_nothing(self) -> AbstractContextManager[object]:
+        """What is sent inside takes effect as a whole: a transaction, or a savepoint inside the caller's."""
+
+    def psycopg_connection(self) -> psycopg.Connection[Any] | None:
+        """The same connection for a COPY, inside `all_or_nothing`; None: it is not psycopg's, so there is none."""
+
+
+class KeyChangesHands(ReproqError):
+    """Each time somebody else held the key, and had finished before it could be seen who."""
+
+    exit_status = ExitStatus.CONFLICT
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"The unique key {quoted(key)} was taken and given back {MAX_KEY_TRIES} times in a row; try again."
+        )
+
+
+class TaskRuns:
+    """The table `task_runs` as those see it who add runs to it and read them. `runs.py` has the contracts."""
+
+    def __init__(self, sender: Sender) -> None:
+        self._sender = sender
+
+    def enqueue(self, new: NewRun) -> TaskRun:
+        for _ in range(MAX_KEY_TRIES):
+            row = self._one("enqueue_run", _parameters(new))
+            if row is not None:
+                return task_run(row)
+            holder = self._one("run_that_holds_key", {"unique_key": new.unique_key})
+            if holder is not None:
+                return task_run(holder, created=False)
+        raise KeyChangesHands(new.unique_key or "")
+
+    def requeue(self, run_id: int) -> TaskRun:
+        _check_id(run_id)
+        key = ""
+        for _ in range(MAX_KEY_TRIES):
+            row = self._one("requeue_run", {"run_id": run_id})
+            if row is not None:
+                return task_run(row)
+            key = self.get(run_id).unique_key or ""
+            holder = self._one("run_that_holds_key", {"unique_key": key})
+            if holder is not None:
+                raise UniqueKeyHeld(key, holder.id)
+        raise KeyChangesHands(key)
+
+    def requeue_newest(self, spec_hash: str) -> TaskRun:
+        _check_hash(spec_hash)
+        newest = self._one("newest_run_of_spec", {"spec_hash": spec_hash})
+        if newest is None:
+            raise RunNotFound(spec_hash=spec_hash)
+        return self.requeue(newest.id)
+
+    def get(self, run_id: int) -> TaskRun:
+        _check_id(run_id)
+        row = self._one("read_run", {"run_id": run_id})
+        if row is None:
+            raise RunNotFound(run_id=run_id)
+        return task_run(row)
+
+    def _one(self, name: str, parameters: Mapping[str, Any]) -> Any:
+        return next(iter(self._sender.fetch(name, parameters)), None)
+
+
+def _parameters(new: NewRun) -> dict[str, Any]:
+    return {
+        "queue_name": new.queue_name,
+        "payload": new.spec.canonical,
+        "spec_hash": new.spec.hash,
+        "priority": new.priority,
+        "run_after": new.run_after,
+        "delay_seconds": new.delay_s,
+        "max_attempts": new.max_attempts,
+        "timeout_seconds": new.timeout_s,
+        "unique_key": new.unique_key,
+        "executor": new.executor,
+        "atomic": new.atomic,
+        "retry_base_seconds": new.retry_base_s,
+        "retry_max_seconds": new.retry_max_s,
+    }
+
+
+def _check_id(run_id: object) -> None:
+    if isinstance(run_id, bool) or not isinstance(run_id, int):
+        raise InvalidRun(f"A run's id is a whole number, not {quoted(repr(run_id))}.")
+    if abs(run_id) > MAX_ID_SHOWN:
+        raise InvalidRun("A run's id has at most 19 digits.")
+    if run_id not in _BIGINT:
+        raise RunNotFound(run_id=run_id)
+
+
+def _check_hash(spec_hash: object) -> None:
+    if not isinstance(spec_hash, str) or not _SPEC_HASH.fullmatch(spec_hash):
+        raise InvalidRun(
+            f"A spec hash is 64 lower-case hexadecimal digits, not {quoted(str(spec_hash))}; "
+            "`reproq-prefork show ID` tells that of a run."
+        )
+
+
+def named_rows(cursor: Any) -> list[Any]:
+    """All rows of a DB-API cursor, with columns as attributes."""
+    row_of = _row_type(tuple(column[0] for column in cursor.description))._make
+    return [row_of(row) for row in cursor.fetchall()]
+
+
+@cache
+def _row_type(columns: tuple[str, ...]) -> Any:
+    return namedtuple("Row", columns)
+
+
+def task_run(row: Any, *, created: bool = True) -> TaskRun:
+    """The run that a row with all its columns tells of; its JSON comes as text."""
+    return TaskRun(
+        **{name: getattr(row, name) for name in _COLUMNS}
+        | {
+            "status": Status(row.status),
+            "payload": read_json(row.payload),
+            "result": _json(row.result),
+            "metadata": _json(row.metadata),
+            "last_attempt": _json(row.last_attempt),
+            "errors": _errors(row.errors),
+            "worker_ids": tuple(row.worker_ids),
+        },
+        created=created,
+    )
+
+
+def _json(text: str | None) -> Any:
+    return None if text is None else read_json(text)
+
+
+def _errors(text: str) -> tuple[Any, ...]:
+    entries = read_json(text)
+    return tuple(entries) if isinstance(entries, list) else (entries,)
