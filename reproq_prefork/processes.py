@@ -206,8 +206,16 @@ def descendants_of(roots: Iterable[int]) -> list[int]:
     return found
 
 
-def kill_own_descendants(*, spare: Collection[int] = (), within_s: float) -> bool:
-    """SIGKILL all children of this process but `spare`, with all their descendants, and reap them.
+def reap(pid: int) -> None:
+    """Take the status of a child, if it has ended."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+
+
+def kill_own_descendants(
+    *, spare: Collection[int] = (), within_s: float, reap: Callable[[int], None] = reap
+) -> bool:
+    """SIGKILL all children of this process but `spare`, with all their descendants, and `reap` them.
 
     Needs `adopt_orphans`: whoever loses its parent meanwhile becomes a child of this process, and is found in
     the next round, until none is left. False: some are still there after `within_s` (the kernel keeps them).
@@ -224,7 +232,7 @@ def kill_own_descendants(*, spare: Collection[int] = (), within_s: float) -> boo
             for pid in (*children, *descendants_of(children)):
                 send_signal(pid, signal.SIGKILL)
             for child in children:
-                _reap(child)
+                reap(child)
         if time.monotonic() > gives_up_at:
             return False
         time.sleep(KILL_POLL_S)
@@ -272,11 +280,6 @@ def send_signal_to_group(leader: int, signum: int) -> None:
     """Signal a process that leads its group, and the rest of the group."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, signum)
-
-
-def _reap(pid: int) -> None:
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
 
 
 def describe_exit(status: int) -> str:

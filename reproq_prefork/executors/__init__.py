@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import enum
+import errno
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
 from reproq_prefork.errors import ReproqError
 from reproq_prefork.task_run import ClaimedRun, Ending
+
+# What fork, exec and pipe say where the host has run out, for now, of what a process needs.
+OUT_OF_RESOURCES = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 
 
 class Stop(enum.Enum):

@@ -6,16 +6,14 @@ REPROQ_RESULT_FD, and dies with its worker. When it ends, so does everything it 
 
 from __future__ import annotations
 
-import errno
 import os
-import selectors
 import signal
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 
 from reproq_prefork import processes
-from reproq_prefork.executors import NoProcess, Stop, TaskWillNotDie, Watch
+from reproq_prefork.executors import OUT_OF_RESOURCES, NoProcess, Stop, Watch
+from reproq_prefork.executors.conversation import Conversation, Exit
 from reproq_prefork.executors.output import Output, outcome_of, readable
 from reproq_prefork.executors.tail import Tail
 from reproq_prefork.settings import (
@@ -24,16 +22,18 @@ from reproq_prefork.settings import (
     MAX_STDERR_TAIL_BYTES,
     PayloadMode,
 )
-from reproq_prefork.task_run import Abandoned, ClaimedRun, Ending, Failure, FailureKind, Interrupted, Outcome
+from reproq_prefork.task_run import (
+    Abandoned,
+    Cancelled,
+    ClaimedRun,
+    Ending,
+    Failure,
+    FailureKind,
+    Interrupted,
+    Outcome,
+)
 
-TERM_GRACE_S = 2.0  # between SIGTERM at the deadline and SIGKILL
-KILL_TIMEOUT_S = 5.0
-READ_BYTES = 65_536
-READS_AT_ONCE = 16
 BLANK_BYTES = 4_096  # around a result of the largest size
-
-# What fork, exec and pipe say where the host has run out, for now, of what a process needs.
-OUT_OF_RESOURCES = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 
 
 class CommandExecutor:
@@ -63,8 +63,7 @@ class CommandExecutor:
             return Ending(self._not_started(error))
         finally:
             os.close(result_writer)
-        with _Conversation(program, result_reader, payload if by_stdin else b"") as conversation:
-            return Ending(conversation.outcome(watch))
+        return _ending(program, result_reader, payload if by_stdin else b"", watch)
 
     def _task_environ(self, run: ClaimedRun, watch: Watch, result_fd: int) -> dict[str, str]:
         environ = {
@@ -98,106 +97,43 @@ def _pipe() -> tuple[int, int]:
         raise NoProcess(f"no pipe for the task's result: {error.strerror}") from error
 
 
-class _Conversation:
-    """One program's pipes, from its start until nothing of it is left."""
-
-    def __init__(self, program: subprocess.Popen[bytes], result_fd: int, payload: bytes) -> None:
-        assert program.stdout is not None
-        assert program.stderr is not None
-        self._program = program
-        self._payload = memoryview(payload)
-        self._result_fd = result_fd
-        self._stdout = Tail(MAX_RESULT_BYTES + BLANK_BYTES)
-        self._stderr = Tail(MAX_STDERR_TAIL_BYTES)
-        self._result = Tail(MAX_RESULT_BYTES + BLANK_BYTES)
-        self._tails = {
-            program.stdout.fileno(): self._stdout,
-            program.stderr.fileno(): self._stderr,
-            result_fd: self._result,
-        }
-        # Not epoll, which takes a descriptor: the program runs by now, so nothing here may fail.
-        self._selector = selectors.PollSelector()
-        for fd in self._tails:
-            os.set_blocking(fd, False)
-            self._selector.register(fd, selectors.EVENT_READ)
-        if program.stdin is not None:
-            os.set_blocking(program.stdin.fileno(), False)
-            self._selector.register(program.stdin.fileno(), selectors.EVENT_WRITE)
-
-    def __enter__(self) -> _Conversation:
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        # Whatever happened, no process of the task outlives this.
-        gone = processes.kill_own_descendants(within_s=KILL_TIMEOUT_S)
-        self._program.poll()
-        self._selector.close()
-        os.close(self._result_fd)
-        for stream in (self._program.stdin, self._program.stdout, self._program.stderr):
-            if stream is not None:
-                stream.close()
-        if not gone:
-            raise TaskWillNotDie(
-                f"process {self._program.pid} or one it started is still there after SIGKILL"
+def _ending(program: subprocess.Popen[bytes], result_fd: int, payload: bytes, watch: Watch) -> Ending:
+    assert program.stdout is not None
+    assert program.stderr is not None
+    stdout, stderr, result = (
+        Tail(limit)
+        for limit in (MAX_RESULT_BYTES + BLANK_BYTES, MAX_STDERR_TAIL_BYTES, MAX_RESULT_BYTES + BLANK_BYTES)
+    )
+    conversation = Conversation(
+        program.pid,
+        outputs=(
+            (program.stdout, stdout),
+            (program.stderr, stderr),
+            (os.fdopen(result_fd, "rb", buffering=0), result),
+        ),
+        stdin=program.stdin,
+        payload=payload,
+    )
+    try:
+        with conversation:
+            ended = conversation.hold(
+                watch, lambda _stop: processes.send_signal_to_group(program.pid, signal.SIGTERM)
             )
+    finally:
+        program.returncode = conversation.exit_status  # it was not `subprocess` that waited for it
+    return Ending(_outcome(ended, stdout, stderr, result), ended.usage)
 
-    def outcome(self, watch: Watch) -> Outcome:
-        for fd in watch.fds:
-            self._selector.register(fd, selectors.EVENT_READ)
-        kill_at: float | None = None
-        while self._program.poll() is None:
-            stop = watch.look()
-            if stop is Stop.DEADLINE:
-                if kill_at is None:
-                    kill_at = time.monotonic() + TERM_GRACE_S
-                    processes.send_signal_to_group(self._program.pid, signal.SIGTERM)
-                elif time.monotonic() >= kill_at:
-                    break
-            elif stop is not None:
-                return Interrupted(stop.value) if stop is Stop.QUIT else Abandoned(stop.value)
-            wait_s = watch.wait_s() if kill_at is None else min(watch.wait_s(), kill_at - time.monotonic())
-            self._exchange(max(0.0, wait_s))
-        # Before the pipes are emptied: a descendant that holds their other end could keep this waiting.
-        exit_status = self._program.returncode
-        processes.kill_own_descendants(within_s=KILL_TIMEOUT_S)
-        self._exchange(0)
-        if kill_at is not None:
-            return Failure(
-                FailureKind.TIMEOUT, Stop.DEADLINE.value, stderr=readable(self._stderr.bytes()) or None
-            )
-        return outcome_of(Output(exit_status, self._stdout, self._stderr, self._result))
 
-    def _exchange(self, wait_s: float) -> None:
-        """Wait until something moves, then read all that is there and write what fits."""
-        for key, _events in self._selector.select(wait_s):
-            if key.fd in self._tails:
-                self._read(key.fd, self._tails[key.fd])
-            elif self._program.stdin is not None and key.fd == self._program.stdin.fileno():
-                self._write_payload()
-
-    def _read(self, fd: int, tail: Tail) -> None:
-        """Read what is there; at most `READS_AT_ONCE` chunks, so that a flood does not delay the watch."""
-        try:
-            for _ in range(READS_AT_ONCE):
-                chunk = os.read(fd, READ_BYTES)
-                if not chunk:
-                    self._selector.unregister(fd)
-                    return
-                tail.feed(chunk)
-        except BlockingIOError:
-            return
-
-    def _write_payload(self) -> None:
-        stdin = self._program.stdin
-        assert stdin is not None
-        try:
-            written = os.write(stdin.fileno(), self._payload[:READ_BYTES])
-        except BlockingIOError:
-            return
-        except BrokenPipeError:
-            written = len(self._payload)  # it does not want to read its payload, which may be right
-        self._payload = self._payload[written:]
-        if not self._payload:
-            self._selector.unregister(stdin.fileno())
-            stdin.close()
-            self._program.stdin = None
+def _outcome(ended: Exit, stdout: Tail, stderr: Tail, result: Tail) -> Outcome:
+    """What it says once it was told to end does not count: there is no telling a cut result from a whole one."""
+    match ended.stop:
+        case None:
+            return outcome_of(Output(ended.status, stdout, stderr, result))
+        case Stop.DEADLINE:
+            return Failure(FailureKind.TIMEOUT, ended.stop.value, stderr=readable(stderr.bytes()) or None)
+        case Stop.CANCEL:
+            return Cancelled(ended.stop.value)
+        case Stop.QUIT:
+            return Interrupted(ended.stop.value)
+        case Stop.LEASE:
+            return Abandoned(ended.stop.value)

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from reproq_prefork.executors.command import TERM_GRACE_S
+from reproq_prefork.executors.conversation import TERM_GRACE_S
 from reproq_prefork.executors.output import MAX_RETRY_AFTER_S, Output, outcome_of
 from reproq_prefork.executors.tail import Tail
 from reproq_prefork.settings import (

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from reproq_prefork import processes
-from reproq_prefork.executors import NoProcess, Stop, TaskWillNotDie, command
+from reproq_prefork.executors import NoProcess, Stop, TaskWillNotDie, conversation
 from reproq_prefork.executors.command import CommandExecutor
 from reproq_prefork.settings import (
     MAX_ARGV_PAYLOAD_BYTES,
@@ -24,7 +24,17 @@ from reproq_prefork.settings import (
     PayloadMode,
 )
 from reproq_prefork.signals import SignalInbox
-from reproq_prefork.task_run import Abandoned, ClaimedRun, Failure, FailureKind, Interrupted, Outcome, Success
+from reproq_prefork.task_run import (
+    Abandoned,
+    Cancelled,
+    ClaimedRun,
+    Failure,
+    FailureKind,
+    Interrupted,
+    Outcome,
+    Success,
+    Usage,
+)
 from tests.children import exit_status_of, forked
 from tests.waiting import wait_until
 
@@ -181,7 +191,7 @@ def test_a_task_that_obeys_term_at_its_deadline_may_say_why(tmp_path: Path) -> N
 def test_a_task_that_ignores_term_is_killed_after_a_grace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "TERM_GRACE_S", 0.3)
+    monkeypatch.setattr(conversation, "TERM_GRACE_S", 0.3)
     ready = tmp_path / "ready"
     watch = FakeWatch(Stop.DEADLINE, ready.exists)
     began = time.monotonic()
@@ -208,6 +218,27 @@ def test_an_order_or_a_lease_ends_a_task_at_once(stop: Stop, kind: type[Outcome]
     assert getattr(outcome, "reason", None) == stop.value
 
 
+def test_a_cancelled_task_is_told_by_term_and_is_cancelled_whatever_it_says(tmp_path: Path) -> None:
+    ready, told = tmp_path / "ready", tmp_path / "told"
+    script = f"trap 'touch {told}; echo 42; exit 0' TERM; : > {ready}; while :; do sleep 0.01; done"
+    outcome = outcome_of(shell(script), watch=FakeWatch(Stop.CANCEL, ready.exists))
+    assert outcome == Cancelled(Stop.CANCEL.value)
+    assert told.exists()
+
+
+def test_a_cancelled_task_that_ignores_term_is_killed_after_its_own_grace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversation, "TERM_GRACE_S", 60)
+    monkeypatch.setattr(conversation, "CANCEL_GRACE_S", 0.3)
+    ready = tmp_path / "ready"
+    began = time.monotonic()
+    script = f"trap '' TERM; : > {ready}; while :; do sleep 0.05; done"
+    outcome = outcome_of(shell(script), watch=FakeWatch(Stop.CANCEL, ready.exists))
+    assert outcome == Cancelled(Stop.CANCEL.value)
+    assert time.monotonic() - began >= 0.3
+
+
 def test_a_lease_that_ends_after_the_deadline_gives_no_more_grace(tmp_path: Path) -> None:
     ready = tmp_path / "ready"
 
@@ -221,6 +252,32 @@ def test_a_lease_that_ends_after_the_deadline_gives_no_more_grace(tmp_path: Path
 
     script = f"trap '' TERM; : > {ready}; while :; do sleep 0.05; done"
     assert isinstance(outcome_of(shell(script), watch=LateLease()), Abandoned)
+
+
+# --- what it used ---
+
+
+def usage_of(argv: list[str], watch: FakeWatch | None = None) -> Usage:
+    usage = an_executor(argv).run(a_run(), watch or FakeWatch()).usage
+    assert usage is not None
+    return usage
+
+
+def test_the_cpu_time_and_memory_of_a_program_are_known() -> None:
+    script = "import time\nx = b'x' * 64_000_000\nwhile time.process_time() < 0.3: pass\nprint(1)"
+    usage = usage_of(python(script))
+    assert usage.exit == "exit status 0"
+    assert 0.3 <= usage.cpu_s < 5
+    assert usage.peak_rss_kib > 62_000
+    assert usage.output is None, "what a program writes is in its outcome"
+
+
+def test_a_program_that_is_killed_leaves_its_usage_too(tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    script = f"import time\nwhile time.process_time() < 0.1: pass\nopen({str(ready)!r}, 'w')\ntime.sleep(60)"
+    usage = usage_of(python(script), FakeWatch(Stop.QUIT, ready.exists))
+    assert usage.exit == "killed by signal 9 (SIGKILL)"
+    assert usage.cpu_s >= 0.1
 
 
 # --- what is left behind ---
@@ -409,7 +466,7 @@ def test_a_flood_faster_than_it_can_be_read_does_not_either(monkeypatch: pytest.
     real_read = os.read
 
     def read_without_end(fd: int, size: int) -> bytes:
-        if size != command.READ_BYTES:
+        if size != conversation.READ_BYTES:
             return real_read(fd, size)
         reads_at_look[watch.looks] = reads_at_look.get(watch.looks, 0) + 1
         assert reads_at_look[watch.looks] < 1_000, "the watch is not asked any more"

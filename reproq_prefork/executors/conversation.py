@@ -1,0 +1,175 @@
+"""One process that runs a task, and its pipes: from its start until nothing of it is left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import IO
+
+from reproq_prefork import processes
+from reproq_prefork.executors import Stop, TaskWillNotDie, Watch
+from reproq_prefork.executors.tail import Tail
+from reproq_prefork.task_run import Usage
+
+TERM_GRACE_S = 2.0  # between asking a task to end at its deadline, and SIGKILL
+CANCEL_GRACE_S = 5.0  # the same for one that was cancelled
+KILL_TIMEOUT_S = 5.0
+READ_BYTES = 65_536
+READS_AT_ONCE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How the process ended. `stop`: it was asked to end, or killed, for this reason; None: it was not."""
+
+    status: int  # below 0: minus the signal that ended it
+    usage: Usage
+    stop: Stop | None
+
+
+class Conversation:
+    """A context: on leaving it no process of the task is there any more, and its pipes are closed.
+
+    The process is a child of this one, and a subreaper's (`processes.adopt_orphans`). Raises TaskWillNotDie.
+    """
+
+    def __init__(
+        self,
+        pid: int,
+        *,
+        outputs: Sequence[tuple[IO[bytes], Tail]],
+        stdin: IO[bytes] | None = None,
+        payload: bytes = b"",
+    ) -> None:
+        """`outputs` are read to their tails; `payload` goes to `stdin`, which is then closed."""
+        self._pid = pid
+        self._streams = [stream for stream, _tail in outputs]
+        self._tails = {stream.fileno(): tail for stream, tail in outputs}
+        self._stdin = stdin
+        self._payload = memoryview(payload)
+        self._exit: tuple[int, Usage] | None = None
+        # Not epoll, which takes a descriptor: the process runs by now, so nothing here may fail.
+        self._selector = selectors.PollSelector()
+        for fd in self._tails:
+            os.set_blocking(fd, False)
+            self._selector.register(fd, selectors.EVENT_READ)
+        if stdin is not None:
+            os.set_blocking(stdin.fileno(), False)
+            self._selector.register(stdin.fileno(), selectors.EVENT_WRITE)
+
+    def __enter__(self) -> Conversation:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        # Whatever happened, no process of the task outlives this.
+        gone = self._kill()
+        self._selector.close()
+        for stream in (*self._streams, self._stdin):
+            if stream is not None:
+                stream.close()
+        if not gone:
+            raise self._will_not_die()
+
+    @property
+    def exit_status(self) -> int | None:
+        """None: it runs."""
+        return None if self._exit is None else self._exit[0]
+
+    def hold(self, watch: Watch, ask: Callable[[Stop], None]) -> Exit:
+        """Exchange bytes until the process has ended, by itself or because `watch` wants it.
+
+        `ask` tells it to end by a deadline or a cancellation; what is there after a grace is killed. Whatever
+        else is a reason to stop kills it at once.
+        """
+        for fd in watch.fds:
+            self._selector.register(fd, selectors.EVENT_READ)
+        stop = self._until_its_end(watch, ask)
+        # Before the pipes are emptied: a descendant that holds their other end could keep this waiting.
+        self._kill()
+        if self._exit is None:
+            raise self._will_not_die()
+        self._exchange(0)
+        status, usage = self._exit
+        return Exit(status, usage, stop)
+
+    def _until_its_end(self, watch: Watch, ask: Callable[[Stop], None]) -> Stop | None:
+        asked: Stop | None = None
+        kill_at: float | None = None
+        while not self._reaped():
+            stop = watch.look()
+            if stop is Stop.QUIT or stop is Stop.LEASE:
+                return stop
+            if stop is not None and asked is None:
+                asked = stop
+                kill_at = time.monotonic() + (CANCEL_GRACE_S if stop is Stop.CANCEL else TERM_GRACE_S)
+                ask(stop)
+            wait_s = watch.wait_s()
+            if kill_at is not None:
+                wait_s = min(wait_s, kill_at - time.monotonic())
+                if wait_s <= 0 and time.monotonic() >= kill_at:
+                    break
+            self._exchange(max(0.0, wait_s))
+        return asked
+
+    def _reaped(self) -> bool:
+        """Whether it has ended; its status is taken by wait4, which alone says what it used."""
+        if self._exit is None:
+            self._reap(self._pid)
+        return self._exit is not None
+
+    def _reap(self, pid: int) -> None:
+        with contextlib.suppress(ChildProcessError):
+            reaped, wait_status, used = os.wait4(pid, os.WNOHANG)
+            if reaped == self._pid:
+                status = os.waitstatus_to_exitcode(wait_status)
+                self._exit = (
+                    status,
+                    Usage(
+                        exit=processes.describe_exit(status),
+                        cpu_s=used.ru_utime + used.ru_stime,
+                        peak_rss_kib=used.ru_maxrss,
+                    ),
+                )
+
+    def _kill(self) -> bool:
+        return processes.kill_own_descendants(within_s=KILL_TIMEOUT_S, reap=self._reap)
+
+    def _will_not_die(self) -> TaskWillNotDie:
+        return TaskWillNotDie(f"process {self._pid} or one it started is still there after SIGKILL")
+
+    def _exchange(self, wait_s: float) -> None:
+        """Wait until something moves, then read all that is there and write what fits."""
+        for key, _events in self._selector.select(wait_s):
+            if key.fd in self._tails:
+                self._read(key.fd, self._tails[key.fd])
+            elif self._stdin is not None and key.fd == self._stdin.fileno():
+                self._write_payload(self._stdin)
+
+    def _read(self, fd: int, tail: Tail) -> None:
+        """Read what is there; at most `READS_AT_ONCE` chunks, so that a flood does not delay the watch."""
+        try:
+            for _ in range(READS_AT_ONCE):
+                chunk = os.read(fd, READ_BYTES)
+                if not chunk:
+                    self._selector.unregister(fd)
+                    return
+                tail.feed(chunk)
+        except BlockingIOError:
+            return
+
+    def _write_payload(self, stdin: IO[bytes]) -> None:
+        try:
+            written = os.write(stdin.fileno(), self._payload[:READ_BYTES])
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            written = len(self._payload)  # it does not want to read its payload, which may be right
+        self._payload = self._payload[written:]
+        if not self._payload:
+            self._selector.unregister(stdin.fileno())
+            stdin.close()
+            self._stdin = None
