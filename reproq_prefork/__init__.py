@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from reproq_prefork.spec import Spec
-    from reproq_prefork.store.runs import enqueue, get_run, requeue
+    from reproq_prefork.store.runs import cancel, enqueue, get_run, requeue
     from reproq_prefork.task_run import Status, TaskRun
 
 __version__ = "0.1.0"
-__all__ = ["Spec", "Status", "TaskRun", "__version__", "enqueue", "get_run", "requeue"]
+__all__ = ["Spec", "Status", "TaskRun", "__version__", "cancel", "enqueue", "get_run", "requeue"]
 
 _MODULES = {
     "Spec": "reproq_prefork.spec",
     "Status": "reproq_prefork.task_run",
     "TaskRun": "reproq_prefork.task_run",
+    "cancel": "reproq_prefork.store.runs",
     "enqueue": "reproq_prefork.store.runs",
     "get_run": "reproq_prefork.store.runs",
     "requeue": "reproq_prefork.store.runs",

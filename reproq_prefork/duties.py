@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from reproq_prefork import processes
 from reproq_prefork.identity import HostIdentity
 from reproq_prefork.log import Log
-from reproq_prefork.scoreboard import LeaseRecord, Scoreboard, WorkerRecord, boottime_ns
+from reproq_prefork.scoreboard import Scoreboard, WorkerRecord, boottime_ns
+from reproq_prefork.signals import CANCEL_SIGNAL
 from reproq_prefork.store.steward_store import SWEEP_BATCH, ResetRun, StewardStore
 from reproq_prefork.task_run import FailureKind, LostWorker, Status
 
@@ -27,6 +28,15 @@ def workers_of(scoreboard: Scoreboard, steward: int) -> Mapping[int, WorkerRecor
         slot: record
         for slot, record in records
         if record is not None and record.incarnation and record.steward == steward
+    }
+
+
+def live_workers_of(scoreboard: Scoreboard, steward: int) -> Mapping[int, WorkerRecord]:
+    """Those of them that are registered and alive."""
+    return {
+        slot: record
+        for slot, record in workers_of(scoreboard, steward).items()
+        if record.is_registered and processes.is_alive(record.process)
     }
 
 
@@ -52,25 +62,59 @@ class RenewLeases:
         self._believed_ns = int(believed_lease_s * 1e9)
 
     def run(self, store: StewardStore) -> None:
-        workers = {
-            slot: record
-            for slot, record in workers_of(self._scoreboard, self._steward).items()
-            if record.is_registered and processes.is_alive(record.process)
-        }
+        workers = live_workers_of(self._scoreboard, self._steward)
         if not workers:
             return
         sent_ns = boottime_ns()
         renewed = store.renew_leases([record.worker_id for record in workers.values()], lease_s=self._lease_s)
         for slot, record in workers.items():
             kept = record.worker_id in renewed
-            self._scoreboard.write_lease(
+            self._scoreboard.update_lease(
                 slot,
-                LeaseRecord(
-                    incarnation=record.incarnation,
-                    lease_end_ns=sent_ns + self._believed_ns if kept else 0,
-                    lost=not kept,
-                ),
+                record.incarnation,
+                lease_end_ns=sent_ns + self._believed_ns if kept else 0,
+                lost=not kept,
             )
+
+
+class NoticeCancels:
+    """Tells the workers of this host which of their runs were cancelled: on the scoreboard, then by a signal.
+
+    A worker looks at the scoreboard twice a second anyway, so the signal may be lost.
+    """
+
+    def __init__(self, scoreboard: Scoreboard, steward: int, *, period_s: float, log: Log) -> None:
+        self.period_s = period_s
+        self._scoreboard = scoreboard
+        self._steward = steward
+        self._log = log
+
+    def concerns(self, worker_ids: Collection[str]) -> bool:
+        """Whether one of these workers is this steward's."""
+        return bool(worker_ids) and any(
+            record.worker_id in worker_ids for record in workers_of(self._scoreboard, self._steward).values()
+        )
+
+    def run(self, store: StewardStore) -> None:
+        workers = live_workers_of(self._scoreboard, self._steward)
+        if not workers:
+            return
+        cancelled: dict[str, list[tuple[int, int]]] = {}
+        for run in store.runs_to_cancel([record.worker_id for record in workers.values()]):
+            cancelled.setdefault(run.worker_id, []).append((run.id, run.claim))
+        for slot, record in workers.items():
+            if record.worker_id in cancelled:
+                self._tell(slot, record, cancelled[record.worker_id])
+
+    def _tell(self, slot: int, record: WorkerRecord, runs: Sequence[tuple[int, int]]) -> None:
+        # One that it has not shown yet is on its way to it: the worker finds this said when it starts the run.
+        started = record.started_run
+        run_id, claim = cancelled = started if started is not None and started in runs else runs[0]
+        if self._scoreboard.lease_of(slot, record.incarnation).cancelled_run == cancelled:
+            return
+        self._scoreboard.update_lease(slot, record.incarnation, cancel_run_id=run_id, cancel_claim=claim)
+        processes.signal_process(record.process, CANCEL_SIGNAL)
+        self._log.info(f"run {run_id} was cancelled; its worker is told", worker=record.worker_id)
 
 
 class SweepExpired:
@@ -87,6 +131,7 @@ class SweepExpired:
             if len(reset) < SWEEP_BATCH:
                 break
         store.forget_expired_workers()
+        store.forget_expired_waiters()
 
 
 class ResetAbandoned:
@@ -111,15 +156,24 @@ class ResetAbandoned:
 
 
 class PollDue:
-    """Looks for due runs for the whole host; the floor under notifications, and what starts scheduled runs."""
+    """Looks for due runs for the whole host; the floor under notifications, and what starts scheduled runs.
 
-    def __init__(self, *, period_s: float, wake: Callable[[], None]) -> None:
+    `announces`: the host's workers tell the application of ends, so these are looked for too.
+    """
+
+    def __init__(
+        self, *, period_s: float, announces: bool, wake: Callable[[], None], wake_one: Callable[[], None]
+    ) -> None:
         self.period_s = period_s
+        self._announces = announces
         self._wake = wake
+        self._wake_one = wake_one
 
     def run(self, store: StewardStore) -> None:
         if store.due_queues():
             self._wake()
+        elif self._announces and store.is_finish_due():
+            self._wake_one()
 
 
 class NoticeDrained:
@@ -136,7 +190,7 @@ class NoticeDrained:
 
 def log_reset(log: Log, reset: tuple[ResetRun, ...], why: str) -> None:
     for run in reset:
-        verdict = "FAILED" if run.status is Status.FAILED else "PENDING again"
+        verdict = "PENDING again" if run.status is Status.PENDING else run.status.value
         log.warning(
             f"run {run.id} is {verdict}",  # noqa: G004 (this log is not the logging module)
             reason=why,

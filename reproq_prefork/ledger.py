@@ -122,6 +122,31 @@ class Ledger:
             self._panel.update(lease_end_ns=sent_ns + self._believed_lease_ns)
             return claim.runs[0]
 
+    def take_announcement(self) -> int | None:
+        """A run whose end the application is to be told of, now this worker's for a minute. None: none, or
+        the database has refused to say.
+
+        For a worker that holds no run and has recorded all it held, as `announced` is.
+        """
+        try:
+            return self._store.take_finish_due()
+        except ConnectionLost as lost:
+            self._reconnect(None, lost)
+        except (StatementRefused, ValueRefused) as refused:
+            self._log.warning("the database does not say whose end is to be told", reason=str(refused))
+        return None
+
+    def announced(self, run_id: int) -> None:
+        """The application has been told of the end of this run. Where that cannot be noted, it is told again."""
+        try:
+            self._store.clear_finish_due(run_id)
+        except ConnectionLost as lost:
+            self._reconnect(None, lost)
+        except (StatementRefused, ValueRefused) as refused:
+            self._log.warning(
+                "the application will be told again of the end of a run", run=run_id, reason=str(refused)
+            )
+
     def leave(self) -> None:
         """Give up the registration, so that nobody has to wait for its end. A lost connection is no matter."""
         try:

@@ -270,6 +270,23 @@ def kill_tree(process: ProcessIdentity, *, within_s: float) -> bool:
     return True
 
 
+def signal_process(process: ProcessIdentity, signum: int) -> bool:
+    """Signal a process that is not our child, and no other that has its pid by now. False: it is gone."""
+    try:
+        pidfd = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return False
+    try:
+        if not is_alive(process):
+            return False
+        signal.pidfd_send_signal(pidfd, signum)
+    except (ProcessLookupError, PermissionError):
+        return False
+    finally:
+        os.close(pidfd)
+    return True
+
+
 def send_signal(pid: int, signum: int) -> None:
     """Signal a process of ours. One that is gone needs none, and one that runs as another user takes none."""
     with contextlib.suppress(ProcessLookupError, PermissionError):

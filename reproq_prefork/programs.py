@@ -21,7 +21,7 @@ from reproq_prefork.master import StewardPost, WorkerPost
 from reproq_prefork.orders import Orders
 from reproq_prefork.scoreboard import Scoreboard, WorkerPanel, WorkerRecord, WorkerState
 from reproq_prefork.settings import Settings
-from reproq_prefork.signals import MASTERS_OWN, SignalInbox
+from reproq_prefork.signals import CANCEL_SIGNAL, MASTERS_OWN, SignalInbox
 from reproq_prefork.steward import Steward
 from reproq_prefork.store.steward_store import StewardStore
 from reproq_prefork.store.worker_store import WorkerStore
@@ -79,7 +79,10 @@ class ForkedPrograms:
                 return
 
     def work(self, settings: Settings, post: WorkerPost, scoreboard: Scoreboard, wake: WakePipe) -> int:
-        inbox = SignalInbox((signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD), ignored=NOT_FOR_CHILDREN)
+        inbox = SignalInbox(
+            (signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD, CANCEL_SIGNAL),
+            ignored=[signum for signum in NOT_FOR_CHILDREN if signum != CANCEL_SIGNAL],
+        )
         setproctitle(f"reproq-prefork: worker {post.slot} [booting]")
         processes.adopt_orphans()
         process = processes.own_identity()

@@ -104,11 +104,18 @@ class WorkerRecord(_Record):
 class LeaseRecord(_Record):
     """Written by the steward, about the worker fork `incarnation`."""
 
-    LAYOUT: ClassVar = struct.Struct("<Qq?")
+    LAYOUT: ClassVar = struct.Struct("<Qq?qq")
 
     incarnation: int = 0
     lease_end_ns: int = 0  # less the margin
     lost: bool = False  # a renewal did not find it: its lease has ended
+    cancel_run_id: int = 0  # the run that it is to end, since somebody has cancelled it; 0: none
+    cancel_claim: int = 0
+
+    @property
+    def cancelled_run(self) -> tuple[int, int] | None:
+        """The (id, claim) of the run that is cancelled; one that the fork is no longer at says nothing."""
+        return (self.cancel_run_id, self.cancel_claim) if self.cancel_run_id else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +176,18 @@ class Scoreboard:
     def write_lease(self, slot: int, record: LeaseRecord) -> None:
         self._write(record, slot)
 
+    def update_lease(self, slot: int, incarnation: int, **changes: Any) -> None:
+        """Change a part of what the steward says of a fork: leases and cancels are two duties, and one record.
+
+        What was said of an earlier fork in the slot, or was not said to its end, is forgotten.
+        """
+        self.write_lease(slot, replace(self.lease_of(slot, incarnation), incarnation=incarnation, **changes))
+
+    def lease_of(self, slot: int, incarnation: int) -> LeaseRecord:
+        """What the steward last said of this fork; a record of an earlier one says nothing."""
+        said = self.read_lease(slot)
+        return LeaseRecord() if said is None or said.incarnation != incarnation else said
+
     def read_worker(self, slot: int) -> WorkerRecord | None:
         return self._read(WorkerRecord, slot)
 
@@ -178,10 +197,7 @@ class Scoreboard:
     def lease_end_ns(self, slot: int, worker: WorkerRecord) -> int:
         """Until when the worker of `slot` may run a task: a run is expired when its own lease and its worker's
         are both past. What the steward said of an earlier fork in the slot does not count."""
-        lease = self.read_lease(slot)
-        if lease is None or lease.incarnation != worker.incarnation:
-            return worker.lease_end_ns
-        return max(worker.lease_end_ns, lease.lease_end_ns)
+        return max(worker.lease_end_ns, self.lease_of(slot, worker.incarnation).lease_end_ns)
 
     def steward_place(self, generation: int) -> int:
         """The place of a generation's steward: a ring, of which `fleet` never gives one place twice."""
@@ -233,11 +249,8 @@ class WorkerPanel:
         self._scoreboard.write_worker(self._slot, self.record)
 
     def lease(self) -> LeaseRecord:
-        """What the steward last said of this fork; a record of an earlier one says nothing."""
-        lease = self._scoreboard.read_lease(self._slot)
-        if lease is None or lease.incarnation != self.record.incarnation:
-            return LeaseRecord()
-        return lease
+        """What the steward last said of this fork."""
+        return self._scoreboard.lease_of(self._slot, self.record.incarnation)
 
     def lease_end_ns(self) -> int:
         """Until when a task may run."""

@@ -25,6 +25,9 @@ MASTERS_OWN = (
     signal.SIGUSR2,
 )
 
+# A steward's to one of its workers: a run of yours may have been cancelled, look at the scoreboard.
+CANCEL_SIGNAL = signal.SIGUSR1
+
 
 class SignalInbox:
     """Takes `signums` for this process, ignores `ignored`, and unblocks all signals once that is in place."""

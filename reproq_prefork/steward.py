@@ -16,6 +16,7 @@ from reproq_prefork import processes
 from reproq_prefork.channel import Channel, PeerGone
 from reproq_prefork.duties import (
     Duty,
+    NoticeCancels,
     NoticeDrained,
     PollDue,
     RenewLeases,
@@ -50,7 +51,10 @@ class _Appointment:
 
 
 class Steward:
-    """`index` is its place on the scoreboard; `connect` opens its store."""
+    """`index` is its place on the scoreboard; `connect` opens its store.
+
+    `announces`: its workers tell the application of ends that no task of theirs has told it of.
+    """
 
     def __init__(
         self,
@@ -64,6 +68,7 @@ class Steward:
         host: HostIdentity,
         connect: Callable[[], StewardStore],
         log: Log,
+        announces: bool = False,
     ) -> None:
         self._settings = settings
         self._index = index
@@ -73,6 +78,8 @@ class Steward:
         self._wake = wake
         self._connect = connect
         self._log = log
+        self._announces = announces
+        self._notice_cancels = NoticeCancels(scoreboard, index, period_s=settings.poll_interval_s, log=log)
         self._store: StewardStore | None = None
         self._connect_at = 0.0
         self._delays_s = reconnect_delays_s()
@@ -95,7 +102,13 @@ class Steward:
                 period_s=SWEEP_INTERVAL_S,
                 on_reset=lambda runs: self._after_reset(runs, "the lease had ended"),
             ),
-            PollDue(period_s=settings.poll_interval_s, wake=self._wake_all),
+            self._notice_cancels,
+            PollDue(
+                period_s=settings.poll_interval_s,
+                announces=self._announces,
+                wake=self._wake_all,
+                wake_one=self._wake_one,
+            ),
         ]
         if settings.drain:
             duties.append(
@@ -131,8 +144,11 @@ class Steward:
                     appointment.at = time.monotonic() + appointment.duty.period_s * random.uniform(0.9, 1.1)
                     appointment.duty.run(store)
                     self._show_heartbeat()
-            if any(queue in self._settings.queues for queue in store.announced_queues()):
-                self._wake.wake(1, at_most_waiting=self._settings.workers)
+            news = store.news()
+            if not news.queues.isdisjoint(self._settings.queues):
+                self._wake_one()
+            if self._notice_cancels.concerns(news.cancelled_at):
+                self._notice_cancels.run(store)
         except ConnectionLost as lost:
             self._log.warning("the connection is lost", reason=str(lost))
             self._disconnect()
@@ -194,6 +210,9 @@ class Steward:
         pending = sum(run.status is Status.PENDING for run in runs)
         if pending:
             self._wake.wake(pending, at_most_waiting=self._settings.workers)
+
+    def _wake_one(self) -> None:
+        self._wake.wake(1, at_most_waiting=self._settings.workers)
 
     def _wake_all(self) -> None:
         self._wake.wake(self._settings.workers, at_most_waiting=self._settings.workers)

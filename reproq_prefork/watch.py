@@ -18,7 +18,7 @@ class TaskWatch:
         self._panel = panel
         self._orders = orders
         self._deadline_ns = deadline_ns
-        self._deadline_told = False
+        self._deadline_told = False  # from then on it is no reason to look again at once
 
     @property
     def fds(self) -> Sequence[int]:
@@ -40,12 +40,17 @@ class TaskWatch:
     def look(self) -> Stop | None:
         self._orders.read()
         now = boottime_ns()
+        if self._deadline_ns and now >= self._deadline_ns:
+            self._deadline_told = True
         # The lease first: beyond its end a second copy may be running, whatever else is true.
         if self._panel.lease().lost or now >= self._panel.lease_end_ns():
             return Stop.LEASE
         if self._orders.quit:
             return Stop.QUIT
-        if self._deadline_ns and now >= self._deadline_ns:
-            self._deadline_told = True
-            return Stop.DEADLINE
-        return None
+        if self._is_cancelled():
+            return Stop.CANCEL
+        return Stop.DEADLINE if self._deadline_told else None
+
+    def _is_cancelled(self) -> bool:
+        cancelled = self._panel.lease().cancelled_run
+        return cancelled is not None and cancelled == self._panel.record.started_run

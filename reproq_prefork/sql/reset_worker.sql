@@ -3,30 +3,46 @@
 -- they are used up, so that a poison pill ends; what it had claimed and not started is refunded.
 -- charge_all: it cannot be known what had started. refund_started: the worker was killed to shut
 -- down, which is nobody's attempt, but a started run that must not run twice is FAILED even so.
+--
+-- A run that somebody has cancelled is CANCELLED, whatever else is true: if it was charged, its entry in errors
+-- says how the worker was lost, and its status that it had been cancelled. `told` wakes whoever waits for an end.
 with held as (
     select
         id,
         %(charge_all)s::boolean
             or (id = %(started_run_id)s::bigint and claims = %(started_claim)s::bigint) is true as had_started,
-        least(max_attempts, %(max_attempts_ceiling)s::integer) as attempts_allowed
+        least(max_attempts, %(max_attempts_ceiling)s::integer) as attempts_allowed,
+        attempts >= least(max_attempts, %(max_attempts_ceiling)s::integer) as is_last_attempt,
+        cancel_requested_at is not null as cancel_requested
     from task_runs
     where leased_by = %(worker_id)s and status = 'RUNNING'
     for update
 ),
 verdict as (
-    select id, had_started and (not %(refund_started)s::boolean or attempts_allowed = 1) as charged, attempts_allowed
+    select id, charged, case
+            when cancel_requested then 'CANCELLED'
+            when charged and is_last_attempt then 'FAILED'
+            else 'PENDING'
+        end as status
     from held
+    cross join lateral (
+        select had_started and (not %(refund_started)s::boolean or attempts_allowed = 1) as charged
+    ) as charge
 ),
 reset as (
     update task_runs as run
-    set status = case when charged and run.attempts >= attempts_allowed then 'FAILED' else 'PENDING' end,
-        finished_at = case when charged and run.attempts >= attempts_allowed then now() end,
+    set status = verdict.status,
+        finished_at = case when verdict.status <> 'PENDING' then now() end,
+        finish_due_at = case when verdict.status <> 'PENDING' and run.task_path is not null then now() end,
         errors = case
             when charged then run.errors || (
                 %(error)s::jsonb || jsonb_build_object(
                     'attempt', run.attempts, 'worker', run.leased_by,
                     'started_at', run.last_attempted_at, 'ended_at', now()
                 )
+            )
+            when verdict.status = 'CANCELLED' then run.errors || jsonb_build_object(
+                'kind', 'cancelled', 'message', 'the task was cancelled', 'ended_at', now()
             )
             else run.errors
         end,
@@ -42,7 +58,13 @@ reset as (
     where run.id = verdict.id
     returning run.id, run.status, run.queue_name, charged
 ),
+told as (
+    select pg_notify('reproq_finished', reset.id::text)
+    from reset
+    cross join lateral (select from reproq_waiters where run_id = reset.id limit 1) as waiter
+    where reset.status <> 'PENDING'
+),
 gone as (
     delete from reproq_workers where id = %(worker_id)s and not %(keep_registration)s::boolean
 )
-select id, status, queue_name, charged from reset
+select id, status, queue_name, charged, (select count(*) from told) as told from reset

@@ -2,8 +2,17 @@
 -- worker (or its row is gone). All are charged, since nobody is left to tell which had started.
 -- A renewal that commits after this read began cannot have been believed by its worker, which kills
 -- its task a margin before the old lease ends.
+--
+-- A run that somebody has cancelled is CANCELLED; its entry in errors says how it came to its end, and its status
+-- that it had been cancelled. `told` wakes whoever waits for an end.
 with expired as (
-    select run.id, least(run.max_attempts, %(max_attempts_ceiling)s::integer) as attempts_allowed
+    select
+        run.id,
+        case
+            when run.cancel_requested_at is not null then 'CANCELLED'
+            when run.attempts >= least(run.max_attempts, %(max_attempts_ceiling)s::integer) then 'FAILED'
+            else 'PENDING'
+        end as verdict
     from task_runs as run
     where run.status = 'RUNNING'
       and run.lease_expires_at < now()
@@ -17,8 +26,9 @@ with expired as (
 ),
 reset as (
     update task_runs as run
-    set status = case when run.attempts >= attempts_allowed then 'FAILED' else 'PENDING' end,
-        finished_at = case when run.attempts >= attempts_allowed then now() end,
+    set status = verdict,
+        finished_at = case when verdict <> 'PENDING' then now() end,
+        finish_due_at = case when verdict <> 'PENDING' and run.task_path is not null then now() end,
         errors = run.errors || (
             %(error)s::jsonb || jsonb_build_object(
                 'attempt', run.attempts, 'worker', run.leased_by,
@@ -30,5 +40,11 @@ reset as (
     from expired
     where run.id = expired.id
     returning run.id, run.status, run.queue_name
+),
+told as (
+    select pg_notify('reproq_finished', reset.id::text)
+    from reset
+    cross join lateral (select from reproq_waiters where run_id = reset.id limit 1) as waiter
+    where reset.status <> 'PENDING'
 )
-select id, status, queue_name, true as charged from reset
+select id, status, queue_name, true as charged, (select count(*) from told) as told from reset

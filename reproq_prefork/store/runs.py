@@ -106,6 +106,16 @@ def requeue(connection: Connection, *, run_id: int | None = None, spec_hash: str
     return _runs(connection).requeue(run_id)
 
 
+def cancel(connection: Connection, run_id: int) -> TaskRun:
+    """Cancel a run: it ends CANCELLED, and is not tried again. Gives the run as it is then.
+
+    One that waits is CANCELLED at once. One that is RUNNING gets `cancel_requested_at`; when this transaction is
+    committed, its worker is told, and ends the task. A run that has finished stays as it is: `status` says how it
+    ended. Raises RunNotFound; InvalidRun for what is no id.
+    """
+    return _runs(connection).cancel(run_id)
+
+
 def get_run(connection: Connection, run_id: int) -> TaskRun:
     """The run as it is now. Raises RunNotFound; InvalidRun for what is no id.
 

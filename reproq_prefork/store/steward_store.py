@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,25 @@ from reproq_prefork.store.statements import statement
 from reproq_prefork.task_run import FailureKind, LostWorker, Status
 
 SWEEP_BATCH = 500
+
+# As the SQL has them: reproq_announce_new_runs in the first migration, and cancel_run.sql.
+NEW_RUNS_CHANNEL = "reproq_task_runs"
+CANCEL_CHANNEL = "reproq_cancel"
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What other programs announce: `queues` that have got runs, and workers that hold a run to be cancelled."""
+
+    queues: frozenset[str]
+    cancelled_at: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class RunToCancel:
+    worker_id: str
+    id: int
+    claim: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,23 +74,32 @@ class StewardStore:
         return self._connection.fileno()
 
     def listen(self) -> bool:
-        """Ask for news of new runs. False behind a pooler, where nobody would ever hear them."""
+        """Ask for `news`. False behind a pooler, where nobody would ever hear them."""
         if self.backend.pooled:
             return False
         with translated_errors():
             self._connection.execute(statement("listen"))
+            self._connection.execute(statement("listen_to_cancels"))
         return True
 
-    def announced_queues(self) -> Iterator[str]:
-        """The queues named by what has arrived so far; does not wait."""
+    def news(self) -> News:
+        """What has arrived so far; does not wait."""
         with translated_errors():
-            for notification in self._connection.notifies(timeout=0):
-                yield notification.payload
+            heard = [(said.channel, said.payload) for said in self._connection.notifies(timeout=0)]
+        return News(
+            queues=frozenset(payload for channel, payload in heard if channel == NEW_RUNS_CHANNEL),
+            cancelled_at=frozenset(payload for channel, payload in heard if channel == CANCEL_CHANNEL),
+        )
 
     def renew_leases(self, worker_ids: Collection[str], *, lease_s: float) -> frozenset[str]:
         """Renew, in one statement; gives the ids that were renewed. The others have lost their lease."""
         parameters = {"worker_ids": json.dumps(sorted(worker_ids)), "lease_seconds": lease_s}
         return frozenset(row.id for row in self._run("renew_leases", parameters))
+
+    def runs_to_cancel(self, worker_ids: Collection[str]) -> tuple[RunToCancel, ...]:
+        """The runs that these workers hold and that somebody has cancelled."""
+        rows = self._run("runs_to_cancel", {"worker_ids": json.dumps(sorted(worker_ids))})
+        return tuple(RunToCancel(row.leased_by, row.id, row.claims) for row in rows)
 
     def end_backend_of(self, worker_id: str) -> bool:
         """End a dead worker's server process and see it gone; several statements, at most 2 s.
@@ -113,6 +141,9 @@ class StewardStore:
     def forget_expired_workers(self) -> None:
         self._run("forget_expired_workers", {})
 
+    def forget_expired_waiters(self) -> None:
+        self._run("forget_expired_waiters", {})
+
     def workers_of_host(self, host: HostIdentity) -> tuple[RegisteredWorker, ...]:
         rows = self._run("workers_of_host", {"host_identity": host.key})
         return tuple(
@@ -127,6 +158,11 @@ class StewardStore:
     def due_queues(self) -> tuple[str, ...]:
         """Which of the queues have a run that is due."""
         return tuple(row.name for row in self._run("due_queues", {"queues": self._queues}))
+
+    def is_finish_due(self) -> bool:
+        """Whether there is a run of the queues whose end the application is to be told of."""
+        is_due: bool = self._run("is_finish_due", {"queues": self._queues})[0].is_due
+        return is_due
 
     def queues_are_drained(self) -> bool:
         drained: bool = self._run("queues_are_drained", {"queues": self._queues})[0].drained

@@ -101,6 +101,11 @@ class TaskRuns:
             raise RunNotFound(run_id=run_id)
         return task_run(row)
 
+    def cancel(self, run_id: int) -> TaskRun:
+        _check_id(run_id)
+        row = self._one("cancel_run", {"run_id": run_id})
+        return self.get(run_id) if row is None else task_run(row)
+
     def _one(self, name: str, parameters: Mapping[str, Any]) -> Any:
         return next(iter(self._sender.fetch(name, parameters)), None)
 

@@ -12,6 +12,8 @@ from reproq_prefork.store.connection import Backend, connect, end_backend_of, fe
 from reproq_prefork.store.statements import statement
 from reproq_prefork.task_run import ClaimedRun, Settlement
 
+ANNOUNCE_AGAIN_S = 60.0  # for whoever takes an announcement to tell of it, before another one does
+
 NOTHING_TO_SETTLE: dict[str, Any] = {
     "run_id": None,
     "claim": None,
@@ -110,6 +112,15 @@ class WorkerStore:
         """The (`id`, `claim`) of every run that the database says this worker holds."""
         rows = self._run("held_runs", {"worker_id": self._identity.id})
         return frozenset((row.id, row.claims) for row in rows)
+
+    def take_finish_due(self) -> int | None:
+        """A run of this worker's queues whose end is to be told; it is due again in a minute."""
+        rows = self._run("take_finish_due", {"queues": self._queues, "again_seconds": ANNOUNCE_AGAIN_S})
+        return rows[0].id if rows else None
+
+    def clear_finish_due(self, run_id: int) -> None:
+        """The application has been told of the end of this run."""
+        self._run("clear_finish_due", {"run_id": run_id})
 
     def end_previous_backend(self) -> bool:
         """End the server process registered before a reconnect, and see it gone; as `end_backend_of`."""

@@ -301,6 +301,19 @@ def test_a_host_is_the_same_for_all_its_processes() -> None:
     assert status_of(lambda: 0 if processes.host_identity() == host else 1) == 0
 
 
+def test_a_process_is_signalled_as_long_as_it_is_the_one_that_is_meant() -> None:
+    with forked(sleep_for_ever) as child:
+        assert child.pid is not None
+        identity = processes.identity_of(child.pid)
+        assert identity is not None
+        earlier = ProcessIdentity(identity.pid, identity.started - 1)
+        assert not processes.signal_process(earlier, signal.SIGKILL)
+        assert processes.is_alive(identity)
+        assert processes.signal_process(identity, signal.SIGKILL)
+        assert exit_status_of(child) == -signal.SIGKILL
+        assert not processes.signal_process(identity, signal.SIGKILL)
+
+
 def test_a_process_that_cannot_be_looked_at_is_not_taken_for_dead() -> None:
     def program() -> int:
         processes.adopt_orphans()

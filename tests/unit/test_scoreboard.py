@@ -138,6 +138,23 @@ def test_a_lease_of_an_earlier_fork_says_nothing_to_a_worker() -> None:
     assert panel.lease_end_ns() == 1_000
 
 
+def test_what_the_steward_says_of_a_fork_is_changed_in_parts() -> None:
+    board = a_board()
+    board.update_lease(1, 5, cancel_run_id=7, cancel_claim=2)
+    board.update_lease(1, 5, lease_end_ns=100)
+    assert board.read_lease(1) == LeaseRecord(5, 100, cancel_run_id=7, cancel_claim=2)
+    board.update_lease(1, 5, lost=True, lease_end_ns=0)
+    assert board.lease_of(1, 5).cancelled_run == (7, 2)
+    assert board.lease_of(1, 6) == LeaseRecord()
+    board.update_lease(1, 6, lease_end_ns=200)
+    assert board.read_lease(1) == LeaseRecord(6, 200), "what was said of an earlier fork is forgotten"
+
+
+def test_no_run_is_cancelled_before_the_steward_says_so() -> None:
+    assert LeaseRecord().cancelled_run is None
+    assert LeaseRecord(5, 100).cancelled_run is None
+
+
 def test_a_panel_shows_every_change_and_the_masters_word() -> None:
     board = a_board()
     panel = WorkerPanel(board, 0, WorkerRecord(incarnation=5))

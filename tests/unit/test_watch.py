@@ -159,6 +159,39 @@ def test_an_order_to_quit_ends_the_task_and_one_to_drain_does_not(setting: Setti
     assert watch.look() is Stop.QUIT
 
 
+def test_a_cancel_of_the_run_it_watches_ends_the_task(setting: Setting) -> None:
+    setting.panel.update(run_id=7, claim=2)
+    watch = setting.watch()
+    setting.board.update_lease(0, 3, cancel_run_id=7, cancel_claim=2)
+    assert watch.look() is Stop.CANCEL
+
+
+@pytest.mark.parametrize(("incarnation", "run_id", "claim"), [(3, 7, 1), (3, 8, 2), (2, 7, 2), (3, 0, 0)])
+def test_a_cancel_of_another_run_claim_or_fork_ends_nothing(
+    setting: Setting, incarnation: int, run_id: int, claim: int
+) -> None:
+    setting.panel.update(run_id=7, claim=2)
+    setting.board.update_lease(0, incarnation, cancel_run_id=run_id, cancel_claim=claim)
+    assert setting.watch().look() is None
+
+
+def test_a_worker_without_a_run_is_told_of_no_cancel(setting: Setting) -> None:
+    setting.board.update_lease(0, 3, lease_end_ns=boottime_ns() + S)
+    assert setting.watch().look() is None
+
+
+def test_the_watch_does_not_spin_after_a_deadline_that_a_cancel_hides(setting: Setting) -> None:
+    watch = setting.watch(deadline_s=-0.001)
+    cancel(setting)
+    assert watch.look() is Stop.CANCEL
+    assert watch.wait_s() > 0
+
+
+def cancel(setting: Setting) -> None:
+    setting.panel.update(run_id=7, claim=2)
+    setting.board.update_lease(0, 3, cancel_run_id=7, cancel_claim=2)
+
+
 def end_lease(setting: Setting) -> None:
     setting.panel.update(lease_end_ns=boottime_ns() - 1)
 
@@ -169,7 +202,12 @@ def quit_now(setting: Setting) -> None:
 
 @pytest.mark.parametrize(
     ("troubles", "stop"),
-    [([end_lease, quit_now], Stop.LEASE), ([quit_now], Stop.QUIT), ([end_lease], Stop.LEASE)],
+    [
+        ([end_lease, quit_now, cancel], Stop.LEASE),
+        ([cancel, quit_now], Stop.QUIT),
+        ([end_lease], Stop.LEASE),
+        ([cancel], Stop.CANCEL),
+    ],
 )
 def test_the_lease_counts_first_and_the_deadline_last(
     setting: Setting, troubles: list[Callable[[Setting], None]], stop: Stop

@@ -1,0 +1,34 @@
+-- Cancels a run. One that waits is CANCELLED at once; one that runs is marked, and the steward of its worker's
+-- host told, by the worker's id. No row comes back where the run is not there, or has finished.
+--
+-- A claim or an end that commits meanwhile holds the row's lock: this waits for it, and then decides by what the
+-- row has become. To cancel again tells the steward again, and keeps the time of the first request.
+with cancelled as (
+    update task_runs
+    set status = case when status = 'PENDING' then 'CANCELLED' else status end,
+        cancel_requested_at = coalesce(cancel_requested_at, now()),
+        errors = case
+            when status = 'PENDING' then errors || jsonb_build_object(
+                'kind', 'cancelled', 'message', 'the task was cancelled', 'ended_at', now()
+            )
+            else errors
+        end,
+        finished_at = case when status = 'PENDING' then now() end,
+        finish_due_at = case when status = 'PENDING' and task_path is not null then now() end
+    where id = %(run_id)s::bigint and status in ('PENDING', 'RUNNING')
+    returning
+        id, queue_name, payload::text as payload, spec_hash, task_path, priority, run_after, status, attempts,
+        max_attempts, timeout_seconds, claims, leased_by, lease_expires_at, worker_ids, result::text as result,
+        errors::text as errors, enqueued_at, started_at, last_attempted_at, finished_at, replay_of, unique_key,
+        executor, atomic, retry_base_seconds, retry_max_seconds, cancel_requested_at, metadata::text as metadata,
+        last_attempt::text as last_attempt, finish_due_at
+),
+told as (
+    select pg_notify('reproq_cancel', left(leased_by, 200)) from cancelled where status = 'RUNNING'
+    union all
+    select pg_notify('reproq_finished', cancelled.id::text)
+    from cancelled
+    cross join lateral (select from reproq_waiters where run_id = cancelled.id limit 1) as waiter
+    where cancelled.status = 'CANCELLED'
+)
+select cancelled.*, (select count(*) from told) as told from cancelled

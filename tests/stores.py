@@ -1,0 +1,39 @@
+"""A worker and a steward as the database sees them, for tests that need no processes."""
+
+from __future__ import annotations
+
+from reproq_prefork.identity import HostIdentity, ProcessIdentity, WorkerIdentity
+from reproq_prefork.store.steward_store import StewardStore
+from reproq_prefork.store.worker_store import WorkerStore
+from reproq_prefork.task_run import FailureKind, LostWorker
+
+HOST = HostIdentity("host", "boot:1")
+
+
+def worker_store(
+    database_url: str, worker_id: str = "w", *, queues: tuple[str, ...] = ("default",), lease_s: float = 60
+) -> WorkerStore:
+    """A registered worker's; close it."""
+    process = ProcessIdentity(1, 1)
+    identity = WorkerIdentity(worker_id, HOST, process, process, "0", queues)
+    store = WorkerStore(database_url, identity, lease_s=lease_s)
+    store.register()
+    return store
+
+
+def steward_store(
+    database_url: str, *, queues: tuple[str, ...] = ("default",), max_attempts_ceiling: int | None = None
+) -> StewardStore:
+    """Close it."""
+    return StewardStore(
+        database_url,
+        application_name="a test's steward",
+        queues=queues,
+        max_attempts_ceiling=max_attempts_ceiling,
+    )
+
+
+def lost_worker(
+    worker_id: str = "w", *, started: tuple[int, int] | None = None, refund: bool = False
+) -> LostWorker:
+    return LostWorker(worker_id, started, False, refund, FailureKind.WORKER_LOST, "the worker died")

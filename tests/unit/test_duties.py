@@ -1,0 +1,190 @@
+"""What a steward says of its workers on the scoreboard, with a database that is made up."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Collection, Iterator
+from typing import Any, cast
+
+import pytest
+
+from reproq_prefork import processes
+from reproq_prefork.duties import NoticeCancels, PollDue, RenewLeases
+from reproq_prefork.log import Log, LogFormat, LogLevel
+from reproq_prefork.scoreboard import LeaseRecord, Scoreboard, WorkerRecord, WorkerState, boottime_ns
+from reproq_prefork.signals import CANCEL_SIGNAL
+from reproq_prefork.store.steward_store import RunToCancel, StewardStore
+from tests.children import forked
+
+STEWARD = 1
+
+
+class ScriptedStore:
+    """Says what a test has set; `asked` is what it was asked."""
+
+    def __init__(self) -> None:
+        self.cancelled: list[RunToCancel] = []
+        self.due: tuple[str, ...] = ()
+        self.finish_due = False
+        self.asked: list[Any] = []
+
+    def runs_to_cancel(self, worker_ids: Collection[str]) -> tuple[RunToCancel, ...]:
+        self.asked.append(sorted(worker_ids))
+        return tuple(run for run in self.cancelled if run.worker_id in worker_ids)
+
+    def renew_leases(self, worker_ids: Collection[str], *, lease_s: float) -> frozenset[str]:
+        return frozenset(worker_ids)
+
+    def due_queues(self) -> tuple[str, ...]:
+        return self.due
+
+    def is_finish_due(self) -> bool:
+        self.asked.append("is_finish_due")
+        return self.finish_due
+
+
+class Host:
+    """A scoreboard with workers, all in this process."""
+
+    def __init__(self) -> None:
+        self.scripted = ScriptedStore()
+        self.store = cast(StewardStore, self.scripted)
+        self.board = Scoreboard(slots=3, stewards=2)
+        self.log_reader, writer = os.pipe()
+        self.log = Log(LogLevel.DEBUG, LogFormat.JSON, fd=writer)
+        self._log_writer = writer
+        self.notice = NoticeCancels(self.board, STEWARD, period_s=1, log=self.log)
+        self.renew = RenewLeases(self.board, STEWARD, period_s=1, lease_s=60, believed_lease_s=50)
+
+    def add_worker(self, slot: int, **changes: Any) -> None:
+        process = processes.own_identity()
+        record: dict[str, Any] = {
+            "incarnation": 10 + slot,
+            "pid": process.pid,
+            "pid_started": process.started,
+            "steward": STEWARD,
+            "state": WorkerState.BUSY,
+            "lease_end_ns": boottime_ns() + 10**12,
+            "worker_id": f"w{slot}",
+        }
+        self.board.write_worker(slot, WorkerRecord(**(record | changes)))
+
+    def close(self) -> None:
+        os.close(self.log_reader)
+        os.close(self._log_writer)
+
+
+@pytest.fixture
+def signals() -> Iterator[list[int]]:
+    """The cancel signals that came to this process."""
+    came: list[int] = []
+    previous = signal.signal(CANCEL_SIGNAL, lambda signum, frame: came.append(signum))
+    yield came
+    signal.signal(CANCEL_SIGNAL, previous)
+
+
+@pytest.fixture
+def host(signals: list[int]) -> Iterator[Host]:
+    host = Host()
+    yield host
+    host.close()
+
+
+def test_a_worker_is_told_of_its_run_once_by_the_scoreboard_and_a_signal(
+    host: Host, signals: list[int]
+) -> None:
+    host.add_worker(0, run_id=7, claim=2)
+    host.add_worker(1, run_id=8, claim=1)
+    host.scripted.cancelled = [RunToCancel("w0", 7, 2)]
+    host.notice.run(host.store)
+    host.notice.run(host.store)
+    assert host.board.lease_of(0, 10).cancelled_run == (7, 2)
+    assert host.board.lease_of(1, 11).cancelled_run is None
+    assert signals == [CANCEL_SIGNAL]
+    assert b"run 7 was cancelled" in os.read(host.log_reader, 4096)
+
+
+def test_a_renewal_keeps_what_was_said_of_a_cancel_and_a_cancel_what_was_said_of_the_lease(
+    host: Host,
+) -> None:
+    host.add_worker(0, run_id=7, claim=2)
+    host.renew.run(host.store)
+    renewed = host.board.read_lease(0)
+    assert renewed is not None
+    host.scripted.cancelled = [RunToCancel("w0", 7, 2)]
+    host.notice.run(host.store)
+    assert host.board.read_lease(0) == LeaseRecord(10, renewed.lease_end_ns, False, 7, 2)
+    host.renew.run(host.store)
+    assert host.board.lease_of(0, 10).cancelled_run == (7, 2)
+    assert host.board.lease_of(0, 10).lease_end_ns >= renewed.lease_end_ns
+
+
+def test_a_claim_that_is_not_shown_yet_is_cancelled_before_it_starts(host: Host) -> None:
+    host.add_worker(0, state=WorkerState.IDLE)
+    host.scripted.cancelled = [RunToCancel("w0", 7, 2)]
+    host.notice.run(host.store)
+    assert host.board.lease_of(0, 10).cancelled_run == (7, 2)
+
+
+def test_of_two_runs_it_is_told_of_the_one_it_is_at(host: Host) -> None:
+    host.add_worker(0, run_id=8, claim=1)
+    host.scripted.cancelled = [RunToCancel("w0", 7, 2), RunToCancel("w0", 8, 1)]
+    host.notice.run(host.store)
+    assert host.board.lease_of(0, 10).cancelled_run == (8, 1)
+
+
+def test_the_next_run_that_is_cancelled_takes_the_place_of_the_one_before(
+    host: Host, signals: list[int]
+) -> None:
+    for run_id in (7, 8):
+        host.add_worker(0, run_id=run_id, claim=1)
+        host.scripted.cancelled = [RunToCancel("w0", run_id, 1)]
+        host.notice.run(host.store)
+        assert host.board.lease_of(0, 10).cancelled_run == (run_id, 1)
+    assert len(signals) == 2
+
+
+def test_only_live_workers_of_its_own_are_asked_about(host: Host) -> None:
+    with forked(lambda: 0) as child:
+        gone = child.pid
+    host.add_worker(0, steward=STEWARD - 1)
+    host.add_worker(1, pid=gone)
+    host.notice.run(host.store)
+    assert host.scripted.asked == []
+    host.add_worker(2)
+    host.notice.run(host.store)
+    assert host.scripted.asked == [["w2"]]
+
+
+def test_a_cancel_concerns_it_where_it_names_a_worker_of_its_own(host: Host) -> None:
+    host.add_worker(0)
+    host.add_worker(1, steward=STEWARD - 1)
+    assert host.notice.concerns({"w0", "elsewhere"})
+    assert not host.notice.concerns({"w1", "elsewhere"})
+    assert not host.notice.concerns(set())
+
+
+@pytest.mark.parametrize(
+    ("announces", "due", "finish_due", "woken"),
+    [
+        (True, (), True, ["one"]),
+        (True, (), False, []),
+        (True, ("default",), True, ["all"]),
+        (False, (), True, []),
+        (False, ("default",), True, ["all"]),
+    ],
+)
+def test_an_end_that_is_to_be_told_wakes_a_worker_where_workers_tell_of_ends(
+    host: Host, announces: bool, due: tuple[str, ...], finish_due: bool, woken: list[str]
+) -> None:
+    host.scripted.due, host.scripted.finish_due = due, finish_due
+    seen: list[str] = []
+    PollDue(
+        period_s=1,
+        announces=announces,
+        wake=lambda: seen.append("all"),
+        wake_one=lambda: seen.append("one"),
+    ).run(host.store)
+    assert seen == woken
+    assert ("is_finish_due" in host.scripted.asked) == (announces and not due)
