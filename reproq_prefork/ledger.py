@@ -8,6 +8,7 @@ whose reply was lost is handed back.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable
@@ -254,19 +255,25 @@ class Ledger:
 
     def _pause(self, reason: ReproqError, *, holding: bool) -> None:
         """Wait a while before the next try; longer each time, and no longer than told."""
-        delay_s = next(self._delays_s)
+        delay_s = max(0.0, min(next(self._delays_s), self._patience_left_s()))
         self._log.warning(
             "the database does not do its part; trying again", reason=str(reason), delay_s=round(delay_s, 3)
         )
         wait_readable(self._orders.fds, delay_s)
         self._panel.update()
         self._orders.read()
-        if self._orders.quit and self._quit_seen_at is None:
-            self._quit_seen_at = time.monotonic()
         if self._orders.drain and not holding:
             raise ToldToStop("told to stop while the database was out of reach")
-        if self._quit_seen_at is not None and time.monotonic() - self._quit_seen_at > QUIT_PATIENCE_S:
+        if self._patience_left_s() <= 0:
             raise ToldToStop("told to stop at once, and what was held could not be recorded")
+
+    def _patience_left_s(self) -> float:
+        """How long there still is to record what is held; without limit until it is told to stop at once."""
+        if not self._orders.quit:
+            return math.inf
+        if self._quit_seen_at is None:
+            self._quit_seen_at = time.monotonic()
+        return self._quit_seen_at + QUIT_PATIENCE_S - time.monotonic()
 
 
 def _settlement(ended: Attempt | None) -> Settlement | None:

@@ -1,0 +1,142 @@
+"""The ledger, with a database that is made up: what it does about trouble that cannot be timed from outside."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import pytest
+
+from reproq_prefork import ledger as ledger_module
+from reproq_prefork.errors import DatabaseUnavailable
+from reproq_prefork.ledger import Attempt, LeaseLost, Ledger, ToldToStop
+from reproq_prefork.log import Log, LogFormat, LogLevel
+from reproq_prefork.scoreboard import Scoreboard, WorkerPanel, WorkerRecord, WorkerState
+from reproq_prefork.store.connection import Backend, ConnectionLost, StatementRefused, ValueRefused
+from reproq_prefork.store.worker_store import WorkerStore
+from reproq_prefork.task_run import RetryPolicy, Settlement, Status
+from tests.unit.test_worker import RUN, ScriptedOrders
+
+Troubles = dict[str, list[Exception]]
+
+ENDED = Attempt(RUN, Settlement(RUN.id, RUN.claim, Status.SUCCESSFUL, result="1"))
+
+
+class ScriptedStore:
+    """Meets the `troubles` that a test has set, one a call of the method they are set for."""
+
+    backend = Backend(pid=1, pooled=False)
+
+    def __init__(self, troubles: Troubles, calls: list[str]) -> None:
+        self._troubles = troubles
+        self._calls = calls
+        self.holds_lease = True
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        answers = {"take_finish_due": 7, "held_runs": frozenset(), "reconnected": True}
+
+        def method(*arguments: Any, **options: Any) -> Any:
+            self._calls.append(name)
+            if self._troubles.get(name):
+                raise self._troubles[name].pop(0)
+            return answers.get(name)
+
+        return method
+
+
+class Setting:
+    def __init__(self) -> None:
+        self.orders = ScriptedOrders()
+        self.troubles: Troubles = {}
+        self.calls: list[str] = []
+        self.panel = WorkerPanel(Scoreboard(slots=1, stewards=1), 0, WorkerRecord(incarnation=1))
+        self._log_fd = os.open(os.devnull, os.O_WRONLY)
+        self.ledger = Ledger(
+            connect=self._connect,
+            panel=self.panel,
+            orders=self.orders,
+            policy=RetryPolicy(1, 2),
+            believed_lease_s=50,
+            log=Log(LogLevel.DEBUG, LogFormat.JSON, fd=self._log_fd),
+        )
+
+    def _connect(self) -> WorkerStore:
+        self.calls.append("connect")
+        if self.troubles.get("connect"):
+            raise self.troubles["connect"].pop(0)
+        return cast(WorkerStore, ScriptedStore(self.troubles, self.calls))
+
+    def opened(self) -> Ledger:
+        self.ledger.open()
+        self.panel.update(state=WorkerState.IDLE)
+        self.calls.clear()
+        return self.ledger
+
+    def close(self) -> None:
+        os.close(self._log_fd)
+
+
+@pytest.fixture
+def setting() -> Iterator[Setting]:
+    setting = Setting()
+    yield setting
+    setting.close()
+
+
+# --- told to stop at once ---
+
+
+@pytest.mark.parametrize("delay_s", [60.0, 0.05])
+def test_a_worker_that_is_told_to_stop_at_once_does_not_wait_longer_than_its_patience(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch, delay_s: float
+) -> None:
+    ledger = setting.opened()
+    monkeypatch.setattr(ledger_module, "QUIT_PATIENCE_S", 0.4)
+    monkeypatch.setattr(ledger, "_delays_s", itertools.repeat(delay_s))
+    setting.troubles["finish_and_claim"] = [ConnectionLost("gone")]
+    setting.troubles["connect"] = [DatabaseUnavailable("here", "gone") for _ in range(100)]
+    setting.orders.drain = setting.orders.quit = True
+    started = time.monotonic()
+    with pytest.raises(ToldToStop, match="could not be recorded"):
+        ledger.turn(ENDED, max_runs=0)
+    assert 0.4 <= time.monotonic() - started < 5
+    assert setting.calls.count("connect") > 1 or delay_s > 1, "it goes on trying meanwhile"
+
+
+# --- whose end the application is to be told of ---
+
+
+def test_an_announcement_is_taken_and_told(setting: Setting) -> None:
+    ledger = setting.opened()
+    assert ledger.take_announcement() == 7
+    ledger.announced(7)
+    assert setting.calls == ["take_finish_due", "clear_finish_due"]
+
+
+@pytest.mark.parametrize("trouble", [StatementRefused("locked"), ValueRefused("no"), ConnectionLost("gone")])
+@pytest.mark.parametrize("name", ["take_finish_due", "clear_finish_due"])
+def test_trouble_with_an_announcement_leaves_it_for_another_time(
+    setting: Setting, name: str, trouble: Exception
+) -> None:
+    ledger = setting.opened()
+    setting.troubles[name] = [trouble]
+    if name == "take_finish_due":
+        assert ledger.take_announcement() is None
+    else:
+        ledger.announced(7)
+    assert setting.calls.count("connect") == isinstance(trouble, ConnectionLost)
+    assert setting.panel.record.state is WorkerState.IDLE
+    assert ledger.take_announcement() == 7
+
+
+def test_a_worker_whose_lease_ended_meanwhile_announces_nothing(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = setting.opened()
+    monkeypatch.setattr(ScriptedStore, "reconnected", lambda store: False, raising=False)
+    setting.troubles["take_finish_due"] = [ConnectionLost("gone")]
+    with pytest.raises(LeaseLost):
+        ledger.take_announcement()
