@@ -29,7 +29,7 @@ class ExitStatus(enum.IntEnum):
     USAGE = 2, "An argument or a setting is wrong or missing; nothing was started."
     BOOT_FAILED = 3, "The workers cannot boot: each one died or hung before it was ready."
     NOT_FOUND = 4, "There is no such task run."
-    CONFLICT = 5, "The unique key is held by a run that has not finished."
+    CONFLICT = 5, "The unique key is held by a run that has not finished, or the run to cancel has finished."
     DATABASE_UNAVAILABLE = 6, "The database cannot be reached, or refuses to work."
     SCHEMA_MISMATCH = 7, "The schema in the database is not the one that this release works with."
     ALREADY_RUNNING = 8, "The pid file names a master that is alive."

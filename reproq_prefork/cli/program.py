@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from reproq_prefork import __version__
+from reproq_prefork.cli.cancel import cancel
 from reproq_prefork.cli.check import check
 from reproq_prefork.cli.config import config
 from reproq_prefork.cli.demo import demo
@@ -43,6 +44,7 @@ EPILOG = "\n\n".join(
                 f"{PROGRAM} --queue mail,reports --command './run-task.sh --fast' --drain",
                 f"""{PROGRAM} enqueue '{{"order": 7}}' --queue mail --run-after 10m""",
                 f"{PROGRAM} status --watch",
+                f"{PROGRAM} cancel 1842",
                 f"{PROGRAM} --requeue-id 1842",
             ],
         ),
@@ -84,7 +86,7 @@ def program(context: click.Context, requeue_id: int | None, requeue_hash: str | 
     return _supervise(context.ensure_object(Invocation), given_flags(context))
 
 
-for command in (migrate, enqueue, status, show, prune, config, check, demo):
+for command in (migrate, enqueue, cancel, status, show, prune, config, check, demo):
     program.add_command(command)
 
 

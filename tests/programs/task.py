@@ -35,6 +35,8 @@ def note(what: str) -> None:
 
 if spec.get("ignore_term"):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if spec.get("note_term"):
+    signal.signal(signal.SIGTERM, lambda _signum, _frame: note("term"))
 note("start")
 for command in spec.get("children", ()):
     # A session of its own: a group kill would miss it.
