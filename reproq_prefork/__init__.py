@@ -9,19 +9,33 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from reproq_prefork.new_run import NewRun
     from reproq_prefork.spec import Spec
-    from reproq_prefork.store.runs import cancel, enqueue, get_run, requeue
+    from reproq_prefork.store.runs import cancel, enqueue, enqueue_many, get_run, requeue
     from reproq_prefork.task_run import Status, TaskRun
 
 __version__ = "0.1.0"
-__all__ = ["Spec", "Status", "TaskRun", "__version__", "cancel", "enqueue", "get_run", "requeue"]
+__all__ = [
+    "NewRun",
+    "Spec",
+    "Status",
+    "TaskRun",
+    "__version__",
+    "cancel",
+    "enqueue",
+    "enqueue_many",
+    "get_run",
+    "requeue",
+]
 
 _MODULES = {
+    "NewRun": "reproq_prefork.new_run",
     "Spec": "reproq_prefork.spec",
     "Status": "reproq_prefork.task_run",
     "TaskRun": "reproq_prefork.task_run",
     "cancel": "reproq_prefork.store.runs",
     "enqueue": "reproq_prefork.store.runs",
+    "enqueue_many": "reproq_prefork.store.runs",
     "get_run": "reproq_prefork.store.runs",
     "requeue": "reproq_prefork.store.runs",
 }

@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import psycopg
+from psycopg.pq import TransactionStatus
 from psycopg.rows import namedtuple_row
 
 from reproq_prefork.new_run import (
@@ -43,7 +44,11 @@ class PsycopgSender:
             return cursor.execute(statement(name), parameters).fetchall()
 
     def all_or_nothing(self) -> AbstractContextManager[object]:
-        return self._connection.transaction()
+        connection = self._connection
+        if not connection.autocommit and connection.info.transaction_status == TransactionStatus.IDLE:
+            # Any statement begins the caller's transaction; else `transaction` would begin one, and commit it.
+            self.fetch("backend_pid", {})
+        return connection.transaction()
 
     def psycopg_connection(self) -> Connection:
         return self._connection
@@ -89,6 +94,17 @@ def enqueue(
         retry_max_seconds=retry_max_seconds,
     )
     return _runs(connection).enqueue(new)
+
+
+def enqueue_many(connection: Connection, new_runs: Sequence[NewRun]) -> list[TaskRun]:
+    """Add many runs by few statements, all or none of them; gives them in the order of `new_runs`.
+
+    `NewRun.of` takes what `enqueue` takes. Ids grow in that order too, so runs that are equal otherwise are taken
+    in it. A unique key that is held, by a run that has not finished or by an earlier one of `new_runs`, gives that
+    run with `created=False`. Two callers who add the same keys at once, each in another order, may meet a
+    deadlock, which PostgreSQL ends by an error: keep to one order, or try again.
+    """
+    return _runs(connection).enqueue_many(new_runs)
 
 
 def requeue(connection: Connection, *, run_id: int | None = None, spec_hash: str | None = None) -> TaskRun:

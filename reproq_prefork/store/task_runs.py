@@ -10,52 +10,24 @@ transaction. Errors of the database pass through as the sender raises them.
 from __future__ import annotations
 
 import re
-from collections import namedtuple
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import fields
-from functools import cache
-from typing import Any, Protocol
+from typing import Any
 
-import psycopg
-
-from reproq_prefork.errors import ExitStatus, ReproqError, RunNotFound, UniqueKeyHeld
+from reproq_prefork.errors import RunNotFound, UniqueKeyHeld
 from reproq_prefork.new_run import InvalidRun, NewRun
 from reproq_prefork.printable import quoted
-from reproq_prefork.store.json_columns import read_json
-from reproq_prefork.task_run import Status, TaskRun
+from reproq_prefork.store.bulk import enqueue_many
+from reproq_prefork.store.run_rows import task_run
+from reproq_prefork.store.sender import Sender, named_rows
+from reproq_prefork.store.unique_keys import MAX_KEY_TRIES, KeyChangesHands
+from reproq_prefork.task_run import TaskRun
 
-MAX_KEY_TRIES = 20
+__all__ = ["KeyChangesHands", "Sender", "TaskRuns", "named_rows"]
+
 MAX_ID_SHOWN = 10**30  # str() refuses thousands of digits
 
 _BIGINT = range(-(2**63), 2**63)
 _SPEC_HASH = re.compile("[0-9a-f]{64}")
-_COLUMNS = tuple(field.name for field in fields(TaskRun) if field.name != "created")
-
-
-class Sender(Protocol):
-    """A way to the database, on a connection that belongs to the caller."""
-
-    def fetch(self, name: str, parameters: Mapping[str, Any]) -> Sequence[Any]:
-        """Send `statements.statement(name)`, which has placeholders like %(run_id)s and gives rows; gives all of
-        them, with columns as attributes (`named_rows`)."""
-
-    def all_or_nothing(self) -> AbstractContextManager[object]:
-        """What is sent inside takes effect as a whole: a transaction, or a savepoint inside the caller's."""
-
-    def psycopg_connection(self) -> psycopg.Connection[Any] | None:
-        """The same connection for a COPY, inside `all_or_nothing`; None: it is not psycopg's, so there is none."""
-
-
-class KeyChangesHands(ReproqError):
-    """Each time somebody else held the key, and had finished before it could be seen who."""
-
-    exit_status = ExitStatus.CONFLICT
-
-    def __init__(self, key: str) -> None:
-        super().__init__(
-            f"The unique key {quoted(key)} was taken and given back {MAX_KEY_TRIES} times in a row; try again."
-        )
 
 
 class TaskRuns:
@@ -73,6 +45,9 @@ class TaskRuns:
             if holder is not None:
                 return task_run(holder, created=False)
         raise KeyChangesHands(new.unique_key or "")
+
+    def enqueue_many(self, new_runs: Sequence[NewRun]) -> list[TaskRun]:
+        return enqueue_many(self._sender, new_runs)
 
     def requeue(self, run_id: int) -> TaskRun:
         _check_id(run_id)
@@ -143,40 +118,3 @@ def _check_hash(spec_hash: object) -> None:
             f"A spec hash is 64 lower-case hexadecimal digits, not {quoted(str(spec_hash))}; "
             "`reproq-prefork show ID` tells that of a run."
         )
-
-
-def named_rows(cursor: Any) -> list[Any]:
-    """All rows of a DB-API cursor, with columns as attributes."""
-    row_of = _row_type(tuple(column[0] for column in cursor.description))._make
-    return [row_of(row) for row in cursor.fetchall()]
-
-
-@cache
-def _row_type(columns: tuple[str, ...]) -> Any:
-    return namedtuple("Row", columns)
-
-
-def task_run(row: Any, *, created: bool = True) -> TaskRun:
-    """The run that a row with all its columns tells of; its JSON comes as text."""
-    return TaskRun(
-        **{name: getattr(row, name) for name in _COLUMNS}
-        | {
-            "status": Status(row.status),
-            "payload": read_json(row.payload),
-            "result": _json(row.result),
-            "metadata": _json(row.metadata),
-            "last_attempt": _json(row.last_attempt),
-            "errors": _errors(row.errors),
-            "worker_ids": tuple(row.worker_ids),
-        },
-        created=created,
-    )
-
-
-def _json(text: str | None) -> Any:
-    return None if text is None else read_json(text)
-
-
-def _errors(text: str) -> tuple[Any, ...]:
-    entries = read_json(text)
-    return tuple(entries) if isinstance(entries, list) else (entries,)

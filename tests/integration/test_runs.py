@@ -21,7 +21,7 @@ from reproq_prefork.spec import spec_hash
 from reproq_prefork.store.json_columns import UnreadableJson
 from reproq_prefork.store.runs import PsycopgSender
 from reproq_prefork.store.statements import statement
-from reproq_prefork.store.task_runs import KeyChangesHands
+from reproq_prefork.store.unique_keys import KeyChangesHands
 
 Connection = psycopg.Connection[Any]
 

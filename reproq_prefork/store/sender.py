@@ -1,0 +1,36 @@
+"""How a statement is sent: the seam between what is asked of the database and whose connection it goes by."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import cache
+from typing import Any, Protocol
+
+import psycopg
+
+
+class Sender(Protocol):
+    """A way to the database, on a connection that belongs to the caller."""
+
+    def fetch(self, name: str, parameters: Mapping[str, Any]) -> Sequence[Any]:
+        """Send `statements.statement(name)`, which has placeholders like %(run_id)s and gives rows; gives all of
+        them, with columns as attributes (`named_rows`)."""
+
+    def all_or_nothing(self) -> AbstractContextManager[object]:
+        """What is sent inside takes effect as a whole: a transaction, or a savepoint inside the caller's."""
+
+    def psycopg_connection(self) -> psycopg.Connection[Any] | None:
+        """The same connection for a COPY, inside `all_or_nothing`; None: it is not psycopg's, so there is none."""
+
+
+def named_rows(cursor: Any) -> list[Any]:
+    """All rows of a DB-API cursor, with columns as attributes."""
+    row_of = _row_type(tuple(column[0] for column in cursor.description))._make
+    return [row_of(row) for row in cursor.fetchall()]
+
+
+@cache
+def _row_type(columns: tuple[str, ...]) -> Any:
+    return namedtuple("Row", columns)
