@@ -19,6 +19,7 @@ from reproq_prefork.task_run import Failure, FailureKind, Outcome, Success
 
 MAX_MESSAGE_CHARS = 1_000
 MAX_TRACEBACK_CHARS = 32_768
+VERDICT_KEYS = frozenset({"retry", "retry_after_seconds"})  # of the JSON object on stderr; they are acted on
 MAX_RETRY_AFTER_S = 365 * 86_400.0
 
 
@@ -36,17 +37,20 @@ def outcome_of(output: Output) -> Outcome:
     if output.exit_status == 0:
         return _result(output)
     stderr = readable(output.stderr.bytes())
-    said = _error_object(output.stderr)
+    said, log = _error_object(output.stderr)
     if output.exit_status < 0:
         kind, fallback = FailureKind.KILLED, f"killed by signal {-output.exit_status}"
     else:
         kind, fallback = FailureKind.FAILED, _last_line(stderr) or f"exit status {output.exit_status}"
+    message = _text(said, "message", "error")
+    exception = _text(said, "exception", "type")
+    traceback = _text(said, "traceback", limit=MAX_TRACEBACK_CHARS)
     return Failure(
         kind=kind,
-        message=_text(said, "message", "error") or fallback[:MAX_MESSAGE_CHARS],
-        exception=_text(said, "exception", "type"),
-        traceback=_text(said, "traceback", limit=MAX_TRACEBACK_CHARS),
-        stderr=stderr or None,
+        message=message or fallback[:MAX_MESSAGE_CHARS],
+        exception=exception,
+        traceback=traceback,
+        stderr=(readable(log) if _is_kept(said, message, exception, traceback) else stderr) or None,
         retry=said.get("retry") is not False,
         retry_after_s=_retry_after_s(said),
     )
@@ -89,18 +93,24 @@ def _too_large(where: str, size: int) -> str:
     return f"{where} is {size:,} bytes, the limit is {MAX_RESULT_BYTES:,}"
 
 
-def _error_object(stderr: Tail) -> Mapping[str, Any]:
-    """A JSON object that is all of stderr, or its last line; else an empty one."""
+def _error_object(stderr: Tail) -> tuple[Mapping[str, Any], bytes]:
+    """A JSON object that is all of stderr, or its last line, and what is before it; else an empty one and all."""
     whole = stderr.bytes().strip()
-    for candidate in (whole, whole.rpartition(b"\n")[2]):
+    before, _, last = whole.rpartition(b"\n")
+    for candidate, log in ((whole, b""), (last, before)):
         if candidate.startswith(b"{"):
             try:
                 parsed = parse_json(candidate)
             except SpecError:
                 continue
             if isinstance(parsed, dict):
-                return parsed
-    return {}
+                return parsed, log
+    return {}, whole
+
+
+def _is_kept(said: Mapping[str, Any], *parts: str | None) -> bool:
+    """Whether all that it says is in the outcome, uncut, so that its text need not be kept beside it."""
+    return all(value is None or value in parts for key, value in said.items() if key not in VERDICT_KEYS)
 
 
 def _text(said: Mapping[str, Any], *names: str, limit: int = MAX_MESSAGE_CHARS) -> str | None:

@@ -308,3 +308,37 @@ def test_a_reload_reads_the_files_anew_and_keeps_the_name(cli: CommandLine, conn
         _, log = process.communicate(timeout=30)
     assert process.returncode == 0
     assert log.count(".env can be read by other users") == 1
+
+
+# --- a driver that does not work ---
+
+WITHOUT_LIBPQ = """
+import ctypes.util, sys
+sys.modules["psycopg_binary"] = sys.modules["psycopg_c"] = None
+ctypes.util.find_library = lambda name: None
+"""
+WITHOUT_PSYCOPG = "import sys; sys.modules['psycopg'] = None"
+WITHOUT_CLICK = "import sys; sys.modules['click'] = None"
+
+
+def run_after(preparation: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    program = f"{preparation}\nfrom reproq_prefork.cli import main\nmain()"
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=30
+    )
+
+
+@pytest.mark.parametrize("preparation", [WITHOUT_LIBPQ, WITHOUT_PSYCOPG], ids=["libpq", "psycopg"])
+@pytest.mark.parametrize("arguments", [["--version"], ["status"], []])
+def test_without_libpq_every_command_says_what_to_install(preparation: str, arguments: list[str]) -> None:
+    done = run_after(preparation, *arguments)
+    assert (done.returncode, done.stdout) == (ExitStatus.FAILURE, "")
+    (sentence,) = done.stderr.splitlines()
+    assert sentence.startswith("reproq-prefork: psycopg, the driver of PostgreSQL, cannot be used (")
+    assert "pip install 'reproq-prefork[binary]'" in sentence
+
+
+def test_another_import_that_fails_is_not_taken_for_a_missing_driver() -> None:
+    done = run_after(WITHOUT_CLICK)
+    assert "Traceback" in done.stderr
+    assert "libpq" not in done.stderr

@@ -194,6 +194,28 @@ def test_json_on_stderr_gives_its_parts() -> None:
         assert outcome.retry is False
 
 
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ({"message": "no", "exception": "E", "traceback": "tb", "retry": False}, False),
+        ({"error": "no", "type": "E", "retry_after_seconds": 3}, False),
+        ({"message": "no", "traceback": None}, False),
+        ({"message": "no", "error": "another"}, True),
+        ({"message": "no", "code": 7}, True),
+        ({"message": "no", "details": {"a": [1]}}, True),
+        ({"message": "n" * (MAX_MESSAGE_CHARS + 1)}, True),
+        ({"message": ["no"]}, True),
+    ],
+)
+def test_json_on_stderr_is_not_kept_twice_unless_something_of_it_would_be_lost(
+    said: dict[str, object], kept: bool
+) -> None:
+    line = json.dumps(said)
+    assert failed(1, stderr=line.encode()).stderr == (line if kept else None)
+    log = f"a warning\n{line}"
+    assert failed(1, stderr=log.encode()).stderr == (log if kept else "a warning")
+
+
 def test_the_other_names_of_the_parts_are_understood() -> None:
     outcome = said({"error": "gone", "type": "Gone"})
     assert (outcome.message, outcome.exception) == ("gone", "Gone")
