@@ -13,6 +13,7 @@ from reproq_prefork.cli.flags import CONNECTING, given_flags, setting_flags
 from reproq_prefork.cli.help import HelpfulCommand
 from reproq_prefork.cli.invocation import Invocation, opened_store
 from reproq_prefork.cli.text import RunId, indented, moment, show_timeout
+from reproq_prefork.duration import format_duration
 from reproq_prefork.printable import printable
 from reproq_prefork.spec import canonical_json
 from reproq_prefork.store.connection import translated_errors
@@ -45,13 +46,20 @@ def _lines(run: TaskRun, replays: Replays) -> Iterator[str]:
     for name, value in _facts(run, replays):
         if value:
             yield f"  {name:<13} {printable(value)}"
-    yield "  payload"
-    yield from indented(_json(run.payload), "    ")
+    yield from _document("payload", run.payload)
+    if run.metadata is not None:
+        yield from _document("metadata", run.metadata)
     if run.status is Status.SUCCESSFUL:
-        yield "  result"
-        yield from indented(_json(run.result), "    ")
+        yield from _document("result", run.result)
     for entry in run.errors:
-        yield from _error(entry)
+        yield from _attempt(entry)
+    if run.last_attempt is not None:
+        yield from _attempt(_successful_attempt(run))
+
+
+def _document(name: str, value: Any) -> Iterator[str]:
+    yield f"  {name}"
+    yield from indented(_json(value), "    ")
 
 
 def _facts(run: TaskRun, replays: Replays) -> list[tuple[str, str]]:
@@ -60,6 +68,7 @@ def _facts(run: TaskRun, replays: Replays) -> list[tuple[str, str]]:
         "due after": run.run_after,
         "first started": run.started_at,
         "last started": run.last_attempted_at if run.attempts > 1 else None,
+        "to be ended": run.cancel_requested_at,
         "finished": run.finished_at,
         "lease ends": run.lease_expires_at,
     }
@@ -67,6 +76,9 @@ def _facts(run: TaskRun, replays: Replays) -> list[tuple[str, str]]:
         ("task", run.task_path or ""),
         ("queue", f"{run.queue_name}, priority {run.priority}"),
         ("timeout", show_timeout(run.timeout_seconds)),
+        ("retry wait", _retry_wait(run)),
+        ("executor", run.executor or ""),
+        ("atomic", "yes: its effects and its end are one transaction" if run.atomic else ""),
         ("spec hash", run.spec_hash),
         ("unique key", run.unique_key or ""),
         *((name, moment(at)) for name, at in times.items() if at is not None),
@@ -77,21 +89,48 @@ def _facts(run: TaskRun, replays: Replays) -> list[tuple[str, str]]:
     ]
 
 
+def _retry_wait(run: TaskRun) -> str:
+    """What the run says of its own; the rest is the worker's."""
+    base = None if run.retry_base_seconds is None else f"up to {format_duration(run.retry_base_seconds)}"
+    most = None if run.retry_max_seconds is None else f"at most {format_duration(run.retry_max_seconds)}"
+    return ", ".join(
+        part for part in (base and f"{base} after the first attempt, then doubled", most) if part
+    )
+
+
 # What of an entry stands in its first lines, and in which order the rest does: jsonb sorts by length.
-_HEAD = ("attempt", "kind", "worker", "started_at", "ended_at")
-_ORDER = ("exception", "message", "traceback", "stderr")
+_HEAD = ("attempt", "kind", "worker", "started_at", "ended_at", "exit", "cpu_seconds", "peak_rss_kib")
+_ORDER = ("exception", "message", "traceback", "stderr", "output")
 
 
-def _error(entry: Any) -> Iterator[str]:
+def _successful_attempt(run: TaskRun) -> Any:
+    """In the form of an entry of `errors`."""
+    if not isinstance(run.last_attempt, Mapping):
+        return run.last_attempt
+    return {
+        "attempt": run.attempts,
+        "kind": "succeeded",
+        "worker": run.worker_ids[-1] if run.worker_ids else None,
+        "started_at": run.last_attempted_at and run.last_attempted_at.isoformat(),
+        "ended_at": run.finished_at and run.finished_at.isoformat(),
+        **run.last_attempt,
+    }
+
+
+def _attempt(entry: Any) -> Iterator[str]:
+    """An entry of `errors`. One without an attempt tells of a cancel that met none."""
     if not isinstance(entry, Mapping):
-        yield "  error"
-        yield from indented(_json(entry), "    ")
+        yield from _document("error", entry)
         return
-    head = f"attempt {entry.get('attempt', '?')}: {entry.get('kind', 'failed')}"
+    kind = entry.get("kind", "failed")
+    head = f"attempt {entry['attempt']}: {kind}" if "attempt" in entry else str(kind)
     times = " to ".join(str(entry[name]) for name in ("started_at", "ended_at") if entry.get(name))
     yield "  " + printable(head + (f", {times}" if times else ""))
     if entry.get("worker"):
         yield "    " + printable(f"worker {entry['worker']}")
+    usage = _usage(entry)
+    if usage:
+        yield "    " + printable(usage)
     for name in (*_ORDER, *sorted(entry.keys() - {*_HEAD, *_ORDER})):
         value = entry.get(name)
         if value is None:
@@ -102,6 +141,17 @@ def _error(entry: Any) -> Iterator[str]:
             yield from indented(text, "      | ")
         else:
             yield from indented(f"{name}: {text.strip()}", "    ")
+
+
+def _usage(entry: Mapping[str, Any]) -> str:
+    """How the attempt ended and what it used, as far as the entry says."""
+    cpu_s, peak_kib = entry.get("cpu_seconds"), entry.get("peak_rss_kib")
+    parts = (
+        entry.get("exit"),
+        None if cpu_s is None else f"{cpu_s} s of CPU time",
+        f"{peak_kib / 1024:,.1f} MiB at most" if isinstance(peak_kib, int) else peak_kib,
+    )
+    return ", ".join(str(part) for part in parts if part is not None)
 
 
 def _as_json(run: TaskRun, replays: Replays) -> str:

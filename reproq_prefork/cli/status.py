@@ -98,7 +98,8 @@ def _worker_rows(worker: WorkerState) -> list[tuple[str, ...]]:
 def _run(run: RunAtWork) -> str:
     task = f" {printable(run.task_path)}" if run.task_path else ""
     since = "" if run.running_s is None else f" for {rough_duration(run.running_s)}"
-    return f"{run.id}{task} ({printable(run.queue_name)}, attempt {run.attempt}){since}"
+    cancelled = ", cancelled" if run.cancel_requested else ""
+    return f"{run.id}{task} ({printable(run.queue_name)}, attempt {run.attempt}{cancelled}){since}"
 
 
 def _as_json(store: OperatorStore) -> str:
@@ -136,6 +137,7 @@ def _worker_object(worker: WorkerState) -> dict[str, Any]:
                 "task_path": run.task_path,
                 "attempt": run.attempt,
                 "running_seconds": run.running_s,
+                "cancel_requested": run.cancel_requested,
             }
             for run in worker.runs
         ],

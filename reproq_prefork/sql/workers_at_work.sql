@@ -12,7 +12,8 @@ select
     run.queue_name,
     run.task_path,
     run.attempts,
-    extract(epoch from now() - run.last_attempted_at)::float8 as running_seconds
+    extract(epoch from now() - run.last_attempted_at)::float8 as running_seconds,
+    run.cancel_requested_at is not null as cancel_requested
 from reproq_workers as worker
 full join (select * from task_runs where status = 'RUNNING') as run on run.leased_by = worker.id
 order by worker.host, worker_id, run.id

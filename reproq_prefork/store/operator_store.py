@@ -46,6 +46,7 @@ class RunAtWork:
     task_path: str | None
     attempt: int
     running_s: float | None
+    cancel_requested: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +158,14 @@ def _worker_state(worker_id: str, rows: Sequence[Any]) -> WorkerState:
         up_s=first.up_seconds,
         lease_s=first.lease_seconds,
         runs=tuple(
-            RunAtWork(row.run_id, row.queue_name, row.task_path, row.attempts, row.running_seconds)
+            RunAtWork(
+                row.run_id,
+                row.queue_name,
+                row.task_path,
+                row.attempts,
+                row.running_seconds,
+                row.cancel_requested,
+            )
             for row in rows
             if row.run_id is not None
         ),

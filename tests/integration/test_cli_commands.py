@@ -157,7 +157,7 @@ def test_status_is_a_table_of_queues_and_of_workers(cli: CommandLine, connection
     connection.execute(
         "insert into reproq_workers (id, host, host_identity, pid, pid_started, master_pid, "
         "master_started, version, queues, lease_expires_at) "
-        "values ('w-1', 'h', 'h', 7, 1, 1, 1, '0', '{a,b}', now() + interval '2 hours')",
+        "values ('w-1', 'h', 'h', 7, 1, 1, 1, '0', '{a,b}', now() + interval '2 hours 30 seconds')",
     )
     connection.execute(
         "insert into task_runs (payload, spec_hash, status, leased_by, lease_expires_at, attempts, "
@@ -288,6 +288,68 @@ def test_show_tells_everything_about_a_run_readably(cli: CommandLine, connection
         assert f"\n{line}\n" in shown, (line, shown)
     assert "\x1b" not in shown
     assert f"\n  re-run of     {run_id}\n" in cli.output("show", str(replay.id))
+
+
+def test_show_tells_what_each_attempt_used(cli: CommandLine, connection: Connection) -> None:
+    run = enqueue(
+        connection,
+        {"v": 1, "task": "shop.send", "args": [], "kwargs": {}},
+        executor="inline",
+        atomic=True,
+        retry_base_seconds=2.5,
+        retry_max_seconds=60,
+    )
+    failed = {
+        "attempt": 1,
+        "kind": "failed",
+        "message": "no luck",
+        "exit": "exit status 3",
+        "cpu_seconds": 0.25,
+        "peak_rss_kib": 20_480,
+        "output": "first\nsecond",
+    }
+    used = {"exit": "exit status 0", "cpu_seconds": 1.5, "peak_rss_kib": 1_310_720, "output": "done\x1b"}
+    connection.execute(
+        "update task_runs set status = 'SUCCESSFUL', attempts = 2, worker_ids = '{w-1,w-2}', result = 'null', "
+        "finished_at = now(), errors = %s, last_attempt = %s, metadata = %s where id = %s",
+        (json.dumps([failed]), json.dumps(used), '{"progress": 0.5}', run.id),
+    )
+    shown = cli.output("show", str(run.id))
+    for line in (
+        "  retry wait    up to 2.5s after the first attempt, then doubled, at most 1m",
+        "  executor      inline",
+        "  atomic        yes: its effects and its end are one transaction",
+        "  metadata",
+        '    {"progress":0.5}',
+        "  attempt 1: failed",
+        "    exit status 3, 0.25 s of CPU time, 20.0 MiB at most",
+        "    message: no luck",
+        "    output:",
+        "      | second",
+        "    worker w-2",
+        "    exit status 0, 1.5 s of CPU time, 1,280.0 MiB at most",
+        r"    output: done\x1b",
+    ):
+        assert f"\n{line}\n" in f"{shown}\n", (line, shown)
+    assert "\n  attempt 2: succeeded, " in shown
+
+
+def test_show_and_status_tell_of_a_cancel(cli: CommandLine, connection: Connection) -> None:
+    waiting, running = (enqueue(connection, 1).id for _ in range(2))
+    connection.execute(
+        "update task_runs set status = 'RUNNING', leased_by = 'w', lease_expires_at = now(), attempts = 1 "
+        "where id = %s",
+        (running,),
+    )
+    for run_id in (waiting, running):
+        cli.output("cancel", str(run_id))
+    shown = cli.output("show", str(waiting))
+    assert "\n  cancelled, 20" in shown
+    assert "\n    message: the task was cancelled\n" in shown
+    assert re.search(r"\n  to be ended   20", cli.output("show", str(running)))
+    assert f"{running} (default, attempt 1, cancelled)" in cli.output("status")
+    (worker,) = json.loads(cli.output("status", "--json"))["workers"]
+    assert worker["runs"][0]["cancel_requested"] is True
 
 
 def test_show_as_json_is_the_row_with_exact_numbers(cli: CommandLine, connection: Connection) -> None:
