@@ -1,6 +1,7 @@
 -- Deletes what finished long ago among the next max_runs ids. Walking the primary key needs no index of its
 -- own on the time; each batch is a transaction of its own, so locks and WAL stay small. A run that somebody
--- else has locked is left for another day.
+-- else has locked is left for another day. Whether the application was told of its end is not asked: after so long
+-- that is no news.
 -- `is_last`: no id is left, or this batch holds nothing that was enqueued early enough to be old; ids grow
 -- with that time, but for a transaction that took long, whose runs a later call finds.
 with batch as materialized (

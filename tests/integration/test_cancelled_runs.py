@@ -13,6 +13,7 @@ import pytest
 from reproq_prefork import Status, cancel, enqueue, get_run, requeue
 from reproq_prefork.errors import RunNotFound
 from reproq_prefork.new_run import InvalidRun
+from reproq_prefork.store.statements import statement
 from reproq_prefork.store.steward_store import StewardStore
 from reproq_prefork.store.worker_store import WorkerStore
 from reproq_prefork.task_run import ClaimedRun, Settlement
@@ -312,6 +313,22 @@ def test_the_sweep_ends_a_cancelled_run(
     final = status != "PENDING"
     assert (row["finished_at"] is not None, row["finish_due_at"] is not None) == (final, final)
     assert listener.heard() == ([("reproq_finished", str(run_id))] if final else [])
+
+
+def test_to_look_for_cancelled_runs_reads_next_to_nothing_of_a_large_table(connection: Connection) -> None:
+    connection.execute(
+        "insert into task_runs (payload, spec_hash, status, leased_by, lease_expires_at, cancel_requested_at) "
+        "select '{}', repeat('a', 64), case when n % 4 = 0 then 'RUNNING' else 'CANCELLED' end, "
+        "case when n % 4 = 0 then 'w' || n % 100 end, case when n % 4 = 0 then now() end, "
+        "case when n % 4 > 0 or n = 4 then now() end from generate_series(1, 20000) as n"
+    )
+    connection.execute("vacuum analyze task_runs")
+    explain = f"explain (analyze, buffers, format json) {statement('runs_to_cancel')}"
+    row = connection.execute(explain, {"worker_ids": '["w0", "w4", "w8"]'}).fetchone()
+    assert row is not None
+    plan = row[0][0]["Plan"]
+    assert plan["Actual Rows"] == 1
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 20
 
 
 def test_waiters_that_have_not_said_goodbye_are_forgotten(
