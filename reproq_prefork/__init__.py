@@ -10,34 +10,52 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from reproq_prefork.new_run import NewRun
+    from reproq_prefork.python_task import Task, TaskContext, task
     from reproq_prefork.spec import Spec
     from reproq_prefork.store.runs import cancel, enqueue, enqueue_many, get_run, requeue
     from reproq_prefork.task_run import Status, TaskRun
+    from reproq_prefork.verdicts import Discard, Retry, TaskCancelled, TaskInterrupted, TaskTimeout
 
 __version__ = "0.1.0"
 __all__ = [
+    "Discard",
     "NewRun",
+    "Retry",
     "Spec",
     "Status",
+    "Task",
+    "TaskCancelled",
+    "TaskContext",
+    "TaskInterrupted",
     "TaskRun",
+    "TaskTimeout",
     "__version__",
     "cancel",
     "enqueue",
     "enqueue_many",
     "get_run",
     "requeue",
+    "task",
 ]
 
 _MODULES = {
+    "Discard": "reproq_prefork.verdicts",
     "NewRun": "reproq_prefork.new_run",
+    "Retry": "reproq_prefork.verdicts",
     "Spec": "reproq_prefork.spec",
     "Status": "reproq_prefork.task_run",
+    "Task": "reproq_prefork.python_task",
+    "TaskCancelled": "reproq_prefork.verdicts",
+    "TaskContext": "reproq_prefork.python_task",
+    "TaskInterrupted": "reproq_prefork.verdicts",
     "TaskRun": "reproq_prefork.task_run",
+    "TaskTimeout": "reproq_prefork.verdicts",
     "cancel": "reproq_prefork.store.runs",
     "enqueue": "reproq_prefork.store.runs",
     "enqueue_many": "reproq_prefork.store.runs",
     "get_run": "reproq_prefork.store.runs",
     "requeue": "reproq_prefork.store.runs",
+    "task": "reproq_prefork.python_task",
 }
 
 

@@ -25,6 +25,8 @@ MAX_QUEUES = 100
 
 _ON, _OFF = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SIZE = re.compile(r"(?P<number>[0-9]{1,20})(?P<unit>[KMGT]?)", re.IGNORECASE)
+_BYTES_IN = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 _POSTGRESQL_URL = re.compile(r"postgres(?:ql)?://")
 
 
@@ -64,6 +66,30 @@ def duration(minimum_s: float, maximum_s: float, *, zero_means: str = "") -> Kin
         return seconds
 
     return Kind("DURATION", parse, format_duration)
+
+
+def size(minimum: int, maximum: int, *, zero_means: str = "") -> Kind:
+    """A number of bytes: `512M`, `1G` (powers of 1024), or plain bytes."""
+
+    def parse(text: str) -> int:
+        written = _SIZE.fullmatch(text.strip())
+        if not written:
+            raise ValueError(f"{quoted(text)} is no size; give one such as 512M, 1G, or plain bytes")
+        number = int(written["number"]) * _BYTES_IN[written["unit"].upper()]
+        if not minimum <= number <= maximum and not (zero_means and number == 0):
+            zero = f", or 0 for {zero_means}" if zero_means else ""
+            limits = f"from {_show_size(minimum)} to {_show_size(maximum)}"
+            raise ValueError(f"{quoted(text)} is out of range; give one {limits}{zero}")
+        return number
+
+    return Kind("SIZE", parse, _show_size)
+
+
+def _show_size(number: int) -> str:
+    for unit, factor in reversed(_BYTES_IN.items()):
+        if number and number % factor == 0:
+            return f"{number // factor}{unit}"
+    return str(number)
 
 
 def choice(members: type[enum.Enum]) -> Kind:
@@ -135,6 +161,10 @@ def _parse_module(text: str) -> str:
     return module
 
 
+def _parse_modules(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(_parse_module(name) for name in text.split(",")))
+
+
 def _parse_command(text: str) -> tuple[str, ...]:
     if "\0" in text:
         raise ValueError(f"{quoted(text)} holds a NUL character, which no argument can")
@@ -164,5 +194,6 @@ WORKER_ID = Kind("NAME", _parse_worker_id)
 QUEUE_NAMES = Kind("NAME", _parse_queue_names, ",".join, ",".join)
 TASK_ENV = Kind("inherit|NAME,…", _parse_task_env, lambda names: ",".join(names or ["inherit"]), ",".join)
 MODULE = Kind("MODULE", _parse_module)
+MODULES = Kind("MODULE", _parse_modules, ",".join, ",".join)
 COMMAND = Kind("COMMAND", _parse_command, shlex.join, shlex.join)
 DATABASE_URL = Kind("URL", _parse_database_url)

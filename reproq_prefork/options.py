@@ -9,6 +9,7 @@ from reproq_prefork.option_kinds import (
     COMMAND,
     DATABASE_URL,
     MODULE,
+    MODULES,
     PATH,
     QUEUE_NAMES,
     SWITCH,
@@ -18,9 +19,10 @@ from reproq_prefork.option_kinds import (
     Kind,
     choice,
     duration,
+    size,
     whole_number,
 )
-from reproq_prefork.settings import PayloadMode
+from reproq_prefork.settings import ExecutorKind, PayloadMode
 
 DEFAULT_QUEUES = ("default",)
 DEFAULT_POLL_INTERVAL_S = 1.0
@@ -32,6 +34,7 @@ DEFAULT_BOOT_TIMEOUT_S = 60.0
 DEFAULT_RETRY_BASE_S = 5.0
 DEFAULT_RETRY_MAX_S = 3600.0
 DEFAULT_MAX_TASKS = 0
+DEFAULT_MAX_RSS_BYTES = 0
 DEFAULT_ENV_FILE = ".env"
 DEFAULT_CONFIG_FILE = "reproq.toml"
 
@@ -120,6 +123,32 @@ OPTIONS: tuple[Option, ...] = (
         duration(0.01, 3600.0),
         DEFAULT_POLL_INTERVAL_S,
         "How often to look for tasks that nobody announced.",
+    ),
+    Option(
+        "executor",
+        ("--executor",),
+        "REPROQ_EXECUTOR",
+        choice(ExecutorKind),
+        None,
+        "What runs a task: an external program, a fork of the worker for each Python task, or the worker itself.",
+        default_text="command if one is set, else fork",
+    ),
+    Option(
+        "allowed_task_modules",
+        ("--allowed-task-modules",),
+        "ALLOWED_TASK_MODULES",
+        MODULES,
+        None,
+        "Where Python tasks may come from: these modules, and all below them.",
+        multiple=True,
+    ),
+    Option(
+        "django",
+        ("--django",),
+        "REPROQ_DJANGO",
+        MODULE,
+        None,
+        "Run the tasks of a Django application; the value is its settings module.",
     ),
     Option(
         "python_path",
@@ -229,6 +258,14 @@ OPTIONS: tuple[Option, ...] = (
         "Replace a worker after about so many tasks; 0 for never.",
     ),
     Option(
+        "max_rss",
+        ("--max-rss",),
+        "REPROQ_MAX_RSS",
+        size(1024**2, 1024**4, zero_means="never"),
+        DEFAULT_MAX_RSS_BYTES,
+        "Replace a worker that holds more memory than this after a task; 0 for never.",
+    ),
+    Option(
         "pid_file",
         ("--pid-file",),
         "REPROQ_PID_FILE",
@@ -259,6 +296,14 @@ OPTIONS: tuple[Option, ...] = (
         SWITCH,
         False,
         "Exit with 0 once the queues hold nothing that runs, is due, or waits for a retry.",
+    ),
+    Option(
+        "reload",
+        ("--reload",),
+        "REPROQ_RELOAD",
+        SWITCH,
+        False,
+        "For development: reload whenever a Python file, .env or reproq.toml below --chdir changes.",
     ),
     Option(
         "env_file",

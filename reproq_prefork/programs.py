@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -11,9 +9,8 @@ from collections.abc import Callable
 from setproctitle import setproctitle
 
 from reproq_prefork import __version__, processes
-from reproq_prefork.errors import DatabaseUnavailable, ReproqError, SettingsError
-from reproq_prefork.executors import Executor
-from reproq_prefork.executors.command import CommandExecutor
+from reproq_prefork.application import executor_of, load_application
+from reproq_prefork.errors import DatabaseUnavailable, ReproqError
 from reproq_prefork.identity import WorkerIdentity
 from reproq_prefork.ledger import Ledger
 from reproq_prefork.log import Log
@@ -57,7 +54,7 @@ class ForkedPrograms:
                 "This kernel does not show the children of a process (/proc/PID/task/PID/children), so what a"
                 " task leaves behind could not be ended: run on Linux with CONFIG_PROC_CHILDREN."
             )
-        check_executor(settings)
+        settings = load_application(settings).complete(settings)
         self._await_database(settings, patience_s=settings.boot_timeout_s if first else 0.0)
         return settings
 
@@ -107,6 +104,12 @@ class ForkedPrograms:
             queues=settings.queues,
         )
         log = self._log_of(settings, f"worker {post.slot}")
+        try:
+            application = load_application(settings)
+        except ReproqError as error:
+            log.error(str(error))
+            return error.exit_status
+        executor = executor_of(settings, application)
         orders = Orders(inbox, post.life_fd)
         policy = RetryPolicy(settings.retry_base_s, settings.retry_max_s, settings.max_attempts_ceiling)
         ledger = Ledger(
@@ -127,7 +130,7 @@ class ForkedPrograms:
             wake=wake,
             ledger=ledger,
             policy=policy,
-            executor=_executor(settings),
+            executor=executor,
             log=log,
         )
         return worker.run()
@@ -156,26 +159,3 @@ class ForkedPrograms:
 
     def _log_of(self, settings: Settings, name: str) -> Log:
         return Log(settings.log_level, settings.log_format, fd=self._log.fd, name=name)
-
-
-def _executor(settings: Settings) -> Executor:
-    return CommandExecutor(
-        settings.require_executor(),
-        environ=settings.task_environ,
-        payload_mode=settings.payload_mode,
-        directory=str(settings.chdir),
-    )
-
-
-def check_executor(settings: Settings) -> None:
-    """The program that runs tasks is there. Raises `SettingsError`."""
-    program = settings.require_executor()[0]
-    search = settings.task_environ.get("PATH", os.defpath)
-    if os.sep in program:
-        found = os.access(settings.chdir / program, os.X_OK) and (settings.chdir / program).is_file()
-    else:
-        found = shutil.which(program, path=search) is not None
-    if not found:
-        raise SettingsError(
-            [f"The executor {program} is no program that can be run: not found, or not executable."]
-        )

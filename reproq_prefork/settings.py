@@ -33,6 +33,14 @@ class PayloadMode(enum.Enum):
     STDIN = "stdin"
 
 
+class ExecutorKind(enum.Enum):
+    """What runs a task: an external program, a fork of the worker, or the worker itself."""
+
+    COMMAND = "command"
+    FORK = "fork"
+    INLINE = "inline"
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What a master and its children were told. Picklable: a reload's check hands it through a pipe.
@@ -41,13 +49,20 @@ class Settings:
     """
 
     database_url: str | None = field(repr=False)
+    database_url_is_flag: (
+        bool  # it stands on the command line, so it is stronger than what Django's settings say
+    )
     workers: int
     queues: tuple[str, ...]
+    queues_are_given: bool  # False: they are the default
     worker_id: str
     poll_interval_s: float
     python_path: str
     executor_module: str | None  # at most one of these two is set
     command: tuple[str, ...] | None
+    executor: ExecutorKind
+    allowed_task_modules: tuple[str, ...]  # where Python tasks may come from; empty: the option is not set
+    django_settings: str | None  # the settings module of a Django application
     task_env: tuple[str, ...] | None  # the names that tasks may see; None: all
     payload_mode: PayloadMode
     lease_s: float
@@ -58,10 +73,12 @@ class Settings:
     retry_base_s: float
     retry_max_s: float
     max_tasks: int  # a worker is replaced after about so many; 0: never
+    max_rss_kib: int  # a worker is replaced once it is larger; 0: never
     pid_file: Path | None
     log_level: LogLevel
     log_format: LogFormat
     drain: bool
+    reload: bool  # the master is sent HUP when a source file changes
     chdir: Path  # absolute, symbolic links kept: a reload follows where they point then
     task_environ: Mapping[str, str] = field(repr=False)  # what the environment of each task starts from
 
@@ -78,6 +95,11 @@ class Settings:
     def believed_lease_s(self) -> float:
         """For how long a worker believes a lease, from before it was asked for."""
         return self.lease_s - self.fence_margin_s
+
+    @property
+    def runs_python(self) -> bool:
+        """Whether tasks are Python functions, which workers import."""
+        return self.executor is not ExecutorKind.COMMAND
 
     @property
     def executor_argv(self) -> tuple[str, ...]:
@@ -104,13 +126,13 @@ class Settings:
             )
         return self.database_url
 
-    def require_executor(self) -> tuple[str, ...]:
-        """`executor_argv`; raises SettingsError where neither a module nor a command is set."""
-        if not self.executor_argv:
+    def require_executor(self) -> None:
+        """Raises SettingsError where nothing is set that runs tasks."""
+        if not self.runs_python and not self.executor_argv:
             raise SettingsError(
                 [
-                    "Nothing is set that could run a task: give --executor-module for a Python module, or "
-                    "--command for any other program (or set EXECUTOR_MODULE or EXECUTOR_COMMAND)."
+                    "Nothing is set that could run a task: give --django or --allowed-task-modules for Python "
+                    "tasks, --executor-module for a Python program, or --command for any other (or set "
+                    "REPROQ_DJANGO, ALLOWED_TASK_MODULES, EXECUTOR_MODULE or EXECUTOR_COMMAND)."
                 ]
             )
-        return self.executor_argv

@@ -13,7 +13,7 @@ from reproq_prefork.errors import SettingsError
 from reproq_prefork.options import MAX_WORKERS, OPTIONS
 from reproq_prefork.printable import printable
 from reproq_prefork.redact import mask_url
-from reproq_prefork.settings import Settings
+from reproq_prefork.settings import ExecutorKind, Settings
 from reproq_prefork.settings_sources import Given, Sources, find
 
 # systemd's side of the conversation with the master: a task that kept these would speak in its name.
@@ -75,7 +75,8 @@ def resolve(sources: Sources, *, hostname: str, now: datetime, cpu_count: int) -
         except ValueError as error:
             problems.append(f"{found.where}: {error}")
 
-    problems += _choose_executor(values, given["executor_module"], given["command"])
+    problems += _choose_program(values, given["executor_module"], given["command"])
+    problems += _choose_executor(values, given["executor"])
     problems += _check_retries(values, given["retry_base"] or given["retry_max"])
     if problems:
         raise SettingsError(problems)
@@ -119,7 +120,25 @@ def task_environ(
     }
 
 
-def _choose_executor(
+def _choose_executor(values: dict[str, ResolvedValue], executor: Given | None) -> list[str]:
+    """An external program where one is set, else a fork where Python tasks are; unless somebody says otherwise."""
+    set_options = {name for name, value in values.items() if value.value is not None}
+    has_python = bool(set_options & {"django", "allowed_task_modules"})
+    if executor is None:
+        has_program = bool(set_options & {"executor_module", "command"})
+        kind = ExecutorKind.FORK if has_python and not has_program else ExecutorKind.COMMAND
+        values["executor"] = ResolvedValue(kind, "default")
+        return []
+    wanted = values.get("executor")
+    if wanted is None or wanted.value is ExecutorKind.COMMAND or has_python:
+        return []
+    return [
+        f"{executor.where}: {wanted.value.value} runs Python tasks; say where they come from with --django or "
+        "--allowed-task-modules"
+    ]
+
+
+def _choose_program(
     values: dict[str, ResolvedValue], module: Given | None, command: Given | None
 ) -> list[str]:
     """Where both say what runs a task, keeps the one that was written in the stronger place."""
@@ -156,13 +175,18 @@ def _settings(values: Mapping[str, ResolvedValue], sources: Sources) -> Settings
     found: dict[str, Any] = {name: value.value for name, value in values.items()}
     return Settings(
         database_url=found["database_url"],
+        database_url_is_flag=values["database_url"].source.startswith("flag "),
         workers=found["workers"],
         queues=found["queues"],
+        queues_are_given=values["queues"].source != "default",
         worker_id=found["worker_id"],
         poll_interval_s=found["poll_interval"],
         python_path=found["python_path"],
         executor_module=found["executor_module"],
         command=found["command"],
+        executor=found["executor"],
+        allowed_task_modules=found["allowed_task_modules"] or (),
+        django_settings=found["django"],
         task_env=found["task_env"],
         payload_mode=found["payload_mode"],
         lease_s=found["lease"],
@@ -173,10 +197,12 @@ def _settings(values: Mapping[str, ResolvedValue], sources: Sources) -> Settings
         retry_base_s=found["retry_base"],
         retry_max_s=found["retry_max"],
         max_tasks=found["max_tasks"],
+        max_rss_kib=-(-found["max_rss"] // 1024),
         pid_file=found["pid_file"],
         log_level=found["log_level"],
         log_format=found["log_format"],
         drain=found["drain"],
+        reload=found["reload"],
         chdir=found["chdir"],
         task_environ=task_environ(sources.environ, sources.env_file_values, found["task_env"]),
     )

@@ -73,3 +73,13 @@ def reset_for_exec() -> None:
         with contextlib.suppress(OSError, ValueError):  # some are the C library's own
             signal.signal(signum, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def reset_to_new_interpreter() -> None:
+    """The handlers with which Python starts, for code that has to find them so. The mask stays as it is."""
+    for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        with contextlib.suppress(OSError, ValueError):
+            signal.signal(signum, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -12,8 +12,9 @@ from dataclasses import replace
 
 from setproctitle import setproctitle
 
+from reproq_prefork.announcer import Announcer
 from reproq_prefork.errors import ExitStatus
-from reproq_prefork.executors import Executor, NoProcess, TaskWillNotDie
+from reproq_prefork.executors import Executor, NoProcess, TaskWillNotDie, WornOut
 from reproq_prefork.ledger import Attempt, LeaseLost, Ledger, ToldToStop
 from reproq_prefork.log import Log
 from reproq_prefork.orders import Orders
@@ -24,10 +25,12 @@ from reproq_prefork.settlement import settle
 from reproq_prefork.signals import wait_readable
 from reproq_prefork.task_run import (
     Abandoned,
+    Cancelled,
     ClaimedRun,
+    Completed,
+    Ending,
     Failure,
     Interrupted,
-    Outcome,
     RetryPolicy,
     Settlement,
     Success,
@@ -70,7 +73,10 @@ class Worker:
         self._policy = policy
         self._executor = executor
         self._log = log
+        self._announcer = Announcer(ledger=ledger, executor=executor, panel=panel, orders=orders, log=log)
         self._recycle_after = _jittered(settings.max_tasks)
+        self._max_rss_kib = self._reachable_rss_kib(settings.max_rss_kib)
+        self._worn_out = False
 
     def run(self) -> ExitStatus:
         """Work until told to stop, worn out, or without a lease."""
@@ -93,29 +99,34 @@ class Worker:
     def _work(self) -> None:
         ended: Attempt | None = None
         while True:
-            self._orders.read()
             leaving = self._orders.drain or self._is_worn_out()
-            max_runs = 0 if leaving or self._panel.is_quiet() else 1
+            # Under load, too, the application is told of an end now and then; nothing may be held meanwhile.
+            makes_way = ended is not None and self._announcer.is_due
+            max_runs = 0 if leaving or makes_way or self._panel.is_quiet() else 1
             run = self._ledger.turn(ended, max_runs=max_runs) if ended or max_runs else None
+            # TERM may have come since, also while the claim was on its way.
             self._orders.read()
             if run is not None and self._orders.drain:
-                # Told to stop while the claim was on its way.
                 ended = Attempt(run, handed_back(run.id, run.claim))
-                continue
-            if run is not None:
+            elif run is not None:
                 # It got all it asked for, so there may be more: another worker should look.
                 self._wake.wake(1, at_most_waiting=self._settings.workers)
                 ended = self._attempt(run)
             else:
-                if ended is not None:
-                    self._show_idle()
                 ended = None
+                self._show_idle()
                 if leaving:
                     return
-                self._wait_for_work()
+                if self._announcer.is_due:
+                    self._announcer.tell(all_there_are=not makes_way)
+                if not makes_way:
+                    self._wait_for_work()
 
-    def _attempt(self, run: ClaimedRun) -> Attempt:
-        """Run the task. The panel says so from before it starts until the attempt is recorded."""
+    def _attempt(self, run: ClaimedRun) -> Attempt | None:
+        """Run the task. The panel says so from before it starts until the attempt is recorded.
+
+        None: the task has recorded its end itself.
+        """
         started_ns = boottime_ns()
         timeout_s = self._settings.timeout_s if run.timeout_s is None else run.timeout_s
         deadline_ns = started_ns + int(timeout_s * 1e9) if timeout_s else 0
@@ -132,9 +143,7 @@ class Worker:
         try:
             ending = self._executor.run(run, TaskWatch(self._panel, self._orders, deadline_ns=deadline_ns))
         except NoProcess as reason:
-            self._log.warning(f"run {run.id} is handed back", reason=str(reason))
-            self._panel.update(state=WorkerState.SETTLING, deadline_ns=0, run_id=0)
-            return Attempt(run, replace(handed_back(run.id, run.claim), delay_s=NO_PROCESS_DELAY_S))
+            return self._not_started(run, reason)
         self._panel.update(
             state=WorkerState.SETTLING,
             deadline_ns=0,
@@ -142,19 +151,36 @@ class Worker:
             rss_kib=resident_kib(),
         )
         seconds = (boottime_ns() - started_ns) / 1e9
-        settlement = settle(run, ending.outcome, self._policy, random.random(), ending.usage)
-        self._report(run, ending.outcome, settlement, seconds)
+        settlement = self._settlement(run, ending)
+        self._report(run, ending, settlement, seconds)
+        if settlement is None and isinstance(ending.outcome, Completed):
+            self._panel.update(run_id=0)
+            return None
         if settlement is None:
             raise LeaseLost(f"run {run.id} was ended: the worker's lease had")
         return Attempt(run, settlement)
 
-    def _report(
-        self, run: ClaimedRun, outcome: Outcome, settlement: Settlement | None, seconds: float
-    ) -> None:
+    def _not_started(self, run: ClaimedRun, reason: NoProcess) -> Attempt:
+        """Hand it back: to be taken at once where only this worker cannot start it, else after a while."""
+        self._log.warning(f"run {run.id} is handed back", reason=str(reason))
+        self._panel.update(state=WorkerState.SETTLING, deadline_ns=0, run_id=0)
+        back = handed_back(run.id, run.claim)
+        if isinstance(reason, WornOut):
+            self._worn_out = True
+            return Attempt(run, back)
+        return Attempt(run, replace(back, delay_s=NO_PROCESS_DELAY_S))
+
+    def _settlement(self, run: ClaimedRun, ending: Ending) -> Settlement | None:
+        settlement = settle(run, ending.outcome, self._policy, random.random(), ending.usage)
+        if settlement is None or run.task_path is None or ending.announced:
+            return settlement
+        return replace(settlement, finish_due=self._executor.announces)
+
+    def _report(self, run: ClaimedRun, ending: Ending, settlement: Settlement | None, seconds: float) -> None:
         fields: dict[str, object] = {"attempt": run.attempt, "seconds": round(seconds, 3)}
         if settlement is not None and settlement.delay_s is not None:
             fields["retry_in_s"] = round(settlement.delay_s, 3)
-        match outcome:
+        match ending.outcome:
             case Failure(kind, message):
                 verdict = "failed" if settlement is None or settlement.delay_s is None else "will be retried"
                 self._log.warning(f"run {run.id} {verdict}", kind=kind.value, reason=message, **fields)
@@ -163,7 +189,9 @@ class Worker:
             case Interrupted(reason):
                 verdict = "is handed back" if settlement is not None and settlement.refunded else "failed"
                 self._log.warning(f"run {run.id} {verdict}", reason=reason, **fields)
-            case Success():
+            case Cancelled():
+                self._log.info(f"run {run.id} was cancelled", **fields)
+            case Success() | Completed():
                 self._log.info(f"run {run.id} succeeded", **fields)
 
     def _wait_for_work(self) -> None:
@@ -175,6 +203,8 @@ class Worker:
             self._panel.update()
             self._orders.read()
             if self._orders.drain or self._wake.take():
+                return
+            if self._announcer.is_due:
                 return
             if self._panel.lease().lost:
                 raise LeaseLost("the worker's lease ended while it was idle")
@@ -190,9 +220,26 @@ class Worker:
         return boottime_ns() - record.heartbeat_ns > STEWARD_STALE_S * 1e9
 
     def _is_worn_out(self) -> bool:
-        return bool(self._recycle_after) and self._panel.record.tasks_done >= self._recycle_after
+        record = self._panel.record
+        return (
+            self._worn_out
+            or (self._recycle_after > 0 and record.tasks_done >= self._recycle_after)
+            or (self._max_rss_kib > 0 and record.rss_kib > self._max_rss_kib)
+        )
+
+    def _reachable_rss_kib(self, max_rss_kib: int) -> int:
+        """A limit below what the worker is born with would replace it after each task: then it has none (0)."""
+        born_kib = resident_kib()
+        if 0 < max_rss_kib <= born_kib:
+            self._log.warning(
+                "--max-rss is ignored: a new worker is larger", kib=born_kib, max_kib=max_rss_kib
+            )
+            return 0
+        return max_rss_kib
 
     def _show_idle(self) -> None:
+        if self._panel.record.state is WorkerState.IDLE:
+            return
         self._panel.update(state=WorkerState.IDLE, run_id=0, claim=0, attempt=0, started_ns=0, deadline_ns=0)
         setproctitle(f"reproq-prefork: worker {self._slot} [idle]")
 

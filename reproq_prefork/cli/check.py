@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
+from reproq_prefork.application import load_application
 from reproq_prefork.cli.flags import ALL, given_flags, setting_flags
 from reproq_prefork.cli.help import HelpfulCommand
 from reproq_prefork.cli.invocation import Invocation
 from reproq_prefork.errors import ExitStatus, ReproqError, SchemaMismatch
 from reproq_prefork.migrate import check_database
 from reproq_prefork.printable import printable
-from reproq_prefork.programs import check_executor
 from reproq_prefork.settings import Settings
 
 
@@ -30,18 +30,20 @@ def check(context: click.Context) -> int:
         _say("settings", error)
         return error.exit_status
     _say("settings", None)
-    found = [_executor(settings), *_database(settings)]
+    settings, wrong = _executor(settings)
+    found = [wrong, *_database(settings)]
     return next((error.exit_status for error in found if error is not None), ExitStatus.OK)
 
 
-def _executor(settings: Settings) -> ReproqError | None:
+def _executor(settings: Settings) -> tuple[Settings, ReproqError | None]:
+    """What the application says of the settings, and what is wrong."""
     wrong = None
     try:
-        check_executor(settings)
+        settings = load_application(settings).complete(settings)
     except ReproqError as error:
         wrong = error
     _say("executor", wrong)
-    return wrong
+    return settings, wrong
 
 
 def _database(settings: Settings) -> tuple[ReproqError | None, ...]:

@@ -100,7 +100,8 @@ def _supervise(invocation: Invocation, flags: dict[str, FlagValue]) -> int:
         return resolved.settings
 
     settings = invocation.resolve(flags).settings
-    settings.require_database_url()
+    if settings.django_settings is None:
+        settings.require_database_url()  # a Django application has one, and only the check knows it
     settings.require_executor()
     return run_master(
         settings,

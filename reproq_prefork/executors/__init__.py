@@ -41,11 +41,18 @@ class Watch(Protocol):
 
 
 class Executor(Protocol):
+    @property
+    def announces(self) -> bool:
+        """Whether there is an application to be told of the end of runs that no task's process told it of."""
+
     def run(self, run: ClaimedRun, watch: Watch) -> Ending:
         """Run a task to its end. No process of it is left when this returns.
 
-        Raises `NoProcess` and `TaskWillNotDie`.
+        Raises `NoProcess`, `WornOut` and `TaskWillNotDie`.
         """
+
+    def announce(self, run_id: int, watch: Watch) -> str | None:
+        """Tell the application that this run has ended. None: it was told; else why not. Raises as `run` does."""
 
 
 class SoftStop(Protocol):
@@ -91,6 +98,10 @@ class Runtime(Protocol):
 
 class NoProcess(ReproqError):
     """The host has no process, memory or descriptor to spare: the task was not started, and may be later."""
+
+
+class WornOut(NoProcess):
+    """This worker can start no such task any more: it is to end, and another will take its place."""
 
 
 class TaskWillNotDie(ReproqError):

@@ -45,6 +45,13 @@ class CommandExecutor:
         self._payload_mode = payload_mode
         self._directory = directory
 
+    @property
+    def announces(self) -> bool:
+        return False
+
+    def announce(self, run_id: int, watch: Watch) -> str | None:
+        return "an external program is told of nothing"
+
     def run(self, run: ClaimedRun, watch: Watch) -> Ending:
         assert run.payload is not None
         payload = run.payload.encode("utf-8")

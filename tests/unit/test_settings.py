@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from reproq_prefork.errors import SettingsError
 from reproq_prefork.log import LogFormat, LogLevel
 from reproq_prefork.options import OPTIONS, Option
-from reproq_prefork.settings import MAX_ARGV_PAYLOAD_BYTES, PayloadMode, Settings
+from reproq_prefork.settings import MAX_ARGV_PAYLOAD_BYTES, ExecutorKind, PayloadMode, Settings
 from reproq_prefork.settings_resolution import Resolved, describe, resolve
 from reproq_prefork.settings_sources import FlagValue, Sources
 
@@ -56,13 +56,18 @@ def problems_of(**sources: Any) -> tuple[str, ...]:
 def test_nothing_needs_to_be_set() -> None:
     assert resolved().settings == Settings(
         database_url=None,
+        database_url_is_flag=False,
         workers=4,
         queues=("default",),
+        queues_are_given=False,
         worker_id="worker-db-7-20261124T213116",
         poll_interval_s=1.0,
         python_path="python3",
         executor_module=None,
         command=None,
+        executor=ExecutorKind.COMMAND,
+        allowed_task_modules=(),
+        django_settings=None,
         task_env=None,
         payload_mode=PayloadMode.ARGV,
         lease_s=30.0,
@@ -73,10 +78,12 @@ def test_nothing_needs_to_be_set() -> None:
         retry_base_s=5.0,
         retry_max_s=3600.0,
         max_tasks=0,
+        max_rss_kib=0,
         pid_file=None,
         log_level=LogLevel.INFO,
         log_format=LogFormat.CONSOLE,
         drain=False,
+        reload=False,
         chdir=CHDIR,
         task_environ={},
     )
@@ -108,6 +115,11 @@ def test_each_place_is_stronger_than_the_next() -> None:
 
 def test_every_option_can_be_set_in_every_place_it_claims() -> None:
     samples = {
+        "executor": "command",
+        "allowed_task_modules": "shop.tasks",
+        "django": "site.settings",
+        "max_rss": "512M",
+        "reload": "true",
         "database_url": "postgresql://app@db/app",
         "workers": "3",
         "queues": "mail",
@@ -137,6 +149,58 @@ def test_a_blank_value_counts_as_unset_wherever_it_is_written(blank: str) -> Non
         flags={"queues": blank}, environ={"QUEUE_NAME": blank}, env_file={"QUEUE_NAME": "mail"}
     ).values["queues"]
     assert (value.value, value.source) == (("mail",), ".env")
+
+
+@pytest.mark.parametrize(
+    ("flags", "kind"),
+    [
+        ({}, ExecutorKind.COMMAND),
+        ({"executor_module": "app.run"}, ExecutorKind.COMMAND),
+        ({"allowed_task_modules": "shop"}, ExecutorKind.FORK),
+        ({"django": "site.settings"}, ExecutorKind.FORK),
+        ({"django": "site.settings", "command": "run.sh"}, ExecutorKind.COMMAND),
+        ({"django": "site.settings", "command": "run.sh", "executor": "fork"}, ExecutorKind.FORK),
+        ({"allowed_task_modules": "shop", "executor": "inline"}, ExecutorKind.INLINE),
+        ({"allowed_task_modules": "shop", "executor": "command"}, ExecutorKind.COMMAND),
+    ],
+)
+def test_a_program_runs_tasks_where_one_is_set_else_a_fork_where_python_tasks_are(
+    flags: dict[str, str], kind: ExecutorKind
+) -> None:
+    settings = resolved(flags=flags).settings
+    assert settings.executor is kind
+    assert settings.runs_python is (kind is not ExecutorKind.COMMAND)
+
+
+@pytest.mark.parametrize("kind", ["fork", "inline"])
+def test_an_executor_of_python_tasks_must_know_where_they_come_from(kind: str) -> None:
+    assert problems_of(flags={"executor": kind, "command": "run.sh"}) == (
+        f"--executor (flag): {kind} runs Python tasks; say where they come from with --django or "
+        "--allowed-task-modules",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "kib", "shown"),
+    [
+        ("0", 0, "0"),
+        ("512M", 524_288, "512M"),
+        ("1g", 1_048_576, "1G"),
+        ("1536M", 1_572_864, "1536M"),
+        ("2097152", 2_048, "2M"),
+        ("1048577", 1_025, "1048577"),
+    ],
+)
+def test_a_size_is_bytes_or_has_a_unit(text: str, kib: int, shown: str) -> None:
+    outcome = resolved(flags={"max_rss": text})
+    assert outcome.settings.max_rss_kib == kib
+    assert {line.option: line.value for line in describe(outcome)}["max_rss"] == shown
+
+
+def test_who_gave_the_database_and_the_queues_is_known() -> None:
+    given = resolved(flags={"database_url": "postgresql:///a"}, environ={"QUEUE_NAME": "mail"}).settings
+    assert (given.database_url_is_flag, given.queues_are_given) == (True, True)
+    assert not resolved(environ={"DATABASE_URL": "postgresql:///a"}).settings.database_url_is_flag
 
 
 @pytest.mark.parametrize("absent", [None, False, ()])
@@ -204,6 +268,13 @@ def test_a_value_of_any_form_reaches_the_settings() -> None:
         ),
         ("REPROQ_LOG_LEVEL", "loud", '"loud" is none of debug, info, warning, error'),
         ("REPROQ_DRAIN", "perhaps", '"perhaps" is neither true nor false'),
+        ("REPROQ_MAX_RSS", "1K", '"1K" is out of range; give one from 1M to 1T, or 0 for never'),
+        ("REPROQ_MAX_RSS", "much", '"much" is no size; give one such as 512M, 1G, or plain bytes'),
+        (
+            "ALLOWED_TASK_MODULES",
+            "shop,,x",
+            '"" is not a dotted module path, such as myapp.executor',
+        ),
         ("QUEUE_NAME", "a,,b", "a queue name in the list is empty"),
         ("QUEUE_NAME", "a\nb", r'"a\nb" holds characters that cannot be printed'),
         ("QUEUE_NAME", "q" * 129, f'the queue name "{"q" * 80}…" is longer than 128 characters'),
@@ -293,7 +364,9 @@ def test_who_needs_a_database_or_an_executor_asks_for_it() -> None:
         settings.require_executor()
     settings = resolved(flags={"database_url": "postgresql:///app", "executor_module": "app.run"}).settings
     assert settings.require_database_url() == "postgresql:///app"
-    assert settings.require_executor() == ("python3", "-m", "app.run")
+    settings.require_executor()
+    assert settings.executor_argv == ("python3", "-m", "app.run")
+    resolved(flags={"allowed_task_modules": "shop.tasks"}).settings.require_executor()
 
 
 def test_tasks_start_from_the_environment_and_what_the_env_file_adds() -> None:

@@ -63,12 +63,17 @@ class ScriptedLedger:
 
 
 class CountingExecutor:
+    announces = False
+
     def __init__(self) -> None:
         self.runs: list[ClaimedRun] = []
 
     def run(self, run: ClaimedRun, watch: Watch) -> Ending:
         self.runs.append(run)
         return Ending(Success("null"))
+
+    def announce(self, run_id: int, watch: Watch) -> str | None:
+        raise AssertionError("there is nobody to be told")
 
 
 @pytest.fixture

@@ -1,0 +1,71 @@
+"""What the process of a forked task says to its worker as it ends: one JSON object on a pipe of its own.
+
+    {"outcome": "Success", "values": {"result": "{\\"sum\\": 3}"}, "announced": false}
+
+The process may be killed in the middle of a word, and the task's own code may have written to the pipe, so
+whatever is no such object is as good as nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+from reproq_prefork.settings import MAX_RESULT_BYTES
+from reproq_prefork.task_run import (
+    Abandoned,
+    Cancelled,
+    Completed,
+    Ending,
+    Failure,
+    FailureKind,
+    Interrupted,
+    Outcome,
+    Success,
+)
+
+# Each quote and backslash of a result becomes two bytes; the rest is room for what is said of a failure.
+MAX_ENDING_BYTES = 2 * MAX_RESULT_BYTES + 512 * 1024
+
+_OUTCOMES: dict[str, type[Outcome]] = {
+    kind.__name__: kind for kind in (Success, Failure, Cancelled, Completed, Interrupted, Abandoned)
+}
+
+
+def dump_ending(ending: Ending) -> bytes:
+    """Without the usage, which who waits for the process knows better."""
+    return json.dumps(
+        {
+            "outcome": type(ending.outcome).__name__,
+            "values": dataclasses.asdict(ending.outcome),
+            "announced": ending.announced,
+        },
+        ensure_ascii=False,
+    ).encode(errors="replace")
+
+
+def load_ending(written: bytes) -> Ending | None:
+    """None: the process ended before it had said all."""
+    try:
+        said = json.loads(written)
+        outcome = _outcome(_OUTCOMES[said["outcome"]], said["values"])
+        announced = said["announced"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return Ending(outcome, announced=announced is True)
+
+
+def _outcome(kind: type[Outcome], values: dict[str, Any]) -> Outcome:
+    if kind is Failure:
+        values = {**values, "kind": FailureKind(values["kind"])}
+        after_s = values["retry_after_s"]
+        if after_s is not None and not (math.isfinite(after_s) and after_s >= 0):
+            raise ValueError("no number of seconds")
+        texts = [values[name] for name in ("message", "exception", "traceback", "stderr")]
+    else:
+        texts = list(values.values())
+    if any(not (isinstance(text, str) or (kind is Failure and text is None)) for text in texts):
+        raise TypeError("no text")
+    return kind(**values)

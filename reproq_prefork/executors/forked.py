@@ -1,0 +1,158 @@
+"""A fork of the warm worker for each Python task: its crash, its leaks and its threads end with it.
+
+What the task prints is kept with the run, as far as its end. `ending_json` is what its process says to the worker.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import FrameType
+
+from setproctitle import setproctitle
+
+from reproq_prefork import processes
+from reproq_prefork.executors import OUT_OF_RESOURCES, NoProcess, Runtime, Stop, Watch, WornOut
+from reproq_prefork.executors.conversation import Conversation, Exit
+from reproq_prefork.executors.ending_json import MAX_ENDING_BYTES, dump_ending, load_ending
+from reproq_prefork.executors.output import readable
+from reproq_prefork.executors.python_outcome import outcome_of_error
+from reproq_prefork.executors.soft_stop import SignalledStop
+from reproq_prefork.executors.tail import Tail
+from reproq_prefork.task_run import (
+    Abandoned,
+    Cancelled,
+    ClaimedRun,
+    Completed,
+    Ending,
+    Failure,
+    FailureKind,
+    Interrupted,
+    Outcome,
+    Success,
+)
+
+MAX_OUTPUT_BYTES = 64 * 1024
+
+# How the worker asks: the process of a task that has not taken these over raises what they mean in the task.
+_SIGNAL_OF = {Stop.DEADLINE: signal.SIGTERM, Stop.CANCEL: signal.SIGUSR1}
+
+
+class ForkExecutor:
+    def __init__(self, runtime: Runtime, *, keep_files: Mapping[int, tuple[int, int]] | None = None) -> None:
+        """The runtime is loaded; `keep_files` are what it has opened for each task too, such as log files."""
+        self._runtime = runtime
+        self._keep_files = dict(keep_files or {})
+        self._threads_from_the_start = processes.thread_count() > 1
+        # What is there now is there for good: left alone, its pages stay shared with every task.
+        gc.collect()
+        gc.freeze()
+
+    @property
+    def announces(self) -> bool:
+        return self._runtime.announces
+
+    def run(self, run: ClaimedRun, watch: Watch) -> Ending:
+        def perform(result_fd: int) -> int:
+            setproctitle(f"reproq-prefork: task {run.id}")
+            return _perform(lambda stop: self._runtime.perform(run, stop), result_fd)
+
+        if self._threads_from_the_start:
+            return Ending(
+                Failure(
+                    FailureKind.NOT_STARTED,
+                    "the application has started threads while it was imported, so no task can be forked from it",
+                )
+            )
+        ended, ending, output = self._fork(perform, watch)
+        outcome, announced = _settled(ended, ending)
+        return Ending(outcome, replace(ended.usage, output=output), announced)
+
+    def announce(self, run_id: int, watch: Watch) -> str | None:
+        def tell(_result_fd: int) -> int:
+            setproctitle(f"reproq-prefork: end of task {run_id}")
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            self._runtime.announce(run_id)
+            return 0
+
+        ended, _ending, output = self._fork(tell, watch)
+        if ended.status == 0:
+            return None
+        why = "" if output is None else output.rpartition("\n")[2]
+        return f"{processes.describe_exit(ended.status)}: {why}"
+
+    def _fork(self, program: Callable[[int], int], watch: Watch) -> tuple[Exit, Ending | None, str | None]:
+        """Run `program` in a fork, to its end; gives what it said of it, and what it printed."""
+        try:
+            if processes.thread_count() > 1:
+                raise WornOut("a task has left threads in the worker, which must not fork beside them")
+            fork = processes.fork_task(program, keep_fds=self._kept_fds())
+        except OSError as error:
+            if error.errno in OUT_OF_RESOURCES:
+                raise NoProcess(f"no process can be started: {error.strerror}") from error
+            raise
+        output, result = Tail(MAX_OUTPUT_BYTES), Tail(MAX_ENDING_BYTES)
+        with Conversation(fork.pid, outputs=((fork.output, output), (fork.result, result))) as conversation:
+            ended = conversation.hold(watch, lambda stop: processes.send_signal(fork.pid, _SIGNAL_OF[stop]))
+        said = load_ending(result.bytes()) if result.is_whole else None
+        return ended, said, _text(output)
+
+    def _kept_fds(self) -> list[int]:
+        """Those that still lead to what they did: their numbers may have been given back, and taken again."""
+        if not self._keep_files:
+            return []
+        files = processes.open_files()
+        return [fd for fd, file in self._keep_files.items() if files.get(fd) == file]
+
+
+def _perform(perform: Callable[[SignalledStop], Ending], result_fd: int) -> int:
+    """In the task's process: run the task, say how it ended; gives the exit status."""
+    stop = SignalledStop()
+
+    def ask(signum: int, frame: FrameType | None) -> None:
+        stop.request(Stop.DEADLINE if signum == signal.SIGTERM else Stop.CANCEL, frame)
+
+    for signum in _SIGNAL_OF.values():
+        signal.signal(signum, ask)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    try:
+        ending = perform(stop)
+    except BaseException as error:
+        ending = Ending(outcome_of_error(error, stop.requested))
+    processes.flush_standard_streams()
+    said = memoryview(dump_ending(ending))
+    while said:
+        said = said[os.write(result_fd, said) :]
+    return 0 if isinstance(ending.outcome, Success | Completed) else 1
+
+
+def _settled(ended: Exit, ending: Ending | None) -> tuple[Outcome, bool]:
+    """The outcome, and whether the application was told of it. What the process said as it ended counts; only
+    a lost lease is stronger, and where it said nothing, how it was ended.
+    """
+    if ended.stop is Stop.LEASE:
+        return Abandoned(ended.stop.value), False
+    if ending is not None:
+        return ending.outcome, ending.announced
+    how = processes.describe_exit(ended.status)
+    match ended.stop:
+        case Stop.DEADLINE:
+            return Failure(FailureKind.TIMEOUT, ended.stop.value), False
+        case Stop.CANCEL:
+            return Cancelled(ended.stop.value), False
+        case Stop.QUIT:
+            return Interrupted(ended.stop.value), False
+        case None if ended.status < 0:
+            return Failure(FailureKind.KILLED, how), False
+        case None:
+            return Failure(FailureKind.FAILED, f"the task ended its process: {how}"), False
+
+
+def _text(output: Tail) -> str | None:
+    kept = output.bytes()
+    if not output.is_whole:
+        kept = kept[:4].lstrip(bytes(range(0x80, 0xC0))) + kept[4:]  # a character that was cut
+    return readable(kept) or None

@@ -1,0 +1,150 @@
+"""A Python task in the worker itself: nothing is faster, and nothing protects the worker from it.
+
+The watch looks from signal handlers, which Python runs between two steps of the task. A task that is at no step of
+Python (in a library's loop in C) is ended with its worker, by the master.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from types import FrameType
+
+from reproq_prefork import processes
+from reproq_prefork.executors import Runtime, Stop, TaskWillNotDie, Watch
+from reproq_prefork.executors.conversation import CANCEL_GRACE_S, KILL_TIMEOUT_S
+from reproq_prefork.executors.python_outcome import outcome_of_error
+from reproq_prefork.executors.soft_stop import SignalledStop
+from reproq_prefork.signals import CANCEL_SIGNAL
+from reproq_prefork.task_run import Abandoned, ClaimedRun, Completed, Ending, Success, Usage
+
+# What may bring news to the watch: the worker's orders, and the time.
+LOOK_AT = (signal.SIGTERM, signal.SIGQUIT, CANCEL_SIGNAL, signal.SIGALRM)
+SHORTEST_LOOK_S = 0.001  # 0 would disarm the timer
+
+
+class InlineExecutor:
+    def __init__(self, runtime: Runtime) -> None:
+        """The runtime is loaded."""
+        self._runtime = runtime
+
+    @property
+    def announces(self) -> bool:
+        return self._runtime.announces
+
+    def run(self, run: ClaimedRun, watch: Watch) -> Ending:
+        cpu_before_s = _cpu_s()
+        with _nothing_left_behind(), _Watched(watch) as watched:
+            try:
+                ending = self._runtime.perform(run, watched.stop)
+            except BaseException as error:
+                ending = Ending(outcome_of_error(error, watched.stop.requested))
+        if watched.lease_lost:
+            ending = Ending(Abandoned(Stop.LEASE.value))
+        usage = Usage(
+            exit="returned" if isinstance(ending.outcome, Success | Completed) else "raised",
+            cpu_s=max(0.0, _cpu_s() - cpu_before_s),
+            peak_rss_kib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        )
+        return replace(ending, usage=usage)
+
+    def announce(self, run_id: int, watch: Watch) -> str | None:
+        with _nothing_left_behind(), _Watched(watch) as watched:
+            try:
+                watched.stop.call(self._runtime.announce, (run_id,), {})
+            except BaseException as error:
+                return f"{type(error).__name__}: {error}"
+        return None
+
+
+class _Watched:
+    """A context in which signals make `watch` look, and its reasons to stop go to `stop`."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.stop = SignalledStop()
+        self.lease_lost = False
+        self._watch = watch
+        self._is_looking = False
+        self._kill_at: float | None = None
+        self._leave: Callable[[], None]
+
+    def __enter__(self) -> _Watched:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_signals_as_they_were())
+            for signum in LOOK_AT:
+                signal.signal(signum, self._look)
+            self._leave = stack.pop_all().close
+        self._arm()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._leave()
+
+    def _look(self, _signum: int, frame: FrameType | None) -> None:
+        if self._is_looking:
+            return  # a signal while one is handled; the timer is armed when that is done
+        self._is_looking = True
+        try:
+            stop = self._watch.look()
+        finally:
+            self._is_looking = False
+            self._arm()
+        if stop is Stop.LEASE:
+            self.lease_lost = True
+        if stop is Stop.CANCEL:
+            self._end_the_stubborn()
+        if stop is not None:
+            self.stop.request(stop, frame)
+
+    def _end_the_stubborn(self) -> None:
+        """Whatever else ends a task is known to the master, which ends the worker; a cancellation is not."""
+        now = time.monotonic()
+        if self._kill_at is None:
+            self._kill_at = now + CANCEL_GRACE_S
+        elif now >= self._kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def _arm(self) -> None:
+        signal.setitimer(signal.ITIMER_REAL, max(SHORTEST_LOOK_S, self._watch.wait_s()))
+
+
+@contextlib.contextmanager
+def _signals_as_they_were() -> Iterator[None]:
+    """Handlers, mask and wakeup descriptor are the worker's again on leaving, whatever the task set."""
+    signums = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signums)
+    handlers = {signum: signal.getsignal(signum) for signum in signums}
+    wakeup_fd = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(wakeup_fd, warn_on_full_buffer=False)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signums)  # those that have come are handled by now
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)  # forgets one that has come: by default it is deadly
+        for signum, handler in handlers.items():
+            if handler is not None and signal.getsignal(signum) is not handler:
+                signal.signal(signum, handler)
+        signal.set_wakeup_fd(wakeup_fd, warn_on_full_buffer=False)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@contextlib.contextmanager
+def _nothing_left_behind() -> Iterator[None]:
+    """What the task has started ends with it."""
+    try:
+        yield
+    finally:
+        if processes.children_of(os.getpid()) and not processes.kill_own_descendants(within_s=KILL_TIMEOUT_S):
+            raise TaskWillNotDie("a process that the task has started is still there after SIGKILL")
+
+
+def _cpu_s() -> float:
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime

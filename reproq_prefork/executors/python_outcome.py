@@ -1,0 +1,126 @@
+"""What a Python task returned or raised, read as an outcome. Nothing here raises, whatever the task made up."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from types import TracebackType
+from typing import Any
+
+from reproq_prefork.executors import Stop
+from reproq_prefork.executors.output import MAX_MESSAGE_CHARS, MAX_RETRY_AFTER_S, MAX_TRACEBACK_CHARS
+from reproq_prefork.json_rules import SpecError
+from reproq_prefork.settings import MAX_RESULT_BYTES
+from reproq_prefork.strict_json import parse_json
+from reproq_prefork.task_run import (
+    Abandoned,
+    Cancelled,
+    Failure,
+    FailureKind,
+    Interrupted,
+    Outcome,
+    Success,
+)
+from reproq_prefork.verdicts import Discard, Retry
+
+_OWN_PACKAGE = __name__.partition(".")[0] + "."
+
+
+def outcome_of_result(result: object) -> Success | Failure:
+    """The result as JSON text that PostgreSQL can hold, or the failure of a task that returned something else."""
+    try:
+        text = json.dumps(result, allow_nan=False, ensure_ascii=False)
+        encoded = text.encode("utf-8")
+        if len(encoded) > MAX_RESULT_BYTES:
+            return _unusable(f"is {len(encoded):,} bytes of JSON, the limit is {MAX_RESULT_BYTES:,}")
+        parse_json(text)
+    except UnicodeEncodeError:
+        return _unusable("holds a lone surrogate, which is half a character and has no UTF-8")
+    except SpecError as error:
+        return _unusable(f"cannot be kept: {error}")
+    except Exception as error:  # of the result's own methods, too
+        return _unusable(f"is no JSON: {_message(error)}")
+    return Success(text)
+
+
+def outcome_of_error(error: BaseException, stop: Stop | None) -> Outcome:
+    """The outcome of a task that raised; `stop`: why it was told to end before, if it was."""
+    match stop:
+        case Stop.CANCEL:
+            return Cancelled(stop.value)
+        case Stop.QUIT:
+            return Interrupted(stop.value)
+        case Stop.LEASE:
+            return Abandoned(stop.value)
+        case Stop.DEADLINE:
+            return _failure(FailureKind.TIMEOUT, stop.value, error)
+        case None:
+            return _failure(FailureKind.FAILED, _message(error), error)
+
+
+def failure_of(error: BaseException, message: str) -> Failure:
+    """A failed attempt that may be made again, with a sentence of ours about `error`."""
+    return _failure(FailureKind.FAILED, message, error)
+
+
+def _failure(kind: FailureKind, message: str, error: BaseException) -> Failure:
+    return Failure(
+        kind=kind,
+        message=storable(message)[:MAX_MESSAGE_CHARS],
+        exception=dotted_name(type(error)),
+        traceback=traceback_of(error),
+        retry=not isinstance(error, Discard),
+        retry_after_s=_retry_after_s(error),
+    )
+
+
+def _retry_after_s(error: BaseException) -> float | None:
+    if not isinstance(error, Retry) or error.after_s is None:
+        return None
+    return min(float(error.after_s), MAX_RETRY_AFTER_S)
+
+
+def _unusable(why: str) -> Failure:
+    message = storable(f"the result of the task {why}")[:MAX_MESSAGE_CHARS]
+    return Failure(FailureKind.UNUSABLE_OUTPUT, message)
+
+
+def _message(error: BaseException) -> str:
+    name = type(error).__name__
+    try:
+        said = str(error)
+    except Exception:
+        return f"{name} (it cannot be shown)"
+    if isinstance(error, SystemExit | KeyboardInterrupt):
+        return f"{name}: {said}" if said else name  # a bare number says nothing
+    return said or name
+
+
+def traceback_of(error: BaseException) -> str:
+    """The end of its traceback, from the task's own code on."""
+    try:
+        lines = traceback.format_exception(type(error), error, _from_the_task_on(error.__traceback__))
+        return storable("".join(lines))[-MAX_TRACEBACK_CHARS:]
+    except Exception as trouble:
+        return f"{dotted_name(type(error))}: its traceback cannot be written ({type(trouble).__name__})"
+
+
+def _from_the_task_on(trace: TracebackType | None) -> TracebackType | None:
+    """Without what leads to the task; all of it where there is nothing else."""
+    at = trace
+    while at is not None:
+        name: Any = at.tb_frame.f_globals.get("__name__", "")
+        if not str(name).startswith(_OWN_PACKAGE):
+            return at
+        at = at.tb_next
+    return trace
+
+
+def dotted_name(kind: type[BaseException]) -> str:
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return storable(name)[:MAX_MESSAGE_CHARS]
+
+
+def storable(text: str) -> str:
+    """Without what PostgreSQL cannot hold: NUL, and the half characters of an undecodable file name."""
+    return text.encode(errors="replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")

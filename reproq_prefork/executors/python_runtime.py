@@ -1,0 +1,80 @@
+"""The runtime of tasks that are plain Python functions, decorated with `reproq_prefork.task`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from traceback import extract_tb
+
+from reproq_prefork.errors import ExitStatus, ReproqError
+from reproq_prefork.executors import SoftStop, Stop
+from reproq_prefork.executors.python_outcome import failure_of, outcome_of_error, outcome_of_result
+from reproq_prefork.python_task import Task, TaskContext
+from reproq_prefork.task_call import NotACall, read_call
+from reproq_prefork.task_loader import NotAllowed, TaskNotFound, allowed_modules, load_task
+from reproq_prefork.task_run import ClaimedRun, Ending, Failure, FailureKind
+
+
+class ApplicationBroken(ReproqError):
+    """A module of the application cannot be imported."""
+
+    exit_status = ExitStatus.USAGE
+
+    def __init__(self, module: str, error: BaseException) -> None:
+        frames = extract_tb(error.__traceback__)
+        where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+        super().__init__(
+            f"The module {module} of --allowed-task-modules cannot be imported: "
+            f"{type(error).__name__}: {error}{where}"
+        )
+
+
+class PythonRuntime:
+    announces = False
+
+    def __init__(self, modules: Sequence[str]) -> None:
+        """`modules`: where tasks may come from; what is below them too."""
+        self._modules = tuple(modules)
+        self._is_allowed = allowed_modules(modules)
+
+    def load(self) -> None:
+        for module in self._modules:
+            try:
+                importlib.import_module(module)
+            except (Exception, SystemExit) as error:
+                raise ApplicationBroken(module, error) from error
+
+    def perform(self, run: ClaimedRun, stop: SoftStop) -> Ending:
+        assert run.payload is not None
+        try:
+            call = read_call(run.payload)
+            task: Task[..., object] = load_task(call.path, is_allowed=self._is_allowed, is_task=is_task)
+        except (NotACall, NotAllowed) as refusal:
+            return Ending(Failure(FailureKind.NOT_ALLOWED, str(refusal), retry=False))
+        except TaskNotFound as trouble:
+            return Ending(failure_of(trouble.__cause__ or trouble, str(trouble)))
+        context = (_context(run, stop),) if task.takes_context else ()
+        try:
+            result = stop.call(task.func, (*context, *call.args), call.kwargs)
+        except BaseException as error:
+            return Ending(outcome_of_error(error, stop.requested))
+        return Ending(outcome_of_result(result))
+
+    def announce(self, run_id: int) -> None:
+        """Nobody is told: a plain function has no signals to be sent."""
+
+
+def is_task(found: object) -> bool:
+    return isinstance(found, Task)
+
+
+def _context(run: ClaimedRun, stop: SoftStop) -> TaskContext:
+    return TaskContext(
+        run_id=run.id,
+        spec_hash=run.spec_hash,
+        attempt=run.attempt,
+        max_attempts=run.max_attempts,
+        claim=run.claim,
+        is_cancelled=lambda: stop.requested is Stop.CANCEL,
+    )

@@ -1,0 +1,84 @@
+"""Executors of Python tasks in a process like a worker's: one thread, its signals, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import tempfile
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from reproq_prefork import processes
+from reproq_prefork.executors import Executor, SoftStop, Watch
+from reproq_prefork.executors.python_outcome import outcome_of_error, outcome_of_result
+from reproq_prefork.signals import CANCEL_SIGNAL, SignalInbox
+from reproq_prefork.task_run import ClaimedRun, Ending
+from tests.children import exit_status_of, forked
+from tests.unit.test_command_executor import FakeWatch, a_run
+
+T = TypeVar("T")
+
+
+class FunctionRuntime:
+    """Runs one function, whatever the payload."""
+
+    def __init__(
+        self,
+        function: Callable[[], Any] = lambda: None,
+        *,
+        announces: bool = False,
+        announce: Callable[[int], None] = lambda _run_id: None,
+    ) -> None:
+        self._function = function
+        self._announce = announce
+        self.announces = announces
+
+    def load(self) -> None:
+        pass
+
+    def perform(self, run: ClaimedRun, stop: SoftStop) -> Ending:
+        try:
+            return Ending(outcome_of_result(stop.call(self._function, (), {})), announced=self.announces)
+        except BaseException as error:
+            return Ending(outcome_of_error(error, stop.requested))
+
+    def announce(self, run_id: int) -> None:
+        self._announce(run_id)
+
+
+def in_a_worker(program: Callable[[SignalInbox], T]) -> T:
+    """What `program` gives, in a process of its own; no process and no descriptor may be left when it is done."""
+    with tempfile.TemporaryFile() as result:
+
+        def worker() -> int:
+            inbox = SignalInbox((signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD, CANCEL_SIGNAL))
+            processes.adopt_orphans()
+            assert processes.thread_count() == 1
+            fds = set(processes.open_files())
+            value = program(inbox)
+            assert processes.children_of(os.getpid()) == []
+            assert set(processes.open_files()) == fds
+            result.write(pickle.dumps(value))
+            result.flush()
+            return 0
+
+        with forked(worker, keep_fds={result.fileno()}) as child:
+            assert exit_status_of(child) == 0
+        result.seek(0)
+        value: T = pickle.load(result)
+        return value
+
+
+def ending_of(
+    executor_of: Callable[[FunctionRuntime], Executor],
+    function: Callable[[], Any],
+    watch: Watch | None = None,
+    *,
+    announces: bool = False,
+) -> Ending:
+    def program(_inbox: SignalInbox) -> Ending:
+        executor = executor_of(FunctionRuntime(function, announces=announces))
+        return executor.run(a_run(), FakeWatch() if watch is None else watch)
+
+    return in_a_worker(program)
