@@ -20,11 +20,13 @@ from reproq_prefork.executors import Runtime, Stop, TaskWillNotDie, Watch
 from reproq_prefork.executors.conversation import CANCEL_GRACE_S, KILL_TIMEOUT_S
 from reproq_prefork.executors.python_outcome import outcome_of_error
 from reproq_prefork.executors.soft_stop import SignalledStop
-from reproq_prefork.signals import CANCEL_SIGNAL
+from reproq_prefork.signals import CANCEL_SIGNAL, MASTERS_OWN
 from reproq_prefork.task_run import Abandoned, ClaimedRun, Completed, Ending, Success, Usage
 
 # What may bring news to the watch: the worker's orders, and the time.
 LOOK_AT = (signal.SIGTERM, signal.SIGQUIT, CANCEL_SIGNAL, signal.SIGALRM)
+# What a task may have changed, and the worker relies on.
+RESTORED = tuple({*MASTERS_OWN, *LOOK_AT, signal.SIGCHLD, signal.SIGPIPE})
 SHORTEST_LOOK_S = 0.001  # 0 would disarm the timer
 
 
@@ -116,16 +118,15 @@ class _Watched:
 @contextlib.contextmanager
 def _signals_as_they_were() -> Iterator[None]:
     """Handlers, mask and wakeup descriptor are the worker's again on leaving, whatever the task set."""
-    signums = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signums)
-    handlers = {signum: signal.getsignal(signum) for signum in signums}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, RESTORED)
+    handlers = {signum: signal.getsignal(signum) for signum in RESTORED}
     wakeup_fd = signal.set_wakeup_fd(-1)
     signal.set_wakeup_fd(wakeup_fd, warn_on_full_buffer=False)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_BLOCK, signums)  # those that have come are handled by now
+        signal.pthread_sigmask(signal.SIG_BLOCK, RESTORED)  # those that have come are handled by now
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, signal.SIG_IGN)  # forgets one that has come: by default it is deadly
         for signum, handler in handlers.items():
