@@ -14,6 +14,7 @@ from reproq_prefork.log import Log
 from reproq_prefork.master import MASTER_SIGNALS, Master
 from reproq_prefork.pidfile import PidFile
 from reproq_prefork.programs import ForkedPrograms
+from reproq_prefork.reload import run_watched
 from reproq_prefork.scoreboard import Scoreboard
 from reproq_prefork.settings import Settings
 from reproq_prefork.signals import SignalInbox
@@ -66,7 +67,11 @@ def run_master(
             if pid_file is not None:
                 pid_file.release()
 
-    return run_below_init(supervise) if os.getpid() == 1 else supervise()
+    def supervise_and_watch() -> int:
+        return run_watched(supervise, settings.chdir, log)
+
+    program = supervise_and_watch if settings.reload else supervise
+    return run_below_init(program) if os.getpid() == 1 else program()
 
 
 def _notifier(environ: Mapping[str, str]) -> Notifier:

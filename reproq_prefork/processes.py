@@ -81,7 +81,9 @@ def _run_child(
     signal.set_wakeup_fd(-1)
     close_other_fds(keep_fds)
     die_with_parent(parent_death_signal, parent)
-    sys.exit(program())
+    status = program()
+    flush_standard_streams()
+    os._exit(status)  # a thread that code of the user's has left would keep the process for ever
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,10 @@ from reproq_prefork.settings_sources import FlagValue
 # How the help puts them together.
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Where things are": ("database_url", "env_file", "config", "chdir"),
-    "What runs": ("queues", "command", "executor_module", "python_path", "payload_mode", "task_env"),
-    "Workers": ("workers", "worker_id", "poll_interval", "max_tasks", "drain"),
+    "What runs": ("queues", "executor", "task_env"),
+    "Python tasks": ("django", "allowed_task_modules"),
+    "Programs": ("command", "executor_module", "python_path", "payload_mode"),
+    "Workers": ("workers", "worker_id", "poll_interval", "max_tasks", "max_rss", "drain", "reload"),
     "Times": ("timeout", "lease", "shutdown_timeout", "boot_timeout"),
     "Attempts": ("max_attempts", "retry_base", "retry_max"),
     "The process": ("pid_file", "log_level", "log_format"),

@@ -1,0 +1,79 @@
+"""The one sentence that a task's process says to its worker."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reproq_prefork.executors.ending_json import MAX_ENDING_BYTES, dump_ending, load_ending
+from reproq_prefork.settings import MAX_RESULT_BYTES
+from reproq_prefork.task_run import (
+    Abandoned,
+    Cancelled,
+    Completed,
+    Ending,
+    Failure,
+    FailureKind,
+    Interrupted,
+    Success,
+)
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+maybe = st.none() | texts
+failures = st.builds(
+    Failure,
+    kind=st.sampled_from(FailureKind),
+    message=texts,
+    exception=maybe,
+    traceback=maybe,
+    stderr=maybe,
+    retry=st.booleans(),
+    retry_after_s=st.none() | st.floats(0, 1e9),
+)
+outcomes = (
+    st.builds(Success, texts)
+    | failures
+    | st.builds(Cancelled, texts)
+    | st.builds(Interrupted, texts)
+    | st.builds(Abandoned, texts)
+    | st.just(Completed())
+)
+
+
+@given(outcomes, st.booleans())
+def test_what_is_said_is_understood(outcome: Success, announced: bool) -> None:
+    ending = Ending(outcome, announced=announced)
+    assert load_ending(dump_ending(ending)) == ending
+
+
+@given(outcomes, st.data())
+def test_half_a_sentence_is_none(outcome: Success, data: st.DataObject) -> None:
+    said = dump_ending(Ending(outcome))
+    assert load_ending(said[: data.draw(st.integers(0, len(said) - 1))]) is None
+
+
+@given(st.binary(max_size=40))
+def test_no_bytes_are_an_error(said: bytes) -> None:
+    assert load_ending(said) is None
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        [],
+        {"outcome": "Success"},
+        {"outcome": "Exit", "values": {}, "announced": False},
+        {"outcome": "Success", "values": {"result": None}, "announced": False},
+        {"outcome": "Success", "values": {"result": "1", "more": "2"}, "announced": False},
+        {"outcome": "Failure", "values": {"kind": "odd", "message": ""}, "announced": False},
+    ],
+)
+def test_what_is_no_ending_is_none(said: object) -> None:
+    assert load_ending(json.dumps(said).encode()) is None
+
+
+def test_the_largest_result_fits() -> None:
+    assert len(dump_ending(Ending(Success('"' * MAX_RESULT_BYTES)))) < MAX_ENDING_BYTES
