@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
+from reproq_prefork import worker as worker_module
+from reproq_prefork.announcer import Announcer
 from reproq_prefork.errors import ExitStatus
-from reproq_prefork.executors import Watch
+from reproq_prefork.executors import NoProcess, Watch, WornOut
 from reproq_prefork.ledger import Attempt
 from reproq_prefork.log import Log, LogFormat, LogLevel
 from reproq_prefork.orders import Orders
-from reproq_prefork.scoreboard import Scoreboard, WorkerPanel, WorkerRecord
-from reproq_prefork.task_run import ClaimedRun, Ending, RetryPolicy, Status, Success
+from reproq_prefork.scoreboard import Scoreboard, WorkerPanel, WorkerRecord, boottime_ns
+from reproq_prefork.task_run import (
+    Abandoned,
+    Cancelled,
+    ClaimedRun,
+    Completed,
+    Ending,
+    RetryPolicy,
+    Settlement,
+    Status,
+    Success,
+)
 from reproq_prefork.wakeup import WakePipe
-from reproq_prefork.worker import Worker
+from reproq_prefork.worker import NO_PROCESS_DELAY_S, Worker
 from tests.unit.test_settings import resolved
 
 RUN = ClaimedRun(7, 3, "{}", "0" * 64, None, "default", attempt=1, max_attempts=3, timeout_s=None)
@@ -37,43 +50,82 @@ class ScriptedOrders(Orders):
 
 
 class ScriptedLedger:
-    """Gives one run; `orders` are to drain by the time that the claim is answered."""
+    """Gives runs, and orders to drain with the last one or once it is recorded."""
 
-    def __init__(self, orders: ScriptedOrders, *, drain_during_claim: bool) -> None:
+    def __init__(
+        self,
+        orders: ScriptedOrders,
+        runs: Sequence[ClaimedRun] = (RUN,),
+        *,
+        drain_during_claim: bool = False,
+        announcements: Sequence[int] = (),
+    ) -> None:
         self.orders = orders
         self.drain_during_claim = drain_during_claim
         self.recorded: list[Attempt] = []
+        self.claims = 0
+        self.told: list[int] = []
+        self.taken_while_holding: list[bool] = []
         self.has_left = False
-        self._runs = [RUN]
+        self._runs = list(runs)
+        self._announcements = list(announcements)
+        self._holding = False
 
     def open(self) -> None:
         pass
 
     def turn(self, ended: Attempt | None, *, max_runs: int) -> ClaimedRun | None:
+        self._holding = False
         if ended is not None:
             self.recorded.append(ended)
+        if not max_runs:
+            return None
+        self.claims += 1
+        if not self._runs:
             self.orders.drain = True
-        if not max_runs or not self._runs:
             return None
         self.orders.drain = self.drain_during_claim
-        return self._runs.pop()
+        self._holding = True
+        return self._runs.pop(0)
+
+    def take_announcement(self) -> int | None:
+        self.taken_while_holding.append(self._holding)
+        return self._announcements.pop(0) if self._announcements else None
+
+    def announced(self, run_id: int) -> None:
+        self.told.append(run_id)
 
     def leave(self) -> None:
         self.has_left = True
 
 
 class CountingExecutor:
-    announces = False
+    """Gives each run the next of `endings`, the last one for ever."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        endings: Sequence[Ending | Exception] = (Ending(Success("null")),),
+        *,
+        announces: bool = False,
+        why_not: str | Exception | None = None,
+    ) -> None:
         self.runs: list[ClaimedRun] = []
+        self.announces = announces
+        self._endings = list(endings)
+        self._why_not = why_not
 
     def run(self, run: ClaimedRun, watch: Watch) -> Ending:
         self.runs.append(run)
-        return Ending(Success("null"))
+        ending = self._endings.pop(0) if len(self._endings) > 1 else self._endings[0]
+        if isinstance(ending, Exception):
+            raise ending
+        return ending
 
     def announce(self, run_id: int, watch: Watch) -> str | None:
-        raise AssertionError("there is nobody to be told")
+        watch.look()
+        if isinstance(self._why_not, Exception):
+            raise self._why_not
+        return self._why_not
 
 
 @pytest.fixture
@@ -84,17 +136,42 @@ def wake() -> Iterator[WakePipe]:
         os.close(fd)
 
 
-def work(wake: WakePipe, *, drain_during_claim: bool) -> tuple[ScriptedLedger, CountingExecutor]:
+@dataclass
+class Shift:
+    """A worker's time at work, and what it left."""
+
+    ledger: ScriptedLedger
+    executor: CountingExecutor
+    panel: WorkerPanel
+
+    @property
+    def settlements(self) -> list[Settlement]:
+        return [attempt.settlement for attempt in self.ledger.recorded]
+
+
+def work(
+    wake: WakePipe,
+    executor: CountingExecutor | None = None,
+    *,
+    runs: Sequence[ClaimedRun] = (RUN,),
+    drain_during_claim: bool = False,
+    announcements: Sequence[int] = (),
+    flags: Mapping[str, str] | None = None,
+    status: ExitStatus = ExitStatus.OK,
+) -> Shift:
     orders = ScriptedOrders()
-    ledger: Any = ScriptedLedger(orders, drain_during_claim=drain_during_claim)
-    executor = CountingExecutor()
+    ledger: Any = ScriptedLedger(
+        orders, runs, drain_during_claim=drain_during_claim, announcements=announcements
+    )
+    executor = executor or CountingExecutor()
     scoreboard = Scoreboard(slots=1, stewards=1)
+    panel = WorkerPanel(scoreboard, 0, WorkerRecord(incarnation=1, lease_end_ns=boottime_ns() + 10**12))
     worker = Worker(
-        settings=resolved().settings,
+        settings=resolved(flags=dict(flags or {})).settings,
         slot=0,
         steward=0,
         scoreboard=scoreboard,
-        panel=WorkerPanel(scoreboard, 0, WorkerRecord(incarnation=1)),
+        panel=panel,
         orders=orders,
         wake=wake,
         ledger=ledger,
@@ -102,20 +179,125 @@ def work(wake: WakePipe, *, drain_during_claim: bool) -> tuple[ScriptedLedger, C
         executor=executor,
         log=Log(LogLevel.ERROR, LogFormat.CONSOLE),
     )
-    assert worker.run() is ExitStatus.OK
-    assert ledger.has_left
-    return ledger, executor
+    assert worker.run() is status
+    assert ledger.has_left is (status is ExitStatus.OK)
+    return Shift(ledger, executor, panel)
 
 
 def test_a_claim_that_is_answered_after_term_is_handed_back_and_never_started(wake: WakePipe) -> None:
-    ledger, executor = work(wake, drain_during_claim=True)
-    assert executor.runs == []
-    (attempt,) = ledger.recorded
+    shift = work(wake, drain_during_claim=True)
+    assert shift.executor.runs == []
+    (attempt,) = shift.ledger.recorded
     assert attempt.token == (RUN.id, RUN.claim)
     assert (attempt.settlement.status, attempt.settlement.refunded) == (Status.PENDING, True)
 
 
 def test_without_an_order_the_claim_is_run_and_recorded(wake: WakePipe) -> None:
-    ledger, executor = work(wake, drain_during_claim=False)
-    assert executor.runs == [RUN]
-    assert [attempt.settlement.status for attempt in ledger.recorded] == [Status.SUCCESSFUL]
+    shift = work(wake)
+    assert shift.executor.runs == [RUN]
+    assert [settlement.status for settlement in shift.settlements] == [Status.SUCCESSFUL]
+
+
+# --- endings of Python tasks ---
+
+PYTHON_RUN = replace(RUN, task_path="shop.tasks.mail")
+
+
+def test_an_attempt_that_has_recorded_itself_is_not_recorded_again(wake: WakePipe) -> None:
+    shift = work(wake, CountingExecutor([Ending(Completed())]), runs=[PYTHON_RUN, PYTHON_RUN])
+    assert shift.executor.runs == [PYTHON_RUN] * 2
+    assert shift.settlements == []
+    assert shift.panel.record.run_id == 0
+    assert shift.panel.record.tasks_done == 2
+
+
+@pytest.mark.parametrize(
+    ("run", "ending", "announces", "due"),
+    [
+        (PYTHON_RUN, Ending(Success("1")), True, True),
+        (PYTHON_RUN, Ending(Success("1"), announced=True), True, False),
+        (PYTHON_RUN, Ending(Success("1")), False, False),
+        (PYTHON_RUN, Ending(Cancelled("by somebody")), True, True),
+        (RUN, Ending(Success("1")), True, False),
+    ],
+    ids=["not told", "told by the task", "nobody to tell", "cancelled", "no Python task"],
+)
+def test_an_end_that_no_task_has_told_of_is_due(
+    wake: WakePipe, run: ClaimedRun, ending: Ending, announces: bool, due: bool
+) -> None:
+    shift = work(wake, CountingExecutor([ending], announces=announces), runs=[run])
+    assert [settlement.finish_due for settlement in shift.settlements] == [due]
+
+
+def test_a_run_of_an_ended_lease_is_not_recorded_and_the_worker_ends(wake: WakePipe) -> None:
+    executor = CountingExecutor([Ending(Abandoned("the lease"))])
+    assert work(wake, executor, status=ExitStatus.LEASE_LOST).settlements == []
+
+
+# --- when a worker is worn out ---
+
+
+def test_a_worn_out_worker_hands_the_run_back_for_at_once_and_leaves(wake: WakePipe) -> None:
+    shift = work(wake, CountingExecutor([WornOut("threads")]), runs=[PYTHON_RUN] * 3)
+    (settlement,) = shift.settlements
+    assert (settlement.status, settlement.refunded, settlement.delay_s) == (Status.PENDING, True, None)
+    assert shift.ledger.claims == 1
+
+
+def test_a_host_without_a_process_to_spare_tries_again_after_a_while(wake: WakePipe) -> None:
+    executor = CountingExecutor([NoProcess("none"), Ending(Success("1"))])
+    first, second = work(wake, executor, runs=[RUN, RUN]).settlements
+    assert (first.status, first.refunded, first.delay_s) == (Status.PENDING, True, NO_PROCESS_DELAY_S)
+    assert second.status is Status.SUCCESSFUL
+
+
+@pytest.mark.parametrize(
+    ("sizes", "runs"), [([100, 300, 600, 600], 2), ([600, 600, 600, 600], 4), ([100, 200, 300, 400], 4)]
+)
+def test_a_worker_that_has_grown_too_large_leaves_unless_it_was_born_so(
+    wake: WakePipe, monkeypatch: pytest.MonkeyPatch, sizes: list[int], runs: int
+) -> None:
+    later = iter(sizes)
+    monkeypatch.setattr(worker_module, "resident_kib", lambda: next(later, 400) * 1024)
+    shift = work(wake, runs=[RUN] * 4, flags={"max_rss": "500M"})
+    assert len(shift.executor.runs) == runs
+
+
+# --- telling the application ---
+
+
+def test_under_load_one_end_is_told_now_and_then_and_never_while_a_run_is_held(wake: WakePipe) -> None:
+    busy = work(wake, CountingExecutor(announces=True), announcements=[3, 4, 5], runs=[RUN] * 3)
+    assert busy.ledger.told == [3]
+    assert not any(busy.ledger.taken_while_holding)
+    assert len(busy.settlements) == 3
+
+
+@pytest.mark.parametrize("why_not", ["no receiver", NoProcess("none")])
+def test_what_could_not_be_told_stays_due_and_the_worker_goes_on(
+    wake: WakePipe, why_not: str | Exception
+) -> None:
+    shift = work(wake, CountingExecutor(announces=True, why_not=why_not), announcements=[3], runs=[RUN, RUN])
+    assert shift.ledger.told == []
+    assert len(shift.settlements) == 2
+
+
+def test_where_nobody_is_to_be_told_nobody_asks(wake: WakePipe) -> None:
+    assert work(wake, runs=[RUN, RUN]).ledger.taken_while_holding == []
+
+
+def test_an_idle_worker_tells_until_nothing_is_left(wake: WakePipe) -> None:
+    orders = ScriptedOrders()
+    ledger: Any = ScriptedLedger(orders, announcements=[3, 4, 5])
+    scoreboard = Scoreboard(slots=1, stewards=1)
+    announcer = Announcer(
+        ledger=ledger,
+        executor=CountingExecutor(announces=True),
+        panel=WorkerPanel(scoreboard, 0, WorkerRecord(incarnation=1)),
+        orders=orders,
+        log=Log(LogLevel.ERROR, LogFormat.CONSOLE),
+    )
+    assert announcer.is_due
+    announcer.tell(all_there_are=True)
+    assert ledger.told == [3, 4, 5]
+    assert not announcer.is_due
