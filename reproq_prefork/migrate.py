@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
+import psycopg
+
 from reproq_prefork.errors import DatabaseUnavailable, ReproqError, SchemaMismatch
 from reproq_prefork.migration_files import Migration, known_migrations
 from reproq_prefork.migration_plan import Applied, Direction, MigrationState, Step, plan, states
@@ -99,7 +101,7 @@ def check_database(settings: Settings) -> None:
         check_schema(connection)
 
 
-def check_schema(connection: DeadlineConnection) -> None:
+def check_schema(connection: psycopg.Connection[Any]) -> None:
     """Raises SchemaMismatch where the schema is absent, older or newer than this release needs."""
     needed = known_migrations()[-1].version
     found = max((each.version for each in _applied(connection)), default=None)
@@ -161,7 +163,7 @@ def _run(connection: DeadlineConnection, step: Step) -> None:
         _ask(connection, "record_checksum", version=migration.version, checksum=migration.checksum)
 
 
-def _applied(connection: DeadlineConnection) -> tuple[Applied, ...]:
+def _applied(connection: psycopg.Connection[Any]) -> tuple[Applied, ...]:
     if not _ask(connection, "has_schema")[0].has_schema:
         return ()
     return tuple(
@@ -170,5 +172,5 @@ def _applied(connection: DeadlineConnection) -> tuple[Applied, ...]:
     )
 
 
-def _ask(connection: DeadlineConnection, name: str, **parameters: Any) -> Sequence[Any]:
+def _ask(connection: psycopg.Connection[Any], name: str, **parameters: Any) -> Sequence[Any]:
     return fetch(connection, statement(name), parameters)

@@ -213,9 +213,10 @@ def reconnect_delays_s(random_source: Callable[[], float] = random.random) -> It
 def fetch(
     connection: psycopg.Connection[Any], statement: str, parameters: Mapping[str, Any]
 ) -> Sequence[Any]:
-    """Run one statement and fetch all its rows; errors are translated."""
-    with translated_errors():
-        cursor = connection.execute(statement, parameters)
+    """Run one statement and fetch all its rows, as named tuples; errors are translated. Any connection will do."""
+    # A cursor of our own: another's connection may make cursors of other rows, that take other placeholders.
+    with translated_errors(), psycopg.Cursor(connection, row_factory=namedtuple_row) as cursor:
+        cursor.execute(statement, parameters)
         return cursor.fetchall() if cursor.description else ()
 
 

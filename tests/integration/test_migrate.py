@@ -29,43 +29,12 @@ from reproq_prefork.migration_files import Migration, known_migrations
 from reproq_prefork.migration_plan import Direction
 from reproq_prefork.settings_resolution import resolve
 from reproq_prefork.settings_sources import Sources
+from tests.catalogue import catalogue
 from tests.databases import MIGRATIONS, apply_migrations
 from tests.waiting import wait_until
 
 KNOWN = known_migrations()
 NEWEST = KNOWN[-1].version
-
-# Everything of a schema that can be told apart: what `pg_dump --schema-only` would write, as rows.
-CATALOGUE = """
-select 'table', c.relname, array_to_string(c.reloptions, ','), c.relkind::text, null
-from pg_class c where c.relnamespace = 'public'::regnamespace
-union all
-select 'column', c.relname || '.' || a.attname, format_type(a.atttypid, a.atttypmod),
-    concat_ws(' ', a.attnum, a.attnotnull, a.attidentity, a.attgenerated), pg_get_expr(d.adbin, d.adrelid)
-from pg_class c
-join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-left join pg_attrdef d on d.adrelid = c.oid and d.adnum = a.attnum
-where c.relnamespace = 'public'::regnamespace
-union all
-select 'constraint', conname, conrelid::regclass::text, pg_get_constraintdef(oid), convalidated::text
-from pg_constraint where connamespace = 'public'::regnamespace
-union all
-select 'index', indexname, tablename, indexdef, null from pg_indexes where schemaname = 'public'
-union all
-select 'trigger', tgname, tgrelid::regclass::text, pg_get_triggerdef(oid), tgenabled::text
-from pg_trigger where not tgisinternal
-union all
-select 'function', proname, pg_get_functiondef(oid), provolatile::text, null
-from pg_proc where pronamespace = 'public'::regnamespace
-union all
-select 'type', typname, typtype::text, null, null from pg_type where typnamespace = 'public'::regnamespace
-order by 1, 2, 3, 4
-"""
-
-
-def catalogue(url: str) -> list[tuple[Any, ...]]:
-    with psycopg.connect(url) as connection:
-        return connection.execute(CATALOGUE).fetchall()
 
 
 def versions(url: str) -> list[tuple[Any, ...]]:

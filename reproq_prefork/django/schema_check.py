@@ -1,0 +1,40 @@
+"""Does the database have the schema that this release needs? Only asked where Django checks databases."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from django.core.checks import CheckMessage, Warning
+from django.db import connections
+
+from reproq_prefork.django.database import own_aliases, psycopg_connection
+from reproq_prefork.errors import SchemaMismatch
+
+
+def check_schema(
+    app_configs: object, databases: Collection[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Warnings, no errors: `manage.py migrate` itself does this check first, and stops at an error."""
+    return list(_check_schema(databases or ()))
+
+
+def _check_schema(databases: Collection[str]) -> Iterator[CheckMessage]:
+    from reproq_prefork import migrate  # imports psycopg, which may be missing
+
+    for alias in own_aliases():
+        if alias not in databases or connections[alias].vendor != "postgresql":
+            continue
+        try:
+            with psycopg_connection(alias) as connection:
+                migrate.check_schema(connection)
+        except SchemaMismatch as mismatch:
+            yield Warning(str(mismatch), hint=_hint(alias), id="reproq_prefork.W004")
+
+
+def _hint(alias: str) -> str:
+    option = "" if alias == "default" else f" --database {alias}"
+    return (
+        f"Run `manage.py migrate reproq_prefork{option}`. If it has nothing to do there, it ran before OPTIONS "
+        f'named "{alias}": run `manage.py migrate reproq_prefork zero --fake{option}` first.'
+    )
