@@ -1,0 +1,51 @@
+"""`manage.py reproq_worker`: `reproq-prefork` with this project's settings, in this very process."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from django.conf import ENVIRONMENT_VARIABLE
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+
+class Command(BaseCommand):
+    help = "Run tasks: takes every option of `reproq-prefork`, and becomes it."
+
+    def run_from_argv(self, argv: list[str]) -> NoReturn:
+        parser = CommandParser(prog=f"{argv[0]} {argv[1]}", add_help=False, allow_abbrev=False)
+        parser.add_argument("--settings")
+        parser.add_argument("--pythonpath")
+        # Django has acted on these two before it came here.
+        options, passed_on = parser.parse_known_args(argv[2:])
+        become_worker(passed_on, options.pythonpath, argv[0])
+
+    def print_help(self, prog_name: str, subcommand: str) -> NoReturn:
+        become_worker(["--help"], None, prog_name)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        raise CommandError(
+            "A worker takes the place of the process that starts it: run `manage.py reproq_worker`, or "
+            "`python -m reproq_prefork --django SETTINGS_MODULE`."
+        )
+
+
+def become_worker(arguments: Sequence[str], pythonpath: str | None, program: str) -> NoReturn:
+    """Replace this process by the program, with the modules that this one could import.
+
+    A supervisor goes on with the pid that it started, and gets its exit status.
+    """
+    # The program starts with the current directory first on its path, where this one had that of manage.py.
+    directory = (
+        None if Path(program).name.startswith("django-admin") else str(Path(program).absolute().parent)
+    )
+    paths = [path for path in (pythonpath and os.path.abspath(pythonpath), directory) if path]
+    earlier = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([*paths, *([earlier] if earlier else [])])
+    module = os.environ[ENVIRONMENT_VARIABLE]
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "reproq_prefork", "--django", module, *arguments])
