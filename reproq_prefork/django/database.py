@@ -1,18 +1,14 @@
-"""Which of Django's databases holds the tasks, and the connection that Django has to it."""
+"""Which of Django's databases holds the tasks."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from django.apps import apps
-from django.db import DEFAULT_DB_ALIAS, connections, router
+from django.db import router
 
 from reproq_prefork.django.tasks_setting import own_entries
-
-if TYPE_CHECKING:
-    from psycopg import Connection
 
 
 def database_alias(options: Mapping[str, Any]) -> str:
@@ -33,15 +29,3 @@ def own_aliases() -> tuple[str, ...]:
 def own_alias() -> str:
     """The first of them: what the models and the admin read."""
     return own_aliases()[0]
-
-
-@contextlib.contextmanager
-def psycopg_connection(alias: str = DEFAULT_DB_ALIAS) -> Iterator[Connection[Any]]:
-    """Django's connection to that database, as psycopg's own, in the transaction that Django has open there.
-
-    Errors of psycopg come out as Django's.
-    """
-    django_connection = connections[alias]
-    with django_connection.wrap_database_errors:
-        django_connection.ensure_connection()
-        yield django_connection.connection

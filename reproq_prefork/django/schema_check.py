@@ -8,7 +8,7 @@ from typing import Any
 from django.core.checks import CheckMessage, Warning
 from django.db import connections
 
-from reproq_prefork.django.database import own_aliases, psycopg_connection
+from reproq_prefork.django.database import own_aliases
 from reproq_prefork.errors import SchemaMismatch
 
 
@@ -20,13 +20,16 @@ def check_schema(
 
 
 def _check_schema(databases: Collection[str]) -> Iterator[CheckMessage]:
-    from reproq_prefork import migrate  # imports psycopg, which may be missing
+    # These import psycopg, which may be missing: then another check says so.
+    from reproq_prefork import migrate
+    from reproq_prefork.django.sender import DjangoSender
 
     for alias in own_aliases():
         if alias not in databases or connections[alias].vendor != "postgresql":
             continue
         try:
-            with psycopg_connection(alias) as connection:
+            connection = DjangoSender(alias).psycopg_connection()
+            if connection is not None:
                 migrate.check_schema(connection)
         except SchemaMismatch as mismatch:
             yield Warning(str(mismatch), hint=_hint(alias), id="reproq_prefork.W004")

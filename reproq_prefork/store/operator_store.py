@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,8 @@ OPERATOR_LIMITS = TimeLimits(statement_s=60.0, lock_s=5.0, client_s=65.0)
 MAX_RUNS_COUNTED = 1_000_000
 SAMPLED_RUNS = 200_000
 MAX_LATER_RUNS = 1_000
+MAX_RECENT_RUNS = 10_000
+RECENT_S = 3600.0
 PRUNE_BATCH = 1_000
 
 _BEFORE_ALL_IDS = -(2**63)
@@ -63,17 +65,12 @@ class WorkerState:
     runs: tuple[RunAtWork, ...]
 
 
-class OperatorStore:
-    """One connection. Raises as `WorkerStore` does."""
+class OperatorReads:
+    """How it goes, whoever sends the statements: `fetch` takes the name of one and its parameters, gives its rows
+    with columns as attributes, and raises what it raises."""
 
-    def __init__(self, database_url: str) -> None:
-        """Connect. Raises `DatabaseUnavailable`."""
-        self.connection = connect(
-            database_url, application_name="reproq-prefork command", limits=OPERATOR_LIMITS
-        )
-
-    def close(self) -> None:
-        self.connection.close()
+    def __init__(self, fetch: Callable[[str, Mapping[str, Any]], Sequence[Any]]) -> None:
+        self._fetch = fetch
 
     def queues(self) -> tuple[QueueState, ...]:
         """Every queue that has runs, by name. What would take long to count is estimated."""
@@ -89,7 +86,7 @@ class OperatorStore:
         )
 
     def _counts(self) -> dict[tuple[str, Status], Count]:
-        estimated = float(self._run("estimated_runs")[0].runs)
+        estimated = self.estimated_runs()
         if estimated <= MAX_RUNS_COUNTED:
             return _by_queue(self._run("count_runs"))
         live = _by_queue(self._run("count_live_runs", max_pending=MAX_RUNS_COUNTED + 1))
@@ -114,6 +111,32 @@ class OperatorStore:
         rows = self._run("replays_of_run", run_id=run_id, spec_hash=spec_hash, max_runs=MAX_LATER_RUNS)
         return tuple((row.id, Status(row.status)) for row in rows)
 
+    def recent_failures(self) -> Mapping[str, int]:
+        """How many of the newest 10,000 runs of all queues have failed within the last hour, by queue."""
+        rows = self._run("recent_failures", max_runs=MAX_RECENT_RUNS, seconds=RECENT_S)
+        return {row.queue_name: row.runs for row in rows}
+
+    def estimated_runs(self) -> int:
+        """About how many runs there are, from what the server knows of the table's size."""
+        return round(float(self._run("estimated_runs")[0].runs))
+
+    def _run(self, name: str, **parameters: Any) -> Sequence[Any]:
+        return self._fetch(name, parameters)
+
+
+class OperatorStore(OperatorReads):
+    """One connection. Raises as `WorkerStore` does."""
+
+    def __init__(self, database_url: str) -> None:
+        """Connect. Raises `DatabaseUnavailable`."""
+        self.connection = connect(
+            database_url, application_name="reproq-prefork command", limits=OPERATOR_LIMITS
+        )
+        super().__init__(lambda name, parameters: fetch(self.connection, statement(name), parameters))
+
+    def close(self) -> None:
+        self.connection.close()
+
     def prune(self, *, older_than_s: float, failed_older_than_s: float) -> Iterator[int]:
         """Delete runs that finished so long ago, batch by batch; gives how many each batch deleted.
 
@@ -133,9 +156,6 @@ class OperatorStore:
             if batch.is_last:
                 return
             after_id = batch.last_id
-
-    def _run(self, name: str, **parameters: Any) -> Sequence[Any]:
-        return fetch(self.connection, statement(name), parameters)
 
 
 def _by_queue(rows: Sequence[Any], factor: float | None = None) -> dict[tuple[str, Status], Count]:
