@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,25 +19,28 @@ from reproq_prefork.settings import Settings
 READER = "reproq_prefork.django.settings_reader"
 
 
-def with_django(
-    settings: Settings, settings_module: str, *, url_from_flag: bool, queues_given: bool
-) -> Settings:
-    """`settings` with the database and the queues of the project whose settings this module has.
+def with_django(settings: Settings) -> Settings:
+    """`settings` with the database and the queues of the project that `django_settings` names, if it names one.
 
-    `url_from_flag`: a flag names the database, which is stronger. A variable DATABASE_URL is not: most projects
-    have one for Django to read, and read it their own way. `queues_given`: the queues were set anywhere.
+    A flag that names the database is stronger. A variable DATABASE_URL is not: most projects have one for Django
+    to read, and read it their own way. Queues that were set anywhere are stronger.
 
     Raises SettingsError where the project does not load within the boot timeout, or has nothing for a worker.
     """
-    if url_from_flag and queues_given:
+    if settings.django_settings is None or (settings.database_url_is_flag and settings.queues_are_given):
         return settings
-    read = _read(settings, settings_module, needs_database=not url_from_flag)
+    read = _read(settings, settings.django_settings, needs_database=not settings.database_url_is_flag)
     if "problems" in read:
         raise SettingsError(read["problems"])
-    if not url_from_flag:
-        settings = replace(settings, database_url=read["database_url"])
-    if not queues_given and read["queues"]:
-        settings = replace(settings, queues=tuple(read["queues"]))
+    return filled(settings, database_url=read["database_url"], queues=read["queues"])
+
+
+def filled(settings: Settings, *, database_url: str, queues: Sequence[str]) -> Settings:
+    """`settings` with what a project says, where nothing stronger was said."""
+    if not settings.database_url_is_flag:
+        settings = replace(settings, database_url=database_url)
+    if not settings.queues_are_given and queues:
+        settings = replace(settings, queues=tuple(queues))
     return settings
 
 

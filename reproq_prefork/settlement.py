@@ -30,7 +30,7 @@ def settle(
     match outcome:
         case Success(result):
             return Settlement(
-                run.id, run.claim, Status.SUCCESSFUL, result=result, last_attempt=_usage_entry(usage)
+                run.id, run.claim, Status.SUCCESSFUL, result=result, last_attempt=usage_entry(usage)
             )
         case Failure():
             return _after_failure(run, outcome, policy, random, usage)
@@ -39,7 +39,7 @@ def settle(
                 run.id,
                 run.claim,
                 Status.CANCELLED,
-                error={"kind": FailureKind.CANCELLED, "message": reason, **(_usage_entry(usage) or {})},
+                error={"kind": FailureKind.CANCELLED, "message": reason, **(usage_entry(usage) or {})},
             )
         case Interrupted(reason):
             if policy.attempts_allowed(run.max_attempts) > 1:
@@ -60,7 +60,7 @@ def is_last_attempt(run: ClaimedRun, failure: Failure, policy: RetryPolicy) -> b
 def _after_failure(
     run: ClaimedRun, failure: Failure, policy: RetryPolicy, random: float, usage: Usage | None
 ) -> Settlement:
-    error = {**error_entry(failure), **(_usage_entry(usage) or {})}
+    error = {**error_entry(failure), **(usage_entry(usage) or {})}
     if is_last_attempt(run, failure, policy):
         return Settlement(run.id, run.claim, Status.FAILED, error=error)
     delay_s = failure.retry_after_s
@@ -83,7 +83,7 @@ def error_entry(failure: Failure) -> dict[str, Any]:
     return {key: value for key, value in entry.items() if value is not None}
 
 
-def _usage_entry(usage: Usage | None) -> dict[str, Any] | None:
+def usage_entry(usage: Usage | None) -> dict[str, Any] | None:
     """What an attempt used, for `task_runs.last_attempt` or its entry in `errors`."""
     if usage is None:
         return None

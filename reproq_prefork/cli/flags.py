@@ -12,9 +12,9 @@ from reproq_prefork.settings_sources import FlagValue
 
 # How the help puts them together.
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "Where things are": ("database_url", "env_file", "config", "chdir"),
+    "Where things are": ("database_url", "django", "env_file", "config", "chdir"),
     "What runs": ("queues", "executor", "task_env"),
-    "Python tasks": ("django", "allowed_task_modules"),
+    "Python tasks": ("allowed_task_modules",),
     "Programs": ("command", "executor_module", "python_path", "payload_mode"),
     "Workers": ("workers", "worker_id", "poll_interval", "max_tasks", "max_rss", "drain", "reload"),
     "Times": ("timeout", "lease", "shutdown_timeout", "boot_timeout"),

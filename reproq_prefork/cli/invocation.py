@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from reproq_prefork.django_settings import with_django
 from reproq_prefork.errors import DatabaseUnavailable, SettingsError
 from reproq_prefork.migrate import check_schema
 from reproq_prefork.printable import printable
@@ -70,14 +71,13 @@ class Invocation:
         resolved = self.resolve(flags)
         for warning in resolved.warnings:
             click.echo(f"{PROGRAM}: warning: {printable(warning)}", err=True)
+        settings = with_django(resolved.settings)
         try:
             # libpq takes the paths of certificates in a database URL from here.
-            os.chdir(resolved.settings.chdir)
+            os.chdir(settings.chdir)
         except OSError as error:
-            raise SettingsError(
-                [f"--chdir: cannot change to {resolved.settings.chdir}: {error.strerror}"]
-            ) from None
-        return resolved.settings
+            raise SettingsError([f"--chdir: cannot change to {settings.chdir}: {error.strerror}"]) from None
+        return settings
 
 
 @contextmanager

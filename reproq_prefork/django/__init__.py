@@ -1,13 +1,27 @@
-"""Task runs in a Django project: the backend, the models, their admin, `manage.py reproq_worker`.
-
-`INSTALLED_APPS += ["reproq_prefork.django"]`. Nothing is imported until it is asked for: this package is
-imported with the settings, when the models are not there yet.
-"""
+"""The Django wing: `TASKS = {"default": {"BACKEND": "reproq_prefork.django.ReproqBackend"}}`."""
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from reproq_prefork.django.backend import ReproqBackend
+    from reproq_prefork.django.bulk import abulk_enqueue, bulk_enqueue, call
+    from reproq_prefork.django.options import reproq_options
+    from reproq_prefork.verdicts import Discard, Retry, TaskCancelled, TaskTimeout
+
+__all__ = [
+    "Discard",
+    "ReproqBackend",
+    "Retry",
+    "TaskCancelled",
+    "TaskTimeout",
+    "abulk_enqueue",
+    "bulk_enqueue",
+    "call",
+    "reproq_options",
+]
 
 _MODULES = {
     "Discard": "reproq_prefork.verdicts",
@@ -15,6 +29,7 @@ _MODULES = {
     "Retry": "reproq_prefork.verdicts",
     "TaskCancelled": "reproq_prefork.verdicts",
     "TaskTimeout": "reproq_prefork.verdicts",
+    "abulk_enqueue": "reproq_prefork.django.bulk",
     "bulk_enqueue": "reproq_prefork.django.bulk",
     "call": "reproq_prefork.django.bulk",
     "reproq_options": "reproq_prefork.django.options",
@@ -22,10 +37,11 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
+    # Only now: Django imports this package before its settings can be used.
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES})
+    return sorted({*globals(), *__all__})

@@ -27,7 +27,7 @@ _ENQUEUE_ARGUMENTS = {
     "retry_max": "retry_max_seconds",
     "executor": "executor",
 }
-KNOWN_OPTIONS = ("database", "mode", *_ENQUEUE_ARGUMENTS)
+KNOWN_OPTIONS = ("database", "mode", "allowed_task_modules", "atomic", "unique", *_ENQUEUE_ARGUMENTS)
 
 
 class Backend(Protocol):
@@ -100,12 +100,6 @@ def _queues(where: str, queues: Iterable[str]) -> Iterator[CheckMessage]:
             yield Error(
                 f"{where}: QUEUES: {str(error).replace('queue_name', 'a queue', 1)}", id="reproq_prefork.E005"
             )
-    if not queues:
-        yield Warning(
-            f"{where}: QUEUES is empty, so a task may name any queue, and no worker knows which there are.",
-            hint="List the queues, or tell the workers each one with --queue.",
-            id="reproq_prefork.W001",
-        )
 
 
 def _database(where: str, options: Mapping[str, Any]) -> Iterator[CheckMessage]:

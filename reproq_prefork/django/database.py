@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.apps import apps
-from django.db import router
+from django.db import DEFAULT_DB_ALIAS, router
 
 from reproq_prefork.django.tasks_setting import own_entries
 
@@ -17,12 +17,16 @@ def database_alias(options: Mapping[str, Any]) -> str:
     Needs the models to be loaded. That there is such a database is not looked at.
     """
     named = options.get("database")
-    return str(named) if named else str(router.db_for_write(apps.get_model("reproq_prefork", "TaskRun")))
+    if named:
+        return str(named)
+    if not router.routers:
+        return DEFAULT_DB_ALIAS
+    return str(router.db_for_write(apps.get_model("reproq_prefork", "TaskRun")))
 
 
 def own_aliases() -> tuple[str, ...]:
     """The aliases of all our backends in `TASKS`, in that order; without any, that of one without options."""
-    found = [database_alias(entry.options) for entry in own_entries()] or [database_alias({})]
+    found = [database_alias(entry.options) for entry in own_entries(skip_broken=True)] or [database_alias({})]
     return tuple(dict.fromkeys(found))
 
 

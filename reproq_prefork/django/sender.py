@@ -1,4 +1,7 @@
-"""The store's statements, sent on the connections that Django has."""
+"""How the store's statements are sent on Django's own connection.
+
+They go through Django's own cursors, so they are in its transactions, its query log and its error classes.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import psycopg
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, transaction
 
 from reproq_prefork.store.statements import statement
@@ -14,15 +18,21 @@ from reproq_prefork.store.task_runs import named_rows
 
 
 class DjangoSender:
-    """Sends the statements of the store on Django's connection, and so in its transaction."""
+    """Sends on Django's connection `alias`, as `store.task_runs.Sender` says."""
 
     def __init__(self, alias: str) -> None:
         self.alias = alias
 
     def fetch(self, name: str, parameters: Mapping[str, Any]) -> Sequence[Any]:
-        with connections[self.alias].cursor() as cursor:
+        connection = connections[self.alias]
+        if connection.vendor != "postgresql":
+            raise ImproperlyConfigured(
+                f'Tasks are kept in PostgreSQL, and DATABASES["{self.alias}"] is {connection.display_name}: name'
+                ' another one in OPTIONS["database"] of the TASKS backend.'
+            )
+        with connection.cursor() as cursor:
             cursor.execute(statement(name), parameters)
-            return named_rows(cursor)
+            return named_rows(cursor) if cursor.description else ()
 
     def all_or_nothing(self) -> AbstractContextManager[object]:
         return transaction.atomic(using=self.alias)

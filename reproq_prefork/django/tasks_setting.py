@@ -19,18 +19,24 @@ class Entry:
     options: Mapping[str, Any]
 
 
-def own_entries() -> tuple[Entry, ...]:
+def own_entries(*, skip_broken: bool = False) -> tuple[Entry, ...]:
     """The entries whose BACKEND is ReproqBackend or a class made from it.
 
-    Raises ImportError where a BACKEND cannot be imported, which is said of those of others by Django itself.
+    Raises ImportError where a BACKEND cannot be imported; with `skip_broken` such an entry is none of ours.
     """
-    return tuple(_own_entries())
+    return tuple(_own_entries(skip_broken))
 
 
-def _own_entries() -> Iterator[Entry]:
+def _own_entries(skip_broken: bool) -> Iterator[Entry]:
     # Django 5.2, which has no tasks of its own, has no default for this setting either.
     for alias, params in getattr(settings, "TASKS", {}).items():
-        if is_own(import_string(params["BACKEND"])):
+        try:
+            backend_class = import_string(params["BACKEND"])
+        except ImportError:
+            if not skip_broken:
+                raise
+            continue
+        if is_own(backend_class):
             # As the base class of all backends reads them.
             queues = tuple(params.get("QUEUES", ["default"]))
             yield Entry(alias, queues, params.get("OPTIONS") or {})

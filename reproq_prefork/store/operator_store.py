@@ -75,7 +75,7 @@ class OperatorReads:
     def queues(self) -> tuple[QueueState, ...]:
         """Every queue that has runs, by name. What would take long to count is estimated."""
         counts = self._counts()
-        waited = {row.queue_name: row.waited_seconds for row in self._run("oldest_due_runs")}
+        waited = self.waited_s()
         return tuple(
             QueueState(
                 name,
@@ -84,6 +84,10 @@ class OperatorReads:
             )
             for name in sorted({queue for queue, _ in counts} | waited.keys())
         )
+
+    def waited_s(self) -> Mapping[str, float]:
+        """For how long the oldest run that is due has been so, for each queue that has one."""
+        return {row.queue_name: row.waited_seconds for row in self._run("oldest_due_runs")}
 
     def _counts(self) -> dict[tuple[str, Status], Count]:
         estimated = self.estimated_runs()

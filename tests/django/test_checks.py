@@ -82,10 +82,6 @@ def test_a_queue_that_no_worker_could_take_from_is_told(name: Any) -> None:
     assert "QUEUES: a queue" in text
 
 
-def test_no_queues_at_all_is_a_warning() -> None:
-    assert [number for number, _ in told(queues=())] == ["W001"]
-
-
 def test_an_unknown_database_is_told_with_what_was_meant() -> None:
     ((number, text),) = told(database="defualt")
     assert (number, "Did you mean" in text) == ("E006", True)

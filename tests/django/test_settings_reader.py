@@ -54,9 +54,13 @@ def read(tmp_path: Path) -> Read:
         (tmp_path / "mysite.py").write_text(
             PROJECT.format(databases=databases or {"default": DEFAULT}, tasks=tasks) + more
         )
-        sources = Sources({"database_url": "postgresql:///of_the_flag"}, {}, tmp_path)
-        settings = resolve(sources, hostname="host", now=datetime.now(UTC), cpu_count=1).settings
-        return with_django(settings, "mysite", url_from_flag=url_from_flag, queues_given=queues_given)
+        flags = {"django": "mysite"}
+        if url_from_flag:
+            flags["database_url"] = "postgresql:///of_the_flag"
+        if queues_given:
+            flags["queues"] = "default"
+        sources = Sources(flags, {"DATABASE_URL": "postgresql:///of_the_environment"}, tmp_path)
+        return with_django(resolve(sources, hostname="host", now=datetime.now(UTC), cpu_count=1).settings)
 
     return read
 

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import signal
+import socket
+import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import django
+import psutil
+from django.db import connection
 
+from reproq_prefork.django import Discard, Retry, TaskTimeout, reproq_options
 from tests.django.app.models import Note
 
 if TYPE_CHECKING or django.VERSION >= (6, 0):
@@ -16,6 +25,22 @@ else:
     from django_tasks import task
 
 STEP_S = 0.05
+
+
+def _version() -> int:
+    """What a deploy changes: the number in the file that REPROQ_TEST_VERSION names, read as code."""
+    path = os.environ.get("REPROQ_TEST_VERSION")
+    if path is None:
+        return 0
+    spec = importlib.util.spec_from_file_location("reproq_test_version", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return int(module.VERSION)
+
+
+VERSION = _version()
 
 
 @task
@@ -71,3 +96,145 @@ def count_until_cancelled(context: Any) -> int:
         context.save_metadata({"count": count})
         time.sleep(STEP_S)
     return count
+
+
+@task
+@reproq_options(max_attempts=5, timeout=30, retry_base=0.5, retry_max=timedelta(minutes=1), executor="inline")
+def patient() -> None: ...
+
+
+@task
+def with_option_names(timeout: int, unique: bool, max_attempts: int, priority: int) -> None: ...
+
+
+@task
+@reproq_options(unique=True)
+def unique(number: int) -> None: ...
+
+
+@task
+@reproq_options(unique=lambda order, note="": f"order {order}")
+def unique_by_order(order: int, note: str = "") -> None: ...
+
+
+@task
+async def write_note_asynchronously(text: str) -> None:
+    await Note.objects.acreate(text=text)
+
+
+@task
+def enqueue_another(number: int) -> int:
+    if number:
+        enqueue_another.enqueue(number - 1)
+    return number
+
+
+@task
+def discard(why: str) -> None:
+    raise Discard(why)
+
+
+@task(takes_context=True)
+def retry_until(context: Any, attempt: int) -> int:
+    if context.attempt < attempt:
+        raise Retry(after=60)
+    return int(context.attempt)
+
+
+@task
+def leave() -> None:
+    sys.exit(0)
+
+
+@task
+def give(what: str) -> Any:
+    return {"a set": {1}, "a tuple of bytes": (b"a", (b"b",))}[what]
+
+
+@task(takes_context=True)
+def progress(context: Any) -> None:
+    context.save_metadata({"step": 1, "of": 2})
+    context.save_metadata(step=2, claim=context.claim)
+
+
+@task
+@reproq_options(atomic=True)
+def write_note_atomically(text: str) -> str:
+    Note.objects.create(text=text)
+    if text == "fail":
+        raise ValueError(text)
+    return text
+
+
+@task
+@reproq_options(atomic=True)
+def write_note_and_lose_the_run() -> None:
+    """As if its lease had ended and another worker had claimed it."""
+    Note.objects.create(text="of a stale attempt")
+    with connection.copy().cursor() as cursor:
+        cursor.execute("update task_runs set claims = claims + 1 where status = 'RUNNING'")
+        cursor.connection.close()
+
+
+@task
+def write_two_notes_with_one_key() -> None:
+    Note.objects.create(pk=1, text="one")
+    Note.objects.create(pk=1, text="two")
+
+
+@task
+def sleep(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+@task
+def answer_at_the_deadline() -> str:
+    try:
+        time.sleep(30)
+    except TaskTimeout:
+        return "in time"
+    return "never told"
+
+
+@task
+def be_stubborn() -> None:
+    while True:
+        try:
+            time.sleep(30)
+        except BaseException:  # noqa: S112 (that is what it is for)
+            continue
+
+
+@task
+def kill_its_process() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@task
+def say(text: str) -> None:
+    print(text)
+
+
+@task
+def tell_pid() -> int:
+    return os.getpid()
+
+
+@task
+def tell_version() -> int:
+    return VERSION
+
+
+@task
+def tell_local_port() -> int:
+    """The port of this process' own connection to the database."""
+    connection.ensure_connection()
+    with socket.socket(fileno=os.dup(connection.connection.pgconn.socket)) as own:
+        return int(own.getsockname()[1])
+
+
+@task
+def tell_sockets() -> list[int]:
+    """The local ports of all sockets that this process has."""
+    connection.ensure_connection()
+    return [each.laddr[1] for each in psutil.Process().net_connections() if len(each.raddr)]

@@ -1,0 +1,199 @@
+"""The TASKS backend: Django's contract for tasks, on `task_runs`.
+
+Enqueueing is one INSERT on Django's own connection, so it is part of whatever transaction is open there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.core.checks import CheckMessage
+from django.utils import timezone
+
+from reproq_prefork.django.compat import Family, base_backends, family_of, family_of_caller
+from reproq_prefork.django.database import database_alias
+from reproq_prefork.django.loading import load_task
+from reproq_prefork.django.options import OPTION_NAMES, TaskOptions, options_of
+from reproq_prefork.django.results import result_of_run
+from reproq_prefork.django.sender import DjangoSender
+from reproq_prefork.django.tasks import task_class_of
+from reproq_prefork.errors import ReproqError, RunNotFound
+from reproq_prefork.new_run import InvalidRun, NewRun
+from reproq_prefork.spec import Spec
+from reproq_prefork.store.task_runs import TaskRuns
+from reproq_prefork.task_run import TaskRun
+
+_RESULT_ID = re.compile("[0-9]{1,19}", re.ASCII)
+MAX_RUN_ID = 2**63 - 1
+
+
+class ReproqBackend(*base_backends()):  # type: ignore[misc]
+    """One entry of TASKS. Made by the handler of a family of tasks, for which it speaks (see `compat`)."""
+
+    supports_defer = True
+    supports_async_task = True
+    supports_get_result = True
+    supports_priority = True
+
+    def __init__(self, alias: str, params: Mapping[str, Any]) -> None:
+        super().__init__(alias, params)
+        self.family: Family = family_of_caller()
+        self.task_class = task_class_of(self.family)
+
+    @property
+    def database(self) -> str:
+        """The alias in DATABASES of the database that holds the queue."""
+        return database_alias(self.options)
+
+    @property
+    def sender(self) -> DjangoSender:
+        return DjangoSender(self.database)
+
+    @property
+    def runs(self) -> TaskRuns:
+        return TaskRuns(self.sender)
+
+    @property
+    def defaults(self) -> TaskOptions:
+        """What OPTIONS say of all tasks of this backend."""
+        return TaskOptions(**{name: self.options[name] for name in OPTION_NAMES if name in self.options})
+
+    @property
+    def is_immediate(self) -> bool:
+        """Whether a task runs inside `enqueue`, as tests may want it."""
+        return bool(self.options.get("mode") == "immediate")
+
+    def validate_task(self, task: Any) -> None:
+        family = self._family_of(task)
+        family.base_backend.validate_task(self, task)
+        try:
+            options_of(task, self.defaults).check()
+        except InvalidRun as error:
+            raise family.exception("InvalidTask")(str(error)) from None
+
+    def enqueue(self, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Add a run, by one INSERT in the transaction that is open on the queue's database.
+
+        With a unique key that is held the result is that of the run which holds it: `created` is False. Raises
+        InvalidTask, TypeError and ValueError (SpecError, InvalidRun) for what cannot be enqueued, before any SQL.
+        """
+        run = self.runs.enqueue(self.new_run(task, args, kwargs))
+        return self.enqueued(task, run)
+
+    def new_run(self, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> NewRun:
+        """What is to be inserted for a call of `task`."""
+        self.validate_task(task)
+        family = self._family_of(task)
+        normal_args = family.normalize_json(list(args))
+        normal_kwargs = family.normalize_json(dict(kwargs))
+        spec = Spec.python_task(task.module_path, normal_args, normal_kwargs)
+        run_after = task.run_after
+        if run_after is not None and not settings.USE_TZ and timezone.is_naive(run_after):
+            run_after = timezone.make_aware(run_after)
+        return options_of(task, self.defaults).new_run(
+            spec,
+            args,
+            kwargs,
+            task_path=task.module_path,
+            queue_name=task.queue_name,
+            priority=int(task.priority),
+            run_after=run_after,
+        )
+
+    def enqueued(self, task: Any, run: TaskRun) -> Any:
+        """The result of a run that has just been added, once everybody was told of it."""
+        family = self._family_of(task)
+        result = result_of_run(run, task, family, self.alias)
+        if run.created:
+            family.signals.task_enqueued.send(type(self), task_result=result)
+            if self.is_immediate:
+                from reproq_prefork.django.in_process import perform_now
+
+                perform_now(self, run)
+                result.refresh()
+        return result
+
+    def get_result(self, result_id: str | int) -> Any:
+        """Raises TaskResultDoesNotExist, for what is no id without any SQL."""
+        run = self._run(result_id)
+        return result_of_run(run, self._task_of(run), self.family, self.alias)
+
+    def cancel(self, result: Any) -> bool:
+        """See TaskResult.cancel(); `result` may be an id."""
+        given = getattr(result, "id", result)
+        try:
+            run = self.runs.cancel(self._run_id(given))
+        except RunNotFound:
+            raise self._does_not_exist(given) from None
+        if hasattr(result, "id"):
+            result.refresh()
+        return run.status is run.status.CANCELLED or not run.is_finished
+
+    async def acancel(self, result: Any) -> bool:
+        """See cancel()."""
+        return await sync_to_async(self.cancel, thread_sensitive=True)(result)
+
+    def requeue(self, result: Any) -> Any:
+        """Run again: a new run of the same task with the same arguments and options; `result` may be an id.
+
+        Raises TaskResultDoesNotExist, and UniqueKeyHeld where a run that has not finished holds its key.
+        """
+        given = getattr(result, "id", result)
+        try:
+            run = self.runs.requeue(self._run_id(given))
+        except RunNotFound:
+            raise self._does_not_exist(given) from None
+        return self.enqueued(self._task_of(run), run)
+
+    def check(self, **kwargs: Any) -> Iterable[CheckMessage]:
+        from reproq_prefork.django.checks import check_backend
+
+        return check_backend(self)
+
+    def task_at(self, path: str, queue_name: str, priority: int, run_after: Any) -> Any:
+        """The Task at a stored path, of this backend's family, as it was enqueued. Raises ReproqError."""
+        found = load_task(path)
+        same = {
+            "func": found.func,
+            "backend": self.alias,
+            "takes_context": found.takes_context,
+            **{name: getattr(found, name, None) for name in OPTION_NAMES},
+        }
+        try:
+            return self.task_class(queue_name=queue_name, priority=priority, run_after=run_after, **same)
+        except self.family.exception("InvalidTask"):
+            # QUEUES has changed since, or another program has enqueued it: what was stored is a fact all the same.
+            return self.task_class(
+                queue_name=found.queue_name, priority=found.priority, run_after=None, **same
+            )
+
+    def _run(self, result_id: object) -> TaskRun:
+        try:
+            return self.runs.get(self._run_id(result_id))
+        except RunNotFound:
+            raise self._does_not_exist(result_id) from None
+
+    def _run_id(self, result_id: object) -> int:
+        """Other backends have other ids; asking the server for one would end the caller's transaction."""
+        text = str(result_id) if isinstance(result_id, (str, int)) else ""
+        if not _RESULT_ID.fullmatch(text) or int(text) > MAX_RUN_ID:
+            raise self._does_not_exist(result_id)
+        return int(text)
+
+    def _task_of(self, run: TaskRun) -> Any:
+        if run.task_path is None:
+            raise self._does_not_exist(run.id)  # an external program's
+        try:
+            return self.task_at(run.task_path, run.queue_name, run.priority, run.run_after)
+        except ReproqError as error:
+            raise self._does_not_exist(f"{run.id}: {error}") from error
+
+    def _does_not_exist(self, what: object) -> Exception:
+        return self.family.exception("TaskResultDoesNotExist")(str(what)[:1000])
+
+    def _family_of(self, task: Any) -> Family:
+        return family_of(task) or self.family

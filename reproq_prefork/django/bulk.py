@@ -1,0 +1,57 @@
+"""Many runs by one statement."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from asgiref.sync import sync_to_async
+
+from reproq_prefork.django.backend import ReproqBackend
+
+
+class Call(NamedTuple):
+    """A task with the arguments of one call."""
+
+    task: Any
+    args: Sequence[Any]
+    kwargs: dict[str, Any]
+
+
+def call(task: Any, /, *args: Any, **kwargs: Any) -> Call:
+    """A call for `bulk_enqueue`; all arguments are the function's. `task` may come from `.using(...)`."""
+    return Call(task, args, kwargs)
+
+
+def bulk_enqueue(calls: Iterable[Call]) -> list[Any]:
+    """Enqueue many calls, by one statement for each backend; gives their results in the same order.
+
+        bulk_enqueue(call(send_invoice, order.id) for order in orders)
+
+    All of them are enqueued, or none where one cannot be (the errors are those of `enqueue`). Where a unique key
+    is held, by an earlier call of the list too, the result is that of its holder. Long lists go by COPY.
+    """
+    listed = list(calls)
+    results: list[Any] = [None] * len(listed)
+    for backend, places in _by_backend(listed).items():
+        new_runs = [backend.new_run(*listed[place]) for place in places]
+        for place, run in zip(places, backend.runs.enqueue_many(new_runs), strict=True):
+            results[place] = backend.enqueued(listed[place].task, run)
+    return results
+
+
+async def abulk_enqueue(calls: Iterable[Call]) -> list[Any]:
+    """See bulk_enqueue()."""
+    return await sync_to_async(bulk_enqueue, thread_sensitive=True)(calls)
+
+
+def _by_backend(calls: Sequence[Call]) -> dict[ReproqBackend, list[int]]:
+    places: dict[ReproqBackend, list[int]] = {}
+    for place, (task, _, _) in enumerate(calls):
+        backend = task.get_backend()
+        if not isinstance(backend, ReproqBackend):
+            raise TypeError(
+                f"the backend {task.backend!r} of {task.module_path} is not one of reproq_prefork"
+            )
+        places.setdefault(backend, []).append(place)
+    return places

@@ -1,0 +1,40 @@
+"""From a stored path to its Task: only modules that the project has named are ever imported for one.
+
+These are all inside the packages of installed apps, unless OPTIONS["allowed_task_modules"] lists others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from django.apps import apps
+
+from reproq_prefork import task_loader
+from reproq_prefork.django.compat import is_task
+from reproq_prefork.django.tasks_setting import own_entries
+from reproq_prefork.task_loader import allowed_modules
+
+OPTION = "allowed_task_modules"
+
+
+def load_task(path: str, *, is_allowed: Callable[[str], bool] | None = None) -> Any:
+    """The Task at `path`, in a module that the project allows, and `is_allowed` too.
+
+    Raises NotAllowed and TaskNotFound.
+    """
+    in_the_project = allowed_modules(list(_modules_of_the_project()))
+    return task_loader.load_task(
+        path,
+        is_allowed=lambda module: in_the_project(module) and (is_allowed is None or is_allowed(module)),
+        is_task=is_task,
+    )
+
+
+def _modules_of_the_project() -> Iterator[str]:
+    for entry in own_entries(skip_broken=True):
+        named = entry.options.get(OPTION)
+        if named is not None:
+            yield from named
+        else:
+            yield from (app.module.__name__ for app in apps.get_app_configs() if app.module is not None)

@@ -1,0 +1,112 @@
+"""How one task is to be run: what `@task`, `.using()`, `@reproq_options` and OPTIONS may say of it.
+
+All of these say when and how, never what, so none is part of the spec; and none is ever taken from the arguments
+of a call, which belong to the function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from reproq_prefork.new_run import DEFAULT_MAX_ATTEMPTS, InvalidRun, NewRun
+from reproq_prefork.spec import Spec
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+Seconds = float | timedelta
+Unique = bool | Callable[..., str | None]
+
+_ATTRIBUTE = "__reproq_options__"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskOptions:
+    """None: not said here."""
+
+    max_attempts: int | None = None
+    timeout: Seconds | None = None
+    retry_base: Seconds | None = None
+    retry_max: Seconds | None = None
+    unique: Unique | None = None
+    executor: str | None = None
+    atomic: bool | None = None
+
+    def over(self, weaker: TaskOptions) -> TaskOptions:
+        """These options, and where they say nothing, the weaker ones."""
+        said = {name: getattr(self, name) for name in OPTION_NAMES if getattr(self, name) is not None}
+        return replace(weaker, **said)
+
+    def new_run(
+        self, spec: Spec, args: Any, kwargs: Mapping[str, Any], *, task_path: str, **timing: Any
+    ) -> NewRun:
+        """What is to be inserted; `timing` is queue, priority and time. Raises InvalidRun and SpecError."""
+        return NewRun.of(
+            spec,
+            max_attempts=DEFAULT_MAX_ATTEMPTS if self.max_attempts is None else self.max_attempts,
+            timeout_seconds=_seconds(self.timeout),
+            retry_base_seconds=_seconds(self.retry_base),
+            retry_max_seconds=_seconds(self.retry_max),
+            unique_key=self._unique_key(spec, args, kwargs, task_path),
+            executor=self.executor,
+            atomic=bool(self.atomic),
+            **timing,
+        )
+
+    def _unique_key(self, spec: Spec, args: Any, kwargs: Mapping[str, Any], task_path: str) -> str | None:
+        if callable(self.unique):
+            return self.unique(*args, **kwargs)
+        return f"{task_path}:{spec.hash}" if self.unique else None
+
+    def check(self) -> None:
+        """Raises InvalidRun, a ValueError, for a value that no run can have."""
+        if self.unique is not None and not isinstance(self.unique, bool) and not callable(self.unique):
+            raise InvalidRun("unique must be True, False, or a function that gives the key.")
+        if self.atomic is not None and not isinstance(self.atomic, bool):
+            raise InvalidRun("atomic must be True or False.")
+        replace(self, unique=None).new_run(_ANY_SPEC, (), {}, task_path="")
+
+
+OPTION_NAMES = tuple(field.name for field in fields(TaskOptions))
+_ANY_SPEC = Spec.of(None)
+
+
+def reproq_options(**options: Any) -> Callable[[F], F]:
+    """Say how a task is to be run, below `@task`:
+
+        @task
+        @reproq_options(max_attempts=5, timeout=30)
+        def send_invoice(order_id): ...
+
+    It stays without effect where another backend runs the task, as in tests with Django's ImmediateBackend.
+    `max_attempts`: how often it may start. `timeout`, `retry_base`, `retry_max`: seconds or a timedelta. `unique`:
+    True, or a function that gets the arguments of the call and gives a key (None: no key): at most one run of a
+    key that has not finished. `executor`: "fork" or "inline". `atomic`: the task runs in the transaction that
+    completes it.
+    Raises InvalidRun, a ValueError, for a wrong value, and TypeError for an unknown option.
+    """
+    given = TaskOptions(**options)
+    given.check()
+
+    def note(function: F) -> F:
+        setattr(function, _ATTRIBUTE, given.over(options_of_function(function)))
+        return function
+
+    return note
+
+
+def options_of_function(function: Callable[..., Any]) -> TaskOptions:
+    found = getattr(function, _ATTRIBUTE, None)
+    return found if isinstance(found, TaskOptions) else TaskOptions()
+
+
+def options_of(task: Any, defaults: TaskOptions) -> TaskOptions:
+    """What holds for a task: its own fields (`@task(...)`, `.using(...)`), its function's, then the defaults."""
+    own = TaskOptions(**{name: getattr(task, name, None) for name in OPTION_NAMES})
+    return own.over(options_of_function(task.func)).over(defaults)
+
+
+def _seconds(value: Seconds | None) -> float | None:
+    return value.total_seconds() if isinstance(value, timedelta) else value

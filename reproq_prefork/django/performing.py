@@ -1,0 +1,281 @@
+"""One run of a Django task in this process: signals, context, connections, the transaction of an atomic one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from asgiref.sync import async_to_sync
+from django.core.exceptions import ImproperlyConfigured
+from django.db import DatabaseError, close_old_connections, transaction
+from django.utils import timezone
+
+from reproq_prefork.django.backend import ReproqBackend
+from reproq_prefork.django.backends import own_backends
+from reproq_prefork.django.compat import Family, family_of
+from reproq_prefork.django.connections import forget_inherited_connections
+from reproq_prefork.django.contexts import context_class_of
+from reproq_prefork.django.loading import load_task
+from reproq_prefork.django.results import end, result_of_claim, result_of_run, task_errors
+from reproq_prefork.django.sender import DjangoSender
+from reproq_prefork.errors import ReproqError
+from reproq_prefork.executors import SoftStop, Stop
+from reproq_prefork.executors.output import MAX_MESSAGE_CHARS
+from reproq_prefork.executors.python_outcome import (
+    dotted_name,
+    failure_of,
+    outcome_of_error,
+    outcome_of_result,
+    storable,
+    traceback_of,
+)
+from reproq_prefork.settlement import error_entry, is_last_attempt, usage_entry
+from reproq_prefork.spec import canonical_json
+from reproq_prefork.task_call import NotACall, read_call
+from reproq_prefork.task_loader import NotAllowed, TaskNotFound, allowed_modules
+from reproq_prefork.task_run import (
+    Cancelled,
+    ClaimedRun,
+    Completed,
+    Ending,
+    Failure,
+    FailureKind,
+    Outcome,
+    RetryPolicy,
+    Status,
+    Success,
+    Usage,
+)
+
+
+class RunLost(ReproqError):
+    """The run is no longer this attempt's, so the transaction of its effects must not be committed."""
+
+
+@dataclass(frozen=True)
+class _Performance:
+    """A run together with what it runs."""
+
+    run: ClaimedRun
+    task: Any
+    backend: ReproqBackend
+    family: Family
+    result: Any
+    started: resource.struct_rusage
+
+    @property
+    def database(self) -> str:
+        return self.backend.database
+
+    def send(self, signal: str) -> None:
+        """A receiver that fails is logged by Django; the task is none the worse for it."""
+        getattr(self.family.signals, signal).send_robust(type(self.backend), task_result=self.result)
+
+
+class Performer:
+    """`allowed`: which modules tasks may be in, of those that the backend's OPTIONS allow; None: all of these.
+
+    `owns_connections`: this process is there for tasks only, so Django's connections are its own to close.
+    """
+
+    def __init__(
+        self, policy: RetryPolicy, *, allowed: Sequence[str] | None = None, owns_connections: bool = True
+    ) -> None:
+        self._policy = policy
+        self._is_allowed = None if allowed is None else allowed_modules(allowed)
+        self._owns_connections = owns_connections
+        self._pid = os.getpid()
+        self._inherited: list[object] = []
+
+    def perform(self, run: ClaimedRun, stop: SoftStop) -> Ending:
+        with self._connections_of_a_task():
+            try:
+                call = self._prepared(run)
+            except (NotACall, NotAllowed) as refusal:
+                return Ending(Failure(FailureKind.NOT_ALLOWED, str(refusal), retry=False))
+            except TaskNotFound as trouble:
+                return Ending(failure_of(trouble.__cause__ or trouble, str(trouble)))
+            except Exception as error:
+                return Ending(outcome_of_error(error, None))
+            call.send("task_started")
+            return self._perform_atomic(call, stop) if run.atomic else self._perform(call, stop)
+
+    def announce(self, run_id: int) -> None:
+        """Send task_finished for a run that was ended elsewhere."""
+        with self._connections_of_a_task():
+            for backend in own_backends():
+                try:
+                    run = backend.runs.get(run_id)
+                    if run.task_path is None or family_of(load_task(run.task_path)) is not backend.family:
+                        continue
+                    task = backend.task_at(run.task_path, run.queue_name, run.priority, run.run_after)
+                except ReproqError:
+                    continue  # it is gone meanwhile, or its module is: nobody is left who could be told
+                result = result_of_run(run, task, backend.family, backend.alias)
+                backend.family.signals.task_finished.send_robust(type(backend), task_result=result)
+                return
+
+    def _prepared(self, run: ClaimedRun) -> _Performance:
+        """Raises NotACall, NotAllowed and TaskNotFound."""
+        assert run.payload is not None
+        call = read_call(run.payload)
+        task = load_task(call.path, is_allowed=self._is_allowed)
+        family = family_of(task)
+        assert family is not None
+        backend = _backend_for(run, task, family)
+        return _Performance(
+            run=run,
+            task=task,
+            backend=backend,
+            family=family,
+            result=result_of_claim(
+                run,
+                call,
+                backend.task_at(call.path, run.queue_name, run.priority, run.run_after),
+                family,
+                backend.alias,
+            ),
+            started=resource.getrusage(resource.RUSAGE_SELF),
+        )
+
+    def _perform(self, call: _Performance, stop: SoftStop) -> Ending:
+        try:
+            outcome = self._outcome_of_body(call, stop)
+        except BaseException as error:
+            return self._ended(call, outcome_of_error(error, stop.requested))
+        return self._ended(call, outcome)
+
+    def _perform_atomic(self, call: _Performance, stop: SoftStop) -> Ending:
+        committing = False
+        try:
+            with transaction.atomic(using=call.database):
+                outcome = self._outcome_of_body(call, stop)
+                if isinstance(outcome, Failure):
+                    transaction.set_rollback(True, using=call.database)
+                else:
+                    self._complete(call, outcome.result)
+                    committing = True
+        except BaseException as error:
+            failed = outcome_of_error(error, stop.requested)
+            # Where the answer to the commit was lost, the fence tells: what is recorded as done stays so.
+            return Ending(failed) if committing else self._ended(call, failed)
+        ending = self._ended(call, outcome)
+        if isinstance(outcome, Failure):
+            return ending
+        with contextlib.suppress(DatabaseError):  # then it is told once more
+            DjangoSender(call.database).fetch("clear_finish_due", {"run_id": call.run.id})
+        return Ending(Completed(), announced=True)
+
+    def _outcome_of_body(self, call: _Performance, stop: SoftStop) -> Success | Failure:
+        """What the task returns, as JSON, or that it is none. Raises what the task raises."""
+        args = call.result.args
+        if call.task.takes_context:
+            args = [self._context(call, stop), *args]
+        value = stop.call(call.task.func, args, call.result.kwargs, run_coroutine=async_to_sync(_await))
+        try:
+            value = call.family.normalize_json(value)
+        except (TypeError, ValueError, RecursionError) as error:
+            return Failure(
+                FailureKind.UNUSABLE_OUTPUT,
+                storable(f"the result of the task is no JSON: {error}")[:MAX_MESSAGE_CHARS],
+                exception=dotted_name(type(error)),
+                traceback=traceback_of(error),
+            )
+        outcome = outcome_of_result(value)
+        if isinstance(outcome, Success):
+            object.__setattr__(call.result, "_return_value", value)
+        return outcome
+
+    def _context(self, call: _Performance, stop: SoftStop) -> Any:
+        def save(metadata: Mapping[str, Any]) -> None:
+            DjangoSender(call.database).fetch(
+                "save_metadata",
+                {
+                    "run_id": call.run.id,
+                    "claim": call.run.claim,
+                    "metadata": canonical_json(metadata),
+                },
+            )
+
+        return context_class_of(call.family)(
+            task_result=call.result,
+            claim=call.run.claim,
+            _is_cancelled=lambda: stop.requested is Stop.CANCEL,
+            _save=save,
+        )
+
+    def _complete(self, call: _Performance, text: str) -> None:
+        now = resource.getrusage(resource.RUSAGE_SELF)
+        cpu_s = now.ru_utime + now.ru_stime - call.started.ru_utime - call.started.ru_stime
+        usage = Usage("returned", cpu_s, now.ru_maxrss)
+        rows = DjangoSender(call.database).fetch(
+            "complete_run",
+            {
+                "run_id": call.run.id,
+                "claim": call.run.claim,
+                "result": text,
+                "last_attempt": canonical_json(usage_entry(usage)),
+            },
+        )
+        if not rows:
+            raise RunLost("the run was given to another attempt meanwhile, so nothing of this one was kept")
+
+    def _ended(self, call: _Performance, outcome: Outcome) -> Ending:
+        """Tell of the end, if it is one; in the handler of an exception, so that who logs the signal finds it."""
+        match outcome:
+            case Success():
+                status, errors = Status.SUCCESSFUL, call.result.errors
+            case Failure() if is_last_attempt(call.run, outcome, self._policy):
+                status, errors = Status.FAILED, _with_error(call, error_entry(outcome))
+            case Cancelled(reason):
+                entry = {"kind": FailureKind.CANCELLED, "message": reason}
+                status, errors = Status.CANCELLED, _with_error(call, entry)
+            case _:
+                return Ending(outcome)  # it will run again, or somebody else decides
+        end(call.result, call.family, status, timezone.now(), errors=errors)
+        call.send("task_finished")
+        return Ending(outcome, announced=True)
+
+    @contextlib.contextmanager
+    def _connections_of_a_task(self) -> Iterator[None]:
+        """As Django does around a request: what is broken or too old is closed, what may persist stays."""
+        if not self._owns_connections:
+            yield
+            return
+        if os.getpid() != self._pid:
+            self._pid = os.getpid()
+            self._inherited = forget_inherited_connections()
+        close_old_connections()
+        try:
+            yield
+        finally:
+            close_old_connections()
+
+
+def _with_error(call: _Performance, entry: Mapping[str, Any]) -> list[Any]:
+    return [*call.result.errors, *task_errors([entry], call.family)]
+
+
+def _backend_for(run: ClaimedRun, task: Any, family: Family) -> ReproqBackend:
+    """Which of our entries of TASKS it counts as: the task's own one, if that is ours and has the queue."""
+    backends = [backend for backend in own_backends() if backend.family is family]
+    if not backends:
+        raise ImproperlyConfigured(
+            "TASKS has no backend of reproq_prefork, so no task of this project can run here."
+        )
+    ranked = sorted(
+        backends,
+        key=lambda each: (
+            bool(each.queues) and run.queue_name not in each.queues,
+            each.alias != task.backend,
+        ),
+    )
+    return ranked[0]
+
+
+async def _await(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    return await coroutine

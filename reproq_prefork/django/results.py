@@ -1,0 +1,210 @@
+"""The TaskResult class of each family, and how a run becomes one.
+
+PENDING is READY here, a wait for the next attempt too; CANCELLED is FAILED, and its last error says so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import cache
+from typing import Any
+
+from asgiref.sync import sync_to_async
+
+from reproq_prefork.django.compat import Family
+from reproq_prefork.django.failures import exception_path, traceback_text
+from reproq_prefork.task_call import Call
+from reproq_prefork.task_run import ClaimedRun, Status, TaskRun
+
+STATUS_NAMES: Mapping[Status, str] = {
+    Status.PENDING: "READY",
+    Status.RUNNING: "RUNNING",
+    Status.SUCCESSFUL: "SUCCESSFUL",
+    Status.FAILED: "FAILED",
+    Status.CANCELLED: "FAILED",
+}
+OWN_FIELDS = ("metadata", "spec_hash", "created", "cancel_requested")
+
+
+@cache
+def result_class_of(family: Family) -> type[Any]:
+    """`family`'s TaskResult, with what this backend can do beyond it."""
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class ReproqTaskResult(family.base.TaskResult):  # type: ignore[name-defined,misc]
+        metadata: Any = field(init=False, default=None)
+        """What the task has said of itself with `context.save_metadata()`."""
+
+        spec_hash: str = field(init=False, default="")
+        """The name of the call: the same task with the same arguments has the same one."""
+
+        created: bool = field(init=False, default=True, compare=False)
+        """False: the unique key was held, and this is the run that holds it."""
+
+        cancel_requested: bool = field(init=False, default=False)
+        """Somebody has asked for its end."""
+
+        def cancel(self) -> bool:
+            """End the task: at once if it has not started, else as soon as its worker hears of it.
+
+            False: it has finished otherwise. Raises TaskResultDoesNotExist where it is gone.
+            """
+            return bool(self.task.get_backend().cancel(self))
+
+        async def acancel(self) -> bool:
+            """See cancel()."""
+            return await sync_to_async(self.cancel, thread_sensitive=True)()
+
+        def wait(self, timeout: float | None = None) -> Any:
+            """Wait until it has finished, for at most `timeout` seconds; gives the result itself, refreshed.
+
+            Raises TimeoutError. In a transaction that has enqueued the task no waiting can help: no worker
+            sees it before the commit.
+            """
+            from reproq_prefork.django.waiting import wait
+
+            return wait(self, timeout)
+
+        async def await_(self, timeout: float | None = None) -> Any:
+            """See wait(). Other tasks of the event loop go on meanwhile."""
+            from reproq_prefork.django.waiting import await_
+
+            return await await_(self, timeout)
+
+        def refresh(self) -> None:
+            """Reload all that may have changed."""
+            _copy(self.task.get_backend().get_result(self.id), self)
+
+        async def arefresh(self) -> None:
+            """See refresh()."""
+            _copy(await self.task.get_backend().aget_result(self.id), self)
+
+    ReproqTaskResult.__qualname__ = ReproqTaskResult.__name__
+    # Pickle finds a class by its name in a module.
+    globals()[_class_name(family)] = ReproqTaskResult
+    ReproqTaskResult.__name__ = ReproqTaskResult.__qualname__ = _class_name(family)
+    return ReproqTaskResult
+
+
+def _class_name(family: Family) -> str:
+    return "".join(part.capitalize() for part in family.name.replace(".", "_").split("_")) + "Result"
+
+
+def __getattr__(name: str) -> Any:
+    # For pickle, in a process that has not made a result yet.
+    from reproq_prefork.django.compat import families
+
+    for family in families():
+        if name == _class_name(family):
+            return result_class_of(family)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _copy(fresh: Any, stale: Any) -> None:
+    for name in (*REFRESHED, *OWN_FIELDS):
+        object.__setattr__(stale, name, getattr(fresh, name))
+
+
+REFRESHED = (
+    "errors",
+    "_return_value",
+    "finished_at",
+    "started_at",
+    "last_attempted_at",
+    "status",
+    "enqueued_at",
+    "worker_ids",
+)
+
+
+def result_of_run(run: TaskRun, task: Any, family: Family, alias: str) -> Any:
+    """The TaskResult of a row of `task_runs`; `task` is the Task that it runs."""
+    args, kwargs = arguments_of(run.payload)
+    result = result_class_of(family)(
+        task=task,
+        id=str(run.id),
+        status=family.statuses[STATUS_NAMES[run.status]],
+        enqueued_at=run.enqueued_at,
+        started_at=run.started_at,
+        finished_at=run.finished_at,
+        last_attempted_at=run.last_attempted_at,
+        args=args,
+        kwargs=kwargs,
+        backend=alias,
+        errors=task_errors(run.errors, family),
+        worker_ids=list(run.worker_ids),
+    )
+    _set(
+        result,
+        _return_value=plain(run.result) if run.status is Status.SUCCESSFUL else None,
+        metadata=plain(run.metadata),
+        spec_hash=run.spec_hash,
+        created=run.created,
+        cancel_requested=run.cancel_requested_at is not None or run.status is Status.CANCELLED,
+    )
+    return result
+
+
+def result_of_claim(run: ClaimedRun, call: Call, task: Any, family: Family, alias: str) -> Any:
+    """The TaskResult of a run that this process is about to perform; `call` is what its payload says."""
+    result = result_class_of(family)(
+        task=task,
+        id=str(run.id),
+        status=family.statuses.RUNNING,
+        enqueued_at=run.enqueued_at,
+        started_at=run.started_at,
+        finished_at=None,
+        last_attempted_at=run.last_attempted_at,
+        args=plain(list(call.args)),
+        kwargs=plain(call.kwargs),
+        backend=alias,
+        errors=task_errors(json.loads(run.errors) if run.errors else (), family),
+        worker_ids=list(run.worker_ids),
+    )
+    _set(result, metadata=json.loads(run.metadata) if run.metadata else None, spec_hash=run.spec_hash)
+    return result
+
+
+def end(result: Any, family: Family, status: Status, finished_at: Any, **changes: Any) -> None:
+    """Note on the result of a run that was performed here how it has ended."""
+    name = STATUS_NAMES[status]
+    _set(result, status=family.statuses[name], finished_at=finished_at, **changes)
+
+
+def arguments_of(payload: Any) -> tuple[list[Any], dict[str, Any]]:
+    """What a payload passes to its function; nothing, where another program has written something else there."""
+    call = payload if isinstance(payload, Mapping) else {}
+    args, kwargs = call.get("args"), call.get("kwargs")
+    return (
+        plain(args) if isinstance(args, list) else [],
+        plain(kwargs) if isinstance(kwargs, Mapping) else {},
+    )
+
+
+def task_errors(entries: Iterable[Any], family: Family) -> list[Any]:
+    return [
+        family.base.TaskError(exception_class_path=exception_path(entry), traceback=traceback_text(entry))
+        for entry in entries
+        if isinstance(entry, Mapping)
+    ]
+
+
+def plain(value: Any) -> Any:
+    """The value as `json.loads` would give it: a number that no float has exactly is the nearest float."""
+    match value:
+        case Decimal():
+            return float(value)
+        case Mapping():
+            return {key: plain(member) for key, member in value.items()}
+        case list():
+            return [plain(item) for item in value]
+        case _:
+            return value
+
+
+def _set(result: Any, **changes: Any) -> None:
+    for name, value in changes.items():
+        object.__setattr__(result, name, value)

@@ -1,0 +1,24 @@
+-- The success of an atomic task, in the transaction of its own effects: both are committed, or neither. Fenced as
+-- `settled` in finish_and_claim: no row means that the run is somebody else's by now, and the transaction must
+-- not be committed. finish_due_at is a minute ahead: whoever ran the task tells of its end and clears it.
+-- The run's row was last changed by the claim, so this works at every isolation level.
+with completed as (
+    update task_runs
+    set status = 'SUCCESSFUL',
+        result = %(result)s::jsonb,
+        last_attempt = %(last_attempt)s::jsonb,
+        finished_at = clock_timestamp(),
+        finish_due_at = clock_timestamp() + interval '60 seconds',
+        leased_by = null,
+        lease_expires_at = null
+    where id = %(run_id)s and claims = %(claim)s and status = 'RUNNING'
+    returning id
+)
+select completed.id, told.done
+from completed
+left join lateral (
+    select pg_notify('reproq_finished', completed.id::text) as done
+    from reproq_waiters
+    where run_id = completed.id
+    limit 1
+) as told on true

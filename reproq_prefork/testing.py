@@ -1,0 +1,36 @@
+"""Tests of a project that enqueues: `run_tasks`, `assert_enqueued`, and a pytest fixture of the same name.
+
+pytest_plugins = ["reproq_prefork.testing"]  # in conftest.py, for the fixture
+
+def test_an_order_is_confirmed(db, run_tasks):
+    place_order()
+    assert_enqueued(send_confirmation, args=[1])
+    run_tasks()
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+_NAMES = ("assert_enqueued", "assert_not_enqueued", "enqueued", "run_tasks")
+__all__ = ["assert_enqueued", "assert_not_enqueued", "enqueued", "run_tasks"]  # noqa: F822 (by __getattr__)
+
+
+def __getattr__(name: str) -> Any:
+    # Only now: Django needs its settings first.
+    if name not in _NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("reproq_prefork.django.testing"), name)
+
+
+with contextlib.suppress(ImportError):
+    import pytest
+
+    @pytest.fixture(name="run_tasks")
+    def _run_tasks() -> Callable[..., list[Any]]:
+        """`run_tasks()`: run all due tasks in the test's process; gives their results."""
+        function: Callable[..., list[Any]] = import_module("reproq_prefork.django.testing").run_tasks
+        return function

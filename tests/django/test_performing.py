@@ -1,0 +1,234 @@
+"""What a task meets while it runs: context, signals, errors, its transaction. Run in the test's own process."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test import TestCase, TransactionTestCase, override_settings
+
+from reproq_prefork.django import ReproqBackend
+from reproq_prefork.django.backends import own_backends
+from reproq_prefork.django.compat import families
+from reproq_prefork.django.in_process import perform_due
+from reproq_prefork.testing import assert_enqueued, assert_not_enqueued, enqueued, run_tasks
+from tests.django.app import tasks as typed_tasks
+from tests.django.app.models import Note
+
+tasks: Any = typed_tasks  # Django's types know nothing of what this backend adds
+FAMILY = families()[0]
+STATUSES = FAMILY.statuses
+IMMEDIATE = {"default": {"BACKEND": "reproq_prefork.django.ReproqBackend", "OPTIONS": {"mode": "immediate"}}}
+
+
+@contextmanager
+def heard(name: str) -> Iterator[list[Any]]:
+    """What a signal of the family sends: the status and the number of errors each time."""
+    found: list[Any] = []
+
+    def hear(sender: Any, task_result: Any, **kwargs: Any) -> None:
+        assert sender is ReproqBackend
+        found.append((task_result.id, task_result.status, len(task_result.errors)))
+
+    signal = getattr(FAMILY.signals, name)
+    signal.connect(hear)
+    try:
+        yield found
+    finally:
+        signal.disconnect(hear)
+
+
+class Performed(TestCase):
+    def test_a_task_runs_and_its_result_can_be_read(self) -> None:
+        result = tasks.add.enqueue(1, 2)
+        (done,) = run_tasks()
+        assert (done.id, done.status, done.return_value) == (result.id, STATUSES.SUCCESSFUL, 3)
+        result.refresh()
+        assert (result.return_value, result.attempts, result.is_finished) == (3, 1, True)
+        assert result.finished_at is not None
+
+    def test_an_async_task_runs(self) -> None:
+        tasks.add_asynchronously.enqueue(1, 2)
+        assert run_tasks()[0].return_value == 3
+
+    def test_an_async_task_reaches_the_transaction_of_the_test(self) -> None:
+        tasks.write_note_asynchronously.enqueue("hello")
+        assert run_tasks()[0].status == STATUSES.SUCCESSFUL
+        assert Note.objects.get().text == "hello"
+
+    def test_the_order_is_priority_then_age(self) -> None:
+        low = tasks.add.using(priority=-5).enqueue(1, 1)
+        first = tasks.add.enqueue(1, 2)
+        second = tasks.add.enqueue(1, 3)
+        high = tasks.add.using(priority=5).enqueue(1, 4)
+        assert [done.id for done in run_tasks()] == [each.id for each in (high, first, second, low)]
+
+    def test_what_a_task_enqueues_is_run_too(self) -> None:
+        tasks.enqueue_another.enqueue(3)
+        assert [done.return_value for done in run_tasks()] == [3, 2, 1, 0]
+
+    def test_a_failing_task_is_tried_as_often_as_it_may(self) -> None:
+        result = tasks.fail.enqueue("oh no")
+        with heard("task_finished") as finished, heard("task_started") as started:
+            run_tasks()
+        result.refresh()
+        assert (result.status, result.attempts) == (STATUSES.FAILED, 3)
+        assert [error.exception_class for error in result.errors] == [ValueError] * 3
+        assert "oh no" in result.errors[0].traceback
+        assert finished == [(result.id, STATUSES.FAILED, 3)], "once, for the end, and for no retry"
+        assert [errors for _, _, errors in started] == [0, 1, 2]
+
+    def test_discard_ends_it_at_once(self) -> None:
+        result = tasks.discard.enqueue("pointless")
+        run_tasks()
+        result.refresh()
+        assert (result.status, result.attempts) == (STATUSES.FAILED, 1)
+
+    def test_retry_is_an_attempt_that_failed(self) -> None:
+        result = tasks.retry_until.enqueue(3)
+        run_tasks()
+        result.refresh()
+        assert (result.status, result.return_value, len(result.errors)) == (STATUSES.SUCCESSFUL, 3, 2)
+
+    def test_leaving_the_interpreter_is_a_failure(self) -> None:
+        result = tasks.leave.enqueue()
+        run_tasks()
+        result.refresh()
+        assert result.status == STATUSES.FAILED
+        assert result.errors[-1].exception_class is SystemExit
+
+    def test_a_result_that_is_no_json_is_a_failure_with_a_reason(self) -> None:
+        result = tasks.give.enqueue("a set")
+        run_tasks()
+        result.refresh()
+        assert result.status == STATUSES.FAILED
+        assert result.errors[-1].exception_class is TypeError
+
+    def test_a_result_is_normalised_as_django_does(self) -> None:
+        tasks.give.enqueue("a tuple of bytes")
+        assert run_tasks()[0].return_value == ["a", ["b"]]
+
+    def test_the_context_knows_the_attempt_and_the_claim(self) -> None:
+        result = tasks.tell_id_and_attempt.enqueue()
+        assert run_tasks()[0].return_value == [result.id, 1]
+
+    def test_metadata_is_kept_and_added_to(self) -> None:
+        result = tasks.progress.enqueue()
+        (done,) = run_tasks()
+        assert done.metadata == {"step": 2, "of": 2, "claim": 1}
+        result.refresh()
+        assert result.metadata == done.metadata
+
+    def test_signals_tell_of_start_and_end(self) -> None:
+        with heard("task_started") as started, heard("task_finished") as finished:
+            result = tasks.add.enqueue(1, 2)
+            run_tasks()
+        assert started == [(result.id, STATUSES.RUNNING, 0)]
+        assert finished == [(result.id, STATUSES.SUCCESSFUL, 0)]
+
+    def test_a_receiver_that_fails_does_not_fail_the_task(self) -> None:
+        def fail(**kwargs: Any) -> None:
+            raise RuntimeError
+
+        FAMILY.signals.task_started.connect(fail)
+        try:
+            tasks.add.enqueue(1, 2)
+            assert run_tasks()[0].status == STATUSES.SUCCESSFUL
+        finally:
+            FAMILY.signals.task_started.disconnect(fail)
+
+    def test_django_logs_the_end_with_its_exception(self) -> None:
+        tasks.discard.enqueue("pointless")
+        with self.assertLogs(FAMILY.name, logging.ERROR) as logs:
+            run_tasks()
+        assert "state=FAILED" in logs.output[0]
+        assert "pointless" in logs.output[0]
+
+    def test_a_path_that_is_no_task_is_never_called(self) -> None:
+        for path in (
+            "os.getcwd",
+            "tests.django.app.tasks.time",
+            "tests.django.app.models.Note",
+            "tests.django.x",
+        ):
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    "insert into task_runs (payload, spec_hash) values (%s::jsonb, repeat('0', 64)) returning id",
+                    [f'{{"v": 1, "task": "{path}", "args": [], "kwargs": {{}}}}'],
+                )
+                (run_id,) = cursor.fetchone()
+            perform_due(own_backends()[0])
+            with connection.cursor() as cursor:
+                cursor.execute("select status, errors->0->>'kind' from task_runs where id = %s", [run_id])
+                assert cursor.fetchone() == ("FAILED", "not_allowed"), path
+
+
+class Atomic(TransactionTestCase):
+    def test_the_effects_and_the_end_are_committed_together(self) -> None:
+        result = tasks.write_note_atomically.enqueue("kept")
+        with heard("task_finished") as finished:
+            run_tasks()
+        result.refresh()
+        assert (result.status, result.return_value) == (STATUSES.SUCCESSFUL, "kept")
+        assert [note.text for note in Note.objects.all()] == ["kept"]
+        assert finished == [(result.id, STATUSES.SUCCESSFUL, 0)]
+
+    def test_a_failure_takes_its_effects_back(self) -> None:
+        result = tasks.write_note_atomically.enqueue("fail")
+        run_tasks()
+        result.refresh()
+        assert result.status == STATUSES.FAILED
+        assert not Note.objects.exists()
+
+    def test_a_run_that_was_lost_meanwhile_commits_nothing(self) -> None:
+        result = tasks.write_note_and_lose_the_run.using(max_attempts=1).enqueue()
+        run_tasks()
+        assert not Note.objects.exists()
+        result.refresh()
+        assert result.status == STATUSES.RUNNING, "it is the new holder's to end"
+
+
+class Immediate(TestCase):
+    @override_settings(TASKS=IMMEDIATE)
+    def test_a_task_has_ended_when_enqueue_comes_back(self) -> None:
+        result = tasks.add.enqueue(1, 2)
+        assert result.return_value == 3
+        assert tasks.add.get_result(result.id).return_value == 3
+
+    @override_settings(TASKS=IMMEDIATE)
+    def test_a_failure_is_a_result_too(self) -> None:
+        assert tasks.fail.enqueue("oh no").status == STATUSES.FAILED
+
+    @override_settings(TASKS=IMMEDIATE)
+    async def test_from_async_code(self) -> None:
+        assert (await tasks.add_asynchronously.aenqueue(1, 2)).return_value == 3
+
+    @override_settings(TASKS=IMMEDIATE)
+    def test_what_breaks_the_transaction_does_not_break_the_test(self) -> None:
+        result = tasks.write_two_notes_with_one_key.enqueue()
+        assert result.status == STATUSES.FAILED
+        assert not Note.objects.exists()
+
+
+class Assertions(TestCase):
+    def test_what_waits_is_found(self) -> None:
+        tasks.add.enqueue(1, b=2)
+        tasks.add.enqueue(3, 4)
+        assert len(assert_enqueued(tasks.add)) == 2
+        assert_enqueued(tasks.add, args=(1,), kwargs={"b": 2}, count=1)
+        assert_not_enqueued(tasks.fail)
+        assert [result.args for result in enqueued()] == [[1], [3, 4]]
+
+    def test_what_does_not_wait_fails_with_what_does(self) -> None:
+        tasks.add.enqueue(1, 2)
+        with pytest.raises(AssertionError, match=r"add\(1, 3\).*at least once(.|\n)*add\(1, 2\)"):
+            assert_enqueued(tasks.add, args=[1, 3])
+        with pytest.raises(AssertionError, match="0 times"):
+            assert_not_enqueued(tasks.add)
+        run_tasks()
+        with pytest.raises(AssertionError, match="does not wait at all"):
+            assert_enqueued(tasks.add)

@@ -1,0 +1,127 @@
+"""Waiting for a result: told by the server where that works, looking where not."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+from django.db import connection, connections
+
+from reproq_prefork.django import waiting
+from tests.django.app import tasks as typed_tasks
+from tests.waiting import wait_until
+
+tasks: Any = typed_tasks
+
+
+def in_a_thread(action: Callable[[], object]) -> threading.Thread:
+    def run() -> None:
+        try:
+            action()
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+def succeed(result: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "update task_runs set status = 'SUCCESSFUL', result = '3' where id = %s", [int(result.id)]
+        )
+        cursor.execute("select pg_notify('reproq_finished', %s)", [result.id])
+
+
+def succeed_once_awaited(url: str, result: Any) -> None:
+    wait_until(lambda: waiters(url), 10, "a waiter")
+    succeed(result)
+
+
+def waiters(url: str) -> int:
+    with psycopg.connect(url) as other:
+        row = other.execute("select count(*) from reproq_waiters").fetchone()
+        assert row is not None
+        return int(row[0])
+
+
+def test_a_wait_ends_with_the_task_and_leaves_no_entry(django_database: str) -> None:
+    result = tasks.add.enqueue(1, 2)
+    thread = in_a_thread(lambda: succeed_once_awaited(django_database, result))
+    assert result.wait(timeout=20).return_value == 3
+    thread.join()
+    assert waiters(django_database) == 0
+
+
+def test_an_end_is_told_and_not_only_looked_for(
+    django_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "LOOK_FIRST_S", 60.0)
+    monkeypatch.setattr(waiting, "LISTENING_LOOK_INTERVAL_S", 60.0)
+    result = tasks.add.enqueue(1, 2)
+    thread = in_a_thread(lambda: succeed_once_awaited(django_database, result))
+    assert result.wait(timeout=30).return_value == 3
+    thread.join()
+
+
+def test_without_a_second_connection_it_is_looked_for(
+    django_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "_parameters", lambda result: {"host": "127.0.0.1", "port": 1})
+    result = tasks.add.enqueue(1, 2)
+    thread = in_a_thread(lambda: succeed(result))
+    assert result.wait(timeout=20).return_value == 3
+    thread.join()
+
+
+def test_a_wait_goes_on_where_its_connection_is_lost(django_database: str) -> None:
+    result = tasks.add.enqueue(1, 2)
+
+    def end_the_listener_and_succeed() -> None:
+        wait_until(lambda: waiters(django_database), 10, "a waiter")
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity "
+                "where datname = current_database() and query like 'insert into reproq_waiters%%' "
+                "or query like '-- Somebody waits%%'"
+            )
+        succeed(result)
+
+    thread = in_a_thread(end_the_listener_and_succeed)
+    assert result.wait(timeout=20).return_value == 3
+    thread.join()
+
+
+def test_a_wait_gives_up(django_database: str) -> None:
+    result = tasks.add.enqueue(1, 2)
+    with pytest.raises(TimeoutError, match=rf"task {result.id} has not finished within 0.1 s"):
+        result.wait(timeout=0.1)
+    assert waiters(django_database) == 0
+
+
+def test_a_coroutine_may_wait_while_others_go_on(django_database: str) -> None:
+    result = tasks.add.enqueue(1, 2)
+    ticks: list[float] = []
+
+    async def tick() -> None:
+        while True:
+            ticks.append(time.monotonic())
+            await asyncio.sleep(0.01)
+
+    async def main() -> Any:
+        ticking = asyncio.create_task(tick())
+        thread = in_a_thread(lambda: succeed_once_awaited(django_database, result))
+        done = await result.await_(timeout=20)
+        ticking.cancel()
+        await asyncio.to_thread(thread.join)
+        return done
+
+    assert asyncio.run(main()).return_value == 3
+    assert len(ticks) > 1
+    assert waiters(django_database) == 0

@@ -1,0 +1,237 @@
+"""Django tasks in real workers: forked and inline, stopped, killed, reloaded; nothing is lost or done twice."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+import pytest
+from django.db import connection
+
+from reproq_prefork.django import bulk_enqueue, call
+from reproq_prefork.django.compat import families
+from tests.django.app import tasks as typed_tasks
+from tests.django.app.models import Note
+from tests.django.conftest import Workers
+from tests.supervisor import Supervisor, run_row
+from tests.waiting import wait_until
+
+tasks: Any = typed_tasks
+FAMILY = families()[0]
+STATUSES = FAMILY.statuses
+FAR_FUTURE = datetime(2999, 1, 1, tzinfo=UTC)
+BOTH = pytest.mark.parametrize("executor", ["fork", "inline"])
+
+
+def finished(result: Any, timeout_s: float = 30.0) -> Any:
+    return result.wait(timeout=timeout_s)
+
+
+@BOTH
+def test_tasks_run_and_their_results_come_back(django_workers: Workers, executor: str) -> None:
+    with django_workers("--executor", executor):
+        results = [tasks.add.enqueue(1, 2), tasks.add_asynchronously.enqueue(3, 4)]
+        note = tasks.write_note.enqueue("hello")
+        failed = tasks.fail.using(max_attempts=1).enqueue("oh no")
+        assert [finished(result).return_value for result in results] == [3, 7]
+        assert Note.objects.get(pk=finished(note).return_value).text == "hello"
+        assert finished(failed).status == STATUSES.FAILED
+        assert failed.errors[0].exception_class is ValueError
+
+
+@BOTH
+def test_a_task_is_told_of_its_deadline_and_may_still_answer(
+    django_workers: Workers, tmp_path: Path, executor: str
+) -> None:
+    with django_workers("--executor", executor):
+        polite = tasks.sleep.using(timeout=0.3, max_attempts=1).enqueue(30)
+        answers = tasks.answer_at_the_deadline.using(timeout=0.3, max_attempts=1).enqueue()
+        assert finished(polite).errors[0].exception_class.__name__ == "TaskTimeout"
+        assert finished(answers).return_value == "in time"
+
+
+@BOTH
+def test_a_running_task_is_cancelled_at_once(
+    django_workers: Workers, django_database: str, executor: str
+) -> None:
+    with django_workers("--executor", executor):
+        result = tasks.sleep.enqueue(60)
+        wait_until(lambda: refreshed(result).status == STATUSES.RUNNING, 20, "the task to run")
+        asked_at = time.monotonic()
+        assert result.cancel()
+        finished(result)
+        assert time.monotonic() - asked_at < 5  # half a second, on a machine that is not overloaded
+        assert result.status == STATUSES.FAILED
+        assert result.errors[-1].exception_class.__name__ == "TaskCancelled"
+        assert result.attempts == 1
+
+
+@BOTH
+def test_a_task_may_end_well_when_it_is_cancelled(django_workers: Workers, executor: str) -> None:
+    with django_workers("--executor", executor):
+        result = tasks.count_until_cancelled.enqueue()
+        wait_until(lambda: (refreshed(result).metadata or {}).get("count", 0) > 2, 20, "progress")
+        result.cancel()
+        finished(result)
+        assert result.errors[-1].exception_class.__name__ == "TaskCancelled"
+        assert result.metadata["count"] > 2
+
+
+def test_a_task_that_will_not_hear_is_killed_after_a_grace(django_workers: Workers) -> None:
+    with django_workers("--executor", "fork"):
+        result = tasks.be_stubborn.enqueue()
+        wait_until(lambda: refreshed(result).status == STATUSES.RUNNING, 20, "the task to run")
+        result.cancel()
+        assert finished(result).errors[-1].exception_class.__name__ == "TaskCancelled"
+
+
+def test_a_waiting_task_is_cancelled_without_any_worker(django_database: str) -> None:
+    result = tasks.add.enqueue(1, 2)
+    assert result.cancel()
+    assert (result.status, result.attempts) == (STATUSES.FAILED, 0)
+
+
+@BOTH
+def test_the_end_of_a_task_that_was_killed_is_told(
+    django_workers: Workers, django_database: str, tmp_path: Path, executor: str
+) -> None:
+    heard = tmp_path / "heard"
+    environ = {"REPROQ_TEST_HEARD": str(heard)}
+    with django_workers("--executor", executor, environ=environ):
+        killed = tasks.kill_its_process.using(max_attempts=2).enqueue()
+        finished(killed)
+        cancelled = tasks.add.using(run_after=FAR_FUTURE).enqueue(1, 2)
+        cancelled.cancel()
+        wait_until(
+            lambda: heard.exists() and len(heard.read_text().splitlines()) >= 2, 20, "both ends to be told"
+        )
+    lines = heard.read_text().splitlines()
+    assert f"{killed.id} FAILED" in lines
+    assert f"{cancelled.id} FAILED" in lines
+    assert lines.count(f"{killed.id} FAILED") == 1, "not for the retry"
+
+
+def test_what_a_task_prints_is_kept_with_its_run(django_workers: Workers, django_database: str) -> None:
+    with django_workers("--executor", "fork"):
+        result = finished(tasks.say.enqueue("hello"))
+    with psycopg.connect(django_database) as other:
+        run = run_row(other, int(result.id))
+    assert run["last_attempt"]["output"] == "hello"
+    assert run["last_attempt"]["exit"] == "exit status 0"
+    assert run["last_attempt"]["peak_rss_kib"] > 1024
+
+
+def test_a_run_may_choose_its_executor(django_workers: Workers) -> None:
+    with django_workers("--executor", "fork", workers=1) as supervisor:
+        (worker,) = supervisor.booted_worker_pids()
+        inline = finished(tasks.tell_pid.using(executor="inline").enqueue()).return_value
+        forked = finished(tasks.tell_pid.enqueue()).return_value
+        assert inline == worker
+        assert forked != worker
+
+
+def test_hup_brings_new_code_and_a_broken_deploy_changes_nothing(
+    django_workers: Workers, tmp_path: Path
+) -> None:
+    version = tmp_path / "version.py"
+    version.write_text("VERSION = 1\n")
+    with django_workers("--executor", "fork", environ={"REPROQ_TEST_VERSION": str(version)}) as supervisor:
+        assert finished(tasks.tell_version.enqueue()).return_value == 1
+        version.write_text("this is no Python\n")
+        supervisor.send(signal.SIGHUP)
+        supervisor.wait_for_log("cannot be loaded")
+        assert finished(tasks.tell_version.enqueue()).return_value == 1
+        version.write_text("VERSION = 2\n")
+        supervisor.send(signal.SIGHUP)
+        wait_until(
+            lambda: finished(tasks.tell_version.enqueue()).return_value == 2, 20, "the new code to be used"
+        )
+
+
+@BOTH
+def test_connections_are_never_shared_with_a_fork(django_workers: Workers, executor: str) -> None:
+    with django_workers("--executor", executor, workers=1) as supervisor:
+        (worker,) = supervisor.booted_worker_pids()
+        ports = {finished(tasks.tell_local_port.enqueue()).return_value for _ in range(3)}
+        finished(tasks.tell_local_port.using(executor="inline").enqueue())
+        own = {each.laddr[1] for each in psutil.Process(worker).net_connections() if len(each.raddr)}
+        seen = finished(tasks.tell_sockets.using(executor="fork").enqueue()).return_value
+        assert own
+        assert own.isdisjoint(seen), "a fork has a socket of its worker"
+        if executor == "fork":
+            assert own.isdisjoint(ports)
+
+
+@pytest.mark.timeout(180)
+@BOTH
+def test_500_atomic_tasks_under_kills_write_500_rows(
+    django_workers: Workers, django_database: str, executor: str
+) -> None:
+    count, finished_between_kills = 500, 12
+    task = tasks.write_note_atomically.using(max_attempts=1000)
+    bulk_enqueue(call(task, str(number)) for number in range(count))
+    environ = {"REPROQ_RETRY_BASE": "10ms", "REPROQ_RETRY_MAX": "50ms"}
+    kinds = ("worker", "task", "backend") if executor == "fork" else ("worker", "backend")
+    kills = 0
+    with (
+        django_workers("--executor", executor, workers=2, environ=environ) as supervisor,
+        psycopg.connect(django_database, autocommit=True) as other,
+    ):
+        while left(other):
+            kill_one(kinds[kills % len(kinds)], supervisor, other)
+            kills += 1
+            wait_for_progress(other, finished_between_kills)
+    connection.close()  # its server process may have been one of those that were ended
+    assert kills > 20
+    assert sorted(int(note.text) for note in Note.objects.all()) == list(range(count))
+
+
+def left(other: psycopg.Connection[Any]) -> int:
+    row = other.execute("select count(*) from task_runs where status in ('PENDING', 'RUNNING')").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def wait_for_progress(other: psycopg.Connection[Any], count: int) -> None:
+    goal = max(0, left(other) - count)
+    wait_until(lambda: left(other) <= goal, 30, "work to go on")
+
+
+def kill_one(kind: str, supervisor: Supervisor, other: psycopg.Connection[Any]) -> None:
+    match kind:
+        case "worker":
+            pids = supervisor.booted_worker_pids()
+        case "task":
+            pids = processes_of_tasks(supervisor)
+        case _:
+            other.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity "
+                "where datname = current_database() and pid <> pg_backend_pid() and application_name "
+                "not like 'reproq-prefork steward%%' order by random() limit 1"
+            )
+            return
+    for pid in pids[:1]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def processes_of_tasks(supervisor: Supervisor) -> list[int]:
+    workers = set(supervisor.booted_worker_pids())
+    found = []
+    for process in supervisor.family():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.ppid() in workers:
+                found.append(process.pid)
+    return found
+
+
+def refreshed(result: Any) -> Any:
+    result.refresh()
+    return result
