@@ -1,0 +1,14 @@
+"""Task runs and workers in Django's admin: to be looked at, re-run, cancelled and moved up."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+
+from reproq_prefork.django.admin.runs import TaskRunAdmin
+from reproq_prefork.django.admin.workers import WorkerAdmin
+from reproq_prefork.django.models import TaskRun, Worker
+
+admin.site.register(TaskRun, TaskRunAdmin)
+admin.site.register(Worker, WorkerAdmin)
+
+__all__ = ["TaskRunAdmin", "WorkerAdmin"]

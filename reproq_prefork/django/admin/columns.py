@@ -1,0 +1,61 @@
+"""The columns of the list of runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.utils.formats import localize
+from django.utils.html import format_html
+
+from reproq_prefork.django.admin.listing import PAYLOAD_HEAD_CHARS
+from reproq_prefork.django.admin.presentation import since
+from reproq_prefork.printable import printable
+from reproq_prefork.task_run import Status
+
+
+class RunColumns:
+    """Each is of a run as `RunList` reads it: with the beginning of its payload, and the server's time."""
+
+    list_display: Any = ("run_id", "what", "queue", "state", "priority", "tries", "enqueued", "took")
+
+    @admin.display(description="id")
+    def run_id(self, run: Any) -> str:
+        return str(run.pk)  # as text, which gets no separators between its digits
+
+    @admin.display(description="task")
+    def what(self, run: Any) -> str:
+        if run.task_path is not None:
+            return printable(run.task_path)
+        head = run.payload_head or ""
+        more = "…" if len(head) > PAYLOAD_HEAD_CHARS else ""
+        return format_html(
+            '<code class="reproq-payload">{}{}</code>', printable(head[:PAYLOAD_HEAD_CHARS]), more
+        )
+
+    @admin.display(description="queue")
+    def queue(self, run: Any) -> str:
+        return printable(run.queue_name)
+
+    @admin.display(description="status")
+    def state(self, run: Any) -> str:
+        return format_html(
+            '<span class="reproq-badge reproq-{}">{}</span>', run.status.lower(), run.status.capitalize()
+        )
+
+    @admin.display(description="attempts")
+    def tries(self, run: Any) -> str:
+        return f"{run.attempts} of {run.max_attempts}"
+
+    @admin.display(description="enqueued")
+    def enqueued(self, run: Any) -> str:
+        ago = since(run.enqueued_at, run.server_now)
+        return format_html('<time title="{}">{} ago</time>', localize(run.enqueued_at), ago)
+
+    @admin.display(description="took", empty_value="–")
+    def took(self, run: Any) -> str | None:
+        if run.last_attempted_at is None:
+            return None
+        if run.status == Status.RUNNING:
+            return f"{since(run.last_attempted_at, run.server_now)} so far"
+        return since(run.last_attempted_at, run.finished_at) if run.finished_at else None

@@ -1,0 +1,100 @@
+"""The filters beside the list. What they offer is known without reading the table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+
+from django.contrib import admin
+from django.db.models.functions import Now
+
+from reproq_prefork.django.database import own_alias
+from reproq_prefork.django.models import STATUS_CHOICES, TaskRun, Worker
+from reproq_prefork.django.sender import DjangoSender
+from reproq_prefork.django.tasks_setting import own_entries
+from reproq_prefork.printable import printable
+from reproq_prefork.store.operator_store import OperatorReads
+
+RUNS_LOOKED_AT = 1_000  # for the tasks that are offered
+MAX_OFFERED = 50
+MAX_LABEL_CHARS = 80
+
+AGES = {
+    "hour": ("Past hour", timedelta(hours=1)),
+    "day": ("Past 24 hours", timedelta(days=1)),
+    "week": ("Past 7 days", timedelta(days=7)),
+}
+
+
+class StatusFilter(admin.SimpleListFilter):
+    title = "status"
+    parameter_name = "status"
+
+    def lookups(self, request: Any, model_admin: Any) -> list[tuple[str, str]]:
+        return STATUS_CHOICES
+
+    def queryset(self, request: Any, queryset: Any) -> Any:
+        return _equal(queryset, "status", self.value())
+
+
+class QueueFilter(admin.SimpleListFilter):
+    """Those of the settings, those that workers take from, and those in which something is due."""
+
+    title = "queue"
+    parameter_name = "queue"
+
+    def lookups(self, request: Any, model_admin: Any) -> list[tuple[str, str]]:
+        names = {name for entry in own_entries() for name in entry.queues}
+        for queues in Worker.objects.values_list("queues", flat=True)[:RUNS_LOOKED_AT]:
+            names.update(queues)
+        names.update(OperatorReads(DjangoSender(own_alias()).fetch).waited_s())
+        return _offered(names, self.used_parameters.get("queue"))
+
+    def queryset(self, request: Any, queryset: Any) -> Any:
+        return _equal(queryset, "queue_name", self.value())
+
+
+class TaskFilter(admin.SimpleListFilter):
+    """Those of the newest runs."""
+
+    title = "task"
+    parameter_name = "task"
+
+    def lookups(self, request: Any, model_admin: Any) -> list[tuple[str, str]]:
+        paths = TaskRun.objects.order_by("-id").values_list("task_path", flat=True)[:RUNS_LOOKED_AT]
+        return _offered(filter(None, paths), self.used_parameters.get("task"))
+
+    def queryset(self, request: Any, queryset: Any) -> Any:
+        return _equal(queryset, "task_path", self.value())
+
+
+class AgeFilter(admin.SimpleListFilter):
+    title = "enqueued"
+    parameter_name = "age"
+
+    def lookups(self, request: Any, model_admin: Any) -> list[tuple[str, str]]:
+        return [(name, label) for name, (label, _) in AGES.items()]
+
+    def queryset(self, request: Any, queryset: Any) -> Any:
+        age = AGES.get(self.value() or "")
+        return queryset if age is None else queryset.filter(enqueued_at__gte=Now() - age[1])
+
+
+def _offered(values: Iterable[str], chosen: Any) -> list[tuple[str, str]]:
+    offered = sorted(set(values))[:MAX_OFFERED]
+    if chosen and chosen not in offered:
+        offered.append(str(chosen))
+    return [(value, _label(value)) for value in offered]
+
+
+def _label(value: str) -> str:
+    shown = printable(value)
+    return shown if len(shown) <= MAX_LABEL_CHARS else f"{shown[:MAX_LABEL_CHARS]}…"
+
+
+def _equal(queryset: Any, column: str, value: str | None) -> Any:
+    if value is None:
+        return queryset
+    # A NUL can stand in a URL, and in no column.
+    return queryset.none() if "\0" in value else queryset.filter(**{column: value})

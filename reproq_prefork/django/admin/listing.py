@@ -1,0 +1,126 @@
+"""Which runs a page of the list reads: never more than a bounded part of the table.
+
+Only ids, spec hashes and what has not finished are found by an index. Whatever else is asked for is looked for
+among the newest runs, and the page says so.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from django.contrib.admin.views.main import ChangeList
+from django.core.paginator import Paginator
+from django.db import models
+from django.db.models import Case, Q, Subquery, Value, When
+from django.db.models.functions import Cast, Coalesce, Left, Now
+
+from reproq_prefork.task_run import Status
+
+if TYPE_CHECKING:
+    _Paginator = Paginator[Any]
+else:
+    _Paginator = Paginator
+
+NEWEST_RUNS = 100_000
+MAX_LISTED = 10_000
+PAYLOAD_HEAD_CHARS = 60
+
+LIVE = (Status.PENDING.value, Status.RUNNING.value)
+COLUMNS = (
+    "id",
+    "task_path",
+    "queue_name",
+    "status",
+    "priority",
+    "attempts",
+    "max_attempts",
+    "enqueued_at",
+    "run_after",
+    "last_attempted_at",
+    "finished_at",
+)
+
+_SPEC_HASH = re.compile("[0-9a-fA-F]{64}")
+_RUN_ID = re.compile("[0-9]{1,19}")
+_MIN_ID, _MAX_ID = -(2**63), 2**63 - 1
+_HASH_HEAD_CHARS = 16  # what the index has of a hash
+
+
+class RunPaginator(_Paginator):
+    """Pages through the first 10,000: it counts no further, and an OFFSET reads all that it leaves out."""
+
+    @cached_property
+    def count(self) -> int:
+        return min(self.counted, MAX_LISTED)
+
+    @cached_property
+    def counted(self) -> int:
+        """How many there are; where there are more, one more than are listed."""
+        runs: Any = self.object_list
+        return int(runs.order_by()[: MAX_LISTED + 1].count())
+
+
+class RunList(ChangeList):
+    """The newest first, whatever the URL says: no other order has an index over all runs."""
+
+    def get_ordering(self, request: Any, queryset: Any) -> list[Any]:
+        return ["-id"]
+
+    def get_queryset(self, request: Any, exclude_parameters: Any = None) -> Any:
+        queryset = super().get_queryset(request, exclude_parameters)
+        if self.is_bounded:
+            queryset = newest(queryset)
+        return queryset.only(*COLUMNS).annotate(payload_head=_payload_head(), server_now=Now())
+
+    @property
+    def is_bounded(self) -> bool:
+        """Only the newest runs are looked at."""
+        asked = {name for name, value in self.params.items() if value}
+        if asked & {"task", "age"} or is_path(self.query):
+            return True
+        return bool(asked & {"queue", "status"}) and self.params.get("status") not in LIVE
+
+
+def newest(queryset: Any) -> Any:
+    """Those of `queryset` that are among the newest 100,000 runs."""
+    every = queryset.model._default_manager.using(queryset.db)
+    edge = every.order_by("-id").values("id")[NEWEST_RUNS - 1 : NEWEST_RUNS]
+    return queryset.filter(id__gte=Coalesce(Subquery(edge), Value(_MIN_ID)))
+
+
+def search(queryset: Any, text: str) -> Any:
+    """By id, by the whole spec hash, else by the beginning of the task's path."""
+    text = text.strip()
+    if not text:
+        return queryset
+    if _RUN_ID.fullmatch(text):
+        number = int(text)
+        return queryset.filter(id=number) if number <= _MAX_ID else queryset.none()
+    if _SPEC_HASH.fullmatch(text):
+        return _of_spec(queryset, text.lower())
+    return queryset.filter(task_path__startswith=text)
+
+
+def is_path(text: str) -> bool:
+    """`search` takes it for the beginning of a path."""
+    text = text.strip()
+    return bool(text) and not _RUN_ID.fullmatch(text) and not _SPEC_HASH.fullmatch(text)
+
+
+def _of_spec(queryset: Any, spec_hash: str) -> Any:
+    # Shaped as sql/newest_run_of_spec.sql is, and for its reasons: BETWEEN, and the order of the index.
+    head = Left("spec_hash", _HASH_HEAD_CHARS)
+    wanted = spec_hash[:_HASH_HEAD_CHARS]
+    return (
+        queryset.alias(hash_head=head)
+        .filter(hash_head__range=(wanted, wanted), spec_hash=spec_hash)
+        .order_by(models.F("hash_head").desc(), "-id")
+    )
+
+
+def _payload_head() -> Any:
+    """What to show of a run that names no task; the payload itself, up to 1 MiB, stays in the server."""
+    head = Left(Cast("payload", models.TextField()), PAYLOAD_HEAD_CHARS + 1)
+    return Case(When(Q(task_path__isnull=True), then=head), output_field=models.TextField())

@@ -1,0 +1,165 @@
+"""What of a run a page shows, as text: it was written by others, so it is bounded and made printable here.
+
+The templates escape it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from reproq_prefork.printable import printable
+from reproq_prefork.spec import canonical_json
+from reproq_prefork.store.json_columns import UnreadableJson
+
+MAX_SHOWN_CHARS = 100_000
+MAX_ATTEMPTS_SHOWN = 20
+
+INDENT = "  "
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Something of many lines, for a <pre>."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An entry of `errors`."""
+
+    title: str
+    kind: str
+    message: str
+    facts: tuple[Fact, ...]
+    texts: tuple[Text, ...]
+
+
+def attempts(errors: tuple[Any, ...]) -> list[Attempt]:
+    """The last of them, newest first."""
+    return [_attempt(entry) for entry in reversed(errors[-MAX_ATTEMPTS_SHOWN:])]
+
+
+_HEAD = ("attempt", "kind", "exception", "message")
+_FACTS = {
+    "worker": "worker",
+    "started_at": "started",
+    "ended_at": "ended",
+    "exit": "exit",
+    "cpu_seconds": "CPU time",
+    "peak_rss_kib": "peak memory",
+}
+_TEXTS = ("traceback", "stderr", "output")
+
+
+def _attempt(entry: Any) -> Attempt:
+    if not isinstance(entry, Mapping):
+        return Attempt("Error", "", "", (), (Text("error", pretty_json(entry)),))
+    message = ": ".join(
+        _plain(entry[name]) for name in ("exception", "message") if entry.get(name) is not None
+    )
+    number = entry.get("attempt")
+    others = sorted(name for name in entry if name not in (*_HEAD, *_FACTS, *_TEXTS))
+    return Attempt(
+        title="Before any attempt" if number is None else f"Attempt {_plain(number)}",
+        kind=_plain(entry.get("kind", "failed")).replace("_", " "),
+        message=message,
+        facts=tuple(usage(entry)),
+        texts=tuple(
+            Text(printable(name), _plain(entry[name]))
+            for name in (*_TEXTS, *others)
+            if entry.get(name) is not None
+        ),
+    )
+
+
+def usage(entry: Any) -> Iterator[Fact]:
+    """What is known of an attempt in short values."""
+    if not isinstance(entry, Mapping):
+        return
+    for name, label in _FACTS.items():
+        value = entry.get(name)
+        if value is not None:
+            yield Fact(label, _measured(name, value))
+
+
+def _measured(name: str, value: Any) -> str:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if is_number and name == "cpu_seconds":
+        return f"{value:.3g} s"
+    if is_number and name == "peak_rss_kib":
+        return f"{value / 1024:,.0f} MiB"
+    return _plain(value)
+
+
+def _plain(value: Any) -> str:
+    return bounded(value) if isinstance(value, str) else pretty_json(value)
+
+
+def pretty_json(value: Any) -> str:
+    """Indented, with every number as it is stored."""
+    if isinstance(value, UnreadableJson):
+        return bounded(value.text)
+    return bounded("".join(_pieces(value, "\n")))
+
+
+def _pieces(value: Any, line: str) -> Iterator[str]:
+    match value:
+        case dict() if value:
+            members = [(f"{canonical_json(key)}: ", member) for key, member in value.items()]
+            yield from _bracketed("{", members, "}", line)
+        case list() if value:
+            yield from _bracketed("[", [("", item) for item in value], "]", line)
+        case _:
+            yield canonical_json(value)
+
+
+def _bracketed(opening: str, members: list[tuple[str, Any]], closing: str, line: str) -> Iterator[str]:
+    yield opening
+    for number, (name, member) in enumerate(members):
+        yield f"{',' if number else ''}{line}{INDENT}{name}"
+        yield from _pieces(member, line + INDENT)
+    yield f"{line}{closing}"
+
+
+def bounded(text: str) -> str:
+    """`text` with its lines, and nothing else that could disturb what stands around it."""
+    left_out = len(text) - MAX_SHOWN_CHARS
+    lines = [printable(line.expandtabs(4)) for line in text[:MAX_SHOWN_CHARS].split("\n")]
+    return "\n".join(lines) + (f"\n… and {left_out:,} characters more" if left_out > 0 else "")
+
+
+def short_duration(duration: timedelta) -> str:
+    """To be glanced at: `12 ms`, `3.2 s`, `4 min 10 s`, `2 h 5 min`, `3 d 4 h`."""
+    seconds = max(0.0, duration.total_seconds())
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    for (unit, size), (smaller, smaller_size) in _UNITS:
+        if whole >= size:
+            rest = whole % size // smaller_size
+            return f"{whole // size:,} {unit}" + (f" {rest} {smaller}" if rest else "")
+    return f"{whole} s"
+
+
+_UNITS = (
+    (("d", 86_400), ("h", 3_600)),
+    (("h", 3_600), ("min", 60)),
+    (("min", 60), ("s", 1)),
+)
+
+
+def since(moment: datetime | None, now: datetime) -> str:
+    return "" if moment is None else short_duration(now - moment)
