@@ -16,7 +16,7 @@ PIP_INSTALL := python -m pip install -qq --disable-pip-version-check --no-warn-s
 	--constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install check format test test-all test-django60 test-django61 demo bench clean
+.PHONY: help install check format test test-all test-django52 test-django60 test-django61 demo bench clean
 
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' Makefile | sort | while IFS= read -r line; do \
@@ -59,20 +59,18 @@ format: $(STAMP) ## Format the code and fix what ruff can fix by itself
 	@$(BIN)/ruff check --quiet --fix-only .
 	@$(BIN)/ruff format --quiet .
 
-test: $(STAMP) ## Run the whole suite, and what needs Django on 6.1 too; the first line names the PostgreSQL
-	@$(BIN)/$(PYTEST)
+test: test-django52 ## Run the whole suite, and what needs Django on 6.1 too; the first line names the PostgreSQL
 	@if scripts/find-python $(PYTHON_django61) >/dev/null; then \
 		$(MAKE) --no-print-directory .venv-django61/.installed && .venv-django61/bin/$(PYTEST) tests/django; \
 	else \
 		echo "test: not run on Django 6.1, for there is no Python $(PYTHON_django61) on this machine" >&2; \
 	fi
 
-test-all: ## Run the tests on all of the matrix, also where one part of it has failed
-	@status=0; \
-	$(MAKE) --no-print-directory $(STAMP) && $(BIN)/$(PYTEST) || status=1; \
-	$(MAKE) --no-print-directory test-django60 || status=1; \
-	$(MAKE) --no-print-directory test-django61 || status=1; \
-	exit $$status
+test-all: ## Run the tests on all of the matrix, also where a part of it has failed
+	@$(MAKE) --no-print-directory --keep-going test-django60 test-django61 test-django52
+
+test-django52: $(STAMP) ## Run the whole suite in .venv: on Python 3.11, Django 5.2 and the backport
+	@$(BIN)/$(PYTEST)
 
 test-django60: .venv-django60/.installed ## Run what needs Django on 6.0 (Python 3.12), and the unit tests
 	@.venv-django60/bin/$(PYTEST) tests/django tests/unit
