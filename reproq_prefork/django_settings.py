@@ -15,6 +15,7 @@ from typing import Any
 
 from reproq_prefork.errors import SettingsError
 from reproq_prefork.settings import Settings
+from reproq_prefork.settings_resolution import queues_left
 
 READER = "reproq_prefork.django.settings_reader"
 
@@ -40,7 +41,12 @@ def filled(settings: Settings, *, database_url: str, queues: Sequence[str]) -> S
     if not settings.database_url_is_flag:
         settings = replace(settings, database_url=database_url)
     if not settings.queues_are_given and queues:
-        settings = replace(settings, queues=tuple(queues))
+        left = queues_left(queues, settings.excluded_queues)
+        if not left:
+            raise SettingsError(
+                ["--exclude-queue: no queue of the Django project is left to take tasks from"]
+            )
+        settings = replace(settings, queues=left)
     return settings
 
 

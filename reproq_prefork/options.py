@@ -104,7 +104,18 @@ OPTIONS: tuple[Option, ...] = (
         "QUEUE_NAME",
         QUEUE_NAMES,
         DEFAULT_QUEUES,
-        "Which queues to take tasks from: repeat it, or give a comma list. The order is no priority.",
+        "Which queues to take tasks from: repeat it, or give a comma list. The order is no priority. Unset, a "
+        "Django project's own are taken.",
+        multiple=True,
+    ),
+    Option(
+        "excluded_queues",
+        ("--exclude-queue",),
+        "REPROQ_EXCLUDE_QUEUE",
+        QUEUE_NAMES,
+        None,
+        "Which of these queues to leave to other hosts.",
+        default_text="none",
         multiple=True,
     ),
     Option(

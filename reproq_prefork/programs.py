@@ -153,6 +153,7 @@ class ForkedPrograms:
                 queues=settings.queues,
                 max_attempts_ceiling=settings.max_attempts_ceiling,
             ),
+            announces=settings.django_settings is not None,
             log=self._log_of(settings, "steward"),
         )
         return steward.run()

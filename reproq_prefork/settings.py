@@ -55,6 +55,7 @@ class Settings:
     workers: int
     queues: tuple[str, ...]
     queues_are_given: bool  # False: they are the default
+    excluded_queues: tuple[str, ...]  # none of `queues` is one of these
     worker_id: str
     poll_interval_s: float
     python_path: str

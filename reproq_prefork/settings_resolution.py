@@ -77,6 +77,7 @@ def resolve(sources: Sources, *, hostname: str, now: datetime, cpu_count: int) -
 
     problems += _choose_program(values, given["executor_module"], given["command"])
     problems += _choose_executor(values, given["executor"])
+    problems += _exclude_queues(values, given["excluded_queues"])
     problems += _check_retries(values, given["retry_base"] or given["retry_max"])
     if problems:
         raise SettingsError(problems)
@@ -151,6 +152,22 @@ def _choose_program(
     return []
 
 
+def _exclude_queues(values: dict[str, ResolvedValue], given: Given | None) -> list[str]:
+    queues = values.get("queues")
+    if given is None or queues is None or "excluded_queues" not in values:
+        return []
+    left = queues_left(queues.value, values["excluded_queues"].value or ())
+    values["queues"] = ResolvedValue(left, queues.source)
+    django = values.get("django")
+    if left or (queues.source == "default" and django is not None and django.value):
+        return []  # the Django project says later which queues it has
+    return [f"{given.where}: no queue is left to take tasks from"]
+
+
+def queues_left(queues: Sequence[str], excluded: Sequence[str]) -> tuple[str, ...]:
+    return tuple(queue for queue in queues if queue not in excluded)
+
+
 def _check_retries(values: Mapping[str, ResolvedValue], given: Given | None) -> list[str]:
     base, longest = values.get("retry_base"), values.get("retry_max")
     if given is None or base is None or longest is None or base.value <= longest.value:
@@ -178,6 +195,7 @@ def _settings(values: Mapping[str, ResolvedValue], sources: Sources) -> Settings
         database_url_is_flag=values["database_url"].source.startswith("flag "),
         workers=found["workers"],
         queues=found["queues"],
+        excluded_queues=found["excluded_queues"] or (),
         queues_are_given=values["queues"].source != "default",
         worker_id=found["worker_id"],
         poll_interval_s=found["poll_interval"],

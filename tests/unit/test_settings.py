@@ -60,6 +60,7 @@ def test_nothing_needs_to_be_set() -> None:
         workers=4,
         queues=("default",),
         queues_are_given=False,
+        excluded_queues=(),
         worker_id="worker-db-7-20261124T213116",
         poll_interval_s=1.0,
         python_path="python3",
@@ -471,3 +472,14 @@ def test_any_text_is_a_value_that_can_be_shown_and_read_again_or_a_printable_sen
         assert value is None or option.kind.parse(option.kind.show(value)) == value
         return
     assert sentence.isprintable()
+
+
+def test_an_excluded_queue_is_left_to_others() -> None:
+    settings = resolved({"queues": "a,b,c", "excluded_queues": ["b", "x"]}).settings
+    assert (settings.queues, settings.excluded_queues) == (("a", "c"), ("b", "x"))
+
+
+@pytest.mark.parametrize("flags", [{"queues": "a", "excluded_queues": "a"}, {"excluded_queues": "default"}])
+def test_some_queue_must_be_left(flags: dict[str, str]) -> None:
+    with pytest.raises(SettingsError, match=r"--exclude-queue \(flag\): no queue is left"):
+        resolved(flags)
