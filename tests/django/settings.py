@@ -7,6 +7,7 @@ database after the other (`tests/django/databases.py`) and start without any.
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 
 import django
@@ -19,6 +20,11 @@ USE_TZ = True
 ALLOWED_HOSTS = ["*"]
 
 DATABASES = {"default": connection_settings(os.environ.get("DATABASE_URL", "postgresql:///none"))}
+# What tests of real workers vary, as JSON: settings of the connection, and OPTIONS of it and of the backend.
+DATABASES["default"].update(json.loads(os.environ.get("REPROQ_TEST_CONNECTION", "{}")))
+DATABASES["default"]["OPTIONS"].update(json.loads(os.environ.get("REPROQ_TEST_CONNECTION_OPTIONS", "{}")))
+if "REPROQ_TEST_OTHER_DATABASE_URL" in os.environ:
+    DATABASES["other"] = connection_settings(os.environ["REPROQ_TEST_OTHER_DATABASE_URL"])
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 INSTALLED_APPS = [
@@ -34,7 +40,11 @@ INSTALLED_APPS = [
 ]
 
 TASKS = {
-    "default": {"BACKEND": "reproq_prefork.django.ReproqBackend", "QUEUES": ["default", "mail"]},
+    "default": {
+        "BACKEND": "reproq_prefork.django.ReproqBackend",
+        "QUEUES": ["default", "mail"],
+        "OPTIONS": json.loads(os.environ.get("REPROQ_TEST_BACKEND_OPTIONS", "{}")),
+    },
     "immediate": {
         "BACKEND": (
             "django.tasks.backends.immediate.ImmediateBackend"

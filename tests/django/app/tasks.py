@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import signal
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import django
 import psutil
-from django.db import connection
+from django.db import DatabaseError, connection, transaction
 
 from reproq_prefork.django import Discard, Retry, TaskTimeout, reproq_options
 from tests.django.app.models import Note
@@ -238,3 +239,43 @@ def tell_sockets() -> list[int]:
     """The local ports of all sockets that this process has."""
     connection.ensure_connection()
     return [each.laddr[1] for each in psutil.Process().net_connections() if len(each.raddr)]
+
+
+@task(takes_context=True)
+@reproq_options(atomic=True)
+def write_note_with_progress(context: Any, text: str) -> None:
+    context.save_metadata(step=1)
+    Note.objects.create(text=text)
+    context.save_metadata(step=2)
+
+
+@task
+@reproq_options(atomic=True)
+def write_note_slowly(text: str, seconds: float) -> None:
+    Note.objects.create(text=text)
+    time.sleep(seconds)
+
+
+@task
+@reproq_options(atomic=True)
+def swallow_a_database_error() -> None:
+    Note.objects.create(text="before")
+    with contextlib.suppress(DatabaseError), connection.cursor() as cursor:
+        cursor.execute("select 1 / 0")
+
+
+@task
+@reproq_options(atomic=True)
+def mark_for_rollback() -> None:
+    Note.objects.create(text="before")
+    transaction.set_rollback(True)
+
+
+@task
+def tell_server_process() -> int:
+    """The server's process for this process' connection."""
+    with connection.cursor() as cursor:
+        cursor.execute("select pg_backend_pid()")
+        row = cursor.fetchone()
+    assert row is not None
+    return int(row[0])

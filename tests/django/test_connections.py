@@ -1,0 +1,120 @@
+"""Django's connections in workers: as it keeps them around requests, and never one of another process."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from typing import Any
+
+import psutil
+import psycopg
+import pytest
+
+from tests.django.app import tasks as typed_tasks
+from tests.django.conftest import Workers
+from tests.servers import Server
+
+tasks: Any = typed_tasks
+
+
+def server_processes(count: int) -> list[int]:
+    """The server process that each of so many tasks, one after the other, has spoken to."""
+    return [tasks.tell_server_process.enqueue().wait(30).return_value for _ in range(count)]
+
+
+def test_a_connection_is_closed_after_each_task(django_workers: Workers) -> None:
+    with django_workers("--executor", "inline", workers=1):
+        assert len(set(server_processes(3))) == 3
+
+
+def test_a_connection_that_may_persist_does(django_workers: Workers) -> None:
+    environ = {"REPROQ_TEST_CONNECTION": json.dumps({"CONN_MAX_AGE": None})}
+    with django_workers("--executor", "inline", workers=1, environ=environ):
+        assert len(set(server_processes(3))) == 1
+
+
+def test_a_broken_connection_fails_one_task_at_most(django_workers: Workers, django_database: str) -> None:
+    environ = {"REPROQ_TEST_CONNECTION": json.dumps({"CONN_MAX_AGE": None, "CONN_HEALTH_CHECKS": True})}
+    with django_workers("--executor", "inline", workers=1, environ=environ):
+        (first,) = server_processes(1)
+        with psycopg.connect(django_database, autocommit=True) as other:
+            other.execute("select pg_terminate_backend(%s, 5000)", [first])
+        (second,) = server_processes(1)
+    assert second != first
+
+
+@pytest.mark.skipif(importlib.util.find_spec("psycopg_pool") is None, reason="psycopg_pool is not installed")
+@pytest.mark.parametrize("executor", ["fork", "inline"])
+def test_a_pool_works_in_workers(django_workers: Workers, executor: str) -> None:
+    environ = {"REPROQ_TEST_CONNECTION_OPTIONS": json.dumps({"pool": {"min_size": 1, "max_size": 1}})}
+    with django_workers("--executor", executor, workers=1, environ=environ):
+        assert len(set(server_processes(3))) == (3 if executor == "fork" else 1)
+        assert tasks.write_note_atomically.enqueue("pooled").wait(30).return_value == "pooled"
+
+
+@pytest.mark.parametrize("executor", ["fork", "inline"])
+def test_no_process_forks_beside_a_thread(django_workers: Workers, executor: str) -> None:
+    """Python warns of it from 3.12 on; here that is an error wherever it happens."""
+    environ = {"PYTHONWARNINGS": "error::DeprecationWarning"}
+    with django_workers("--executor", executor, workers=2, environ=environ) as supervisor:
+        results = [
+            tasks.add.enqueue(1, 2),
+            tasks.add_asynchronously.enqueue(1, 2),
+            tasks.write_note_asynchronously.enqueue("hello"),
+            *(tasks.add_asynchronously.using(executor=kind).enqueue(1, 2) for kind in ("inline", "fork") * 3),
+        ]
+        assert [result.wait(30).status.value for result in results] == ["SUCCESSFUL"] * len(results)
+        for process in supervisor.family():
+            if "worker" not in " ".join(process.cmdline()):
+                assert process.num_threads() == 1
+    assert "DeprecationWarning" not in supervisor.log()
+
+
+def test_tasks_may_be_kept_in_another_database(
+    django_workers: Workers, django_template_url: str, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from django.db import connections
+    from django.test import override_settings
+
+    from tests.databases import new_database
+    from tests.django.databases import connection_settings
+
+    with new_database(server.url, django_template_url) as url:
+        connections.settings["other"] = {**connections.settings["default"], **connection_settings(url)}
+        changed = {
+            "default": {
+                "BACKEND": "reproq_prefork.django.ReproqBackend",
+                "QUEUES": ["default", "mail"],
+                "OPTIONS": {"database": "other"},
+            }
+        }
+        environ = {
+            "REPROQ_TEST_OTHER_DATABASE_URL": url,
+            "REPROQ_TEST_BACKEND_OPTIONS": json.dumps({"database": "other"}),
+        }
+        try:
+            with override_settings(TASKS=changed), django_workers(workers=1, environ=environ):
+                assert tasks.add.enqueue(1, 2).wait(30).return_value == 3
+                with psycopg.connect(url) as other:
+                    row = other.execute("select count(*) from task_runs").fetchone()
+                assert row == (1,)
+        finally:
+            connections["other"].close()
+            del connections["other"]
+            del connections.settings["other"]
+
+
+def test_nothing_of_the_workers_is_left_when_they_have_stopped(
+    django_workers: Workers, django_database: str
+) -> None:
+    with django_workers(workers=2) as supervisor:
+        tasks.add.enqueue(1, 2).wait(30)
+        family = supervisor.family()
+        assert supervisor.stop() == 0
+    assert not any(psutil.pid_exists(process.pid) for process in family)
+    with psycopg.connect(django_database) as other:
+        row = other.execute(
+            "select count(*) from pg_stat_activity where datname = current_database() "
+            "and application_name like 'reproq-prefork%'"
+        ).fetchone()
+    assert row == (0,)
