@@ -15,7 +15,7 @@ from typing import Any
 
 from reproq_prefork.errors import SettingsError
 from reproq_prefork.settings import Settings
-from reproq_prefork.settings_resolution import queues_left
+from reproq_prefork.settings_resolution import Resolved, ResolvedValue, queues_left
 
 READER = "reproq_prefork.django.settings_reader"
 
@@ -34,6 +34,23 @@ def with_django(settings: Settings) -> Settings:
     if "problems" in read:
         raise SettingsError(read["problems"])
     return filled(settings, database_url=read["database_url"], queues=read["queues"])
+
+
+def with_project(resolved: Resolved) -> Resolved:
+    """The same for settings with the origin of each value. Raises as `with_django` does."""
+    settings = with_django(resolved.settings)
+    if settings is resolved.settings:
+        return resolved
+    source = f"Django {settings.django_settings}"
+    changed = {
+        name: ResolvedValue(value, source)
+        for name, value, before in (
+            ("database_url", settings.database_url, resolved.settings.database_url),
+            ("queues", settings.queues, resolved.settings.queues),
+        )
+        if value != before
+    }
+    return replace(resolved, values={**resolved.values, **changed}, settings=settings)
 
 
 def filled(settings: Settings, *, database_url: str, queues: Sequence[str]) -> Settings:

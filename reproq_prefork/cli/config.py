@@ -10,6 +10,7 @@ from reproq_prefork.cli.flags import ALL, given_flags, setting_flags
 from reproq_prefork.cli.help import HelpfulCommand
 from reproq_prefork.cli.invocation import PROGRAM, Invocation
 from reproq_prefork.cli.text import table
+from reproq_prefork.django_settings import with_project
 from reproq_prefork.options import OPTIONS
 from reproq_prefork.printable import printable
 from reproq_prefork.settings_resolution import describe
@@ -25,7 +26,7 @@ from reproq_prefork.settings_resolution import describe
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
 @click.pass_context
 def config(context: click.Context, as_json: bool) -> None:
-    resolved = context.ensure_object(Invocation).resolve(given_flags(context))
+    resolved = with_project(context.ensure_object(Invocation).resolve(given_flags(context)))
     flag_of = {option.name: option.long_flag.removeprefix("--") for option in OPTIONS}
     lines = describe(resolved)
     if as_json:

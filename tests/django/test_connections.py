@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from typing import Any
 
@@ -43,7 +42,6 @@ def test_a_broken_connection_fails_one_task_at_most(django_workers: Workers, dja
     assert second != first
 
 
-@pytest.mark.skipif(importlib.util.find_spec("psycopg_pool") is None, reason="psycopg_pool is not installed")
 @pytest.mark.parametrize("executor", ["fork", "inline"])
 def test_a_pool_works_in_workers(django_workers: Workers, executor: str) -> None:
     environ = {"REPROQ_TEST_CONNECTION_OPTIONS": json.dumps({"pool": {"min_size": 1, "max_size": 1}})}

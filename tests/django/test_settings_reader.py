@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -203,3 +204,22 @@ def test_the_master_itself_imports_no_django(tmp_path: Path) -> None:
     probe = "import json, sys, reproq_prefork.django_settings as _; print(json.dumps(list(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, check=True)
     assert "django" not in json.loads(done.stdout)
+
+
+def test_config_tells_what_is_of_the_project(tmp_path: Path) -> None:
+    (tmp_path / "mysite.py").write_text(
+        PROJECT.format(
+            databases={"default": DEFAULT}, tasks={"default": {"BACKEND": OURS, "QUEUES": ["mail"]}}
+        )
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "reproq_prefork", "config", "--json", "--django", "mysite"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "DATABASE_URL": "postgresql:///of_the_environment"},
+        capture_output=True,
+        check=True,
+    )
+    told = json.loads(done.stdout)
+    assert told["queue"] == {"value": "mail", "source": "Django mysite"}
+    assert told["database-url"]["source"] == "Django mysite"
+    assert "secret" not in done.stdout.decode()
