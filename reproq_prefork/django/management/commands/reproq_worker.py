@@ -39,9 +39,9 @@ def become_worker(arguments: Sequence[str], pythonpath: str | None, program: str
     A supervisor goes on with the pid that it started, and gets its exit status.
     """
     # The program starts with the current directory first on its path, where this one had that of manage.py.
-    directory = (
-        None if Path(program).name.startswith("django-admin") else str(Path(program).absolute().parent)
-    )
+    # (`django-admin` and `python -m django` stand in no project: for them it was the current directory too.)
+    in_no_project = Path(program).name.startswith(("django-admin", "__main__"))
+    directory = None if in_no_project else str(Path(program).absolute().parent)
     paths = [path for path in (pythonpath and os.path.abspath(pythonpath), directory) if path]
     earlier = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([*paths, *([earlier] if earlier else [])])
