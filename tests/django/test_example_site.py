@@ -31,7 +31,7 @@ MIGRATE, WORKER, SERVER = re.findall(
 )
 START_TIMEOUT_S = 30
 STOP_TIMEOUT_S = 20
-STEP_S = 0.25  # a report has twelve
+STEP_S = 0.5  # a report has twelve
 
 
 @dataclass(frozen=True)
@@ -143,9 +143,9 @@ def expect_report(page: Browser, year: str) -> None:
 def test_a_report_is_ordered_watched_and_read(page: Browser) -> None:
     order(page, "2024")
     page.wait_for_text("#state", "Running")
-    seen = [wait_for_progress(page, beyond=months) for months in (0, 3, 6)]
-    assert sorted(set(seen)) == seen
-    assert seen[-1] < 12
+    some = wait_for_progress(page, beyond=0)
+    more = wait_for_progress(page, beyond=some)
+    assert more < 12
     assert re.fullmatch(r"Adding up [A-Z][a-z]+ 2024", page.text("#step"))
     expect_report(page, "2024")
     page.click("Order another report")
