@@ -1,0 +1,108 @@
+"""Whatever a task returns or raises, it has an outcome, and one that can be stored."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reproq_prefork.executors import Stop
+from reproq_prefork.executors.output import MAX_RETRY_AFTER_S
+from reproq_prefork.executors.python_outcome import outcome_of_error, outcome_of_result, storable
+from reproq_prefork.task_run import Abandoned, Cancelled, Failure, FailureKind, Interrupted, Success
+from reproq_prefork.verdicts import Retry, TaskTimeout
+
+
+class Hostile(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("not even that")
+
+
+def failure_of(error: BaseException, stop: Stop | None = None) -> Failure:
+    outcome = outcome_of_error(error, stop)
+    assert isinstance(outcome, Failure)
+    return outcome
+
+
+@given(
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers(-(10**100), 10**100)
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text("abc"), inner),
+        max_leaves=10,
+    )
+)
+def test_every_json_value_is_a_result(value: Any) -> None:
+    outcome = outcome_of_result(value)
+    assert isinstance(outcome, Success)
+    assert json.loads(outcome.result) == value
+
+
+@given(st.text())
+def test_any_text_can_be_made_storable(text: str) -> None:
+    safe = storable(text)
+    assert "\0" not in safe
+    safe.encode()
+    if safe != text:
+        assert any(char == "\0" or "\ud800" <= char <= "\udfff" for char in text)
+
+
+@given(st.text())
+def test_all_that_is_said_of_a_failure_can_be_stored(text: str) -> None:
+    failure = failure_of(
+        type(storable(text).replace("\N{REPLACEMENT CHARACTER}", "") or "E", (ValueError,), {})(text)
+    )
+    for said in (failure.message, failure.exception, failure.traceback):
+        assert said is not None
+        assert storable(said) == said
+
+
+def test_a_result_whose_own_methods_fail_is_unusable() -> None:
+    class Odd(dict[str, int]):
+        def items(self) -> Any:
+            raise LookupError("no items")
+
+    outcome = outcome_of_result(Odd(a=1))
+    assert isinstance(outcome, Failure)
+    assert outcome.kind is FailureKind.UNUSABLE_OUTPUT
+
+
+def test_an_exception_that_cannot_be_shown_is_still_named() -> None:
+    failure = failure_of(Hostile())
+    assert failure.message == "Hostile (it cannot be shown)"
+    assert failure.exception == f"{__name__}.Hostile"
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (SystemExit(), "SystemExit"),
+        (SystemExit(0), "SystemExit: 0"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+    ],
+)
+def test_an_exit_says_that_it_is_one(error: BaseException, message: str) -> None:
+    assert failure_of(error).message == message
+
+
+@pytest.mark.parametrize("error", [ValueError("in cleaning up"), TaskTimeout("x"), SystemExit(0)])
+def test_the_reason_to_stop_is_stronger_than_what_was_raised(error: BaseException) -> None:
+    assert outcome_of_error(error, Stop.CANCEL) == Cancelled(Stop.CANCEL.value)
+    assert outcome_of_error(error, Stop.QUIT) == Interrupted(Stop.QUIT.value)
+    assert outcome_of_error(error, Stop.LEASE) == Abandoned(Stop.LEASE.value)
+    failure = failure_of(error, Stop.DEADLINE)
+    assert (failure.kind, failure.message) == (FailureKind.TIMEOUT, Stop.DEADLINE.value)
+
+
+def test_a_timeout_that_nobody_asked_for_is_an_exception_like_others() -> None:
+    assert failure_of(TaskTimeout("made up")).kind is FailureKind.FAILED
+
+
+def test_a_retry_comes_within_a_year() -> None:
+    assert failure_of(Retry(after=10**12)).retry_after_s == MAX_RETRY_AFTER_S
