@@ -79,11 +79,24 @@ def _run_child(
 ) -> None:
     # The inherited wakeup descriptor is the parent's pipe: a signal would be written to the parent.
     signal.set_wakeup_fd(-1)
+    _read_nothing()
     close_other_fds(keep_fds)
     die_with_parent(parent_death_signal, parent)
     status = program()
     flush_standard_streams()
     os._exit(status)  # a thread that code of the user's has left would keep the process for ever
+
+
+def _read_nothing() -> None:
+    """Make standard input what multiprocessing has made `sys.stdin`: /dev/null, but under 0, which stays open.
+
+    Whatever gets the other number once it is closed, such as a connection, must not be read from by `input()`.
+    """
+    if sys.stdin is None:
+        return  # this process was started without one, and 0 may be anything
+    with contextlib.suppress(OSError, ValueError):  # multiprocessing could not open it
+        os.dup2(sys.stdin.fileno(), 0)
+    sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,6 +114,18 @@ def test_a_fork_keeps_no_descriptor_but_those_that_are_named(pipe: Pipe) -> None
         os.close(other)
 
 
+def test_a_fork_reads_nothing_even_where_a_descriptor_has_the_number_that_its_stdin_had(pipe: Pipe) -> None:
+    def program() -> int:
+        os.write(pipe.writer, b"of another")
+        for number in range(3, 20):  # where multiprocessing may have opened /dev/null
+            os.dup2(pipe.reader, number)
+        assert sys.stdin.read() == ""
+        assert os.read(0, 1) == b""
+        return 0
+
+    assert status_of(program, keep_fds={pipe.reader, pipe.writer}) == 0
+
+
 def test_a_fork_starts_with_all_signals_blocked_and_leaves_its_parents_mask_alone() -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
