@@ -30,11 +30,13 @@ class Retry(Exception):
         self.after_s = seconds
 
 
-class TaskStopped(BaseException):
+class TaskStopped(KeyboardInterrupt):
     """The base of what is raised in a running task that has to end.
 
     Not an Exception, so that `except Exception` in the task, or in a library that it uses, does not swallow it;
-    asyncio.CancelledError is none for the same reason.
+    asyncio.CancelledError is none for the same reason. For a library it is what Ctrl-C is, which many are ready
+    for: psycopg cancels the query that it waits for, and its connection can be used again, and asyncio does not
+    take it for the failure of one callback.
     """
 
 

@@ -9,6 +9,7 @@ import psutil
 import psycopg
 import pytest
 
+from reproq_prefork.django import TaskTimeout
 from tests.django.app import tasks as typed_tasks
 from tests.django.conftest import Workers
 from tests.servers import Server
@@ -40,6 +41,31 @@ def test_a_broken_connection_fails_one_task_at_most(django_workers: Workers, dja
             other.execute("select pg_terminate_backend(%s, 5000)", [first])
         (second,) = server_processes(1)
     assert second != first
+
+
+@pytest.mark.parametrize("executor", ["fork", "inline"])
+def test_a_query_ends_with_the_task_that_waits_for_it_and_leaves_a_connection_to_clean_up_with(
+    django_workers: Workers, django_database: str, executor: str
+) -> None:
+    with django_workers("--executor", executor, workers=1):
+        result = tasks.wait_in_a_query.using(timeout=0.5, max_attempts=1).enqueue(30).wait(20)
+    assert result.errors[-1].exception_class is TaskTimeout
+    assert "server_process" in result.metadata
+    with psycopg.connect(django_database) as other:
+        (running,) = other.execute(
+            "select count(*) from pg_stat_activity where query like 'select pg_sleep%' and state = 'active' "
+            "and datname = current_database()"
+        ).fetchone() or (None,)
+    assert running == 0
+
+
+def test_a_task_that_was_stopped_leaves_no_busy_connection_to_the_next(django_workers: Workers) -> None:
+    environ = {"REPROQ_TEST_CONNECTION": json.dumps({"CONN_MAX_AGE": None})}
+    with django_workers("--executor", "inline", workers=1, environ=environ):
+        stopped = tasks.leave_a_query_unread.using(timeout=0.5, max_attempts=1).enqueue(30)
+        following = tasks.tell_server_process.using(max_attempts=1).enqueue()
+        assert stopped.wait(20).errors[-1].exception_class is TaskTimeout
+        assert following.wait(20).status.value == "SUCCESSFUL"
 
 
 @pytest.mark.parametrize("executor", ["fork", "inline"])

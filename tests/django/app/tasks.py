@@ -286,3 +286,21 @@ def sign(path: str, number: int) -> None:
     """One write, so that two processes do not mix theirs."""
     with Path(path).open("a") as diary:
         diary.write(f"{number}\n")
+
+
+@task(takes_context=True)
+def wait_in_a_query(context: Any, seconds: float) -> None:
+    """At its end it asks the same connection for its own number."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("select pg_sleep(%s)", [seconds])
+    except TaskTimeout:
+        context.save_metadata(server_process=tell_server_process.call())
+        raise
+
+
+@task
+def leave_a_query_unread(seconds: float) -> None:
+    connection.ensure_connection()
+    connection.connection.pgconn.send_query(f"select pg_sleep({seconds})".encode())
+    time.sleep(seconds)
