@@ -11,7 +11,7 @@ from typing import Any
 
 from asgiref.sync import async_to_sync
 from django.core.exceptions import ImproperlyConfigured
-from django.db import DatabaseError, close_old_connections, transaction
+from django.db import DatabaseError, close_old_connections, connections, transaction
 from django.utils import timezone
 
 from reproq_prefork.django.backend import ReproqBackend
@@ -92,7 +92,7 @@ class Performer:
         self._inherited: list[object] = []
 
     def perform(self, run: ClaimedRun, stop: SoftStop) -> Ending:
-        with self._connections_of_a_task():
+        with self._connections_of_a_task(stop):
             try:
                 call = self._prepared(run)
             except (NotACall, NotAllowed) as refusal:
@@ -241,7 +241,7 @@ class Performer:
         return Ending(outcome, announced=True)
 
     @contextlib.contextmanager
-    def _connections_of_a_task(self) -> Iterator[None]:
+    def _connections_of_a_task(self, stop: SoftStop | None = None) -> Iterator[None]:
         """As Django does around a request: what is broken or too old is closed, what may persist stays."""
         if not self._owns_connections:
             yield
@@ -253,6 +253,10 @@ class Performer:
         try:
             yield
         finally:
+            if stop is not None and stop.requested is not None:
+                # It may have been told in the middle of a query, which Django knows nothing of.
+                for connection in connections.all(initialized_only=True):
+                    connection.errors_occurred = True
             close_old_connections()
 
 
