@@ -31,7 +31,7 @@ def bulk_enqueue(calls: Iterable[Call]) -> list[Any]:
     All of them are enqueued, or none where one cannot be (the errors are those of `enqueue`). Where a unique key
     is held, by an earlier call of the list too, the result is that of its holder. Long lists go by COPY.
     """
-    listed = list(calls)
+    listed = [Call(*each) for each in calls]
     results: list[Any] = [None] * len(listed)
     for backend, places in _by_backend(listed).items():
         new_runs = [backend.new_run(*listed[place]) for place in places]
