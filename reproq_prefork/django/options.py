@@ -6,11 +6,13 @@ of a call, which belong to the function.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from reproq_prefork.django.compat import is_task
 from reproq_prefork.new_run import DEFAULT_MAX_ATTEMPTS, InvalidRun, NewRun
 from reproq_prefork.spec import Spec
 
@@ -66,11 +68,15 @@ class TaskOptions:
             raise InvalidRun("unique must be True, False, or a function that gives the key.")
         if self.atomic is not None and not isinstance(self.atomic, bool):
             raise InvalidRun("atomic must be True or False.")
-        replace(self, unique=None).new_run(_ANY_SPEC, (), {}, task_path="")
+        try:
+            replace(self, unique=None).new_run(_ANY_SPEC, (), {}, task_path="")
+        except InvalidRun as error:
+            raise InvalidRun(_OF_THE_ROW.sub(r"\1", str(error))) from None
 
 
 OPTION_NAMES = tuple(field.name for field in fields(TaskOptions))
 _ANY_SPEC = Spec.of(None)
+_OF_THE_ROW = re.compile("^(timeout|retry_base|retry_max)_seconds")  # what `enqueue` and the table call it
 
 
 def reproq_options(**options: Any) -> Callable[[F], F]:
@@ -85,12 +91,17 @@ def reproq_options(**options: Any) -> Callable[[F], F]:
     True, or a function that gets the arguments of the call and gives a key (None: no key): at most one run of a
     key that has not finished. `executor`: "fork" or "inline". `atomic`: the task runs in the transaction that
     completes it.
-    Raises InvalidRun, a ValueError, for a wrong value, and TypeError for an unknown option.
+    Raises InvalidRun, a ValueError, for a wrong value, and TypeError for an unknown option, and above `@task`.
     """
     given = TaskOptions(**options)
     given.check()
 
     def note(function: F) -> F:
+        if is_task(function):
+            raise TypeError(
+                "@reproq_options stands below @task, at the function; a task that is made already has "
+                ".using(...) for its options."
+            )
         setattr(function, _ATTRIBUTE, given.over(options_of_function(function)))
         return function
 

@@ -199,18 +199,23 @@ class Options(TestCase):
         for wrong in (
             {"max_attempts": 0},
             {"timeout": -1},
+            {"retry_base": "soon"},
             {"executor": "thread"},
             {"unique": 3},
             {"atomic": 1},
         ):
             with pytest.raises(ValueError, match=next(iter(wrong)).split("_")[0]):
                 reproq_options(**wrong)
-            with pytest.raises(FAMILY.exception("InvalidTask")):
+            with pytest.raises(FAMILY.exception("InvalidTask"), match=f"^{next(iter(wrong))} must be"):
                 tasks.add.using(**wrong)
         with pytest.raises(TypeError):
             reproq_options(attempts=3)
         with pytest.raises(TypeError):
             tasks.add.using(attempts=3)
+
+    def test_options_above_the_task_are_refused_with_where_they_belong(self) -> None:
+        with pytest.raises(TypeError, match="below @task"):
+            reproq_options(max_attempts=2)(tasks.add)
 
 
 class Bulk(TestCase):
@@ -235,6 +240,10 @@ class Bulk(TestCase):
     def test_one_that_cannot_be_enqueued_refuses_them_all(self) -> None:
         with self.assertNumQueries(0), pytest.raises((TypeError, ValueError)):
             bulk_enqueue([call(tasks.add, 1, 2), call(tasks.add, object(), 2)])
+
+    def test_a_plain_tuple_is_a_call_too(self) -> None:
+        (result,) = bulk_enqueue([(tasks.add, (1, 2), {})])  # type: ignore[list-item]
+        assert result.args == [1, 2]
 
 
 @pytest.mark.skipif(len(families()) < 2, reason="only one of the two families is installed here")
