@@ -17,7 +17,7 @@ from asgiref.sync import sync_to_async
 from reproq_prefork.django.compat import Family
 from reproq_prefork.django.failures import exception_path, traceback_text
 from reproq_prefork.task_call import Call
-from reproq_prefork.task_run import ClaimedRun, Status, TaskRun
+from reproq_prefork.task_run import ClaimedRun, FailureKind, Status, TaskRun
 
 STATUS_NAMES: Mapping[Status, str] = {
     Status.PENDING: "READY",
@@ -134,7 +134,7 @@ def result_of_run(run: TaskRun, task: Any, family: Family, alias: str) -> Any:
         args=args,
         kwargs=kwargs,
         backend=alias,
-        errors=task_errors(run.errors, family),
+        errors=task_errors(_errors_of(run), family),
         worker_ids=list(run.worker_ids),
     )
     _set(
@@ -146,6 +146,13 @@ def result_of_run(run: TaskRun, task: Any, family: Family, alias: str) -> Any:
         cancel_requested=run.cancel_requested_at is not None or run.status is Status.CANCELLED,
     )
     return result
+
+
+def _errors_of(run: TaskRun) -> Iterable[Any]:
+    """Its entries; the last one of a cancelled run says that it was cancelled, however its attempt ended."""
+    if run.status is not Status.CANCELLED or (run.errors and run.errors[-1].get("kind") == "cancelled"):
+        return run.errors
+    return (*run.errors, {"kind": FailureKind.CANCELLED, "message": "the task was cancelled"})
 
 
 def result_of_claim(run: ClaimedRun, call: Call, task: Any, family: Family, alias: str) -> Any:

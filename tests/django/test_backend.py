@@ -145,6 +145,17 @@ class Results(TestCase):
         assert [error.exception_class.__name__ for error in result.errors] == ["TaskCancelled"]
         assert result.cancel(), "it is cancelled, whoever asked first"
 
+    def test_a_cancelled_task_whose_worker_died_of_it_has_an_error_that_says_so_too(self) -> None:
+        result = tasks.add.enqueue(1, 2)
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "update task_runs set status = 'CANCELLED', finished_at = now(), errors = %s where id = %s",
+                ['[{"kind": "worker_lost", "message": "the worker ended"}]', int(result.id)],
+            )
+        result.refresh()
+        names = [error.exception_class.__name__ for error in result.errors]
+        assert names == ["WorkerLost", "TaskCancelled"]
+
     def test_what_has_finished_is_not_cancelled(self) -> None:
         result = tasks.add.enqueue(1, 2)
         run_tasks()
