@@ -20,7 +20,13 @@ from reproq_prefork.django.compat import Family, family_of
 from reproq_prefork.django.connections import forget_inherited_connections
 from reproq_prefork.django.contexts import context_class_of
 from reproq_prefork.django.loading import load_task
-from reproq_prefork.django.results import end, result_of_claim, result_of_run, task_errors
+from reproq_prefork.django.results import (
+    end,
+    result_of_claim,
+    result_of_run,
+    task_errors,
+    with_djangos_times,
+)
 from reproq_prefork.django.sender import DjangoSender
 from reproq_prefork.errors import ReproqError
 from reproq_prefork.executors import SoftStop, Stop
@@ -123,6 +129,7 @@ class Performer:
         """Raises NotACall, NotAllowed and TaskNotFound."""
         assert run.payload is not None
         call = read_call(run.payload)
+        run = with_djangos_times(run)
         task = load_task(call.path, is_allowed=self._is_allowed)
         family = family_of(task)
         assert family is not None

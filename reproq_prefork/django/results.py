@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from decimal import Decimal
 from functools import cache
 from typing import Any
 
 from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.utils import timezone
 
 from reproq_prefork.django.compat import Family
 from reproq_prefork.django.failures import exception_path, traceback_text
@@ -153,6 +156,25 @@ def _errors_of(run: TaskRun) -> Iterable[Any]:
     if run.status is not Status.CANCELLED or (run.errors and run.errors[-1].get("kind") == "cancelled"):
         return run.errors
     return (*run.errors, {"kind": FailureKind.CANCELLED, "message": "the task was cancelled"})
+
+
+def with_djangos_times(run: ClaimedRun) -> ClaimedRun:
+    """The run with times as Django reads them: without USE_TZ they are naive, in the zone of TIME_ZONE."""
+    if settings.USE_TZ:
+        return run
+    return replace(
+        run,
+        run_after=_naive(run.run_after),
+        enqueued_at=_naive(run.enqueued_at),
+        started_at=_naive(run.started_at),
+        last_attempted_at=_naive(run.last_attempted_at),
+    )
+
+
+def _naive(moment: datetime | None) -> datetime | None:
+    if moment is None or timezone.is_naive(moment):
+        return moment
+    return timezone.make_naive(moment, timezone.get_default_timezone())
 
 
 def result_of_claim(run: ClaimedRun, call: Call, task: Any, family: Family, alias: str) -> Any:

@@ -16,7 +16,7 @@ from tests.django.databases import connection_settings
 
 SECRET_KEY = "of the tests"
 DEBUG = False
-USE_TZ = True
+USE_TZ = "REPROQ_TEST_NO_TIME_ZONES" not in os.environ
 ALLOWED_HOSTS = ["*"]
 
 DATABASES = {"default": connection_settings(os.environ.get("DATABASE_URL", "postgresql:///none"))}

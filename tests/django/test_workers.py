@@ -46,6 +46,13 @@ def test_tasks_run_and_their_results_come_back(django_workers: Workers, executor
         assert failed.errors[0].exception_class is ValueError
 
 
+@pytest.mark.parametrize("environ", [{}, {"REPROQ_TEST_NO_TIME_ZONES": "1"}], ids=["aware", "naive"])
+def test_a_task_has_its_times_as_django_has_them(django_workers: Workers, environ: dict[str, str]) -> None:
+    with django_workers("--executor", "inline", environ=environ):
+        seconds = finished(tasks.tell_seconds_since_its_times.enqueue()).return_value
+    assert all(0 <= each < 60 for each in seconds)
+
+
 @BOTH
 def test_a_task_is_told_of_its_deadline_and_may_still_answer(
     django_workers: Workers, tmp_path: Path, executor: str

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import django
 import psutil
 from django.db import DatabaseError, connection, transaction
+from django.utils import timezone
 
 from reproq_prefork.django import Discard, Retry, TaskTimeout, reproq_options
 from tests.django.app.models import Note
@@ -86,6 +87,13 @@ def wait_for_file(path: str) -> str:
 @task(takes_context=True)
 def tell_id_and_attempt(context: Any) -> list[Any]:
     return [context.task_result.id, context.attempt]
+
+
+@task(takes_context=True)
+def tell_seconds_since_its_times(context: Any) -> list[float]:
+    own = context.task_result
+    moments = (own.enqueued_at, own.started_at, own.last_attempted_at)
+    return [(timezone.now() - moment).total_seconds() for moment in moments]
 
 
 @task(takes_context=True)
