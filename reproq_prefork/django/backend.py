@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from reproq_prefork.django.compat import Family, base_backends, family_of, family_of_caller
 from reproq_prefork.django.database import database_alias
-from reproq_prefork.django.loading import load_task
+from reproq_prefork.django.loading import load_task, why_no_worker_could_load
 from reproq_prefork.django.options import OPTION_NAMES, TaskOptions, options_of
 from reproq_prefork.django.results import result_of_run
 from reproq_prefork.django.sender import DjangoSender
@@ -88,6 +88,9 @@ class ReproqBackend(*base_backends()):  # type: ignore[misc]
         """What is to be inserted for a call of `task`."""
         self.validate_task(task)
         family = self._family_of(task)
+        why_not = why_no_worker_could_load(task)
+        if why_not:
+            raise family.exception("InvalidTask")(why_not)
         normal_args = family.normalize_json(list(args))
         normal_kwargs = family.normalize_json(dict(kwargs))
         spec = Spec.python_task(task.module_path, normal_args, normal_kwargs)

@@ -31,6 +31,21 @@ def load_task(path: str, *, is_allowed: Callable[[str], bool] | None = None) -> 
     )
 
 
+def why_no_worker_could_load(task: Any) -> str | None:
+    """What is wrong with where the function of `task` is defined; None: nothing is."""
+    module, name = task.func.__module__, task.func.__qualname__
+    if "." in name:
+        return (
+            f"{module}.{name} is no function of a module, so no worker could import it: move it to the top."
+        )
+    if not allowed_modules(list(_modules_of_the_project()))(module):
+        return (
+            f"no worker would run {module}.{name}, for its module is not inside an app: add its package to "
+            f'INSTALLED_APPS, or name all modules of tasks in OPTIONS["{OPTION}"] of TASKS.'
+        )
+    return None
+
+
 def _modules_of_the_project() -> Iterator[str]:
     for entry in own_entries(skip_broken=True):
         named = entry.options.get(OPTION)

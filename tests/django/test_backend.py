@@ -87,6 +87,25 @@ class Enqueue(TestCase):
         with pytest.raises(FAMILY.exception("InvalidTask")):
             tasks.add.using(queue_name="elsewhere")
 
+    def test_what_no_worker_could_load_is_refused_with_what_to_do(self) -> None:
+        def task_of(module: str, name: str) -> Any:
+            def function() -> None: ...
+
+            function.__module__, function.__qualname__ = module, name
+            return FAMILY.base.task(function)
+
+        for module, name, advice in (
+            ("elsewhere.tasks", "send", "INSTALLED_APPS"),
+            ("tests.django.app.tasks", "Mail.send", "move it to the top"),
+        ):
+            task = task_of(module, name)
+            with (
+                self.subTest(module=module),
+                self.assertNumQueries(0),
+                pytest.raises(FAMILY.exception("InvalidTask"), match=advice),
+            ):
+                task.enqueue()
+
     def test_task_enqueued_is_sent(self) -> None:
         heard = []
 
