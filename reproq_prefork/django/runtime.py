@@ -38,10 +38,13 @@ class DjangoRuntime:
         os.environ[SETTINGS_VARIABLE] = self._settings_module
         try:
             self._load()
-        except Exception as error:
-            reason = "".join(traceback.format_exception(error))[-MAX_REASON_CHARS:]
+        except (Exception, SystemExit) as error:
+            traceback.print_exc()
+            frames = traceback.extract_tb(error.__traceback__)
+            where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
             raise ApplicationNotLoaded(
-                f"The Django project of {self._settings_module} cannot be loaded:\n{reason}"
+                f"The Django project of {self._settings_module} cannot be loaded: "
+                f"{type(error).__name__}: {str(error)[:MAX_REASON_CHARS]}{where}"
             ) from error
 
     def _load(self) -> None:

@@ -200,6 +200,32 @@ def test_what_is_wrong_with_a_project_is_said(
         read(tasks, databases, more)
 
 
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ("1 / 0", "cannot be loaded: ZeroDivisionError: division by zero ("),
+        ("raise SystemExit(0)", "cannot be loaded: SystemExit: 0 ("),
+    ],
+)
+def test_a_master_says_in_one_line_why_a_project_does_not_load(
+    tmp_path: Path, more: str, sentence: str
+) -> None:
+    (tmp_path / "mysite.py").write_text(more)
+    done = subprocess.run(
+        [sys.executable, "-m", "reproq_prefork", "--django", "mysite", "--drain"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"]},
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    assert done.returncode != 0
+    (line,) = (line for line in done.stderr.splitlines() if "ERROR master:" in line)
+    assert sentence in line
+    assert "mysite.py, line 1)" in line
+    assert "Traceback" not in line
+    assert "Traceback" in done.stderr
+
+
 def test_the_master_itself_imports_no_django(tmp_path: Path) -> None:
     probe = "import json, sys, reproq_prefork.django_settings as _; print(json.dumps(list(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, check=True)
