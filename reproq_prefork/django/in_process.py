@@ -25,6 +25,7 @@ from reproq_prefork.settlement import settle
 from reproq_prefork.store.connection import Backend
 from reproq_prefork.store.worker_store import WorkerStore
 from reproq_prefork.task_run import ClaimedRun, RetryPolicy, Settlement, TaskRun
+from reproq_prefork.verdicts import TaskStopped
 
 LEASE_S = 3600.0
 NO_WAIT = RetryPolicy(base_s=0.0, max_s=0.0)
@@ -34,6 +35,8 @@ class NeverStopped:
     """A SoftStop that asks nothing: a test ends by itself, or its runner ends it."""
 
     requested: Stop | None = None
+    interrupt: KeyboardInterrupt | None = None
+    """Somebody wants this process to end, and not only the task."""
 
     def call(
         self,
@@ -43,8 +46,13 @@ class NeverStopped:
         *,
         run_coroutine: Callable[[Any], Any] | None = None,
     ) -> Any:
-        value = function(*args, **kwargs)
-        return run_coroutine(value) if run_coroutine is not None and _is_coroutine(value) else value
+        try:
+            value = function(*args, **kwargs)
+            return run_coroutine(value) if run_coroutine is not None and _is_coroutine(value) else value
+        except KeyboardInterrupt as interrupt:
+            if not isinstance(interrupt, TaskStopped):
+                self.interrupt = interrupt
+            raise
 
 
 class _StoreOnDjangosConnection(WorkerStore):
@@ -115,8 +123,11 @@ def _performed(store: WorkerStore, performer: Performer, alias: str) -> Iterator
 
 
 def _attempt(run: ClaimedRun, performer: Performer, alias: str) -> Settlement | None:
+    stop = NeverStopped()
     with _usable_afterwards(alias):
-        ending = performer.perform(run, NeverStopped())
+        ending = performer.perform(run, stop)
+    if stop.interrupt is not None:
+        raise stop.interrupt
     at_once = replace(run, retry_base_s=0.0, retry_max_s=0.0)
     settlement = settle(at_once, ending.outcome, NO_WAIT, 0.0, ending.usage)
     if settlement is None:

@@ -101,6 +101,11 @@ class Performed(TestCase):
         assert result.status == STATUSES.FAILED
         assert result.errors[-1].exception_class is SystemExit
 
+    def test_ctrl_c_ends_the_test_and_not_only_the_task(self) -> None:
+        tasks.interrupt.enqueue()
+        with pytest.raises(KeyboardInterrupt):
+            run_tasks()
+
     def test_a_result_that_is_no_json_is_a_failure_with_a_reason(self) -> None:
         result = tasks.give.enqueue("a set")
         run_tasks()

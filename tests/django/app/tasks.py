@@ -151,6 +151,11 @@ def retry_until(context: Any, attempt: int) -> int:
 
 
 @task
+def interrupt() -> None:
+    raise KeyboardInterrupt  # as by Ctrl-C, which came while this ran
+
+
+@task
 def leave() -> None:
     sys.exit(0)
 
