@@ -209,6 +209,8 @@ class Master:
             written = result_file.read()
         if not written:
             how = processes.describe_exit(status)
+            if status == -signal.SIGALRM:
+                how = "nothing came of it in the time that a worker has to become ready (--boot-timeout)"
             return CheckFailed(f"the check of the settings itself failed: {how}", ExitStatus.FAILURE)
         result = pickle.loads(written)  # noqa: S301 (from a fork of this process, through memory without a name)
         if isinstance(result, ReproqError):

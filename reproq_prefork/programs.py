@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from reproq_prefork.task_run import RetryPolicy
 from reproq_prefork.wakeup import WakePipe
 from reproq_prefork.worker import Worker
 
-CHECK_TIMEOUT_S = 300  # the longest a check may take in all; the kernel ends it
+CHECK_TIMEOUT_S = 300  # the longest a check may take without the application; the kernel ends it
 CHECK_RETRY_S = 0.5
 
 # A child takes orders by TERM and QUIT; Ctrl-C and a terminal's hang-up reach every process of the terminal.
@@ -54,7 +55,9 @@ class ForkedPrograms:
                 "This kernel does not show the children of a process (/proc/PID/task/PID/children), so what a"
                 " task leaves behind could not be ended: run on Linux with CONFIG_PROC_CHILDREN."
             )
+        signal.alarm(math.ceil(settings.boot_timeout_s))  # as long as a worker would have for it
         settings = load_application(settings).complete(settings)
+        signal.alarm(CHECK_TIMEOUT_S + math.ceil(settings.boot_timeout_s))
         self._await_database(settings, patience_s=settings.boot_timeout_s if first else 0.0)
         return settings
 

@@ -226,6 +226,20 @@ def test_a_master_says_in_one_line_why_a_project_does_not_load(
     assert "Traceback" in done.stderr
 
 
+def test_a_project_that_does_not_end_to_load_is_given_up(tmp_path: Path) -> None:
+    (tmp_path / "mysite.py").write_text("import time\ntime.sleep(600)\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "reproq_prefork", "--django", "mysite", "--drain", "--boot-timeout", "1"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"]},
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        timeout=30,
+    )
+    assert done.returncode != 0
+    assert "--boot-timeout" in done.stderr
+
+
 def test_the_master_itself_imports_no_django(tmp_path: Path) -> None:
     probe = "import json, sys, reproq_prefork.django_settings as _; print(json.dumps(list(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, check=True)
