@@ -110,7 +110,7 @@ class ForkExecutor:
 
 def _perform(perform: Callable[[SignalledStop], Ending], result_fd: int) -> int:
     """In the task's process: run the task, say how it ended; gives the exit status."""
-    stop = SignalledStop()
+    stop, own_pid = SignalledStop(), os.getpid()
 
     def ask(signum: int, frame: FrameType | None) -> None:
         stop.request(Stop.DEADLINE if signum == signal.SIGTERM else Stop.CANCEL, frame)
@@ -122,6 +122,8 @@ def _perform(perform: Callable[[SignalledStop], Ending], result_fd: int) -> int:
         ending = perform(stop)
     except BaseException as error:
         ending = Ending(outcome_of_error(error, stop.requested))
+    if os.getpid() != own_pid:
+        return 0  # a child that the task has forked, and that came out of its code: the ending is not its to tell
     processes.flush_standard_streams()
     said = memoryview(dump_ending(ending))
     while said:

@@ -40,12 +40,16 @@ class InlineExecutor:
         return self._runtime.announces
 
     def run(self, run: ClaimedRun, watch: Watch) -> Ending:
-        cpu_before_s = _cpu_s()
+        cpu_before_s, own_pid = _cpu_s(), os.getpid()
         with _nothing_left_behind(), _Watched(watch) as watched:
             try:
                 ending = self._runtime.perform(run, watched.stop)
             except BaseException as error:
                 ending = Ending(outcome_of_error(error, watched.stop.requested))
+            if os.getpid() != own_pid:
+                os._exit(
+                    0
+                )  # a child that the task has forked, and that came out of its code: no second worker
         if watched.lease_lost:
             ending = Ending(Abandoned(Stop.LEASE.value))
         usage = Usage(

@@ -429,6 +429,19 @@ def test_a_descendant_that_holds_the_pipes_does_not_delay_the_end() -> None:
     assert time.monotonic() - began < 10
 
 
+@pytest.mark.parametrize("error", [None, ValueError("of the child")])
+def test_a_child_that_comes_out_of_the_tasks_code_says_nothing_in_its_place(error: Exception | None) -> None:
+    def task() -> int:
+        child = os.fork()
+        if child:
+            os.waitpid(child, 0)
+        elif error is not None:
+            raise error
+        return 1 if child else 2
+
+    assert run(task).outcome == Success("1")
+
+
 def test_no_inherited_socket_or_pipe_is_open_in_a_task_and_no_number_of_one_is_free() -> None:
     def program(_inbox: SignalInbox) -> tuple[Ending, list[int]]:
         ours, theirs = socket.socketpair()

@@ -272,6 +272,30 @@ def test_what_a_task_started_ends_with_it(tmp_path: Path) -> None:
     assert processes.identity_of(int(pid_file.read_text())) is None
 
 
+@pytest.mark.parametrize("error", [None, ValueError("of the child")])
+def test_a_child_that_comes_out_of_the_tasks_code_is_no_second_worker(
+    error: Exception | None, tmp_path: Path
+) -> None:
+    diary = tmp_path / "diary"
+
+    def task() -> int:
+        child = os.fork()
+        if child:
+            os.waitpid(child, 0)
+        elif error is not None:
+            raise error
+        return 1 if child else 2
+
+    def program(_inbox: SignalInbox) -> Outcome:
+        outcome = run_here(task).outcome
+        with diary.open("a") as pages:
+            pages.write(f"{outcome}\n")
+        return outcome
+
+    assert in_a_worker(program) == Success("1")
+    assert len(diary.read_text().splitlines()) == 1
+
+
 def test_a_thread_that_a_task_leaves_is_no_harm_to_the_next_one() -> None:
     def program(_inbox: SignalInbox) -> None:
         go_on = threading.Event()
