@@ -2,13 +2,16 @@
 # `PYTHON=python3.12 make test` uses another interpreter (after `make clean`, if .venv is there already).
 #
 # The matrix: .venv has the oldest of what is supported (on Python 3.11: Django 5.2 and the backport django-tasks),
-# .venv-django60 Django 6.0 alone on Python 3.12, .venv-django61 Django 6.1 with the backport beside it on 3.13.
+# .venv-django60 Django 6.0 alone on Python 3.12, .venv-django61 Django 6.1 with the backport beside it on 3.13 (on
+# 3.12 where there is no 3.13). Which Django these two have is said here, for one Python may be in both.
 
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 PYTHON_django60 := 3.12
-PYTHON_django61 := 3.13
+PYTHON_django61 := 3.13 3.12
+DJANGO_django60 := 6.0.10
+DJANGO_django61 := 6.1.3
 # Most tests wait for something most of the time, so more of them than there are cores.
 TEST_PROCESSES ?= 4
 PYTEST := python -m pytest -n $(TEST_PROCESSES) --dist worksteal
@@ -39,12 +42,12 @@ $(STAMP): pyproject.toml constraints.txt
 .venv-django60/.installed: EXTRAS := binary,embedded,django,test
 .venv-django61/.installed: EXTRAS := binary,embedded,django,test
 .venv-django61/.installed: BESIDE := django-tasks
-.venv-%/.installed: pyproject.toml constraints.txt
+.venv-%/.installed: pyproject.toml constraints.txt Makefile
 	@test -x .venv-$*/bin/python || scripts/find-python $(PYTHON_$*) >/dev/null || { \
-		echo "No Python $(PYTHON_$*) for .venv-$*: install it (Debian, pyenv and uv all have it)." >&2; exit 1; }
+		echo "No Python $(subst $() , or ,$(PYTHON_$*)) for .venv-$*: install it (Debian, pyenv and uv all have it)." >&2; exit 1; }
 	@echo "Setting up .venv-$* ..." >&2
 	@test -x .venv-$*/bin/python || "$$(scripts/find-python $(PYTHON_$*))" -m venv .venv-$*
-	@.venv-$*/bin/$(PIP_INSTALL) --editable '.[$(EXTRAS)]' $(BESIDE)
+	@.venv-$*/bin/$(PIP_INSTALL) --editable '.[$(EXTRAS)]' django==$(DJANGO_$*) $(BESIDE)
 	@touch $@
 
 check: $(STAMP) ## Format, lint, types and import contracts; changes nothing
@@ -63,7 +66,7 @@ test: test-django52 ## Run the whole suite, and what needs Django on 6.1 too; th
 	@if scripts/find-python $(PYTHON_django61) >/dev/null; then \
 		$(MAKE) --no-print-directory .venv-django61/.installed && .venv-django61/bin/$(PYTEST) tests/django; \
 	else \
-		echo "test: not run on Django 6.1, for there is no Python $(PYTHON_django61) on this machine" >&2; \
+		echo "test: not run on Django 6.1, for there is no Python $(subst $() , or ,$(PYTHON_django61)) on this machine" >&2; \
 	fi
 
 test-all: ## Run the tests on all of the matrix, also where a part of it has failed
