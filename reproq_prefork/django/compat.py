@@ -10,7 +10,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from importlib import import_module
 from types import FrameType, ModuleType
 from typing import Any
@@ -49,15 +48,9 @@ class Family:
         return self.base.TaskResultStatus
 
 
-@cache
 def families() -> tuple[Family, ...]:
-    """Those that are installed, Django's own first. Raises ImportError where there is none."""
-    found = tuple(_family(name) for name in NAMES if _is_installed(name))
-    if not found:
-        raise ImportError(
-            "Neither django.tasks (Django 6) nor its backport is installed: run `pip install django-tasks`."
-        )
-    return found
+    """Those that are installed, Django's own first."""
+    return _FAMILIES
 
 
 def _is_installed(name: str) -> bool:
@@ -79,6 +72,14 @@ def _family(name: str) -> Family:
         signals=import_module(f"{name}.signals"),
         base_backend=import_module(f"{name}.backends.base").BaseTaskBackend,
         normalize_json=import_module(json_module).normalize_json,
+    )
+
+
+# Made once, while the module is imported: two threads that come at the same time must find the same ones.
+_FAMILIES = tuple(_family(name) for name in NAMES if _is_installed(name))
+if not _FAMILIES:
+    raise ImportError(
+        "Neither django.tasks (Django 6) nor its backport is installed: run `pip install django-tasks`."
     )
 
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 from asgiref.sync import sync_to_async
 
-from reproq_prefork.django.compat import Family
+from reproq_prefork.django.compat import Family, families
 
 
-@cache
-def context_class_of(family: Family) -> type[Any]:
+def _context_class_of(family: Family) -> type[Any]:
     """`family`'s TaskContext, with what this backend knows beyond it."""
 
     @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,3 +51,10 @@ def context_class_of(family: Family) -> type[Any]:
 
     ReproqTaskContext.__qualname__ = ReproqTaskContext.__name__
     return ReproqTaskContext
+
+
+_CLASSES = {family: _context_class_of(family) for family in families()}
+
+
+def context_class_of(family: Family) -> type[Any]:
+    return _CLASSES[family]

@@ -10,14 +10,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
-from functools import cache
 from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.utils import timezone
 
-from reproq_prefork.django.compat import Family
+from reproq_prefork.django.compat import Family, families
 from reproq_prefork.django.failures import exception_path, traceback_text
 from reproq_prefork.task_call import Call
 from reproq_prefork.task_run import ClaimedRun, FailureKind, Status, TaskRun
@@ -32,8 +31,7 @@ STATUS_NAMES: Mapping[Status, str] = {
 OWN_FIELDS = ("metadata", "spec_hash", "created", "cancel_requested")
 
 
-@cache
-def result_class_of(family: Family) -> type[Any]:
+def _result_class_of(family: Family) -> type[Any]:
     """`family`'s TaskResult, with what this backend can do beyond it."""
 
     @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,9 +83,6 @@ def result_class_of(family: Family) -> type[Any]:
             """See refresh()."""
             _copy(await self.task.get_backend().aget_result(self.id), self)
 
-    ReproqTaskResult.__qualname__ = ReproqTaskResult.__name__
-    # Pickle finds a class by its name in a module.
-    globals()[_class_name(family)] = ReproqTaskResult
     ReproqTaskResult.__name__ = ReproqTaskResult.__qualname__ = _class_name(family)
     return ReproqTaskResult
 
@@ -96,14 +91,13 @@ def _class_name(family: Family) -> str:
     return "".join(part.capitalize() for part in family.name.replace(".", "_").split("_")) + "Result"
 
 
-def __getattr__(name: str) -> Any:
-    # For pickle, in a process that has not made a result yet.
-    from reproq_prefork.django.compat import families
+_CLASSES = {family: _result_class_of(family) for family in families()}
+# Pickle finds a class by its name in its module.
+globals().update({cls.__name__: cls for cls in _CLASSES.values()})
 
-    for family in families():
-        if name == _class_name(family):
-            return result_class_of(family)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def result_class_of(family: Family) -> type[Any]:
+    return _CLASSES[family]
 
 
 def _copy(fresh: Any, stale: Any) -> None:

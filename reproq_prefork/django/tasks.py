@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
-from functools import cache
 from typing import Any
 
 from django.utils.module_loading import import_string
@@ -13,8 +12,7 @@ from reproq_prefork.django.compat import Family, families
 from reproq_prefork.django.options import OPTION_NAMES, Seconds, Unique
 
 
-@cache
-def task_class_of(family: Family) -> type[Any]:
+def _task_class_of(family: Family) -> type[Any]:
     """`family`'s Task with this backend's options as fields. (A class made with slots cannot say `super()`.)"""
 
     @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +48,13 @@ def task_class_of(family: Family) -> type[Any]:
 
     ReproqTask.__qualname__ = ReproqTask.__name__
     return ReproqTask
+
+
+_CLASSES = {family: _task_class_of(family) for family in families()}
+
+
+def task_class_of(family: Family) -> type[Any]:
+    return _CLASSES[family]
 
 
 def _restored(family_name: str, path: str, said: dict[str, Any]) -> Any:
