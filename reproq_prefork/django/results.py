@@ -88,7 +88,7 @@ def _result_class_of(family: Family) -> type[Any]:
 
 
 def _class_name(family: Family) -> str:
-    return "".join(part.capitalize() for part in family.name.replace(".", "_").split("_")) + "Result"
+    return {"django.tasks": "ReproqTaskResult", "django_tasks": "ReproqBackportTaskResult"}[family.name]
 
 
 _CLASSES = {family: _result_class_of(family) for family in families()}

@@ -288,6 +288,8 @@ class BothFamilies(TestCase):
             assert isinstance(result, family.base.TaskResult)
             assert isinstance(result.task, family.base.Task)
             assert isinstance(task.get_result(result.id), family.base.TaskResult)
+            assert pickle.loads(pickle.dumps(result)) == result
+            assert pickle.loads(pickle.dumps(task)) == task
             with pytest.raises(family.exception("TaskResultDoesNotExist")):
                 task.get_result("x")
             with pytest.raises(family.exception("InvalidTask")):
