@@ -21,11 +21,18 @@ from reproq_prefork.orders import Orders
 from reproq_prefork.scoreboard import WorkerPanel, WorkerState, boottime_ns
 from reproq_prefork.settlement import settle
 from reproq_prefork.signals import wait_readable
-from reproq_prefork.store.connection import ConnectionLost, StatementRefused, ValueRefused, reconnect_delays_s
-from reproq_prefork.store.worker_store import WorkerStore
+from reproq_prefork.store.connection import (
+    ConnectionLost,
+    StatementRefused,
+    StatementTimedOut,
+    ValueRefused,
+    reconnect_delays_s,
+)
+from reproq_prefork.store.worker_store import Claim, WorkerStore
 from reproq_prefork.task_run import ClaimedRun, Failure, FailureKind, RetryPolicy, Settlement, handed_back
 
 POOLED_RECHECK_S = 1.0  # behind a pooler a lost claim may be committed after it was asked for
+SUSPECT_DELAY_S = 1.0  # others are claimed meanwhile
 QUIT_PATIENCE_S = 3.0  # for recording what was handed back, while there is no connection
 
 
@@ -72,6 +79,8 @@ class Ledger:
         self._recheck_at: float | None = None
         self._quit_seen_at: float | None = None
         self._delays_s = reconnect_delays_s()
+        self._is_wary = False  # the connection was lost, or the time was up, with a claim on its way
+        self._suspect: int | None = None  # the run whose payload was being read when that happened once more
 
     def open(self) -> None:
         """Connect and register."""
@@ -100,28 +109,36 @@ class Ledger:
             self._recheck_at = None
             ended = self._reconciled(ended)
         while True:
+            if self._is_wary and max_runs > 0:
+                return self._turn_in_steps(ended, max_runs=max_runs)
             sent_ns = boottime_ns()
             try:
                 claim = self._store.finish_and_claim(_settlement(ended), max_runs=max_runs)
             except ConnectionLost as lost:
                 ended = self._reconnect(ended, lost)
+                self._is_wary = True
                 continue
             except StatementRefused as refused:
+                self._is_wary = isinstance(refused, StatementTimedOut)
                 self._pause(refused, holding=ended is not None)
                 continue
             except ValueRefused as refused:
-                return self._turn_in_steps(ended, refused, max_runs=max_runs)
+                self._log.warning("the database refused a value", reason=str(refused))
+                return self._turn_in_steps(ended, max_runs=max_runs)
             self._delays_s = reconnect_delays_s()
             if ended is not None and not claim.settled:
                 self._log.warning(
                     "a result came too late: the run was no longer this worker's", run=ended.run.id
                 )
-            if not claim.holds_lease:
-                raise LeaseLost("the worker's lease has ended")
-            if not claim.runs:
-                return None
-            self._panel.update(lease_end_ns=sent_ns + self._believed_lease_ns)
-            return claim.runs[0]
+            return self._claimed(claim, sent_ns)
+
+    def _claimed(self, claim: Claim, sent_ns: int) -> ClaimedRun | None:
+        if not claim.holds_lease:
+            raise LeaseLost("the worker's lease has ended")
+        if not claim.runs:
+            return None
+        self._panel.update(lease_end_ns=sent_ns + self._believed_lease_ns)
+        return claim.runs[0]
 
     def take_announcement(self) -> int | None:
         """A run whose end the application is to be told of, now this worker's for a minute. None: none, or
@@ -159,11 +176,13 @@ class Ledger:
             self._store.close()
         self._panel.update(state=WorkerState.STOPPED, run_id=0)
 
-    def _turn_in_steps(
-        self, ended: Attempt | None, refused: ValueRefused, *, max_runs: int
-    ) -> ClaimedRun | None:
-        """The same as `turn`, after a value was refused: find out which, and fail the run it belongs to."""
-        self._log.warning("the database refused a value", reason=str(refused))
+    def _turn_in_steps(self, ended: Attempt | None, *, max_runs: int) -> ClaimedRun | None:
+        """The same as `turn` by a statement for each step, so that it is known which value is at fault.
+
+        After a value was refused, and after a connection was lost: a payload that takes longer to read than a
+        statement may is lost the same way each time, and must not stay at the head of the queue for it.
+        """
+        self._is_wary = False
         if ended is not None:
             try:
                 self._store.finish_and_claim(ended.settlement, max_runs=0)
@@ -176,21 +195,34 @@ class Ledger:
         if max_runs == 0:
             return self.turn(ended, max_runs=0)
         run: ClaimedRun | None = None
+        sent_ns = boottime_ns()
         try:
             claim = self._store.finish_and_claim(_settlement(ended), max_runs=1, read_payload=False)
-            if not claim.runs:
-                return None
-            run = claim.runs[0]
-            return replace(run, payload=self._store.read_payload(run.id))
+            run = self._claimed(claim, sent_ns)
+            return None if run is None else replace(run, payload=self._store.read_payload(run.id))
         except ValueRefused as unreadable:
             if run is None:
                 raise
-            failure = Failure(
-                FailureKind.UNREADABLE, f"the payload cannot be read: {unreadable}", retry=False
+            return self.turn(self._unread(run, unreadable, retry=False), max_runs=1)
+        except (ConnectionLost, StatementTimedOut) as trouble:
+            return self.turn(ended if run is None else self._not_read(run, trouble), max_runs=1)
+        except StatementRefused:
+            return self.turn(
+                ended if run is None else Attempt(run, handed_back(run.id, run.claim)), max_runs=1
             )
-            return self.turn(self._settled(run, failure), max_runs=1)
-        except (ConnectionLost, StatementRefused):
-            return self.turn(ended, max_runs=1)
+
+    def _not_read(self, run: ClaimedRun, trouble: ReproqError) -> Attempt:
+        """The row's fault, or the connection's: the second time in a row it counts as an attempt."""
+        self._is_wary = True
+        if self._suspect != run.id:
+            self._suspect = run.id
+            return Attempt(run, replace(handed_back(run.id, run.claim), delay_s=SUSPECT_DELAY_S))
+        self._suspect = None
+        return self._unread(run, trouble, retry=True)
+
+    def _unread(self, run: ClaimedRun, reason: ReproqError, *, retry: bool) -> Attempt:
+        message = f"the payload cannot be read: {reason}"[:MAX_MESSAGE_CHARS]
+        return self._settled(run, Failure(FailureKind.UNREADABLE, message, retry=retry))
 
     def _unstorable(self, ended: Attempt, reason: ValueRefused) -> Attempt:
         message = f"the database refused the result: {reason}"[:MAX_MESSAGE_CHARS]

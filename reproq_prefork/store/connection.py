@@ -55,6 +55,10 @@ class StatementRefused(ReproqError):
     """The server rolled the statement back and may take it later: a lock, a deadlock, a full disk."""
 
 
+class StatementTimedOut(StatementRefused):
+    """It took longer than a statement may."""
+
+
 class ValueRefused(ReproqError):
     """The server rolled the statement back because of a value in it, or in a row that it read."""
 
@@ -193,7 +197,8 @@ def translate(error: psycopg.Error) -> ReproqError:
     # 22 data, 23 integrity, 54 limits, XX000 a size no allocation can have: the value is at fault.
     if state[:2] in ("22", "23", "54") or state == "XX000":
         return ValueRefused(_sentence(error))
-    return StatementRefused(_sentence(error))
+    kind = StatementTimedOut if state == "57014" else StatementRefused
+    return kind(_sentence(error))
 
 
 def _sentence(error: BaseException) -> str:

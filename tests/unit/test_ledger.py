@@ -15,8 +15,14 @@ from reproq_prefork.errors import DatabaseUnavailable
 from reproq_prefork.ledger import Attempt, LeaseLost, Ledger, ToldToStop
 from reproq_prefork.log import Log, LogFormat, LogLevel
 from reproq_prefork.scoreboard import Scoreboard, WorkerPanel, WorkerRecord, WorkerState
-from reproq_prefork.store.connection import Backend, ConnectionLost, StatementRefused, ValueRefused
-from reproq_prefork.store.worker_store import WorkerStore
+from reproq_prefork.store.connection import (
+    Backend,
+    ConnectionLost,
+    StatementRefused,
+    StatementTimedOut,
+    ValueRefused,
+)
+from reproq_prefork.store.worker_store import Claim, WorkerStore
 from reproq_prefork.task_run import RetryPolicy, Settlement, Status
 from tests.unit.test_worker import RUN, ScriptedOrders
 
@@ -104,6 +110,60 @@ def test_a_worker_that_is_told_to_stop_at_once_does_not_wait_longer_than_its_pat
         ledger.turn(ENDED, max_runs=0)
     assert 0.4 <= time.monotonic() - started < 5
     assert setting.calls.count("connect") > 1 or delay_s > 1, "it goes on trying meanwhile"
+
+
+# --- a payload that takes longer to read than a statement may ---
+
+
+class SlowToRead(ScriptedStore):
+    """Claims the run again and again; `recorded` is what was written of it."""
+
+    def __init__(self, troubles: Troubles, calls: list[str]) -> None:
+        super().__init__(troubles, calls)
+        self.recorded: list[Settlement] = []
+        self.reads_payload: list[bool] = []
+
+    def finish_and_claim(
+        self, settlement: Settlement | None, *, max_runs: int, read_payload: bool = True
+    ) -> Claim:
+        if max_runs:
+            self.reads_payload.append(read_payload)
+        if max_runs and read_payload and self._troubles.get("claim"):
+            raise self._troubles["claim"].pop(0)
+        if settlement is not None:
+            self.recorded.append(settlement)
+        return Claim(settled=True, holds_lease=True, runs=(RUN,) if max_runs else ())
+
+
+@pytest.mark.parametrize("trouble", [ConnectionLost("no answer"), StatementTimedOut("too long")])
+def test_a_payload_that_is_never_read_in_time_costs_an_attempt_and_not_the_queue(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch, trouble: Exception
+) -> None:
+    store = SlowToRead(setting.troubles, setting.calls)
+    monkeypatch.setattr(setting, "_connect", lambda: cast(WorkerStore, store))
+    setting.ledger._connect = setting._connect
+    ledger = setting.opened()
+    monkeypatch.setattr(ledger, "_delays_s", itertools.repeat(0.0))
+    setting.troubles["claim"] = [trouble]
+    setting.troubles["read_payload"] = [trouble, trouble]
+    ledger.turn(None, max_runs=1)
+    assert store.reads_payload[:2] == [True, False], "it is read by itself from then on"
+    first, second = store.recorded[:2]
+    assert (first.status, first.refunded, first.delay_s) == (Status.PENDING, True, 1.0)
+    assert (second.refunded, (second.error or {})["kind"]) == (False, "unreadable")
+
+
+def test_a_lock_that_is_in_the_way_of_a_payload_costs_nothing(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SlowToRead(setting.troubles, setting.calls)
+    setting.ledger._connect = lambda: cast(WorkerStore, store)
+    ledger = setting.opened()
+    monkeypatch.setattr(ledger, "_delays_s", itertools.repeat(0.0))
+    setting.troubles["claim"] = [ConnectionLost("gone")]
+    setting.troubles["read_payload"] = [StatementRefused("locked"), StatementRefused("locked")]
+    ledger.turn(None, max_runs=1)
+    assert all(settlement.refunded for settlement in store.recorded)
 
 
 # --- whose end the application is to be told of ---
