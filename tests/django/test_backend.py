@@ -198,6 +198,13 @@ class Options(TestCase):
         assert stored["retry_max_seconds"] == 60
         assert stored["executor"] == "inline"
 
+    @pytest.mark.skipif(
+        not typed_tasks.TAKES_OPTIONS, reason="Django 6.0's @task takes no options of a backend"
+    )
+    def test_the_decorator_takes_them_too(self) -> None:
+        stored = row(tasks.with_options_of_its_own.enqueue())
+        assert (stored["max_attempts"], stored["timeout_seconds"], stored["atomic"]) == (7, 9, True)
+
     def test_using_is_stronger_than_the_function(self) -> None:
         assert row(tasks.patient.using(max_attempts=2, timeout=1.5).enqueue())["max_attempts"] == 2
 

@@ -317,3 +317,12 @@ def leave_a_query_unread(seconds: float) -> None:
     connection.ensure_connection()
     connection.connection.pgconn.send_query(f"select pg_sleep({seconds})".encode())
     time.sleep(seconds)
+
+
+# Django 6.0 takes no others than its own here.
+TAKES_OPTIONS = not (6, 0) <= django.VERSION[:2] < (6, 1)
+_task: Any = task
+
+
+@_task(**({"max_attempts": 7, "timeout": 9, "atomic": True} if TAKES_OPTIONS else {}))  # type: ignore[untyped-decorator]
+def with_options_of_its_own() -> None: ...
