@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -15,8 +16,12 @@ from reproq_prefork.errors import SchemaMismatch
 def check_schema(
     app_configs: object, databases: Collection[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """Warnings, no errors: `manage.py migrate` itself does this check first, and stops at an error."""
-    return list(_check_schema(databases or ()))
+    """Warnings, no errors: `manage.py migrate` itself does this check first, and stops at an error.
+
+    Of what it is about to do itself it is not told at all: that would be the first that a new user sees.
+    """
+    is_migrating = sys.argv[1:2] == ["migrate"]
+    return [] if is_migrating else list(_check_schema(databases or ()))
 
 
 def _check_schema(databases: Collection[str]) -> Iterator[CheckMessage]:
@@ -32,7 +37,8 @@ def _check_schema(databases: Collection[str]) -> Iterator[CheckMessage]:
             if connection is not None:
                 migrate.check_schema(connection)
         except SchemaMismatch as mismatch:
-            yield Warning(str(mismatch), hint=_hint(alias), id="reproq_prefork.W004")
+            said = str(mismatch).replace(" Run `reproq-prefork migrate`.", "")
+            yield Warning(said, hint=_hint(alias), id="reproq_prefork.W004")
 
 
 def _hint(alias: str) -> str:

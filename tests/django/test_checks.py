@@ -163,3 +163,11 @@ def test_an_old_schema_is_told_only_where_databases_are_checked(empty_database_u
         assert "schema version 1" in message
         call_command("migrate", "reproq_prefork", verbosity=0)
         assert schema_messages(databases=["default"]) == []
+
+
+def test_migrate_is_not_warned_of_what_it_is_about_to_do(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["manage.py", "migrate"])
+    with pointed_at(empty_database_url):
+        assert schema_messages(databases=["default"]) == []
