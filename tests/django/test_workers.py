@@ -155,7 +155,9 @@ def test_hup_brings_new_code_and_a_broken_deploy_changes_nothing(
         supervisor.send(signal.SIGHUP)
         supervisor.wait_for_log("cannot be loaded")
         assert finished(tasks.tell_version.enqueue()).return_value == 1
-        version.write_text("VERSION = 2\n")
+        version.write_text(
+            "VERSION = 2  # of another size: Python's cache looks at that, and at the second\n"
+        )
         supervisor.send(signal.SIGHUP)
         wait_until(
             lambda: finished(tasks.tell_version.enqueue()).return_value == 2, 20, "the new code to be used"
