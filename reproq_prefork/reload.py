@@ -36,10 +36,10 @@ def run_watched(program: Callable[[], int], directory: Path, log: Log) -> int:
     # Blocked for good: signals are taken by sigtimedwait, one after the other.
     signals = {*MASTERS_OWN, signal.SIGCHLD}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    changes = Changes(directory)  # first: what changes while the master starts it may not have seen
     child = processes.fork(program, keep_fds=(), parent_death_signal=signal.SIGTERM)
     assert child.pid is not None
     setproctitle("reproq-prefork: watch")
-    changes = Changes(directory)
     scan_at = time.monotonic() + SCAN_INTERVAL_S
     while True:
         taken = signal.sigtimedwait(signals, max(0.0, scan_at - time.monotonic()))
