@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import resource
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 
 from asgiref.sync import async_to_sync
 from django.core.exceptions import ImproperlyConfigured
-from django.db import DatabaseError, close_old_connections, connections, transaction
+from django.db import DatabaseError, Error, close_old_connections, connections, transaction
 from django.utils import timezone
 
 from reproq_prefork.django.backend import ReproqBackend
@@ -56,6 +57,8 @@ from reproq_prefork.task_run import (
     Success,
     Usage,
 )
+
+_log = logging.getLogger("reproq_prefork.django")
 
 
 class RunLost(ReproqError):
@@ -157,7 +160,7 @@ class Performer:
         return self._ended(call, outcome)
 
     def _perform_atomic(self, call: _Performance, stop: SoftStop) -> Ending:
-        committing = False
+        committing: Success | None = None
         try:
             with transaction.atomic(using=call.database):
                 outcome = self._outcome_of_body(call, stop)
@@ -165,11 +168,16 @@ class Performer:
                     transaction.set_rollback(True, using=call.database)
                 else:
                     self._complete(call, outcome.result)
-                    committing = True
+                    committing = outcome
         except BaseException as error:
             failed = outcome_of_error(error, stop.requested)
-            # Where the answer to the commit was lost, the fence tells: what is recorded as done stays so.
-            return Ending(failed) if committing else self._ended(call, failed)
+            if committing is None:
+                return self._ended(call, failed)
+            if not _is_completed(call):
+                return Ending(failed)
+            # A function of on_commit() has failed, or the answer was lost: what is done stays so.
+            _log.exception("run %s is completed, and what came after its commit failed", call.run.id)
+            outcome = committing
         ending = self._ended(call, outcome)
         if isinstance(outcome, Failure):
             return ending
@@ -265,6 +273,15 @@ class Performer:
                 for connection in connections.all(initialized_only=True):
                     connection.errors_occurred = True
             close_old_connections()
+
+
+def _is_completed(call: _Performance) -> bool:
+    """Whether this attempt is recorded as successful. False, too, where nobody can be asked: the fence tells."""
+    try:
+        stored = call.backend.runs.get(call.run.id)
+    except (Error, ReproqError):
+        return False
+    return stored.status is Status.SUCCESSFUL and stored.claims == call.run.claim
 
 
 def _with_error(call: _Performance, entry: Mapping[str, Any]) -> list[Any]:

@@ -189,6 +189,16 @@ class Atomic(TransactionTestCase):
         assert result.status == STATUSES.FAILED
         assert not Note.objects.exists()
 
+    def test_what_fails_after_the_commit_is_logged_and_changes_nothing(self) -> None:
+        result = tasks.write_note_and_fail_after_the_commit.enqueue("kept")
+        with heard("task_finished") as finished, self.assertLogs("reproq_prefork", logging.ERROR) as logs:
+            run_tasks()
+        result.refresh()
+        assert (result.status, result.return_value, result.errors) == (STATUSES.SUCCESSFUL, "kept", [])
+        assert finished == [(result.id, STATUSES.SUCCESSFUL, 0)]
+        assert "too late" in logs.output[0]
+        assert Note.objects.count() == 1
+
     def test_a_run_that_was_lost_meanwhile_commits_nothing(self) -> None:
         result = tasks.write_note_and_lose_the_run.using(max_attempts=1).enqueue()
         run_tasks()

@@ -182,6 +182,14 @@ def write_note_atomically(text: str) -> str:
 
 @task
 @reproq_options(atomic=True)
+def write_note_and_fail_after_the_commit(text: str) -> str:
+    transaction.on_commit(lambda: fail.call("too late"))
+    Note.objects.create(text=text)
+    return text
+
+
+@task
+@reproq_options(atomic=True)
 def write_note_and_lose_the_run() -> None:
     """As if its lease had ended and another worker had claimed it."""
     Note.objects.create(text="of a stale attempt")
