@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from reproq_prefork import processes
 from reproq_prefork.identity import HostIdentity
 from reproq_prefork.log import Log
-from reproq_prefork.scoreboard import Scoreboard, WorkerRecord, boottime_ns
+from reproq_prefork.scoreboard import Scoreboard, WorkerRecord, WorkerState, boottime_ns
 from reproq_prefork.signals import CANCEL_SIGNAL
 from reproq_prefork.store.steward_store import SWEEP_BATCH, ResetRun, StewardStore
 from reproq_prefork.task_run import FailureKind, LostWorker, Status
+
+CANCEL_PATIENCE_S = 12.0  # a worker itself gives a task 5 s, and what is left of it 5 s more to be gone
 
 
 class Duty(Protocol):
@@ -80,7 +84,8 @@ class RenewLeases:
 class NoticeCancels:
     """Tells the workers of this host which of their runs were cancelled: on the scoreboard, then by a signal.
 
-    A worker looks at the scoreboard twice a second anyway, so the signal may be lost.
+    A worker looks at the scoreboard twice a second anyway, so the signal may be lost. One that hears nothing at
+    all, since its inline task sits in C code, is killed after a while: its master takes it from there.
     """
 
     def __init__(self, scoreboard: Scoreboard, steward: int, *, period_s: float, log: Log) -> None:
@@ -88,6 +93,7 @@ class NoticeCancels:
         self._scoreboard = scoreboard
         self._steward = steward
         self._log = log
+        self._deaf_since: dict[tuple[str, int, int], float] = {}  # worker, run, claim
 
     def concerns(self, worker_ids: Collection[str]) -> bool:
         """Whether one of these workers is this steward's."""
@@ -102,6 +108,7 @@ class NoticeCancels:
         cancelled: dict[str, list[tuple[int, int]]] = {}
         for run in store.runs_to_cancel([record.worker_id for record in workers.values()]):
             cancelled.setdefault(run.worker_id, []).append((run.id, run.claim))
+        self._deaf_since = {key: at for key, at in self._deaf_since.items() if key[0] in cancelled}
         for slot, record in workers.items():
             if record.worker_id in cancelled:
                 self._tell(slot, record, cancelled[record.worker_id])
@@ -111,10 +118,20 @@ class NoticeCancels:
         started = record.started_run
         run_id, claim = cancelled = started if started is not None and started in runs else runs[0]
         if self._scoreboard.lease_of(slot, record.incarnation).cancelled_run == cancelled:
+            if started == cancelled and record.state is WorkerState.BUSY:
+                self._end_if_deaf(record, run_id, claim)
             return
         self._scoreboard.update_lease(slot, record.incarnation, cancel_run_id=run_id, cancel_claim=claim)
         processes.signal_process(record.process, CANCEL_SIGNAL)
         self._log.info(f"run {run_id} was cancelled; its worker is told", worker=record.worker_id)
+
+    def _end_if_deaf(self, record: WorkerRecord, run_id: int, claim: int) -> None:
+        now = time.monotonic()
+        if now - self._deaf_since.setdefault((record.worker_id, run_id, claim), now) >= CANCEL_PATIENCE_S:
+            self._log.error(
+                f"killing a worker: run {run_id} was cancelled and it did not end it", worker=record.worker_id
+            )
+            processes.signal_process(record.process, signal.SIGKILL)
 
 
 class SweepExpired:

@@ -9,13 +9,14 @@ from typing import Any, cast
 
 import pytest
 
-from reproq_prefork import processes
+from reproq_prefork import duties, processes
 from reproq_prefork.duties import NoticeCancels, PollDue, RenewLeases
 from reproq_prefork.log import Log, LogFormat, LogLevel
 from reproq_prefork.scoreboard import LeaseRecord, Scoreboard, WorkerRecord, WorkerState, boottime_ns
 from reproq_prefork.signals import CANCEL_SIGNAL
 from reproq_prefork.store.steward_store import RunToCancel, StewardStore
-from tests.children import forked
+from tests.children import exit_status_of, forked
+from tests.unit.test_processes import sleep_for_ever
 
 STEWARD = 1
 
@@ -103,6 +104,27 @@ def test_a_worker_is_told_of_its_run_once_by_the_scoreboard_and_a_signal(
     assert host.board.lease_of(1, 11).cancelled_run is None
     assert signals == [CANCEL_SIGNAL]
     assert b"run 7 was cancelled" in os.read(host.log_reader, 4096)
+
+
+def test_a_worker_that_hears_nothing_of_it_is_killed_in_the_end(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with forked(sleep_for_ever) as deaf:
+        assert deaf.pid is not None
+        process = processes.identity_of(deaf.pid)
+        assert process is not None
+        host.add_worker(0, run_id=7, claim=2, pid=process.pid, pid_started=process.started)
+        host.scripted.cancelled = [RunToCancel("w0", 7, 2)]
+        for _ in range(3):
+            host.notice.run(host.store)
+        assert deaf.is_alive(), "it has some time"
+        monkeypatch.setattr(duties, "CANCEL_PATIENCE_S", 0.0)
+        host.add_worker(0, run_id=8, claim=1, pid=process.pid, pid_started=process.started)
+        host.notice.run(host.store)
+        assert deaf.is_alive(), "it is at another run by now"
+        host.add_worker(0, run_id=7, claim=2, pid=process.pid, pid_started=process.started)
+        host.notice.run(host.store)
+        assert exit_status_of(deaf) == -signal.SIGKILL
 
 
 def test_a_renewal_keeps_what_was_said_of_a_cancel_and_a_cancel_what_was_said_of_the_lease(
