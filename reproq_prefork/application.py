@@ -61,12 +61,15 @@ def executor_of(settings: Settings, application: Application) -> Executor:
         environ=settings.task_environ,
         payload_mode=settings.payload_mode,
         directory=str(settings.chdir),
+        memory_bytes=settings.task_memory_bytes,
     )
     if application.runtime is None:
         return command
     return ChosenExecutor(
         settings.executor,
-        fork=ForkExecutor(application.runtime, keep_files=application.files),
+        fork=ForkExecutor(
+            application.runtime, keep_files=application.files, memory_bytes=settings.task_memory_bytes
+        ),
         inline=InlineExecutor(application.runtime),
         command=command if settings.executor_argv else None,
     )

@@ -35,6 +35,7 @@ DEFAULT_RETRY_BASE_S = 5.0
 DEFAULT_RETRY_MAX_S = 3600.0
 DEFAULT_MAX_TASKS = 0
 DEFAULT_MAX_RSS_BYTES = 0
+DEFAULT_TASK_MEMORY_BYTES = 0
 DEFAULT_ENV_FILE = ".env"
 DEFAULT_CONFIG_FILE = "reproq.toml"
 
@@ -275,6 +276,14 @@ OPTIONS: tuple[Option, ...] = (
         size(1024**2, 1024**4, zero_means="never"),
         DEFAULT_MAX_RSS_BYTES,
         "Replace a worker that holds more memory than this after a task; 0 for never.",
+    ),
+    Option(
+        "task_memory",
+        ("--task-memory",),
+        "REPROQ_TASK_MEMORY",
+        size(16 * 1024**2, 1024**4, zero_means="no limit"),
+        DEFAULT_TASK_MEMORY_BYTES,
+        "How much memory each process of a task may have, as address space; 0 for no limit. Not for inline tasks.",
     ),
     Option(
         "pid_file",

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -108,7 +109,9 @@ class TaskFork:
     result: IO[bytes]
 
 
-def fork_task(program: Callable[[int], int], *, keep_fds: Collection[int] = ()) -> TaskFork:
+def fork_task(
+    program: Callable[[int], int], *, keep_fds: Collection[int] = (), memory_bytes: int = 0
+) -> TaskFork:
     """Start `program(result_fd)` in a fork; what it returns is the exit status. Raises OSError where it cannot.
 
     It leads a session of its own, reads nothing, writes to pipes, dies with this process, and has the signal
@@ -129,13 +132,28 @@ def fork_task(program: Callable[[int], int], *, keep_fds: Collection[int] = ()) 
         try:
             pid = os.fork()
             if pid == 0:
-                _run_task(program, (null, output_writer, output_writer), result_writer, keep_fds, parent)
+                limited = _limited(program, memory_bytes)
+                _run_task(limited, (null, output_writer, output_writer), result_writer, keep_fds, parent)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
         on_failure.pop_all()
         return TaskFork(
             pid, os.fdopen(output_reader, "rb", buffering=0), os.fdopen(result_reader, "rb", buffering=0)
         )
+
+
+def _limited(program: Callable[[int], int], memory_bytes: int) -> Callable[[int], int]:
+    def run(result_fd: int) -> int:
+        limit_memory(memory_bytes)
+        return program(result_fd)
+
+    return run
+
+
+def limit_memory(memory_bytes: int) -> None:
+    """The address space of this process and of those it starts; 0: no limit."""
+    if memory_bytes:
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
 
 
 def _task_pipe(on_failure: contextlib.ExitStack, theirs: contextlib.ExitStack) -> tuple[int, int]:
@@ -446,7 +464,13 @@ def describe_exit(status: int) -> str:
 
 
 def spawn(
-    argv: Sequence[str], *, environ: Mapping[str, str], directory: str, stdin: int, keep_fd: int
+    argv: Sequence[str],
+    *,
+    environ: Mapping[str, str],
+    directory: str,
+    stdin: int,
+    keep_fd: int,
+    memory_bytes: int = 0,
 ) -> subprocess.Popen[bytes]:
     """Start another program in a session of its own, with pipes for its output; it dies with this process.
 
@@ -457,6 +481,7 @@ def spawn(
     def before_exec() -> None:
         reset_for_exec()
         die_with_parent(signal.SIGKILL, parent)
+        limit_memory(memory_bytes)
 
     # Until its own handlers are reset, a signal to the new process would be swallowed by a copy of ours.
     previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())

@@ -75,6 +75,7 @@ class Settings:
     retry_max_s: float
     max_tasks: int  # a worker is replaced after about so many; 0: never
     max_rss_kib: int  # a worker is replaced once it is larger; 0: never
+    task_memory_bytes: int  # address space of each process of a task; 0: no limit
     pid_file: Path | None
     log_level: LogLevel
     log_format: LogFormat

@@ -216,6 +216,7 @@ def _settings(values: Mapping[str, ResolvedValue], sources: Sources) -> Settings
         retry_max_s=found["retry_max"],
         max_tasks=found["max_tasks"],
         max_rss_kib=-(-found["max_rss"] // 1024),
+        task_memory_bytes=found["task_memory"],
         pid_file=found["pid_file"],
         log_level=found["log_level"],
         log_format=found["log_format"],

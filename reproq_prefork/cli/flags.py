@@ -13,7 +13,7 @@ from reproq_prefork.settings_sources import FlagValue
 # How the help puts them together.
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Where things are": ("database_url", "django", "env_file", "config", "chdir"),
-    "What runs": ("queues", "excluded_queues", "executor", "task_env"),
+    "What runs": ("queues", "excluded_queues", "executor", "task_env", "task_memory"),
     "Python tasks": ("allowed_task_modules",),
     "Programs": ("command", "executor_module", "python_path", "payload_mode"),
     "Workers": ("workers", "worker_id", "poll_interval", "max_tasks", "max_rss", "drain", "reload"),

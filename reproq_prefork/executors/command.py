@@ -38,12 +38,20 @@ BLANK_BYTES = 4_096  # around a result of the largest size
 
 class CommandExecutor:
     def __init__(
-        self, argv: Sequence[str], *, environ: Mapping[str, str], payload_mode: PayloadMode, directory: str
+        self,
+        argv: Sequence[str],
+        *,
+        environ: Mapping[str, str],
+        payload_mode: PayloadMode,
+        directory: str,
+        memory_bytes: int = 0,
     ) -> None:
+        """`memory_bytes`: the address space of each process of a task; 0: no limit."""
         self._argv = tuple(argv)
         self._environ = dict(environ)
         self._payload_mode = payload_mode
         self._directory = directory
+        self._memory_bytes = memory_bytes
 
     @property
     def announces(self) -> bool:
@@ -64,6 +72,7 @@ class CommandExecutor:
                 directory=self._directory,
                 stdin=subprocess.PIPE if by_stdin else subprocess.DEVNULL,
                 keep_fd=result_writer,
+                memory_bytes=self._memory_bytes,
             )
         except OSError as error:
             os.close(result_reader)

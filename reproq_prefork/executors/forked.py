@@ -42,8 +42,18 @@ _SIGNAL_OF = {Stop.DEADLINE: signal.SIGTERM, Stop.CANCEL: signal.SIGUSR1}
 
 
 class ForkExecutor:
-    def __init__(self, runtime: Runtime, *, keep_files: Mapping[int, tuple[int, int]] | None = None) -> None:
-        """The runtime is loaded; `keep_files` are what it has opened for each task too, such as log files."""
+    def __init__(
+        self,
+        runtime: Runtime,
+        *,
+        keep_files: Mapping[int, tuple[int, int]] | None = None,
+        memory_bytes: int = 0,
+    ) -> None:
+        """The runtime is loaded; `keep_files` are what it has opened for each task too, such as log files.
+
+        `memory_bytes`: the address space of each process of a task; 0: no limit.
+        """
+        self._memory_bytes = memory_bytes
         self._runtime = runtime
         self._keep_files = dict(keep_files or {})
         self._threads_from_the_start = processes.thread_count() > 1
@@ -89,7 +99,7 @@ class ForkExecutor:
         try:
             if processes.thread_count() > 1:
                 raise WornOut("a task has left threads in the worker, which must not fork beside them")
-            fork = processes.fork_task(program, keep_fds=self._kept_fds())
+            fork = processes.fork_task(program, keep_fds=self._kept_fds(), memory_bytes=self._memory_bytes)
         except OSError as error:
             if error.errno in OUT_OF_RESOURCES:
                 raise NoProcess(f"no process can be started: {error.strerror}") from error

@@ -580,3 +580,14 @@ def test_a_task_whose_worker_is_killed_dies(tmp_path: Path) -> None:
         child.kill()
         wait_until(lambda: processes.identity_of(task) is None, 10, "the task to die")
     wait_until(lambda: processes.kill_own_descendants(within_s=1), 10, "its orphans to be reaped")
+
+
+def test_a_program_has_the_memory_it_may_have() -> None:
+    executor = CommandExecutor(
+        shell("ulimit -v"),
+        environ={"PATH": os.environ["PATH"]},
+        payload_mode=PayloadMode.ARGV,
+        directory="/",
+        memory_bytes=256 << 20,
+    )
+    assert executor.run(a_run(), FakeWatch()).outcome == Success(str(256 << 10))

@@ -596,3 +596,16 @@ def test_an_announcement_that_fails_crashes_or_hangs_is_no_harm(tmp_path: Path) 
     assert announced_by_a_fork(lambda _id: os.abort()) == "killed by signal 6 (SIGABRT): "
     hung = announced_by_a_fork(lambda _id: stay(ready), FakeWatch(Stop.DEADLINE, ready.exists))
     assert hung == "killed by signal 15 (SIGTERM): "
+
+
+def test_a_task_that_wants_more_memory_than_it_may_have_fails_alone() -> None:
+    def want_too_much() -> int:
+        return len(bytearray(4 << 30))
+
+    def program(_inbox: SignalInbox) -> list[Ending]:
+        executor = ForkExecutor(FunctionRuntime(want_too_much), memory_bytes=1 << 30)
+        return [executor.run(a_run(), FakeWatch()) for _ in range(2)]
+
+    for ending in in_a_worker(program):
+        assert isinstance(ending.outcome, Failure)
+        assert ending.outcome.exception == "MemoryError"
