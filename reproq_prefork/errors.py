@@ -73,7 +73,7 @@ class DatabaseUnavailable(ReproqError):
         self.reason = reason
         super().__init__(
             f"The database {address} cannot be used: {reason.strip()}. "
-            "Check that it runs, that DATABASE_URL names it, and that this host may connect."
+            "Check that it runs, that DATABASE_URL or the Django project names it, and that this host may connect."
         )
 
 

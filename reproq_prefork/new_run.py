@@ -7,6 +7,7 @@ that `--queue` cannot name, a time that Python cannot read back.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -75,6 +76,8 @@ class NewRun:
         """Raises InvalidRun, or SpecError where `payload` is what is wrong."""
         spec = payload if isinstance(payload, Spec) else Spec.of(payload)
         size = len(spec.canonical.encode())
+        if 2 * size > MAX_PAYLOAD_BYTES:
+            size += _blanks(spec.payload)
         if size > MAX_PAYLOAD_BYTES:
             raise SpecError(
                 "$",
@@ -96,6 +99,18 @@ class NewRun:
             retry_base_s=_seconds("retry_base_seconds", retry_base_seconds, "no wait"),
             retry_max_s=_seconds("retry_max_seconds", retry_max_seconds, "no wait"),
         )
+
+
+def _blanks(value: object) -> int:
+    """How many blanks jsonb has, as text, that canonical JSON has not: the server counts them too."""
+    match value:
+        case Mapping():
+            own, members = 2 * len(value) - 1, list(value.values())
+        case list() | tuple():
+            own, members = len(value) - 1, list(value)
+        case _:
+            return 0
+    return max(0, own) + sum(map(_blanks, members))
 
 
 def _queue_name(name: object) -> str:

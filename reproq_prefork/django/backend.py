@@ -14,7 +14,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage
 from django.utils import timezone
 
-from reproq_prefork.django.compat import Family, base_backends, family_of, family_of_caller
+from reproq_prefork.django.compat import Family, base_backends, families, family_of, family_of_caller
 from reproq_prefork.django.database import database_alias
 from reproq_prefork.django.loading import load_task, why_no_worker_could_load
 from reproq_prefork.django.options import OPTION_NAMES, TaskOptions, options_of
@@ -34,6 +34,7 @@ MAX_RUN_ID = 2**63 - 1
 class ReproqBackend(*base_backends()):  # type: ignore[misc]
     """One entry of TASKS. Made by the handler of a family of tasks, for which it speaks (see `compat`)."""
 
+    task_class: Any
     supports_defer = True
     supports_async_task = True
     supports_get_result = True
@@ -42,7 +43,8 @@ class ReproqBackend(*base_backends()):  # type: ignore[misc]
     def __init__(self, alias: str, params: Mapping[str, Any]) -> None:
         super().__init__(alias, params)
         self.family: Family = family_of_caller()
-        self.task_class = task_class_of(self.family)
+        if self.task_class in {family.base.Task for family in families()}:  # a subclass may have its own
+            self.task_class = task_class_of(self.family)
 
     @property
     def database(self) -> str:

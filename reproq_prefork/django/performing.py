@@ -40,6 +40,7 @@ from reproq_prefork.executors.python_outcome import (
     storable,
     traceback_of,
 )
+from reproq_prefork.settings import MAX_RESULT_BYTES
 from reproq_prefork.settlement import error_entry, is_last_attempt, usage_entry
 from reproq_prefork.spec import canonical_json
 from reproq_prefork.task_call import NotACall, read_call
@@ -207,12 +208,17 @@ class Performer:
 
     def _context(self, call: _Performance, stop: SoftStop) -> Any:
         def save(metadata: Mapping[str, Any]) -> None:
+            said = canonical_json(metadata)
+            if len(said.encode()) > MAX_RESULT_BYTES:
+                raise ValueError(
+                    f"the metadata is {len(said):,} bytes of JSON, the limit is {MAX_RESULT_BYTES:,}"
+                )
             DjangoSender(call.database).fetch(
                 "save_metadata",
                 {
                     "run_id": call.run.id,
                     "claim": call.run.claim,
-                    "metadata": canonical_json(metadata),
+                    "metadata": said,
                 },
             )
 

@@ -29,7 +29,7 @@ def test_04_when_the_master_dies_all_exit_and_their_runs_are_pending_again(
         row = wait_for_status(connection, run_id, "PENDING", timeout_s=ORPHANS_BOUND_S)
         assert (row["attempts"], row["claims"]) == (0, 1)
         assert connection.execute("select count(*) from reproq_workers").fetchone() == (0,)
-        assert _backends(connection) == 0
+        wait_until(lambda: _backends(connection) == 0, ORPHANS_BOUND_S, "the server to see them gone")
 
 
 def test_04_a_worker_that_cannot_stop_is_buried_by_the_steward(

@@ -17,7 +17,8 @@ from psycopg.types.json import set_json_loads
 from reproq_prefork import Spec, Status, TaskRun, enqueue, get_run, requeue
 from reproq_prefork.errors import RunNotFound, UniqueKeyHeld
 from reproq_prefork.new_run import InvalidRun
-from reproq_prefork.spec import spec_hash
+from reproq_prefork.settings import MAX_PAYLOAD_BYTES
+from reproq_prefork.spec import SpecError, spec_hash
 from reproq_prefork.store.json_columns import UnreadableJson
 from reproq_prefork.store.runs import PsycopgSender
 from reproq_prefork.store.statements import statement
@@ -491,3 +492,10 @@ def test_a_payload_that_python_cannot_hold_is_still_readable(connection: Connect
 def test_a_time_that_is_no_moment_is_refused_by_the_table(connection: Connection) -> None:
     with pytest.raises(psycopg.errors.CheckViolation, match="run_after"):
         insert(connection, run_after="infinity")
+
+
+def test_what_may_be_enqueued_is_what_the_table_takes(connection: Connection) -> None:
+    largest = [1] * (MAX_PAYLOAD_BYTES // 3)
+    assert enqueue(connection, largest).payload == largest
+    with pytest.raises(SpecError, match="the limit is"):
+        enqueue(connection, [*largest, 1])

@@ -96,7 +96,7 @@ def test_term_lets_the_running_task_finish(supervisor: Supervisor, connection: C
 
 def test_term_takes_nothing_new(database_url: str, connection: Connection, tmp_path: Path) -> None:
     with Supervisor(database_url, tmp_path, workers=1) as supervisor:
-        running = add_run(connection, {"sleep": 0.5})
+        running = add_run(connection, {"sleep": 2})
         wait_for_status(connection, running, "RUNNING")
         waiting = add_run(connection, {})
         assert supervisor.stop() == 0

@@ -138,3 +138,12 @@ def test_json_that_is_more_than_a_spec_may_hold_is_kept_as_text() -> None:
     assert isinstance(unreadable, UnreadableJson)
     assert unreadable.text == deep
     assert "100 arrays and objects" in unreadable.why
+
+
+def test_the_size_of_a_payload_is_that_of_its_text_in_the_database() -> None:
+    fits, does_not = [1] * (MAX_PAYLOAD_BYTES // 3), [1] * (MAX_PAYLOAD_BYTES // 3 + 1)
+    NewRun.of(fits)
+    payloads: list[Any] = [does_not, {str(number): {} for number in range(100_000)}]
+    for payload in payloads:
+        with pytest.raises(SpecError, match="the limit is"):
+            NewRun.of(payload)
