@@ -231,7 +231,8 @@ class Ledger:
     def _settled(self, run: ClaimedRun, failure: Failure) -> Attempt:
         settlement = settle(run, failure, self._policy, random.random())
         assert settlement is not None
-        return Attempt(run, settlement)
+        # No process of the task has told the application of it, if this is the end.
+        return Attempt(run, replace(settlement, finish_due=run.task_path is not None))
 
     def _reconnect(self, ended: Attempt | None, lost: ReproqError) -> Attempt | None:
         """Connect again and clear up; gives what is still to be recorded."""

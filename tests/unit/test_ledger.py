@@ -6,6 +6,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -120,6 +121,7 @@ class SlowToRead(ScriptedStore):
 
     def __init__(self, troubles: Troubles, calls: list[str]) -> None:
         super().__init__(troubles, calls)
+        self.claimed = RUN
         self.recorded: list[Settlement] = []
         self.reads_payload: list[bool] = []
 
@@ -132,7 +134,7 @@ class SlowToRead(ScriptedStore):
             raise self._troubles["claim"].pop(0)
         if settlement is not None:
             self.recorded.append(settlement)
-        return Claim(settled=True, holds_lease=True, runs=(RUN,) if max_runs else ())
+        return Claim(settled=True, holds_lease=True, runs=(self.claimed,) if max_runs else ())
 
 
 @pytest.mark.parametrize("trouble", [ConnectionLost("no answer"), StatementTimedOut("too long")])
@@ -151,6 +153,21 @@ def test_a_payload_that_is_never_read_in_time_costs_an_attempt_and_not_the_queue
     first, second = store.recorded[:2]
     assert (first.status, first.refunded, first.delay_s) == (Status.PENDING, True, 1.0)
     assert (second.refunded, (second.error or {})["kind"]) == (False, "unreadable")
+
+
+@pytest.mark.parametrize("task_path", [None, "shop.tasks.add"])
+def test_the_end_of_a_task_that_cannot_be_read_is_to_be_told(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch, task_path: str | None
+) -> None:
+    store = SlowToRead(setting.troubles, setting.calls)
+    monkeypatch.setattr(store, "claimed", replace(RUN, task_path=task_path))
+    setting.ledger._connect = lambda: cast(WorkerStore, store)
+    ledger = setting.opened()
+    setting.troubles["claim"] = [ValueRefused("too large")]
+    setting.troubles["read_payload"] = [ValueRefused("too large")]
+    ledger.turn(None, max_runs=1)
+    (settlement,) = store.recorded
+    assert (settlement.status, settlement.finish_due) == (Status.FAILED, task_path is not None)
 
 
 def test_a_lock_that_is_in_the_way_of_a_payload_costs_nothing(
