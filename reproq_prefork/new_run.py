@@ -7,9 +7,10 @@ that `--queue` cannot name, a time that Python cannot read back.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from reproq_prefork.errors import ExitStatus, ReproqError
 from reproq_prefork.json_rules import check_string
@@ -32,6 +33,10 @@ DEFAULT_PRIORITY = 0
 DEFAULT_MAX_ATTEMPTS = 3
 
 RunAfter = datetime | timedelta
+
+# What the decorators of Python tasks take, which know the call as well as the run.
+Seconds = float | timedelta
+Unique = bool | Callable[..., str | None]
 
 
 class InvalidRun(ReproqError, ValueError):
@@ -99,6 +104,19 @@ class NewRun:
             retry_base_s=_seconds("retry_base_seconds", retry_base_seconds, "no wait"),
             retry_max_s=_seconds("retry_max_seconds", retry_max_seconds, "no wait"),
         )
+
+
+def seconds_of(value: Seconds | None) -> float | None:
+    return value.total_seconds() if isinstance(value, timedelta) else value
+
+
+def unique_key_of(
+    unique: Unique | None, path: str, spec: Spec, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> str | None:
+    """The unique key of a call of the task at `path`: what `unique` makes of its arguments; True: of its spec."""
+    if callable(unique):
+        return unique(*args, **kwargs)
+    return f"{path}:{spec.hash}" if unique else None
 
 
 def _blanks(value: object) -> int:

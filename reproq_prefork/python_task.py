@@ -18,7 +18,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from importlib import import_module
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overload
 
@@ -29,6 +28,10 @@ from reproq_prefork.new_run import (
     InvalidRun,
     NewRun,
     RunAfter,
+    Seconds,
+    Unique,
+    seconds_of,
+    unique_key_of,
 )
 from reproq_prefork.printable import quoted
 from reproq_prefork.spec import Spec
@@ -36,9 +39,6 @@ from reproq_prefork.task_run import TaskRun
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-Seconds = float | timedelta
-Unique = bool | Callable[..., str | None]
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,10 @@ class Task(Generic[P, R]):
         # By name: tasks are imported in workers too, whose executors reach no database.
         enqueue = import_module("reproq_prefork.store.runs").enqueue
         run: TaskRun = enqueue(
-            connection, spec, unique_key=self._unique_key(spec, args, kwargs), **self._options()
+            connection,
+            spec,
+            unique_key=unique_key_of(self.unique, self.path, spec, args, kwargs),
+            **self._options(),
         )
         return run
 
@@ -122,26 +125,17 @@ class Task(Generic[P, R]):
 
     __call__ = call
 
-    def _unique_key(self, spec: Spec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-        if callable(self.unique):
-            return self.unique(*args, **kwargs)
-        return f"{self.path}:{spec.hash}" if self.unique else None
-
     def _options(self) -> dict[str, Any]:
         return {
             "queue_name": self.queue_name,
             "priority": self.priority,
             "max_attempts": self.max_attempts,
-            "timeout_seconds": _seconds(self.timeout),
-            "retry_base_seconds": _seconds(self.retry_base),
-            "retry_max_seconds": _seconds(self.retry_max),
+            "timeout_seconds": seconds_of(self.timeout),
+            "retry_base_seconds": seconds_of(self.retry_base),
+            "retry_max_seconds": seconds_of(self.retry_max),
             "executor": self.executor,
             "run_after": self.run_after,
         }
-
-
-def _seconds(value: Seconds | None) -> float | None:
-    return value.total_seconds() if isinstance(value, timedelta) else value
 
 
 @overload

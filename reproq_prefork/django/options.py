@@ -9,17 +9,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from datetime import timedelta
 from typing import Any, TypeVar
 
 from reproq_prefork.django.compat import is_task
-from reproq_prefork.new_run import DEFAULT_MAX_ATTEMPTS, InvalidRun, NewRun
+from reproq_prefork.new_run import (
+    DEFAULT_MAX_ATTEMPTS,
+    InvalidRun,
+    NewRun,
+    Seconds,
+    Unique,
+    seconds_of,
+    unique_key_of,
+)
 from reproq_prefork.spec import Spec
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-Seconds = float | timedelta
-Unique = bool | Callable[..., str | None]
 
 _ATTRIBUTE = "__reproq_options__"
 
@@ -48,19 +52,14 @@ class TaskOptions:
         return NewRun.of(
             spec,
             max_attempts=DEFAULT_MAX_ATTEMPTS if self.max_attempts is None else self.max_attempts,
-            timeout_seconds=_seconds(self.timeout),
-            retry_base_seconds=_seconds(self.retry_base),
-            retry_max_seconds=_seconds(self.retry_max),
-            unique_key=self._unique_key(spec, args, kwargs, task_path),
+            timeout_seconds=seconds_of(self.timeout),
+            retry_base_seconds=seconds_of(self.retry_base),
+            retry_max_seconds=seconds_of(self.retry_max),
+            unique_key=unique_key_of(self.unique, task_path, spec, args, kwargs),
             executor=self.executor,
             atomic=bool(self.atomic),
             **timing,
         )
-
-    def _unique_key(self, spec: Spec, args: Any, kwargs: Mapping[str, Any], task_path: str) -> str | None:
-        if callable(self.unique):
-            return self.unique(*args, **kwargs)
-        return f"{task_path}:{spec.hash}" if self.unique else None
 
     def check(self) -> None:
         """Raises InvalidRun, a ValueError, for a value that no run can have."""
@@ -117,7 +116,3 @@ def options_of(task: Any, defaults: TaskOptions) -> TaskOptions:
     """What holds for a task: its own fields (`@task(...)`, `.using(...)`), its function's, then the defaults."""
     own = TaskOptions(**{name: getattr(task, name, None) for name in OPTION_NAMES})
     return own.over(options_of_function(task.func)).over(defaults)
-
-
-def _seconds(value: Seconds | None) -> float | None:
-    return value.total_seconds() if isinstance(value, timedelta) else value

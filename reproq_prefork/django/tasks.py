@@ -9,7 +9,8 @@ from typing import Any
 from django.utils.module_loading import import_string
 
 from reproq_prefork.django.compat import Family, families
-from reproq_prefork.django.options import OPTION_NAMES, Seconds, Unique
+from reproq_prefork.django.options import OPTION_NAMES
+from reproq_prefork.new_run import Seconds, Unique
 
 
 def _task_class_of(family: Family) -> type[Any]:
