@@ -25,7 +25,7 @@ from reproq_prefork.errors import ReproqError, RunNotFound
 from reproq_prefork.new_run import InvalidRun, NewRun
 from reproq_prefork.spec import Spec
 from reproq_prefork.store.task_runs import TaskRuns
-from reproq_prefork.task_run import TaskRun
+from reproq_prefork.task_run import ClaimedRun, TaskRun
 
 _RESULT_ID = re.compile("[0-9]{1,19}", re.ASCII)
 MAX_RUN_ID = 2**63 - 1
@@ -159,9 +159,8 @@ class ReproqBackend(*base_backends()):  # type: ignore[misc]
 
         return check_backend(self)
 
-    def task_at(self, path: str, queue_name: str, priority: int, run_after: Any) -> Any:
-        """The Task at a stored path, of this backend's family, as it was enqueued. Raises ReproqError."""
-        found = load_task(path)
+    def task_of(self, run: TaskRun | ClaimedRun, found: Any) -> Any:
+        """The Task of a run as it was enqueued, of this backend's family; `found` is what its path names."""
         same = {
             "func": found.func,
             "backend": self.alias,
@@ -169,7 +168,9 @@ class ReproqBackend(*base_backends()):  # type: ignore[misc]
             **{name: getattr(found, name, None) for name in OPTION_NAMES},
         }
         try:
-            return self.task_class(queue_name=queue_name, priority=priority, run_after=run_after, **same)
+            return self.task_class(
+                queue_name=run.queue_name, priority=run.priority, run_after=run.run_after, **same
+            )
         except self.family.exception("InvalidTask"):
             # QUEUES has changed since, or another program has enqueued it: what was stored is a fact all the same.
             return self.task_class(
@@ -193,7 +194,7 @@ class ReproqBackend(*base_backends()):  # type: ignore[misc]
         if run.task_path is None:
             raise self._does_not_exist(run.id)  # an external program's
         try:
-            return self.task_at(run.task_path, run.queue_name, run.priority, run.run_after)
+            return self.task_of(run, load_task(run.task_path))
         except ReproqError as error:
             raise self._does_not_exist(f"{run.id}: {error}") from error
 

@@ -120,11 +120,12 @@ class Performer:
             for backend in own_backends():
                 try:
                     run = backend.runs.get(run_id)
-                    if run.task_path is None or family_of(load_task(run.task_path)) is not backend.family:
-                        continue
-                    task = backend.task_at(run.task_path, run.queue_name, run.priority, run.run_after)
+                    found = None if run.task_path is None else load_task(run.task_path)
                 except ReproqError:
                     continue  # it is gone meanwhile, or its module is: nobody is left who could be told
+                if family_of(found) is not backend.family:
+                    continue
+                task = backend.task_of(run, found)
                 result = result_of_run(run, task, backend.family, backend.alias)
                 backend.family.signals.task_finished.send_robust(type(backend), task_result=result)
                 return
@@ -143,13 +144,7 @@ class Performer:
             task=task,
             backend=backend,
             family=family,
-            result=result_of_claim(
-                run,
-                call,
-                backend.task_at(call.path, run.queue_name, run.priority, run.run_after),
-                family,
-                backend.alias,
-            ),
+            result=result_of_claim(run, call, backend.task_of(run, task), family, backend.alias),
             started=resource.getrusage(resource.RUSAGE_SELF),
         )
 
