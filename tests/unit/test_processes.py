@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import resource
 import select
 import signal
@@ -22,6 +24,7 @@ from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 NOBODY = 65_534
+SYS_CLONE = {"x86_64": 56, "aarch64": 220}
 KILL_WITHIN_S = 10.0
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
@@ -374,6 +377,59 @@ def test_a_process_that_is_hidden_is_not_taken_for_dead() -> None:
 
 
 # --- ending trees ---
+
+
+def test_a_process_has_children_until_the_last_of_them_is_reaped() -> None:
+    def program() -> int:
+        processes.adopt_orphans()
+        assert not processes.has_children()
+        child = os.fork()
+        if child == 0:
+            start_family(in_its_own_session, os.open(os.devnull, os.O_WRONLY))
+            os._exit(0)
+        assert processes.has_children()
+        assert os.waitpid(child, 0) == (child, 0)
+        assert processes.has_children(), "what it has left is adopted by the time that it is reaped"
+        (orphan,) = processes.children_of(os.getpid())
+        os.kill(orphan, signal.SIGKILL)
+        wait_until(lambda: is_gone(orphan), 5, "the orphan to be a zombie")
+        assert processes.has_children()
+        os.waitpid(orphan, 0)
+        assert not processes.has_children()
+        return 0
+
+    assert status_of(program) == 0
+
+
+def test_a_child_of_whose_end_no_signal_tells_is_seen_too() -> None:
+    def program() -> int:
+        pid = ctypes.CDLL(None).syscall(SYS_CLONE[platform.machine()], 0, None, None, None, None)
+        if pid == 0:
+            os._exit(0)
+        wait_until(lambda: is_gone(pid), 5, "the child to be a zombie")
+        assert processes.children_of(os.getpid()) == [pid]
+        assert processes.has_children()
+        return 0
+
+    assert status_of(program) == 0
+
+
+def test_the_orphans_of_a_process_that_was_reaped_are_never_overlooked() -> None:
+    def program() -> int:
+        processes.adopt_orphans()
+        for _ in range(50):
+            child = os.fork()
+            if child == 0:
+                if os.fork() == 0:
+                    sleep_for_ever()
+                os._exit(0)
+            os.waitpid(child, 0)
+            assert processes.has_children()
+            assert processes.kill_own_descendants(within_s=KILL_WITHIN_S)
+            assert not processes.has_children()
+        return 0
+
+    assert status_of(program) == 0
 
 
 def test_descendants_are_listed_parents_first(pipe: Pipe) -> None:
