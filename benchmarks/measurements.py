@@ -55,7 +55,7 @@ def _claim_and_finish(database_url: str, worker_id: str) -> None:
     store.register()
     settlement: Settlement | None = None
     while True:
-        claim = store.finish_and_claim(settlement, max_runs=1)
+        claim = store.finish_and_claim([] if settlement is None else [settlement], max_runs=1)
         if not claim.runs:
             store.close()
             return

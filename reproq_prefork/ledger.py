@@ -11,9 +11,11 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
+from reproq_prefork.batching import Frontier
 from reproq_prefork.errors import DatabaseUnavailable, ReproqError
 from reproq_prefork.executors.output import MAX_MESSAGE_CHARS
 from reproq_prefork.log import Log
@@ -56,6 +58,13 @@ class Attempt:
         return self.run.id, self.run.claim
 
 
+class Turn(NamedTuple):
+    """What a turn has got. `more`: there may be others that are due."""
+
+    runs: Sequence[ClaimedRun] = ()
+    more: bool = False
+
+
 class Ledger:
     """Raises `LeaseLost` and `ToldToStop`; every other trouble with the database it waits out."""
 
@@ -79,6 +88,7 @@ class Ledger:
         self._recheck_at: float | None = None
         self._quit_seen_at: float | None = None
         self._delays_s = reconnect_delays_s()
+        self._frontier = Frontier()
         self._is_wary = False  # the connection was lost, or the time was up, with a claim on its way
         self._suspect: int | None = None  # the run whose payload was being read when that happened once more
 
@@ -103,42 +113,78 @@ class Ledger:
             lease_end_ns=sent_ns + self._believed_lease_ns, backend_pid=self._store.backend.pid
         )
 
-    def turn(self, ended: Attempt | None, *, max_runs: int) -> ClaimedRun | None:
-        """Record the attempt that has ended and claim the next run, in one statement; None: nothing is due."""
+    def turn(self, ended: Sequence[Attempt], *, max_runs: int) -> Turn:
+        """Record the attempts that have ended and claim up to `max_runs` runs, in one statement."""
         if self._recheck_at is not None and time.monotonic() >= self._recheck_at:
             self._recheck_at = None
             ended = self._reconciled(ended)
         while True:
             if self._is_wary and max_runs > 0:
-                return self._turn_in_steps(ended, max_runs=max_runs)
+                return self._turn_in_steps(ended)
+            places = self._frontier.places(time.monotonic()) if max_runs else {}
             sent_ns = boottime_ns()
             try:
-                claim = self._store.finish_and_claim(_settlement(ended), max_runs=max_runs)
+                claim = self._store.finish_and_claim(_settlements(ended), max_runs=max_runs, places=places)
             except ConnectionLost as lost:
                 ended = self._reconnect(ended, lost)
                 self._is_wary = True
                 continue
             except StatementRefused as refused:
                 self._is_wary = isinstance(refused, StatementTimedOut)
-                self._pause(refused, holding=ended is not None)
+                self._pause(refused, holding=bool(ended))
                 continue
             except ValueRefused as refused:
                 self._log.warning("the database refused a value", reason=str(refused))
                 return self._turn_in_steps(ended, max_runs=max_runs)
             self._delays_s = reconnect_delays_s()
-            if ended is not None and not claim.settled:
-                self._log.warning(
-                    "a result came too late: the run was no longer this worker's", run=ended.run.id
-                )
-            return self._claimed(claim, sent_ns)
+            if claim.settled < len(ended):
+                self._warn_of_the_late(ended, claim.settled)
+            turn = Turn(self._claimed(claim, sent_ns), claim.found >= max_runs)
+            if turn.more or not places:
+                return turn
+            # Behind the place there are not enough: what is before it is found from the head.
+            self._frontier.forget()
+            if turn.runs:
+                return turn._replace(more=True)
+            ended = ()
 
-    def _claimed(self, claim: Claim, sent_ns: int) -> ClaimedRun | None:
+    def record(self, ended: Sequence[Attempt]) -> bool:
+        """Record these while a task runs, in a second or not at all. False: it did not succeed, or nobody knows.
+
+        Nothing is waited for and nothing raised: this is called in the middle of a task. What is not recorded then
+        is so by the next `turn`.
+        """
+        try:
+            with self._store.in_haste():
+                claim = self._store.finish_and_claim(_settlements(ended), max_runs=0)
+        except (ConnectionLost, StatementRefused, ValueRefused):
+            return False
+        if claim.settled < len(ended):
+            self._warn_of_the_late(ended, claim.settled)
+        return True
+
+    def _claimed(self, claim: Claim, sent_ns: int) -> Sequence[ClaimedRun]:
         if not claim.holds_lease:
             raise LeaseLost("the worker's lease has ended")
-        if not claim.runs:
-            return None
-        self._panel.update(lease_end_ns=sent_ns + self._believed_lease_ns)
-        return claim.runs[0]
+        if claim.runs:
+            self._panel.update(lease_end_ns=sent_ns + self._believed_lease_ns)
+            now_ns, now = boottime_ns(), time.monotonic()
+            self._frontier.claimed(claim.runs, now - (now_ns - sent_ns) / 1e9, now)
+        return claim.runs
+
+    def _warn_of_the_late(self, ended: Sequence[Attempt], settled: int) -> None:
+        if len(ended) == 1:
+            self._log.warning(
+                "a result came too late: the run was no longer this worker's", run=ended[0].run.id
+            )
+        else:
+            self._log.warning(
+                "results came too late: their runs were no longer this worker's",
+                late=len(ended) - settled,
+                of=len(ended),
+                first=ended[0].run.id,
+                last=ended[-1].run.id,
+            )
 
     def take_announcement(self) -> int | None:
         """A run whose end the application is to be told of, now this worker's for a minute. None: none, or
@@ -149,7 +195,7 @@ class Ledger:
         try:
             return self._store.take_finish_due()
         except ConnectionLost as lost:
-            self._reconnect(None, lost)
+            self._reconnect((), lost)
         except (StatementRefused, ValueRefused) as refused:
             self._log.warning("the database does not say whose end is to be told", reason=str(refused))
         return None
@@ -159,7 +205,7 @@ class Ledger:
         try:
             self._store.clear_finish_due(run_id)
         except ConnectionLost as lost:
-            self._reconnect(None, lost)
+            self._reconnect((), lost)
         except (StatementRefused, ValueRefused) as refused:
             self._log.warning(
                 "the application will be told again of the end of a run", run=run_id, reason=str(refused)
@@ -176,47 +222,60 @@ class Ledger:
             self._store.close()
         self._panel.update(state=WorkerState.STOPPED, run_id=0)
 
-    def _turn_in_steps(self, ended: Attempt | None, *, max_runs: int) -> ClaimedRun | None:
+    def _turn_in_steps(self, ended: Sequence[Attempt], *, max_runs: int = 1) -> Turn:
         """The same as `turn` by a statement for each step, so that it is known which value is at fault.
 
         After a value was refused, and after a connection was lost: a payload that takes longer to read than a
         statement may is lost the same way each time, and must not stay at the head of the queue for it.
         """
         self._is_wary = False
-        if ended is not None:
-            try:
-                self._store.finish_and_claim(ended.settlement, max_runs=0)
-            except ValueRefused as unstorable:
-                ended = self._unstorable(ended, unstorable)
-            except (ConnectionLost, StatementRefused):
-                pass  # the turn below meets the same trouble, and waits it out
-            else:
-                ended = None
+        ended = self._recorded_in_steps(ended)
         if max_runs == 0:
-            return self.turn(ended, max_runs=0)
+            return self.turn(ended, max_runs=0) if ended else Turn()
         run: ClaimedRun | None = None
         sent_ns = boottime_ns()
         try:
-            claim = self._store.finish_and_claim(_settlement(ended), max_runs=1, read_payload=False)
-            run = self._claimed(claim, sent_ns)
-            return None if run is None else replace(run, payload=self._store.read_payload(run.id))
+            claim = self._store.finish_and_claim(_settlements(ended), max_runs=1, read_payload=False)
+            run = next(iter(self._claimed(claim, sent_ns)), None)
+            if run is None:
+                return Turn()
+            return Turn((run._replace(payload=self._store.read_payload(run.id)),), more=True)
         except ValueRefused as unreadable:
             if run is None:
                 raise
-            return self.turn(self._unread(run, unreadable, retry=False), max_runs=1)
+            return self.turn((self._unread(run, unreadable, retry=False),), max_runs=1)
         except (ConnectionLost, StatementTimedOut) as trouble:
-            return self.turn(ended if run is None else self._not_read(run, trouble), max_runs=1)
+            return self.turn(ended if run is None else (self._not_read(run, trouble),), max_runs=1)
         except StatementRefused:
             return self.turn(
-                ended if run is None else Attempt(run, handed_back(run.id, run.claim)), max_runs=1
+                ended if run is None else (Attempt(run, handed_back(run.id, run.claim)),), max_runs=1
             )
+
+    def _recorded_in_steps(self, ended: Sequence[Attempt]) -> Sequence[Attempt]:
+        """Record all at once, or else each by itself. Gives what the next turn is to record: in place of a result
+        that cannot be stored that this is so, and what met other trouble, which the turn waits out.
+        """
+        try:
+            if ended:
+                self._store.finish_and_claim(_settlements(ended), max_runs=0)
+        except ValueRefused as unstorable:
+            if len(ended) == 1:
+                return (self._unstorable(ended[0], unstorable),)
+        except (ConnectionLost, StatementRefused):
+            return ended
+        else:
+            return ()
+        left: list[Attempt] = []
+        for attempt in ended:
+            left += self._recorded_in_steps((attempt,))
+        return left
 
     def _not_read(self, run: ClaimedRun, trouble: ReproqError) -> Attempt:
         """The row's fault, or the connection's: the second time in a row it counts as an attempt."""
         self._is_wary = True
         if self._suspect != run.id:
             self._suspect = run.id
-            return Attempt(run, replace(handed_back(run.id, run.claim), delay_s=SUSPECT_DELAY_S))
+            return Attempt(run, handed_back(run.id, run.claim)._replace(delay_s=SUSPECT_DELAY_S))
         self._suspect = None
         return self._unread(run, trouble, retry=True)
 
@@ -232,25 +291,24 @@ class Ledger:
         settlement = settle(run, failure, self._policy, random.random())
         assert settlement is not None
         # No process of the task has told the application of it, if this is the end.
-        return Attempt(run, replace(settlement, finish_due=run.task_path is not None))
+        return Attempt(run, settlement._replace(finish_due=run.task_path is not None))
 
-    def _reconnect(self, ended: Attempt | None, lost: ReproqError) -> Attempt | None:
+    def _reconnect(self, ended: Sequence[Attempt], lost: ReproqError) -> Sequence[Attempt]:
         """Connect again and clear up; gives what is still to be recorded."""
         self._log.warning("the connection is lost", reason=str(lost))
         state = self._panel.record.state
         self._store.close()
         while True:
-            self._open_connection(holding=ended is not None)
+            self._open_connection(holding=bool(ended))
             try:
                 self._store.end_previous_backend()
                 ended = self._reconcile(ended)
                 if not self._store.reconnected():
-                    if ended is not None:
-                        # Nobody took the run over while the database was away: the result still counts.
-                        self._store.finish_and_claim(ended.settlement, max_runs=0)
+                    # Nobody took the runs over while the database was away: the results still count.
+                    self._store.finish_and_claim(_settlements(ended), max_runs=0)
                     raise LeaseLost("the lease ended while the database was out of reach")
             except (ConnectionLost, StatementRefused, ValueRefused) as error:
-                self._pause(error, holding=ended is not None)
+                self._pause(error, holding=bool(ended))
                 continue
             if self._store.backend.pooled:
                 self._recheck_at = time.monotonic() + POOLED_RECHECK_S
@@ -258,7 +316,7 @@ class Ledger:
             self._log.info("connected again")
             return ended
 
-    def _reconciled(self, ended: Attempt | None) -> Attempt | None:
+    def _reconciled(self, ended: Sequence[Attempt]) -> Sequence[Attempt]:
         try:
             return self._reconcile(ended)
         except ConnectionLost as lost:
@@ -267,14 +325,17 @@ class Ledger:
             self._recheck_at = time.monotonic() + POOLED_RECHECK_S
             return ended
 
-    def _reconcile(self, ended: Attempt | None) -> Attempt | None:
+    def _reconcile(self, ended: Sequence[Attempt]) -> Sequence[Attempt]:
         """Hand back what the database says is held and is not known here; gives what is still to be recorded."""
         held = self._store.held_runs()
-        known = None if ended is None else ended.token
-        for run_id, claim in sorted(held - {known}):
-            self._store.finish_and_claim(handed_back(run_id, claim), max_runs=0)
+        unknown = sorted(held - {attempt.token for attempt in ended})
+        if unknown:
+            self._store.finish_and_claim(
+                [handed_back(run_id, claim) for run_id, claim in unknown], max_runs=0
+            )
+        for run_id, _claim in unknown:
             self._log.info("handed back a run whose claim was never answered", run=run_id)
-        return ended if known in held else None
+        return [attempt for attempt in ended if attempt.token in held]
 
     def _open_connection(self, *, holding: bool = False) -> None:
         self._panel.update(state=WorkerState.CONNECTING)
@@ -309,5 +370,5 @@ class Ledger:
         return self._quit_seen_at + QUIT_PATIENCE_S - time.monotonic()
 
 
-def _settlement(ended: Attempt | None) -> Settlement | None:
-    return None if ended is None else ended.settlement
+def _settlements(ended: Sequence[Attempt]) -> list[Settlement]:
+    return [attempt.settlement for attempt in ended]

@@ -134,6 +134,10 @@ class MasterRecord(_Record):
     quiet: bool = False  # USR2: nobody claims
 
 
+# A part of WorkerRecord, from `state` to `deadline_ns`, and where it begins: what changes with each run.
+_RUN = struct.Struct("<BqqqIqq")
+_RUN_OFFSET = struct.calcsize("<Qiqi")
+
 R = TypeVar("R", bound=_Record)
 
 _SEQUENCE = struct.Struct("<Q")
@@ -194,6 +198,34 @@ class Scoreboard:
     def write_worker(self, slot: int, record: WorkerRecord) -> None:
         self._write(record, slot)
 
+    def write_run(
+        self,
+        slot: int,
+        seen_ns: int,
+        run_id: int,
+        claim: int,
+        attempt: int,
+        started_ns: int,
+        deadline_ns: int,
+    ) -> None:
+        """Of the record of a worker only that it is busy with another run: a tenth of the work of all of it."""
+        offset = self._offset(WorkerRecord, slot)
+        (sequence,) = _SEQUENCE.unpack_from(self._memory, offset)
+        odd = sequence | 1
+        _SEQUENCE.pack_into(self._memory, offset, odd)
+        _RUN.pack_into(
+            self._memory,
+            offset + _SEQUENCE.size + _RUN_OFFSET,
+            WorkerState.BUSY,
+            seen_ns,
+            run_id,
+            claim,
+            attempt,
+            started_ns,
+            deadline_ns,
+        )
+        _SEQUENCE.pack_into(self._memory, offset, odd + 1)
+
     def lease_end_ns(self, slot: int, worker: WorkerRecord) -> int:
         """Until when the worker of `slot` may run a task: a run is expired when its own lease and its worker's
         are both past. What the steward said of an earlier fork in the slot does not count."""
@@ -240,21 +272,48 @@ class WorkerPanel:
     def __init__(self, scoreboard: Scoreboard, slot: int, record: WorkerRecord) -> None:
         self._scoreboard = scoreboard
         self._slot = slot
-        self.record = record
+        self._record = record
+        self._started: tuple[int, int, int, int, int] | None = None  # by `start`, and not yet in the record
         self.update()
+
+    @property
+    def record(self) -> WorkerRecord:
+        if self._started is not None:
+            run_id, claim, attempt, started_ns, deadline_ns = self._started
+            self._record = replace(
+                self._record,
+                state=WorkerState.BUSY,
+                run_id=run_id,
+                claim=claim,
+                attempt=attempt,
+                started_ns=started_ns,
+                deadline_ns=deadline_ns,
+            )
+            self._started = None
+        return self._record
 
     def update(self, **changes: Any) -> None:
         """Change the record; without changes, a sign of life."""
-        self.record = replace(self.record, seen_ns=boottime_ns(), **changes)
-        self._scoreboard.write_worker(self._slot, self.record)
+        self._record = replace(self.record, seen_ns=boottime_ns(), **changes)
+        self._scoreboard.write_worker(self._slot, self._record)
+
+    def start(self, run_id: int, claim: int, attempt: int, *, started_ns: int, deadline_ns: int) -> None:
+        """Busy with this run from `started_ns`, which is now. `deadline_ns` 0: it has none."""
+        self._started = (run_id, claim, attempt, started_ns, deadline_ns)
+        self._scoreboard.write_run(self._slot, started_ns, run_id, claim, attempt, started_ns, deadline_ns)
 
     def lease(self) -> LeaseRecord:
         """What the steward last said of this fork."""
-        return self._scoreboard.lease_of(self._slot, self.record.incarnation)
+        return self._scoreboard.lease_of(self._slot, self._record.incarnation)
+
+    @property
+    def claimed_lease_end_ns(self) -> int:
+        """Until when a task may run at least, by the latest claim or the registration."""
+        return self._record.lease_end_ns
 
     def lease_end_ns(self) -> int:
         """Until when a task may run."""
-        return self._scoreboard.lease_end_ns(self._slot, self.record)
+        return self._scoreboard.lease_end_ns(self._slot, self._record)
 
     def is_quiet(self) -> bool:
         return self._scoreboard.read_master().quiet

@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from reproq_prefork.executors import Stop
 from reproq_prefork.orders import Orders
 from reproq_prefork.scoreboard import WorkerPanel, boottime_ns
 
-LOOK_INTERVAL_S = 0.5  # the lease moves while a task runs, and nothing else wakes the watch for it
+LOOK_INTERVAL_NS = 500_000_000  # the lease moves while a task runs, and nothing else wakes the watch for it
 
 
 class TaskWatch:
-    def __init__(self, panel: WorkerPanel, orders: Orders, *, deadline_ns: int) -> None:
-        """`deadline_ns` is of CLOCK_BOOTTIME; 0: none."""
+    def __init__(
+        self,
+        panel: WorkerPanel,
+        orders: Orders,
+        *,
+        deadline_ns: int,
+        overdue_ns: int = 0,
+        on_overdue: Callable[[], None] | None = None,
+    ) -> None:
+        """Times are of CLOCK_BOOTTIME. `deadline_ns`: the task's; 0: none.
+
+        `on_overdue` is called once, when the task still runs at `overdue_ns`: others wait behind it.
+        """
         self._panel = panel
         self._orders = orders
         self._deadline_ns = deadline_ns
         self._deadline_told = False  # from then on it is no reason to look again at once
+        self._overdue_ns = overdue_ns
+        self._on_overdue = on_overdue
 
     @property
     def fds(self) -> Sequence[int]:
@@ -32,13 +45,21 @@ class TaskWatch:
 
     def wait_s(self) -> float:
         now = boottime_ns()
-        ends = [self._panel.lease_end_ns(), now + int(LOOK_INTERVAL_S * 1e9)]
+        end = now + LOOK_INTERVAL_NS
+        if self._on_overdue is not None:
+            end = min(end, self._overdue_ns)
         if self._deadline_ns and not self._deadline_told:
-            ends.append(self._deadline_ns)
-        return max(0.0, (min(ends) - now) / 1e9)
+            end = min(end, self._deadline_ns)
+        # What the steward says costs a look at the scoreboard, and can only be later than what the claim said.
+        if self._panel.claimed_lease_end_ns < end:
+            end = min(end, self._panel.lease_end_ns())
+        return max(0.0, (end - now) / 1e9)
 
     def look(self) -> Stop | None:
         self._orders.read()
+        if self._on_overdue is not None and boottime_ns() >= self._overdue_ns:
+            on_overdue, self._on_overdue = self._on_overdue, None
+            on_overdue()
         now = boottime_ns()
         if self._deadline_ns and now >= self._deadline_ns:
             self._deadline_told = True

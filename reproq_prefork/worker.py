@@ -1,4 +1,4 @@
-"""The worker's loop: wait, claim, execute, finish; one run at a time.
+"""The worker's loop: wait, claim, execute, finish; one run after the other. Short ones are claimed together.
 
 No transaction is open while a task runs. A worker that has lost its lease exits, and its master starts another
 under another id: an id is never used again after its lease has ended.
@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import replace
+from collections.abc import Sequence
 
 from setproctitle import setproctitle
 
 from reproq_prefork.announcer import Announcer
+from reproq_prefork.batch import Batch, unstarted
+from reproq_prefork.batching import BatchSize
 from reproq_prefork.errors import ExitStatus
 from reproq_prefork.executors import Executor, NoProcess, TaskWillNotDie, WornOut
-from reproq_prefork.ledger import Attempt, LeaseLost, Ledger, ToldToStop
+from reproq_prefork.ledger import Attempt, LeaseLost, Ledger, ToldToStop, Turn
 from reproq_prefork.log import Log
 from reproq_prefork.orders import Orders
 from reproq_prefork.processes import resident_kib
@@ -34,7 +36,6 @@ from reproq_prefork.task_run import (
     RetryPolicy,
     Settlement,
     Success,
-    handed_back,
 )
 from reproq_prefork.wakeup import WakePipe
 from reproq_prefork.watch import TaskWatch
@@ -74,6 +75,9 @@ class Worker:
         self._executor = executor
         self._log = log
         self._announcer = Announcer(ledger=ledger, executor=executor, panel=panel, orders=orders, log=log)
+        # Where no run may be tried twice, each is claimed alone, as the statement does by the runs' own limits.
+        self._batches = executor.batches and policy.attempts_allowed(2) > 1
+        self._batch_size = BatchSize()
         self._recycle_after = _jittered(settings.max_tasks)
         self._max_rss_kib = self._reachable_rss_kib(settings.max_rss_kib)
         self._worn_out = False
@@ -97,23 +101,23 @@ class Worker:
         return ExitStatus.OK
 
     def _work(self) -> None:
-        ended: Attempt | None = None
+        ended: Sequence[Attempt] = ()
         while True:
             leaving = self._orders.drain or self._is_worn_out()
             # Under load, too, the application is told of an end now and then; nothing may be held meanwhile.
-            makes_way = ended is not None and self._announcer.is_due
-            max_runs = 0 if leaving or makes_way or self._panel.is_quiet() else 1
-            run = self._ledger.turn(ended, max_runs=max_runs) if ended or max_runs else None
+            makes_way = bool(ended) and self._announcer.is_due
+            max_runs = 0 if leaving or makes_way or self._panel.is_quiet() else self._max_runs()
+            turn = self._ledger.turn(ended, max_runs=max_runs) if ended or max_runs else Turn()
             # TERM may have come since, also while the claim was on its way.
             self._orders.read()
-            if run is not None and self._orders.drain:
-                ended = Attempt(run, handed_back(run.id, run.claim))
-            elif run is not None:
-                # It got all it asked for, so there may be more: another worker should look.
-                self._wake.wake(1, at_most_waiting=self._settings.workers)
-                ended = self._attempt(run)
+            if turn.runs and self._orders.drain:
+                ended = [unstarted(run) for run in turn.runs]
+            elif turn.runs:
+                if turn.more:
+                    self._wake.wake(1, at_most_waiting=self._settings.workers)
+                ended = self._attempt_all(turn.runs)
             else:
-                ended = None
+                ended = ()
                 self._show_idle()
                 if leaving:
                     return
@@ -122,59 +126,87 @@ class Worker:
                 if not makes_way:
                     self._wait_for_work()
 
-    def _attempt(self, run: ClaimedRun) -> Attempt | None:
-        """Run the task. The panel says so from before it starts until the attempt is recorded.
+    def _max_runs(self) -> int:
+        if not self._batches:
+            return 1
+        if not self._recycle_after:
+            return self._batch_size.size
+        return max(1, min(self._batch_size.size, self._recycle_after - self._panel.record.tasks_done))
 
-        None: the task has recorded its end itself.
+    def _attempt_all(self, runs: Sequence[ClaimedRun]) -> Sequence[Attempt]:
+        """Run what was claimed together; gives what is still to be recorded of it.
+
+        What is not started when they have taken `BATCH_STRETCH_S` never is: it goes back. While a run takes longer
+        than that, what has ended is recorded and what waits handed back in the middle of it.
         """
-        started_ns = boottime_ns()
-        timeout_s = self._settings.timeout_s if run.timeout_s is None else run.timeout_s
-        deadline_ns = started_ns + int(timeout_s * 1e9) if timeout_s else 0
-        self._panel.update(
-            state=WorkerState.BUSY,
-            run_id=run.id,
-            claim=run.claim,
-            attempt=run.attempt,
-            started_ns=started_ns,
-            deadline_ns=deadline_ns,
-        )
-        setproctitle(f"reproq-prefork: worker {self._slot} [busy {run.id}]")
-        self._log.debug(f"run {run.id} started", attempt=run.attempt, queue=run.queue_name)
+        self._batch_size.claimed(len(runs))
+        setproctitle(f"reproq-prefork: worker {self._slot} [busy {_named(runs)}]")
+        batch = Batch(runs, self._ledger, claimed_ns=boottime_ns())
         try:
-            ending = self._executor.run(run, TaskWatch(self._panel, self._orders, deadline_ns=deadline_ns))
-        except NoProcess as reason:
-            return self._not_started(run, reason)
+            while (run := batch.next(self._orders)) is not None:
+                self._attempt(run, batch)
+        except (LeaseLost, TaskWillNotDie):
+            batch.put_aside()
+            raise
         self._panel.update(
             state=WorkerState.SETTLING,
             deadline_ns=0,
-            tasks_done=self._panel.record.tasks_done + 1,
+            tasks_done=self._panel.record.tasks_done + batch.started,
             rss_kib=resident_kib(),
         )
-        seconds = (boottime_ns() - started_ns) / 1e9
+        if batch.started:
+            self._batch_size.ended(batch.started, (boottime_ns() - batch.claimed_ns) / 1e9)
+        if batch.succeeded:
+            self._log.info(
+                f"runs {batch.succeeded[0]} to {batch.succeeded[-1]} succeeded", runs=len(batch.succeeded)
+            )
+        return batch.to_be_recorded()
+
+    def _attempt(self, run: ClaimedRun, batch: Batch) -> None:
+        """Run the task. The panel says so from before it starts until another does or the attempt is recorded."""
+        started_ns = boottime_ns()
+        timeout_s = self._settings.timeout_s if run.timeout_s is None else run.timeout_s
+        deadline_ns = started_ns + int(timeout_s * 1e9) if timeout_s else 0
+        self._panel.start(run.id, run.claim, run.attempt, started_ns=started_ns, deadline_ns=deadline_ns)
+        watch = TaskWatch(
+            self._panel,
+            self._orders,
+            deadline_ns=deadline_ns,
+            overdue_ns=batch.overdue_ns,
+            on_overdue=batch.put_aside if batch.is_shared else None,
+        )
+        try:
+            ending = self._executor.run(run, watch)
+        except NoProcess as reason:
+            batch.not_started(self._not_started(run, reason))
+            return
         settlement = self._settlement(run, ending)
-        self._report(run, ending, settlement, seconds)
-        if settlement is None and isinstance(ending.outcome, Completed):
-            self._panel.update(run_id=0)
-            return None
-        if settlement is None:
+        if batch.is_shared and isinstance(ending.outcome, Success):
+            batch.succeeded.append(run.id)
+        else:
+            self._report(run, ending, settlement, (boottime_ns() - started_ns) / 1e9)
+        if settlement is not None:
+            batch.ended(Attempt(run, settlement))
+        elif isinstance(ending.outcome, Completed):
+            self._panel.update(run_id=0)  # the task has recorded its end itself
+        else:
             raise LeaseLost(f"run {run.id} was ended: the worker's lease had")
-        return Attempt(run, settlement)
 
     def _not_started(self, run: ClaimedRun, reason: NoProcess) -> Attempt:
         """Hand it back: to be taken at once where only this worker cannot start it, else after a while."""
         self._log.warning(f"run {run.id} is handed back", reason=str(reason))
-        self._panel.update(state=WorkerState.SETTLING, deadline_ns=0, run_id=0)
-        back = handed_back(run.id, run.claim)
+        self._panel.update(run_id=0, deadline_ns=0)
+        back = unstarted(run)
         if isinstance(reason, WornOut):
             self._worn_out = True
-            return Attempt(run, back)
-        return Attempt(run, replace(back, delay_s=NO_PROCESS_DELAY_S))
+            return back
+        return Attempt(run, back.settlement._replace(delay_s=NO_PROCESS_DELAY_S))
 
     def _settlement(self, run: ClaimedRun, ending: Ending) -> Settlement | None:
         settlement = settle(run, ending.outcome, self._policy, random.random(), ending.usage)
         if settlement is None or run.task_path is None or ending.announced:
             return settlement
-        return replace(settlement, finish_due=self._executor.announces)
+        return settlement._replace(finish_due=self._executor.announces)
 
     def _report(self, run: ClaimedRun, ending: Ending, settlement: Settlement | None, seconds: float) -> None:
         fields: dict[str, object] = {"attempt": run.attempt, "seconds": round(seconds, 3)}
@@ -242,6 +274,10 @@ class Worker:
             return
         self._panel.update(state=WorkerState.IDLE, run_id=0, claim=0, attempt=0, started_ns=0, deadline_ns=0)
         setproctitle(f"reproq-prefork: worker {self._slot} [idle]")
+
+
+def _named(runs: Sequence[ClaimedRun]) -> str:
+    return str(runs[0].id) if len(runs) == 1 else f"{runs[0].id} and {len(runs) - 1} more"
 
 
 def _jittered(max_tasks: int) -> int:

@@ -10,7 +10,6 @@ import contextlib
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from django.db import DatabaseError, connections
@@ -105,7 +104,7 @@ def perform_now(backend: ReproqBackend, run: TaskRun) -> None:
 def _performed(store: WorkerStore, performer: Performer, alias: str) -> Iterator[int]:
     ended: Settlement | None = None
     while True:
-        claim = store.finish_and_claim(ended, max_runs=1)
+        claim = store.finish_and_claim([] if ended is None else [ended], max_runs=1)
         if ended is not None and ended.delay_s is None:
             yield ended.run_id
             if ended.finish_due:
@@ -128,12 +127,12 @@ def _attempt(run: ClaimedRun, performer: Performer, alias: str) -> Settlement | 
         ending = performer.perform(run, stop)
     if stop.interrupt is not None:
         raise stop.interrupt
-    at_once = replace(run, retry_base_s=0.0, retry_max_s=0.0)
+    at_once = run._replace(retry_base_s=0.0, retry_max_s=0.0)
     settlement = settle(at_once, ending.outcome, NO_WAIT, 0.0, ending.usage)
     if settlement is None:
         return None
     delay_s = None if settlement.delay_s is None else 0.0
-    return replace(settlement, delay_s=delay_s, finish_due=not ending.announced)
+    return settlement._replace(delay_s=delay_s, finish_due=not ending.announced)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -156,8 +156,7 @@ def with_djangos_times(run: ClaimedRun) -> ClaimedRun:
     """The run with times as Django reads them: without USE_TZ they are naive, in the zone of TIME_ZONE."""
     if settings.USE_TZ:
         return run
-    return replace(
-        run,
+    return run._replace(
         run_after=_naive(run.run_after),
         enqueued_at=_naive(run.enqueued_at),
         started_at=_naive(run.started_at),

@@ -42,6 +42,10 @@ class Watch(Protocol):
 
 class Executor(Protocol):
     @property
+    def batches(self) -> bool:
+        """Whether its tasks may be so short that a worker should claim many of them at once."""
+
+    @property
     def announces(self) -> bool:
         """Whether there is an application to be told of the end of runs that no task's process told it of."""
 

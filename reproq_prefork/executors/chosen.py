@@ -17,6 +17,10 @@ class ChosenExecutor:
         self._command = command
 
     @property
+    def batches(self) -> bool:
+        return self._default.batches
+
+    @property
     def announces(self) -> bool:
         return self._default.announces
 

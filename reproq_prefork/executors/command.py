@@ -37,6 +37,8 @@ BLANK_BYTES = 4_096  # around a result of the largest size
 
 
 class CommandExecutor:
+    batches = False
+
     def __init__(
         self,
         argv: Sequence[str],

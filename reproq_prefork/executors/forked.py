@@ -42,6 +42,8 @@ _SIGNAL_OF = {Stop.DEADLINE: signal.SIGTERM, Stop.CANCEL: signal.SIGUSR1}
 
 
 class ForkExecutor:
+    batches = False
+
     def __init__(
         self,
         runtime: Runtime,

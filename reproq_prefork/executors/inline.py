@@ -12,7 +12,6 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from types import FrameType
 
 from reproq_prefork import processes
@@ -31,45 +30,66 @@ SHORTEST_LOOK_S = 0.001  # 0 would disarm the timer
 
 
 class InlineExecutor:
+    batches = True
+
     def __init__(self, runtime: Runtime) -> None:
         """The runtime is loaded."""
         self._runtime = runtime
+        self._signals: _Signals | None = None
+        self._watched: _Watched | None = None
 
     @property
     def announces(self) -> bool:
         return self._runtime.announces
 
     def run(self, run: ClaimedRun, watch: Watch) -> Ending:
-        cpu_before_s, own_pid = _cpu_s(), os.getpid()
-        with _nothing_left_behind(), _Watched(watch) as watched:
+        own_pid, used_s = os.getpid(), _cpu_s()
+        with _nothing_left_behind(), self._watching(watch) as watched:
             try:
                 ending = self._runtime.perform(run, watched.stop)
             except BaseException as error:
                 ending = Ending(outcome_of_error(error, watched.stop.requested))
             if os.getpid() != own_pid:
-                os._exit(
-                    0
-                )  # a child that the task has forked, and that came out of its code: no second worker
+                # A child that the task has forked, and that came out of its code: no second worker.
+                os._exit(0)
         if watched.lease_lost:
             ending = Ending(Abandoned(Stop.LEASE.value))
         usage = Usage(
             exit="returned" if isinstance(ending.outcome, Success | Completed) else "raised",
-            cpu_s=max(0.0, _cpu_s() - cpu_before_s),
+            cpu_s=max(0.0, _cpu_s() - used_s),
             peak_rss_kib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         )
-        return replace(ending, usage=usage)
+        return Ending(ending.outcome, usage, ending.announced)
 
     def announce(self, run_id: int, watch: Watch) -> str | None:
-        with _nothing_left_behind(), _Watched(watch) as watched:
+        with _nothing_left_behind(), self._watching(watch) as watched:
             try:
                 watched.stop.call(self._runtime.announce, (run_id,), {})
             except BaseException as error:
                 return f"{type(error).__name__}: {error}"
         return None
 
+    @contextlib.contextmanager
+    def _watching(self, watch: Watch) -> Iterator[_Watched]:
+        """Signals make `watch` look, and its reasons to stop go to the task."""
+        if self._signals is None:
+            self._signals = _Signals(self._look)
+        self._watched = watched = _Watched(watch)
+        watched.arm()
+        try:
+            yield watched
+        finally:
+            self._watched = None
+            self._signals.restore()
+
+    def _look(self, _signum: int, frame: FrameType | None) -> None:
+        # Where no task runs, the wakeup pipe tells the worker all.
+        if self._watched is not None:
+            self._watched.look(frame)
+
 
 class _Watched:
-    """A context in which signals make `watch` look, and its reasons to stop go to `stop`."""
+    """One task under its watch."""
 
     def __init__(self, watch: Watch) -> None:
         self.stop = SignalledStop()
@@ -77,21 +97,8 @@ class _Watched:
         self._watch = watch
         self._is_looking = False
         self._kill_at: float | None = None
-        self._leave: Callable[[], None]
 
-    def __enter__(self) -> _Watched:
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(_signals_as_they_were())
-            for signum in LOOK_AT:
-                signal.signal(signum, self._look)
-            self._leave = stack.pop_all().close
-        self._arm()
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self._leave()
-
-    def _look(self, _signum: int, frame: FrameType | None) -> None:
+    def look(self, frame: FrameType | None) -> None:
         if self._is_looking:
             return  # a signal while one is handled; the timer is armed when that is done
         self._is_looking = True
@@ -99,7 +106,7 @@ class _Watched:
             stop = self._watch.look()
         finally:
             self._is_looking = False
-            self._arm()
+            self.arm()
         if stop is Stop.LEASE:
             self.lease_lost = True
         if stop is Stop.CANCEL:
@@ -115,29 +122,39 @@ class _Watched:
         elif now >= self._kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def _arm(self) -> None:
+    def arm(self) -> None:
         signal.setitimer(signal.ITIMER_REAL, max(SHORTEST_LOOK_S, self._watch.wait_s()))
 
 
-@contextlib.contextmanager
-def _signals_as_they_were() -> Iterator[None]:
-    """Handlers, mask and wakeup descriptor are the worker's again on leaving, whatever the task set."""
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, RESTORED)
-    handlers = {signum: signal.getsignal(signum) for signum in RESTORED}
-    wakeup_fd = signal.set_wakeup_fd(-1)
-    signal.set_wakeup_fd(wakeup_fd, warn_on_full_buffer=False)
-    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_BLOCK, RESTORED)  # those that have come are handled by now
+class _Signals:
+    """Handlers, mask and wakeup descriptor of a worker, from its first task on. What a task sets is put back."""
+
+    def __init__(self, look: Callable[[int, FrameType | None], None]) -> None:
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, RESTORED)
+        for signum in LOOK_AT:
+            signal.signal(signum, look)
+        self._handlers = [(signum, signal.getsignal(signum)) for signum in RESTORED]
+        self._wakeup_fd = signal.set_wakeup_fd(-1)
+        self._put_back()
+
+    def restore(self) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, signal.SIG_IGN)  # forgets one that has come: by default it is deadly
-        for signum, handler in handlers.items():
+        for signum, handler in self._handlers:
+            if signal.getsignal(signum) is not handler:
+                self._put_back()
+                return
+        if signal.pthread_sigmask(signal.SIG_BLOCK, ()) != self._mask:
+            self._put_back()
+        else:
+            signal.set_wakeup_fd(self._wakeup_fd, warn_on_full_buffer=False)
+
+    def _put_back(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, RESTORED)
+        for signum, handler in self._handlers:
             if handler is not None and signal.getsignal(signum) is not handler:
                 signal.signal(signum, handler)
-        signal.set_wakeup_fd(wakeup_fd, warn_on_full_buffer=False)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.set_wakeup_fd(self._wakeup_fd, warn_on_full_buffer=False)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
 
 @contextlib.contextmanager
@@ -146,7 +163,7 @@ def _nothing_left_behind() -> Iterator[None]:
     try:
         yield
     finally:
-        if processes.children_of(os.getpid()) and not processes.kill_own_descendants(within_s=KILL_TIMEOUT_S):
+        if processes.has_children() and not processes.kill_own_descendants(within_s=KILL_TIMEOUT_S):
             raise TaskWillNotDie("a process that the task has started is still there after SIGKILL")
 
 

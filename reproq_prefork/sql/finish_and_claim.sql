@@ -1,54 +1,70 @@
--- The worker's one statement on the hot path: record what became of the run it held, and take the
--- next ones. One statement is one round trip and one commit. Either half may be empty: a null
--- run_id finishes nothing, max_runs = 0 claims nothing.
+-- The worker's one statement on the hot path: record what became of the runs it held, and take the next ones.
+-- One statement is one round trip and one commit, for one run as for hundreds. Either half may be empty:
+-- endings = [] finishes nothing, max_runs = 0 claims nothing.
 --
--- `settled` is fenced by (id, claims, RUNNING): no row means that the lease was lost meanwhile. A run that
--- somebody has cancelled does not go back to PENDING. `told` wakes whoever waits for the end.
+-- `endings` is one JSON array, since an array parameter of SQL would be planned anew at each call. `settled` is
+-- fenced by (id, claims, RUNNING): no row means that the lease was lost meanwhile. A run that somebody has cancelled
+-- does not go back to PENDING. `told` wakes whoever waits for the end.
 --
--- `candidate` walks task_runs_claim_order. For each queue it steps from one priority in use to the
--- next lower one, and reads those whose first row is due from there up to now(). So rows scheduled for
--- later cost one descent of the tree a priority, however many they are. LIMIT stops the walk as
--- soon as enough rows are locked. With several queues it locks up to max_runs in each and takes the
--- best of them; what it leaves is free again at commit, and since it then got all it asked for, the
--- worker passes the wake on. SKIP LOCKED and the row locks make two claims of one row impossible.
+-- `candidate` walks task_runs_claim_order. For each queue it steps from one priority in use to the next lower one, and
+-- reads those whose first row is due from there up to now(). So rows scheduled for later cost one descent of the tree
+-- a priority, however many they are. A queue may have a place to start at (priority, due, id: the last row that this
+-- worker took there): the walk begins behind it and not at the head of the index, where the dead entries of what was
+-- taken before are. What has come before that place meanwhile is found by the next walk from the head.
+--
+-- LIMIT stops the walk as soon as enough rows are locked. With several queues it locks up to max_runs in each and takes
+-- the best of them; what it leaves is free again at commit, and since it then got all it asked for, the worker
+-- passes the wake on. SKIP LOCKED and the row locks make two claims of one row impossible.
+--
+-- `chosen`: a run that may not be run again lightly (its last or only attempt, one with an attempt behind it, an
+-- atomic one) is taken alone: it ends the batch before it, and makes one of its own when it is the first. A batch of
+-- payloads is at most 1 MiB, as they are stored.
 --
 -- The worker's own lease is looked at in the same snapshot: an expired or removed worker claims nothing.
 with recursive settled as (
-    update task_runs
+    update task_runs as run
     set status = case
-            when %(status)s = 'PENDING' and cancel_requested_at is not null then 'CANCELLED'
-            else %(status)s
+            when ending.status = 'PENDING' and run.cancel_requested_at is not null then 'CANCELLED'
+            else ending.status
         end,
-        result = %(result)s::jsonb,
-        last_attempt = %(last_attempt)s::jsonb,
+        result = ending.result,
+        last_attempt = ending.last_attempt,
         errors = case
-            when %(error)s::jsonb is not null then errors || (
-                %(error)s::jsonb || jsonb_build_object(
-                    'attempt', attempts, 'worker', leased_by,
-                    'started_at', last_attempted_at, 'ended_at', now()
+            when ending.error is not null then run.errors || (
+                ending.error || jsonb_build_object(
+                    'attempt', run.attempts, 'worker', run.leased_by,
+                    'started_at', run.last_attempted_at, 'ended_at', now()
                 )
             )
-            when %(status)s = 'PENDING' and cancel_requested_at is not null then errors || jsonb_build_object(
+            when ending.status = 'PENDING' and run.cancel_requested_at is not null
+            then run.errors || jsonb_build_object(
                 'kind', 'cancelled', 'message', 'the task was cancelled', 'ended_at', now()
             )
-            else errors
+            else run.errors
         end,
         run_after = case
-            when %(delay_seconds)s::float8 is null then run_after
-            else now() + make_interval(secs => %(delay_seconds)s::float8)
+            when ending.delay_seconds is null then run.run_after
+            else now() + make_interval(secs => ending.delay_seconds)
         end,
-        attempts = attempts - %(refunded)s::integer,
-        worker_ids = worker_ids[:cardinality(worker_ids) - %(refunded)s::integer],
-        started_at = case when attempts > %(refunded)s::integer then started_at end,
-        finished_at = case when %(status)s <> 'PENDING' or cancel_requested_at is not null then now() end,
+        attempts = case when ending.refunded then run.attempts - 1 else run.attempts end,
+        worker_ids = case
+            when ending.refunded then run.worker_ids[:cardinality(run.worker_ids) - 1]
+            else run.worker_ids
+        end,
+        started_at = case when ending.refunded and run.attempts = 1 then null else run.started_at end,
+        finished_at = case when ending.status <> 'PENDING' or run.cancel_requested_at is not null then now() end,
         finish_due_at = case
-            when %(finish_due)s::boolean and (%(status)s <> 'PENDING' or cancel_requested_at is not null)
+            when ending.finish_due and (ending.status <> 'PENDING' or run.cancel_requested_at is not null)
             then now()
         end,
         leased_by = null,
         lease_expires_at = null
-    where id = %(run_id)s and claims = %(claim)s and status = 'RUNNING'
-    returning id, status
+    from jsonb_to_recordset(%(endings)s::jsonb) as ending (
+        id bigint, claim bigint, status text, result jsonb, error jsonb, delay_seconds float8, refunded boolean,
+        last_attempt jsonb, finish_due boolean
+    )
+    where run.id = ending.id and run.claims = ending.claim and run.status = 'RUNNING'
+    returning run.id, run.status
 ),
 told as (
     select pg_notify('reproq_finished', settled.id::text)
@@ -62,49 +78,71 @@ holder as (
     ) as holds_lease
 ),
 queue as (
-    select name
-    from string_to_array(%(queues)s, ',') as names, unnest(names) as name
+    select place.queue_name, place.priority, place.due, place.id
+    from jsonb_to_recordset(%(places)s::jsonb) as place (
+        queue_name text, priority smallint, due timestamptz, id bigint
+    )
     where (select holds_lease from holder) and %(max_runs)s::integer > 0
 ),
 candidate as (
-    select next_run.id, next_run.priority, next_run.due
+    select next_run.id, next_run.priority, next_run.due, next_run.alone, next_run.stored_bytes
     from queue
     cross join lateral (
         with recursive level as (
             (
-                select priority, coalesce(run_after, enqueued_at) as first_due
-                from task_runs
-                where status = 'PENDING' and queue_name = queue.name
-                order by queue_name, priority desc, coalesce(run_after, enqueued_at)
-                limit 1
+                select queue.priority, queue.due as from_due, queue.id as from_id
+                where queue.id is not null
+                union all
+                (
+                    select priority, coalesce(run_after, enqueued_at), 0
+                    from task_runs
+                    where status = 'PENDING' and queue_name = queue.queue_name and queue.id is null
+                    order by queue_name, priority desc, coalesce(run_after, enqueued_at)
+                    limit 1
+                )
             )
             union all
-            select lower.priority, lower.first_due
+            select lower.priority, lower.first_due, 0
             from level
             cross join lateral (
                 select priority, coalesce(run_after, enqueued_at) as first_due
                 from task_runs
-                where status = 'PENDING' and queue_name = queue.name and priority < level.priority
+                where status = 'PENDING' and queue_name = queue.queue_name and priority < level.priority
                 order by queue_name, priority desc, coalesce(run_after, enqueued_at)
                 limit 1
             ) as lower
         )
-        select due_run.id, due_run.priority, due_run.due
+        select due_run.id, due_run.priority, due_run.due, due_run.alone, due_run.stored_bytes
         from level
         cross join lateral (
-            select id, priority, coalesce(run_after, enqueued_at) as due
+            select
+                id, priority, coalesce(run_after, enqueued_at) as due,
+                max_attempts = 1 or attempts > 0 or atomic as alone, pg_column_size(payload) as stored_bytes
             from task_runs
             where status = 'PENDING'
-              and queue_name = queue.name
+              and queue_name = queue.queue_name
               and priority = level.priority
               and coalesce(run_after, enqueued_at) <= now()
+              and (coalesce(run_after, enqueued_at), id) > (level.from_due, level.from_id)
             order by coalesce(run_after, enqueued_at), id
             limit %(max_runs)s::integer
             for update skip locked
         ) as due_run
-        where level.first_due <= now()
+        where level.from_due <= now()
         limit %(max_runs)s::integer
     ) as next_run
+),
+chosen as (
+    select id
+    from (
+        select
+            id, row_number() over claim_order as place,
+            count(*) filter (where alone) over claim_order as alone_so_far,
+            sum(stored_bytes) over claim_order as bytes_so_far
+        from candidate
+        window claim_order as (order by priority desc, due, id)
+    ) as placed
+    where place = 1 or (place <= %(max_runs)s::integer and alone_so_far = 0 and bytes_so_far <= 1048576)
 ),
 claimed as (
     update task_runs
@@ -116,26 +154,19 @@ claimed as (
         worker_ids = worker_ids || %(worker_id)s::text,
         started_at = coalesce(started_at, now()),
         last_attempted_at = now()
-    where id = any (array(
-        select id from candidate order by priority desc, due, id limit %(max_runs)s::integer
-    ))
+    where id = any (array(select id from chosen))
     returning
-        id, claims, attempts, max_attempts, timeout_seconds, queue_name, spec_hash, task_path, priority,
-        coalesce(run_after, enqueued_at) as due,
-        case when %(read_payload)s::boolean then payload::text end as payload,
-        executor, atomic, retry_base_seconds, retry_max_seconds, run_after, enqueued_at, started_at,
-        last_attempted_at, worker_ids, metadata::text as metadata,
-        case when attempts > 1 then errors::text end as errors
+        id, claims, case when %(read_payload)s::boolean then payload::text end as payload, spec_hash, task_path,
+        queue_name, attempts, max_attempts, timeout_seconds, executor, atomic, retry_base_seconds, retry_max_seconds,
+        priority, run_after, enqueued_at, started_at, last_attempted_at, worker_ids,
+        case when attempts > 1 then errors::text end as errors, metadata::text as metadata
 )
 select
+    claimed.*,
     (select count(*) from settled) as settled,
     (select count(*) from told) as told,
     (select holds_lease from holder) as holds_lease,
-    claimed.id, claimed.claims, claimed.attempts, claimed.max_attempts, claimed.timeout_seconds,
-    claimed.queue_name, claimed.spec_hash, claimed.task_path, claimed.payload, claimed.executor,
-    claimed.atomic, claimed.retry_base_seconds, claimed.retry_max_seconds, claimed.priority,
-    claimed.run_after, claimed.enqueued_at, claimed.started_at, claimed.last_attempted_at,
-    claimed.worker_ids, claimed.metadata, claimed.errors
+    (select count(*) from candidate) as found
 from (values (1)) as always
 left join claimed on true
-order by claimed.priority desc, claimed.due, claimed.id
+order by claimed.priority desc, coalesce(claimed.run_after, claimed.enqueued_at), claimed.id

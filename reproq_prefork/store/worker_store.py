@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from reproq_prefork.identity import WorkerIdentity
 from reproq_prefork.store.connection import Backend, connect, end_backend_of, fetch
 from reproq_prefork.store.statements import statement
-from reproq_prefork.task_run import ClaimedRun, Settlement
+from reproq_prefork.task_run import ClaimedRun, Place, Settlement
 
+HASTE_S = 1.0
 ANNOUNCE_AGAIN_S = 60.0  # for whoever takes an announcement to tell of it, before another one does
 
-NOTHING_TO_SETTLE: dict[str, Any] = {
-    "run_id": None,
-    "claim": None,
-    "status": None,
-    "result": None,
-    "error": None,
-    "delay_seconds": None,
-    "refunded": 0,
-    "last_attempt": None,
-    "finish_due": False,
-}
+_CLAIMED_FIELDS = len(ClaimedRun._fields)
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What `finish_and_claim` found. `settled` is False where the run was no longer this worker's."""
+    """What `finish_and_claim` found.
 
-    settled: bool
+    `settled`: how many of the runs to be settled were still this worker's. `found`: how many due runs it has met;
+    as many as were asked for, or more, where there may be others.
+    """
+
+    settled: int
     holds_lease: bool
-    runs: tuple[ClaimedRun, ...]
+    runs: tuple[ClaimedRun, ...] = ()
+    found: int = 0
 
 
 class WorkerStore:
@@ -53,6 +51,15 @@ class WorkerStore:
 
     def close(self) -> None:
         self._connection.close()
+
+    @contextlib.contextmanager
+    def in_haste(self) -> Iterator[None]:
+        """A statement has a second here; then the connection is as good as lost."""
+        deadline_s, self._connection.deadline_s = self._connection.deadline_s, HASTE_S
+        try:
+            yield
+        finally:
+            self._connection.deadline_s = deadline_s
 
     def register(self) -> None:
         identity = self._identity
@@ -83,24 +90,35 @@ class WorkerStore:
         self._run("deregister_worker", {"worker_id": self._identity.id})
 
     def finish_and_claim(
-        self, settlement: Settlement | None, *, max_runs: int, read_payload: bool = True
+        self,
+        settlements: Sequence[Settlement],
+        *,
+        max_runs: int,
+        places: Mapping[str, Place] = MappingProxyType({}),
+        read_payload: bool = True,
     ) -> Claim:
-        """Record `settlement` and claim up to `max_runs` runs, in one statement and one commit."""
+        """Record `settlements` and claim up to `max_runs` runs, in one statement and one commit.
+
+        `places`: behind which run a queue is looked through; the others are from their head. One that may not
+        be run again lightly is claimed alone, however many are asked for.
+        """
         rows = self._run(
             "finish_and_claim",
             {
-                **(NOTHING_TO_SETTLE if settlement is None else _settlement_parameters(settlement)),
+                "endings": f"[{','.join(map(_ending, settlements))}]",
                 "worker_id": self._identity.id,
-                "queues": self._queues,
+                "places": _places(self._identity.queues, places),
                 "lease_seconds": self._lease_s,
                 "max_runs": max_runs,
                 "read_payload": read_payload,
             },
         )
+        first = rows[0]
         return Claim(
-            settled=rows[0].settled > 0,
-            holds_lease=rows[0].holds_lease,
-            runs=tuple(_claimed_run(row) for row in rows if row.id is not None),
+            settled=first.settled,
+            holds_lease=first.holds_lease,
+            runs=() if first.id is None else tuple(ClaimedRun._make(row[:_CLAIMED_FIELDS]) for row in rows),
+            found=first.found,
         )
 
     def read_payload(self, run_id: int) -> str:
@@ -130,41 +148,29 @@ class WorkerStore:
         return fetch(self._connection, statement(name), parameters)
 
 
-def _settlement_parameters(settlement: Settlement) -> dict[str, Any]:
-    return {
-        "run_id": settlement.run_id,
-        "claim": settlement.claim,
-        "status": settlement.status.value,
-        "result": settlement.result,
-        "error": None if settlement.error is None else json.dumps(settlement.error),
-        "delay_seconds": settlement.delay_s,
-        "refunded": int(settlement.refunded),
-        "last_attempt": None if settlement.last_attempt is None else json.dumps(settlement.last_attempt),
-        "finish_due": settlement.finish_due,
-    }
+def _ending(settlement: Settlement) -> str:
+    """One element of the JSON array `endings`. The result is JSON text already, and stands in it as it is."""
+    run_id, claim, status, result, error, delay_s, refunded, last_attempt, finish_due = settlement
+    text = f'{{"id":{run_id},"claim":{claim},"status":"{status}"'
+    if result is not None:
+        text += f',"result":{result}'
+    if error is not None:
+        text += f',"error":{json.dumps(error)}'
+    if delay_s is not None:
+        text += f',"delay_seconds":{delay_s!r}'
+    if last_attempt is not None:
+        text += f',"last_attempt":{json.dumps(last_attempt)}'
+    if refunded:
+        text += ',"refunded":true'
+    return text + (',"finish_due":true}' if finish_due else "}")
 
 
-def _claimed_run(row: Any) -> ClaimedRun:
-    return ClaimedRun(
-        id=row.id,
-        claim=row.claims,
-        payload=row.payload,
-        spec_hash=row.spec_hash,
-        task_path=row.task_path,
-        queue_name=row.queue_name,
-        attempt=row.attempts,
-        max_attempts=row.max_attempts,
-        timeout_s=row.timeout_seconds,
-        executor=row.executor,
-        atomic=row.atomic,
-        retry_base_s=row.retry_base_seconds,
-        retry_max_s=row.retry_max_seconds,
-        priority=row.priority,
-        run_after=row.run_after,
-        enqueued_at=row.enqueued_at,
-        started_at=row.started_at,
-        last_attempted_at=row.last_attempted_at,
-        worker_ids=tuple(row.worker_ids),
-        errors=row.errors,
-        metadata=row.metadata,
+def _places(queues: Sequence[str], places: Mapping[str, Place]) -> str:
+    return json.dumps(
+        [
+            {"queue_name": queue, "priority": place.priority, "due": place.due.isoformat(), "id": place.id}
+            if (place := places.get(queue)) is not None
+            else {"queue_name": queue}
+            for queue in queues
+        ]
     )

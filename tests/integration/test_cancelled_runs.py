@@ -39,7 +39,7 @@ def steward(database_url: str) -> Iterator[StewardStore]:
 
 
 def claimed(worker: WorkerStore) -> ClaimedRun:
-    (run,) = worker.finish_and_claim(None, max_runs=1).runs
+    (run,) = worker.finish_and_claim([], max_runs=1).runs
     return run
 
 
@@ -190,7 +190,7 @@ def test_a_cancelled_run_that_is_to_run_again_does_not(
     run_id = enqueue(connection, TASK).id
     run = claimed(worker)
     cancel(connection, run_id)
-    worker.finish_and_claim(Settlement(run.id, run.claim, Status.PENDING, delay_s=delay_s), max_runs=0)
+    worker.finish_and_claim([Settlement(run.id, run.claim, Status.PENDING, delay_s=delay_s)], max_runs=0)
     assert get_run(connection, run_id).status is Status.CANCELLED
 
 

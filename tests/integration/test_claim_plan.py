@@ -11,7 +11,6 @@ import pytest
 from psycopg import sql
 
 from reproq_prefork.store.statements import statement
-from reproq_prefork.store.worker_store import NOTHING_TO_SETTLE
 from tests.databases import new_database
 from tests.servers import Server
 
@@ -73,9 +72,10 @@ def claim_plan(url: str, queues: tuple[str, ...], max_runs: int) -> dict[str, An
         connection.execute("set plan_cache_mode = force_generic_plan")
         connection.execute("set max_parallel_workers_per_gather = 0")
         text = "prepare claim as " + statement("finish_and_claim")
-        parameters = NOTHING_TO_SETTLE | {
+        parameters = {
+            "endings": "[]",
             "worker_id": "w",
-            "queues": ",".join(queues),
+            "places": json.dumps([{"queue_name": queue} for queue in queues]),
             "lease_seconds": 30.0,
             "max_runs": max_runs,
             "read_payload": True,

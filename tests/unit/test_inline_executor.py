@@ -218,8 +218,11 @@ def test_handlers_mask_and_wakeup_are_the_workers_again_whatever_a_task_did() ->
         signal.setitimer(signal.ITIMER_REAL, 60)
 
     def program(inbox: SignalInbox) -> None:
+        tasks = [lambda: 1, task]
+        executor = InlineExecutor(FunctionRuntime(lambda: tasks.pop(0)()))
+        executor.run(a_run(), FakeWatch())  # from the first one on the executor listens, too
         before = {signum: signal.getsignal(signum) for signum in signal.valid_signals()}
-        run_here(task)
+        executor.run(a_run(), FakeWatch())
         assert {signum: signal.getsignal(signum) for signum in signal.valid_signals()} == before
         assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
         assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import pytest
@@ -108,7 +107,7 @@ def test_a_worker_that_is_told_to_stop_at_once_does_not_wait_longer_than_its_pat
     setting.orders.drain = setting.orders.quit = True
     started = time.monotonic()
     with pytest.raises(ToldToStop, match="could not be recorded"):
-        ledger.turn(ENDED, max_runs=0)
+        ledger.turn([ENDED], max_runs=0)
     assert 0.4 <= time.monotonic() - started < 5
     assert setting.calls.count("connect") > 1 or delay_s > 1, "it goes on trying meanwhile"
 
@@ -126,15 +125,20 @@ class SlowToRead(ScriptedStore):
         self.reads_payload: list[bool] = []
 
     def finish_and_claim(
-        self, settlement: Settlement | None, *, max_runs: int, read_payload: bool = True
+        self,
+        settlements: Sequence[Settlement],
+        *,
+        max_runs: int,
+        places: Any = None,
+        read_payload: bool = True,
     ) -> Claim:
         if max_runs:
             self.reads_payload.append(read_payload)
         if max_runs and read_payload and self._troubles.get("claim"):
             raise self._troubles["claim"].pop(0)
-        if settlement is not None:
-            self.recorded.append(settlement)
-        return Claim(settled=True, holds_lease=True, runs=(self.claimed,) if max_runs else ())
+        self.recorded += settlements
+        runs = (self.claimed,) if max_runs else ()
+        return Claim(settled=len(settlements), holds_lease=True, runs=runs, found=len(runs))
 
 
 @pytest.mark.parametrize("trouble", [ConnectionLost("no answer"), StatementTimedOut("too long")])
@@ -148,7 +152,7 @@ def test_a_payload_that_is_never_read_in_time_costs_an_attempt_and_not_the_queue
     monkeypatch.setattr(ledger, "_delays_s", itertools.repeat(0.0))
     setting.troubles["claim"] = [trouble]
     setting.troubles["read_payload"] = [trouble, trouble]
-    ledger.turn(None, max_runs=1)
+    ledger.turn((), max_runs=1)
     assert store.reads_payload[:2] == [True, False], "it is read by itself from then on"
     first, second = store.recorded[:2]
     assert (first.status, first.refunded, first.delay_s) == (Status.PENDING, True, 1.0)
@@ -160,12 +164,12 @@ def test_the_end_of_a_task_that_cannot_be_read_is_to_be_told(
     setting: Setting, monkeypatch: pytest.MonkeyPatch, task_path: str | None
 ) -> None:
     store = SlowToRead(setting.troubles, setting.calls)
-    monkeypatch.setattr(store, "claimed", replace(RUN, task_path=task_path))
+    monkeypatch.setattr(store, "claimed", RUN._replace(task_path=task_path))
     setting.ledger._connect = lambda: cast(WorkerStore, store)
     ledger = setting.opened()
     setting.troubles["claim"] = [ValueRefused("too large")]
     setting.troubles["read_payload"] = [ValueRefused("too large")]
-    ledger.turn(None, max_runs=1)
+    ledger.turn((), max_runs=1)
     (settlement,) = store.recorded
     assert (settlement.status, settlement.finish_due) == (Status.FAILED, task_path is not None)
 
@@ -179,7 +183,7 @@ def test_a_lock_that_is_in_the_way_of_a_payload_costs_nothing(
     monkeypatch.setattr(ledger, "_delays_s", itertools.repeat(0.0))
     setting.troubles["claim"] = [ConnectionLost("gone")]
     setting.troubles["read_payload"] = [StatementRefused("locked"), StatementRefused("locked")]
-    ledger.turn(None, max_runs=1)
+    ledger.turn((), max_runs=1)
     assert all(settlement.refunded for settlement in store.recorded)
 
 

@@ -11,7 +11,7 @@ import pytest
 from reproq_prefork.executors import Stop
 from reproq_prefork.orders import Orders
 from reproq_prefork.scoreboard import LeaseRecord, Scoreboard, WorkerPanel, WorkerRecord, boottime_ns
-from reproq_prefork.watch import LOOK_INTERVAL_S, TaskWatch
+from reproq_prefork.watch import LOOK_INTERVAL_NS, TaskWatch
 
 S = 10**9
 
@@ -104,7 +104,7 @@ def test_the_masters_death_is_an_order_to_quit_and_tells_itself_once(setting: Se
 def test_a_task_with_nothing_against_it_goes_on(setting: Setting) -> None:
     watch = setting.watch(deadline_s=3_600)
     assert watch.look() is None
-    assert 0 < watch.wait_s() <= LOOK_INTERVAL_S
+    assert 0 < watch.wait_s() <= LOOK_INTERVAL_NS / S
 
 
 def test_a_task_without_a_deadline_has_none(setting: Setting) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from reproq_prefork import worker as worker_module
 from reproq_prefork.announcer import Announcer
 from reproq_prefork.errors import ExitStatus
 from reproq_prefork.executors import NoProcess, Watch, WornOut
-from reproq_prefork.ledger import Attempt
+from reproq_prefork.ledger import Attempt, Turn
 from reproq_prefork.log import Log, LogFormat, LogLevel
 from reproq_prefork.orders import Orders
 from reproq_prefork.scoreboard import Scoreboard, WorkerPanel, WorkerRecord, boottime_ns
@@ -32,7 +33,18 @@ from reproq_prefork.wakeup import WakePipe
 from reproq_prefork.worker import NO_PROCESS_DELAY_S, Worker
 from tests.unit.test_settings import resolved
 
-RUN = ClaimedRun(7, 3, "{}", "0" * 64, None, "default", attempt=1, max_attempts=3, timeout_s=None)
+RUN = ClaimedRun(
+    7,
+    3,
+    "{}",
+    "0" * 64,
+    None,
+    "default",
+    attempt=1,
+    max_attempts=3,
+    timeout_s=None,
+    enqueued_at=datetime(2026, 1, 1, tzinfo=UTC),
+)
 
 
 class ScriptedOrders(Orders):
@@ -64,6 +76,9 @@ class ScriptedLedger:
         self.drain_during_claim = drain_during_claim
         self.recorded: list[Attempt] = []
         self.claims = 0
+        self.asked_for: list[int] = []
+        self.put_aside: list[list[int]] = []
+        self.can_record = True
         self.told: list[int] = []
         self.taken_while_holding: list[bool] = []
         self.has_left = False
@@ -76,20 +91,27 @@ class ScriptedLedger:
     def open(self) -> None:
         pass
 
-    def turn(self, ended: Attempt | None, *, max_runs: int) -> ClaimedRun | None:
+    def turn(self, ended: Sequence[Attempt], *, max_runs: int) -> Turn:
         self._holding = False
-        if ended is not None:
-            self.recorded.append(ended)
+        self.recorded += ended
         if not max_runs:
-            return None
+            return Turn()
         self.claims += 1
+        self.asked_for.append(max_runs)
         self.shown_at_claims.append(self.panel.record.run_id)
         if not self._runs:
             self.orders.drain = True
-            return None
+            return Turn()
         self.orders.drain = self.drain_during_claim
         self._holding = True
-        return self._runs.pop(0)
+        claimed, self._runs = self._runs[:max_runs], self._runs[max_runs:]
+        return Turn(claimed, more=len(claimed) == max_runs)
+
+    def record(self, ended: Sequence[Attempt]) -> bool:
+        self.put_aside.append([attempt.run.id for attempt in ended])
+        if self.can_record:
+            self.recorded += ended
+        return self.can_record
 
     def take_announcement(self) -> int | None:
         self.taken_while_holding.append(self._holding)
@@ -110,10 +132,12 @@ class CountingExecutor:
         endings: Sequence[Ending | Exception] = (Ending(Success("null")),),
         *,
         announces: bool = False,
+        batches: bool = False,
         why_not: str | Exception | None = None,
     ) -> None:
         self.runs: list[ClaimedRun] = []
         self.announces = announces
+        self.batches = batches
         self._endings = list(endings)
         self._why_not = why_not
 
@@ -204,7 +228,7 @@ def test_without_an_order_the_claim_is_run_and_recorded(wake: WakePipe) -> None:
 
 # --- endings of Python tasks ---
 
-PYTHON_RUN = replace(RUN, task_path="shop.tasks.mail")
+PYTHON_RUN = RUN._replace(task_path="shop.tasks.mail")
 
 
 def test_an_attempt_that_has_recorded_itself_is_not_recorded_again(wake: WakePipe) -> None:

@@ -1,0 +1,68 @@
+"""The runs that a worker has claimed together: those that have ended, the one it is at, and those to come."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from reproq_prefork.batching import BATCH_STRETCH_S, MAX_RESULT_BYTES_HELD
+from reproq_prefork.ledger import Attempt, Ledger
+from reproq_prefork.orders import Orders
+from reproq_prefork.scoreboard import boottime_ns
+from reproq_prefork.task_run import ClaimedRun, handed_back
+
+
+class Batch:
+    """`claimed_ns`, `overdue_ns`: when they were claimed, and until when they may start (CLOCK_BOOTTIME)."""
+
+    def __init__(self, runs: Sequence[ClaimedRun], ledger: Ledger, *, claimed_ns: int) -> None:
+        self.claimed_ns = claimed_ns
+        self.overdue_ns = claimed_ns + int(BATCH_STRETCH_S * 1e9)
+        self.is_shared = len(runs) > 1
+        self.started = 0
+        self.succeeded: list[int] = []  # of a shared one, whose runs are told of together
+        self._ledger = ledger
+        self._waiting = deque(runs)
+        self._ended: list[Attempt] = []
+        self._result_bytes = 0
+
+    def next(self, orders: Orders) -> ClaimedRun | None:
+        """The next one to be run; None: there is none, or what is left is to be handed back."""
+        if not self._waiting:
+            return None
+        if self.started and (
+            orders.drain or self._result_bytes > MAX_RESULT_BYTES_HELD or boottime_ns() >= self.overdue_ns
+        ):
+            return None
+        self.started += 1
+        return self._waiting.popleft()
+
+    def ended(self, attempt: Attempt) -> None:
+        self._ended.append(attempt)
+        result = attempt.settlement.result
+        if result is not None:
+            self._result_bytes += len(result)
+
+    def not_started(self, attempt: Attempt) -> None:
+        """It is handed back, and so is what waits behind it."""
+        self.started -= 1
+        self._ended += [attempt, *map(unstarted, self._waiting)]
+        self._waiting.clear()
+
+    def to_be_recorded(self) -> Sequence[Attempt]:
+        """What has ended and was not recorded yet, and what is to be handed back."""
+        return [*self._ended, *map(unstarted, self._waiting)]
+
+    def put_aside(self) -> None:
+        """Record what has ended and hand back what waits, now: the one that runs keeps them from it.
+
+        Where that does not succeed they are left to be recorded at the end; none of those that wait is started.
+        """
+        held = self.to_be_recorded()
+        if held and self._ledger.record(held):
+            self._ended.clear()
+            self._waiting.clear()
+
+
+def unstarted(run: ClaimedRun) -> Attempt:
+    return Attempt(run, handed_back(run.id, run.claim))
