@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
+import re
 from decimal import Decimal
 from typing import Any
 
 from reproq_prefork.json_number import decompose
+from reproq_prefork.json_rules import MAX_DEPTH
+from reproq_prefork.strict_json import parse_json
 
 EXPONENT_FROM = 10**21
+
+
+# What a plain reading could get wrong: a number with more digits than every float keeps, an exponent, a negative
+# zero, an escaped character that may be half a one, and what is no JSON.
+_DOUBTFUL = re.compile(r"[\d.]{17}|\d[eE]|-0|\\u|NaN|Infinity")
+
+
+def parse_values(text: str) -> Any:
+    """`with_floats(parse_json(text))` of what jsonb has written (so no key is there twice), most of it faster.
+
+    Raises SpecError.
+    """
+    if _DOUBTFUL.search(text) is None and text.count("[") + text.count("{") <= MAX_DEPTH:
+        with contextlib.suppress(ValueError):
+            return json.loads(text)
+    return with_floats(parse_json(text))
 
 
 def with_floats(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from reproq_prefork.retry import next_delay_s
@@ -30,7 +31,7 @@ def settle(
     match outcome:
         case Success(result):
             return Settlement(
-                run.id, run.claim, Status.SUCCESSFUL, result=result, last_attempt=usage_entry(usage)
+                run.id, run.claim, Status.SUCCESSFUL, result=result, last_attempt=usage_text(usage)
             )
         case Failure():
             return _after_failure(run, outcome, policy, random, usage)
@@ -81,6 +82,14 @@ def error_entry(failure: Failure) -> dict[str, Any]:
         "stderr": failure.stderr,
     }
     return {key: value for key, value in entry.items() if value is not None}
+
+
+def usage_text(usage: Usage | None) -> str | None:
+    """The entry as JSON text."""
+    if usage is None or usage.output is not None:
+        return None if usage is None else json.dumps(usage_entry(usage))
+    # These are words of ours and numbers, and there may be ten thousand of them in a second.
+    return f'{{"exit":"{usage.exit}","cpu_seconds":{usage.cpu_s:.6f},"peak_rss_kib":{usage.peak_rss_kib}}}'
 
 
 def usage_entry(usage: Usage | None) -> dict[str, Any] | None:

@@ -6,12 +6,14 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import contextlib
 import os
 import select
 import signal
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from types import FrameType
+from typing import Any
 
 # What a person, a service manager or a container engine sends, and means for the master.
 MASTERS_OWN = (
@@ -27,6 +29,11 @@ MASTERS_OWN = (
 
 # A steward's to one of its workers: a run of yours may have been cancelled, look at the scoreboard.
 CANCEL_SIGNAL = signal.SIGUSR1
+
+
+# What `signal` wraps: that makes an enum of each number and handler that comes back, for some ten of them a task.
+handler_of: Callable[[int], Any] = _signal.getsignal
+change_mask: Callable[[int, Iterable[int]], set[int]] = _signal.pthread_sigmask
 
 
 class SignalInbox:

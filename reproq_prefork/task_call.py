@@ -7,9 +7,8 @@ from typing import Any
 
 from reproq_prefork.errors import ReproqError
 from reproq_prefork.json_rules import SpecError
-from reproq_prefork.json_values import with_floats
+from reproq_prefork.json_values import parse_values
 from reproq_prefork.spec import PYTHON_TASK_VERSION
-from reproq_prefork.strict_json import parse_json
 
 
 class NotACall(ReproqError):
@@ -28,7 +27,7 @@ class Call:
 def read_call(payload: str) -> Call:
     """The call that the text of a payload stands for. Raises NotACall."""
     try:
-        said = with_floats(parse_json(payload))
+        said = parse_values(payload)
     except SpecError as error:
         raise NotACall(f"the payload cannot be read: {error}") from error
     if not isinstance(said, dict) or not isinstance(said.get("task"), str):

@@ -228,7 +228,7 @@ class Settlement(NamedTuple):
     error: dict[str, Any] | None = None  # the entry for `errors`; the server adds attempt, worker and times
     delay_s: float | None = None  # until it is due again; None leaves its due time as it was
     refunded: bool = False  # the attempt does not count
-    last_attempt: dict[str, Any] | None = None  # usage of an attempt that succeeded
+    last_attempt: str | None = None  # JSON text: the usage of an attempt that succeeded
     finish_due: bool = False  # if this is the end, the application is still to be told of it
 
 

@@ -204,9 +204,9 @@ class Worker:
 
     def _settlement(self, run: ClaimedRun, ending: Ending) -> Settlement | None:
         settlement = settle(run, ending.outcome, self._policy, random.random(), ending.usage)
-        if settlement is None or run.task_path is None or ending.announced:
+        if settlement is None or run.task_path is None or ending.announced or not self._executor.announces:
             return settlement
-        return settlement._replace(finish_due=self._executor.announces)
+        return settlement._replace(finish_due=True)
 
     def _report(self, run: ClaimedRun, ending: Ending, settlement: Settlement | None, seconds: float) -> None:
         fields: dict[str, object] = {"attempt": run.attempt, "seconds": round(seconds, 3)}

@@ -41,7 +41,7 @@ from reproq_prefork.executors.python_outcome import (
     traceback_of,
 )
 from reproq_prefork.settings import MAX_RESULT_BYTES
-from reproq_prefork.settlement import error_entry, is_last_attempt, usage_entry
+from reproq_prefork.settlement import error_entry, is_last_attempt, usage_text
 from reproq_prefork.spec import canonical_json
 from reproq_prefork.task_call import NotACall, read_call
 from reproq_prefork.task_loader import NotAllowed, TaskNotFound, allowed_modules
@@ -234,7 +234,7 @@ class Performer:
                 "run_id": call.run.id,
                 "claim": call.run.claim,
                 "result": text,
-                "last_attempt": canonical_json(usage_entry(usage)),
+                "last_attempt": usage_text(usage),
             },
         )
         if not rows:

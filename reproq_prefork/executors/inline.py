@@ -6,12 +6,11 @@ Python (in a library's loop in C) is ended with its worker, by the master.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import FrameType
 
 from reproq_prefork import processes
@@ -19,7 +18,7 @@ from reproq_prefork.executors import Runtime, Stop, TaskWillNotDie, Watch
 from reproq_prefork.executors.conversation import CANCEL_GRACE_S, KILL_TIMEOUT_S
 from reproq_prefork.executors.python_outcome import outcome_of_error
 from reproq_prefork.executors.soft_stop import SignalledStop
-from reproq_prefork.signals import CANCEL_SIGNAL, MASTERS_OWN
+from reproq_prefork.signals import CANCEL_SIGNAL, MASTERS_OWN, change_mask, handler_of
 from reproq_prefork.task_run import Abandoned, ClaimedRun, Completed, Ending, Success, Usage
 
 # What may bring news to the watch: the worker's orders, and the time.
@@ -27,6 +26,7 @@ LOOK_AT = (signal.SIGTERM, signal.SIGQUIT, CANCEL_SIGNAL, signal.SIGALRM)
 # What a task may have changed, and the worker relies on.
 RESTORED = tuple({*MASTERS_OWN, *LOOK_AT, signal.SIGCHLD, signal.SIGPIPE})
 SHORTEST_LOOK_S = 0.001  # 0 would disarm the timer
+READ_INTERVAL_S = 0.001
 
 
 class InlineExecutor:
@@ -37,14 +37,17 @@ class InlineExecutor:
         self._runtime = runtime
         self._signals: _Signals | None = None
         self._watched: _Watched | None = None
+        self._meter = _Meter()
 
     @property
     def announces(self) -> bool:
         return self._runtime.announces
 
     def run(self, run: ClaimedRun, watch: Watch) -> Ending:
-        own_pid, used_s = os.getpid(), _cpu_s()
-        with _nothing_left_behind(), self._watching(watch) as watched:
+        own_pid = os.getpid()
+        self._meter.start()
+        watched = self._begin(watch)
+        try:
             try:
                 ending = self._runtime.perform(run, watched.stop)
             except BaseException as error:
@@ -52,35 +55,38 @@ class InlineExecutor:
             if os.getpid() != own_pid:
                 # A child that the task has forked, and that came out of its code: no second worker.
                 os._exit(0)
+        finally:
+            self._end()
         if watched.lease_lost:
             ending = Ending(Abandoned(Stop.LEASE.value))
-        usage = Usage(
-            exit="returned" if isinstance(ending.outcome, Success | Completed) else "raised",
-            cpu_s=max(0.0, _cpu_s() - used_s),
-            peak_rss_kib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
-        )
-        return Ending(ending.outcome, usage, ending.announced)
+        exit_ = "returned" if isinstance(ending.outcome, Success | Completed) else "raised"
+        return Ending(ending.outcome, self._meter.usage(exit_), ending.announced)
 
     def announce(self, run_id: int, watch: Watch) -> str | None:
-        with _nothing_left_behind(), self._watching(watch) as watched:
-            try:
-                watched.stop.call(self._runtime.announce, (run_id,), {})
-            except BaseException as error:
-                return f"{type(error).__name__}: {error}"
+        watched = self._begin(watch)
+        try:
+            watched.stop.call(self._runtime.announce, (run_id,), {})
+        except BaseException as error:
+            return f"{type(error).__name__}: {error}"
+        finally:
+            self._end()
         return None
 
-    @contextlib.contextmanager
-    def _watching(self, watch: Watch) -> Iterator[_Watched]:
-        """Signals make `watch` look, and its reasons to stop go to the task."""
+    def _begin(self, watch: Watch) -> _Watched:
+        """From now on signals make `watch` look, and its reasons to stop go to the task."""
         if self._signals is None:
             self._signals = _Signals(self._look)
         self._watched = watched = _Watched(watch)
         watched.arm()
-        try:
-            yield watched
-        finally:
-            self._watched = None
-            self._signals.restore()
+        return watched
+
+    def _end(self) -> None:
+        assert self._signals is not None
+        self._watched = None
+        self._signals.restore()
+        # What the task has started ends with it.
+        if processes.has_children() and not processes.kill_own_descendants(within_s=KILL_TIMEOUT_S):
+            raise TaskWillNotDie("a process that the task has started is still there after SIGKILL")
 
     def _look(self, _signum: int, frame: FrameType | None) -> None:
         # Where no task runs, the wakeup pipe tells the worker all.
@@ -130,43 +136,60 @@ class _Signals:
     """Handlers, mask and wakeup descriptor of a worker, from its first task on. What a task sets is put back."""
 
     def __init__(self, look: Callable[[int, FrameType | None], None]) -> None:
-        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, RESTORED)
+        self._mask = change_mask(signal.SIG_BLOCK, RESTORED)
         for signum in LOOK_AT:
             signal.signal(signum, look)
-        self._handlers = [(signum, signal.getsignal(signum)) for signum in RESTORED]
+        self._handlers = [(signum, handler_of(signum)) for signum in RESTORED]
         self._wakeup_fd = signal.set_wakeup_fd(-1)
         self._put_back()
 
     def restore(self) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         for signum, handler in self._handlers:
-            if signal.getsignal(signum) is not handler:
+            if handler_of(signum) is not handler:
                 self._put_back()
                 return
-        if signal.pthread_sigmask(signal.SIG_BLOCK, ()) != self._mask:
+        if change_mask(signal.SIG_BLOCK, ()) != self._mask:
             self._put_back()
         else:
             signal.set_wakeup_fd(self._wakeup_fd, warn_on_full_buffer=False)
 
     def _put_back(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, RESTORED)
+        change_mask(signal.SIG_BLOCK, RESTORED)
         for signum, handler in self._handlers:
-            if handler is not None and signal.getsignal(signum) is not handler:
+            if handler is not None and handler_of(signum) is not handler:
                 signal.signal(signum, handler)
         signal.set_wakeup_fd(self._wakeup_fd, warn_on_full_buffer=False)
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+        change_mask(signal.SIG_SETMASK, self._mask)
 
 
-@contextlib.contextmanager
-def _nothing_left_behind() -> Iterator[None]:
-    """What the task has started ends with it."""
-    try:
-        yield
-    finally:
-        if processes.has_children() and not processes.kill_own_descendants(within_s=KILL_TIMEOUT_S):
-            raise TaskWillNotDie("a process that the task has started is still there after SIGKILL")
+class _Meter:
+    """What each task uses of this process: CPU time, its children's too, and its peak memory until then.
 
+    To ask the kernel takes as long as a small task, so it is asked once a millisecond. A task of less is taken to
+    have used the time that it took.
+    """
 
-def _cpu_s() -> float:
-    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+    def __init__(self) -> None:
+        self._read()
+        self._started_at = self._read_at
+
+    def start(self) -> None:
+        self._started_at = time.monotonic()
+        if self._started_at - self._read_at > READ_INTERVAL_S:
+            self._read()
+
+    def usage(self, exit_: str) -> Usage:
+        now = time.monotonic()
+        cpu_s = now - self._started_at
+        if cpu_s > READ_INTERVAL_S:
+            before_s = self._cpu_s
+            self._read()
+            cpu_s = self._cpu_s - before_s
+        return Usage(exit_, cpu_s, self._peak_rss_kib)
+
+    def _read(self) -> None:
+        own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+        self._cpu_s = own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+        self._peak_rss_kib = own.ru_maxrss
+        self._read_at = time.monotonic()

@@ -9,7 +9,7 @@ from typing import Any
 
 from reproq_prefork.executors import Stop
 from reproq_prefork.executors.output import MAX_MESSAGE_CHARS, MAX_RETRY_AFTER_S, MAX_TRACEBACK_CHARS
-from reproq_prefork.json_rules import SpecError
+from reproq_prefork.json_rules import MAX_DEPTH, MAX_DIGITS, SpecError
 from reproq_prefork.settings import MAX_RESULT_BYTES
 from reproq_prefork.strict_json import parse_json
 from reproq_prefork.task_run import (
@@ -23,13 +23,22 @@ from reproq_prefork.task_run import (
 )
 from reproq_prefork.verdicts import Discard, Retry
 
+# Nothing shorter nests deeper than a value may, or has more digits than a number may.
+SHORTEST_DOUBTFUL_CHARS = min(2 * MAX_DEPTH, MAX_DIGITS)
+
+_NOTHING = Success("null")
+_encoded = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
 _OWN_PACKAGE = __name__.partition(".")[0] + "."
 
 
 def outcome_of_result(result: object) -> Success | Failure:
     """The result as JSON text that PostgreSQL can hold, or the failure of a task that returned something else."""
+    if result is None:
+        return _NOTHING  # most tasks give nothing
     try:
-        text = json.dumps(result, allow_nan=False, ensure_ascii=False)
+        text = _encoded(result)
+        if len(text) < SHORTEST_DOUBTFUL_CHARS and text.isascii() and "\\u" not in text:
+            return Success(text)
         encoded = text.encode("utf-8")
         if len(encoded) > MAX_RESULT_BYTES:
             return _unusable(f"is {len(encoded):,} bytes of JSON, the limit is {MAX_RESULT_BYTES:,}")

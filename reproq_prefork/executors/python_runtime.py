@@ -37,6 +37,7 @@ class PythonRuntime:
         """`modules`: where tasks may come from; what is below them too."""
         self._modules = tuple(modules)
         self._is_allowed = allowed_modules(modules)
+        self._tasks: dict[str, Task[..., object]] = {}
 
     def load(self) -> None:
         for module in self._modules:
@@ -49,7 +50,7 @@ class PythonRuntime:
         assert run.payload is not None
         try:
             call = read_call(run.payload)
-            task: Task[..., object] = load_task(call.path, is_allowed=self._is_allowed, is_task=is_task)
+            task = self._tasks.get(call.path) or self._load(call.path)
         except (NotACall, NotAllowed) as refusal:
             return Ending(Failure(FailureKind.NOT_ALLOWED, str(refusal), retry=False))
         except TaskNotFound as trouble:
@@ -60,6 +61,12 @@ class PythonRuntime:
         except BaseException as error:
             return Ending(outcome_of_error(error, stop.requested))
         return Ending(outcome_of_result(result))
+
+    def _load(self, path: str) -> Task[..., object]:
+        """What was found once stays so, as what a module has imported does."""
+        task: Task[..., object] = load_task(path, is_allowed=self._is_allowed, is_task=is_task)
+        self._tasks[path] = task
+        return task
 
     def announce(self, run_id: int) -> None:
         """Nobody is told: a plain function has no signals to be sent."""

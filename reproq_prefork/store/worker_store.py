@@ -159,7 +159,7 @@ def _ending(settlement: Settlement) -> str:
     if delay_s is not None:
         text += f',"delay_seconds":{delay_s!r}'
     if last_attempt is not None:
-        text += f',"last_attempt":{json.dumps(last_attempt)}'
+        text += f',"last_attempt":{last_attempt}'
     if refunded:
         text += ',"refunded":true'
     return text + (',"finish_due":true}' if finish_due else "}")

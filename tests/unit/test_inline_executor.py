@@ -218,14 +218,16 @@ def test_handlers_mask_and_wakeup_are_the_workers_again_whatever_a_task_did() ->
         signal.setitimer(signal.ITIMER_REAL, 60)
 
     def program(inbox: SignalInbox) -> None:
-        tasks = [lambda: 1, task]
+        tasks: list[Callable[[], Any]] = [lambda: 1, task, lambda: signal.getitimer(signal.ITIMER_REAL)[0]]
         executor = InlineExecutor(FunctionRuntime(lambda: tasks.pop(0)()))
         executor.run(a_run(), FakeWatch())  # from the first one on the executor listens, too
         before = {signum: signal.getsignal(signum) for signum in signal.valid_signals()}
         executor.run(a_run(), FakeWatch())
         assert {signum: signal.getsignal(signum) for signum in signal.valid_signals()} == before
         assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
-        assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+        outcome = executor.run(a_run(), FakeWatch()).outcome
+        assert isinstance(outcome, Success)
+        assert 0 < float(outcome.result) < 5, "the next task is looked at in time, too"
         inbox.take()
         signal.raise_signal(signal.SIGTERM)
         assert select.select([inbox], [], [], 0)[0] == [inbox]
