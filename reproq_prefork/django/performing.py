@@ -6,9 +6,11 @@ import contextlib
 import logging
 import os
 import resource
+import time
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 from asgiref.sync import async_to_sync
 from django.core.exceptions import ImproperlyConfigured
@@ -62,6 +64,9 @@ from reproq_prefork.task_run import (
 _log = logging.getLogger("reproq_prefork.django")
 
 
+OLD_AGAIN_S = 1.0  # connections that were looked at after the task before are not so soon too old
+
+
 class RunLost(ReproqError):
     """The run is no longer this attempt's, so the transaction of its effects must not be committed."""
 
@@ -75,7 +80,9 @@ class _Performance:
     backend: ReproqBackend
     family: Family
     result: Any
-    started: resource.struct_rusage
+    started: (
+        resource.struct_rusage | None
+    )  # what this process had used; only an atomic task has to say it itself
 
     @property
     def database(self) -> str:
@@ -84,6 +91,18 @@ class _Performance:
     def send(self, signal: str) -> None:
         """A receiver that fails is logged by Django; the task is none the worse for it."""
         getattr(self.family.signals, signal).send_robust(type(self.backend), task_result=self.result)
+
+
+class _Known(NamedTuple):
+    """A task that a payload names, and whose it is. `as_enqueued`: with the queue and priority of the run."""
+
+    task: Any
+    family: Family
+    backend: ReproqBackend
+    as_enqueued: Any
+
+
+_Wanted = tuple[str, str, int, datetime | None]  # path, queue, priority and time
 
 
 class Performer:
@@ -100,6 +119,8 @@ class Performer:
         self._owns_connections = owns_connections
         self._pid = os.getpid()
         self._inherited: list[object] = []
+        self._known: dict[_Wanted, _Known] = {}
+        self._closed_old_at = 0.0
 
     def perform(self, run: ClaimedRun, stop: SoftStop) -> Ending:
         with self._connections_of_a_task(stop):
@@ -135,18 +156,29 @@ class Performer:
         assert run.payload is not None
         call = read_call(run.payload)
         run = with_djangos_times(run)
-        task = load_task(call.path, is_allowed=self._is_allowed)
-        family = family_of(task)
-        assert family is not None
-        backend = _backend_for(run, task, family)
+        known = self._known_of(run, call.path)
         return _Performance(
             run=run,
-            task=task,
-            backend=backend,
-            family=family,
-            result=result_of_claim(run, call, backend.task_of(run, task), family, backend.alias),
-            started=resource.getrusage(resource.RUSAGE_SELF),
+            task=known.task,
+            backend=known.backend,
+            family=known.family,
+            result=result_of_claim(run, call, known.as_enqueued, known.family, known.backend.alias),
+            started=resource.getrusage(resource.RUSAGE_SELF) if run.atomic else None,
         )
+
+    def _known_of(self, run: ClaimedRun, path: str) -> _Known:
+        """What was found once stays so, as what a module has imported and the settings do."""
+        wanted = path, run.queue_name, run.priority, run.run_after
+        known = self._known.get(wanted)
+        if known is None:
+            task = load_task(path, is_allowed=self._is_allowed)
+            family = family_of(task)
+            assert family is not None
+            backend = _backend_for(run, task, family)
+            known = _Known(task, family, backend, backend.task_of(run, task))
+            if run.run_after is None:  # else it is of no other run
+                self._known[wanted] = known
+        return known
 
     def _perform(self, call: _Performance, stop: SoftStop) -> Ending:
         try:
@@ -186,7 +218,7 @@ class Performer:
         args = call.result.args
         if call.task.takes_context:
             args = [self._context(call, stop), *args]
-        value = stop.call(call.task.func, args, call.result.kwargs, run_coroutine=async_to_sync(_await))
+        value = stop.call(call.task.func, args, call.result.kwargs, run_coroutine=_run_coroutine)
         try:
             value = call.family.normalize_json(value)
         except (TypeError, ValueError, RecursionError) as error:
@@ -225,6 +257,7 @@ class Performer:
         )
 
     def _complete(self, call: _Performance, text: str) -> None:
+        assert call.started is not None
         now = resource.getrusage(resource.RUSAGE_SELF)
         cpu_s = now.ru_utime + now.ru_stime - call.started.ru_utime - call.started.ru_stime
         usage = Usage("returned", cpu_s, now.ru_maxrss)
@@ -265,7 +298,8 @@ class Performer:
         if os.getpid() != self._pid:
             self._pid = os.getpid()
             self._inherited = forget_inherited_connections()
-        close_old_connections()
+        if time.monotonic() - self._closed_old_at > OLD_AGAIN_S:
+            close_old_connections()
         try:
             yield
         finally:
@@ -274,6 +308,7 @@ class Performer:
                 for connection in connections.all(initialized_only=True):
                     connection.errors_occurred = True
             close_old_connections()
+            self._closed_old_at = time.monotonic()
 
 
 def _is_completed(call: _Performance) -> bool:
@@ -304,6 +339,10 @@ def _backend_for(run: ClaimedRun, task: Any, family: Family) -> ReproqBackend:
         ),
     )
     return ranked[0]
+
+
+def _run_coroutine(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    return async_to_sync(_await)(coroutine)
 
 
 async def _await(coroutine: Coroutine[Any, Any, Any]) -> Any:
