@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from reproq_prefork import processes
@@ -12,9 +12,12 @@ from reproq_prefork.identity import HostIdentity
 from reproq_prefork.log import Log
 from reproq_prefork.scoreboard import Scoreboard, WorkerRecord, WorkerState, boottime_ns
 from reproq_prefork.signals import CANCEL_SIGNAL
-from reproq_prefork.store.steward_store import SWEEP_BATCH, ResetRun, StewardStore
+from reproq_prefork.store.steward_store import SWEEP_BATCH, ResetRun, RunToCancel, StewardStore
 from reproq_prefork.task_run import FailureKind, LostWorker, Status
 
+CLOSE_LOOK_S = 0.02
+IDLE_CHECK_S = 0.02  # of the scoreboard alone
+USELESS_MESSAGES = 50  # in a row; what is spared must be more than the two statements that spare it
 CANCEL_PATIENCE_S = 12.0  # a worker itself gives a task 5 s, and what is left of it 5 s more to be gone
 
 
@@ -88,8 +91,7 @@ class NoticeCancels:
     all, since its inline task sits in C code, is killed after a while: its master takes it from there.
     """
 
-    def __init__(self, scoreboard: Scoreboard, steward: int, *, period_s: float, log: Log) -> None:
-        self.period_s = period_s
+    def __init__(self, scoreboard: Scoreboard, steward: int, *, log: Log) -> None:
         self._scoreboard = scoreboard
         self._steward = steward
         self._log = log
@@ -101,12 +103,10 @@ class NoticeCancels:
             record.worker_id in worker_ids for record in workers_of(self._scoreboard, self._steward).values()
         )
 
-    def run(self, store: StewardStore) -> None:
-        workers = live_workers_of(self._scoreboard, self._steward)
-        if not workers:
-            return
+    def tell(self, workers: Mapping[int, WorkerRecord], to_cancel: Iterable[RunToCancel]) -> None:
+        """`workers` by slot; `to_cancel` are all runs of theirs that somebody has cancelled."""
         cancelled: dict[str, list[tuple[int, int]]] = {}
-        for run in store.runs_to_cancel([record.worker_id for record in workers.values()]):
+        for run in to_cancel:
             cancelled.setdefault(run.worker_id, []).append((run.id, run.claim))
         self._deaf_since = {key: at for key, at in self._deaf_since.items() if key[0] in cancelled}
         for slot, record in workers.items():
@@ -147,8 +147,6 @@ class SweepExpired:
             self._on_reset(reset)
             if len(reset) < SWEEP_BATCH:
                 break
-        store.forget_expired_workers()
-        store.forget_expired_waiters()
 
 
 class ResetAbandoned:
@@ -172,25 +170,90 @@ class ResetAbandoned:
                 self._reset(store, lost)
 
 
-class PollDue:
-    """Looks for due runs for the whole host; the floor under notifications, and what starts scheduled runs.
+class Look:
+    """Looks for the whole host what there is to do: the floor under notifications, and what starts scheduled runs.
 
     `announces`: the host's workers tell the application of ends, so these are looked for too.
     """
 
     def __init__(
-        self, *, period_s: float, announces: bool, wake: Callable[[], None], wake_one: Callable[[], None]
+        self,
+        scoreboard: Scoreboard,
+        steward: int,
+        *,
+        period_s: float,
+        announces: bool,
+        wake: Callable[[], None],
+        wake_one: Callable[[], None],
+        cancels: NoticeCancels,
     ) -> None:
-        self.period_s = period_s
+        self.period_s = self._longest_period_s = period_s
+        self._scoreboard = scoreboard
+        self._steward = steward
         self._announces = announces
         self._wake = wake
         self._wake_one = wake_one
+        self._cancels = cancels
+
+    def look_closely(self) -> None:
+        """Begin with short periods, each twice the one before, up to the ordinary one."""
+        self.period_s = min(CLOSE_LOOK_S, self._longest_period_s)
 
     def run(self, store: StewardStore) -> None:
-        if store.due_queues():
+        self.period_s = min(2 * self.period_s, self._longest_period_s)
+        workers = live_workers_of(self._scoreboard, self._steward)
+        seen = store.look([record.worker_id for record in workers.values()], announces=self._announces)
+        if seen.runs_are_due:
             self._wake()
-        elif self._announces and store.is_finish_due():
+        elif seen.is_finish_due:
             self._wake_one()
+        self._cancels.tell(workers, seen.to_cancel)
+
+
+class AwaitNewRuns:
+    """Has new runs announced, but not while all workers of the host are busy, and come back for more unasked.
+
+    NOTIFY takes a lock of the whole server until its commit is on the disk: eight producers are half as fast with
+    it. So after some messages that found nobody idle this host is told no more, until it sees a worker idle again.
+    What was inserted before that and is committed after it was announced to nobody: hence a close look then.
+    """
+
+    def __init__(self, scoreboard: Scoreboard, steward: int, *, resumed: Callable[[], None]) -> None:
+        self._scoreboard = scoreboard
+        self._steward = steward
+        self._resumed = resumed
+        self._can_hear = False
+        self._awaits = False
+        self._useless = 0
+
+    def connected(self, *, can_hear: bool) -> None:
+        """On a new connection, where nothing is awaited yet. `can_hear` False: it will never bring a message."""
+        self._can_hear, self._awaits = can_hear, False
+
+    def is_watching(self) -> bool:
+        """Whether `again_if_idle` waits for a worker to go idle, and is to be asked often."""
+        return self._can_hear and not self._awaits
+
+    def again_if_idle(self, store: StewardStore) -> None:
+        if self.is_watching() and self._is_one_idle():
+            store.await_new_runs()
+            self._awaits, self._useless = True, 0
+            self._resumed()
+
+    def heard(self, store: StewardStore, messages: int) -> None:
+        """So many have come for the queues of this host."""
+        if not self._awaits or not messages:
+            return
+        self._useless = 0 if self._is_one_idle() else self._useless + messages
+        if self._useless >= USELESS_MESSAGES:
+            store.ignore_new_runs()
+            self._awaits = False
+
+    def _is_one_idle(self) -> bool:
+        return any(
+            record.state is WorkerState.IDLE
+            for record in workers_of(self._scoreboard, self._steward).values()
+        )
 
 
 class NoticeDrained:

@@ -80,15 +80,8 @@ class NewRun:
     ) -> NewRun:
         """Raises InvalidRun, or SpecError where `payload` is what is wrong."""
         spec = payload if isinstance(payload, Spec) else Spec.of(payload)
-        size = len(spec.canonical.encode())
-        if 2 * size > MAX_PAYLOAD_BYTES:
-            size += _blanks(spec.payload)
-        if size > MAX_PAYLOAD_BYTES:
-            raise SpecError(
-                "$",
-                f"the payload is {size} bytes and the limit is {MAX_PAYLOAD_BYTES}; store it elsewhere "
-                "and send where it is",
-            )
+        if len(spec.canonical) > _MAX_CHARS_THAT_FIT:
+            _check_size(spec)
         moment, delay_s = _due(run_after)
         return cls(
             spec=spec,
@@ -119,6 +112,20 @@ def unique_key_of(
     return f"{path}:{spec.hash}" if unique else None
 
 
+# At most four bytes a character, and a blank for each of them.
+_MAX_CHARS_THAT_FIT = MAX_PAYLOAD_BYTES // 8
+
+
+def _check_size(spec: Spec) -> None:
+    size = len(spec.canonical.encode()) + _blanks(spec.payload)
+    if size > MAX_PAYLOAD_BYTES:
+        raise SpecError(
+            "$",
+            f"the payload is {size} bytes and the limit is {MAX_PAYLOAD_BYTES}; store it elsewhere "
+            "and send where it is",
+        )
+
+
 def _blanks(value: object) -> int:
     """How many blanks jsonb has, as text, that canonical JSON has not: the server counts them too."""
     match value:
@@ -132,6 +139,8 @@ def _blanks(value: object) -> int:
 
 
 def _queue_name(name: object) -> str:
+    if name is DEFAULT_QUEUE:
+        return DEFAULT_QUEUE
     if not isinstance(name, str) or not name:
         raise InvalidRun(f"queue_name must be a string that is not empty, not {_shown(name)}.")
     if len(name) > MAX_QUEUE_NAME_CHARS:

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from reproq_prefork import processes
 from reproq_prefork.channel import Channel, PeerGone
 from reproq_prefork.duties import (
+    IDLE_CHECK_S,
+    AwaitNewRuns,
     Duty,
+    Look,
     NoticeCancels,
     NoticeDrained,
-    PollDue,
     RenewLeases,
     ResetAbandoned,
     SweepExpired,
@@ -78,8 +80,17 @@ class Steward:
         self._wake = wake
         self._connect = connect
         self._log = log
-        self._announces = announces
-        self._notice_cancels = NoticeCancels(scoreboard, index, period_s=settings.poll_interval_s, log=log)
+        self._notice_cancels = NoticeCancels(scoreboard, index, log=log)
+        self._look = Look(
+            scoreboard,
+            index,
+            period_s=settings.poll_interval_s,
+            announces=announces,
+            wake=self._wake_all,
+            wake_one=self._wake_one,
+            cancels=self._notice_cancels,
+        )
+        self._await_new_runs = AwaitNewRuns(scoreboard, index, resumed=self._look_closely)
         self._store: StewardStore | None = None
         self._connect_at = 0.0
         self._delays_s = reconnect_delays_s()
@@ -102,13 +113,7 @@ class Steward:
                 period_s=SWEEP_INTERVAL_S,
                 on_reset=lambda runs: self._after_reset(runs, "the lease had ended"),
             ),
-            self._notice_cancels,
-            PollDue(
-                period_s=settings.poll_interval_s,
-                announces=self._announces,
-                wake=self._wake_all,
-                wake_one=self._wake_one,
-            ),
+            self._look,
         ]
         if settings.drain:
             duties.append(
@@ -145,10 +150,13 @@ class Steward:
                     appointment.duty.run(store)
                     self._show_heartbeat()
             news = store.news()
-            if not news.queues.isdisjoint(self._settings.queues):
+            self._await_new_runs.again_if_idle(store)
+            messages = sum(queue in self._settings.queues for queue in news.queues)
+            if messages:
                 self._wake_one()
+            self._await_new_runs.heard(store, messages)
             if self._notice_cancels.concerns(news.cancelled_at):
-                self._notice_cancels.run(store)
+                self._look.run(store)
         except ConnectionLost as lost:
             self._log.warning("the connection is lost", reason=str(lost))
             self._disconnect()
@@ -160,7 +168,9 @@ class Steward:
         if self._store is None and time.monotonic() >= self._connect_at:
             try:
                 self._store = self._connect()
-                if not self._store.listen():
+                can_hear = self._store.listen()
+                self._await_new_runs.connected(can_hear=can_hear)
+                if not can_hear:
                     self._log.info("behind a transaction pooler: polling only, without notifications")
             except (DatabaseUnavailable, ConnectionLost) as error:
                 self._disconnect()
@@ -174,6 +184,7 @@ class Steward:
         if self._store is not None:
             self._store.close()
         self._store = None
+        self._await_new_runs.connected(can_hear=False)
         self._connect_at = time.monotonic() + next(self._delays_s)
         self._show_heartbeat()
 
@@ -217,6 +228,12 @@ class Steward:
     def _wake_all(self) -> None:
         self._wake.wake(self._settings.workers, at_most_waiting=self._settings.workers)
 
+    def _look_closely(self) -> None:
+        self._look.look_closely()
+        for appointment in self._appointments:
+            if appointment.duty is self._look:
+                appointment.at = 0.0
+
     def _show_heartbeat(self) -> None:
         self._scoreboard.write_steward(
             self._index, StewardRecord(os.getpid(), boottime_ns(), self._store is not None)
@@ -228,7 +245,8 @@ class Steward:
             times = [self._connect_at]
         else:
             times = [appointment.at for appointment in self._appointments] + [at for at, _ in self._again]
-        wait_s = min(HEARTBEAT_INTERVAL_S, min(times) - now)
+        longest_s = IDLE_CHECK_S if self._await_new_runs.is_watching() else HEARTBEAT_INTERVAL_S
+        wait_s = min(longest_s, min(times) - now)
         fds = [*self._orders.fds, self._channel.fileno()]
         if self._store is not None:
             fds.append(self._store.fileno())

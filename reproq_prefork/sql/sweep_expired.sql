@@ -5,6 +5,10 @@
 --
 -- A run that somebody has cancelled is CANCELLED; its entry in errors says how it came to its end, and its status
 -- that it had been cancelled. `told` wakes whoever waits for an end.
+--
+-- In the same statement, what has no end of its own is forgotten: registrations whose lease is long past and that
+-- hold nothing any more (what is reset here counts as held until the next sweep), and whoever waited for the end
+-- of a run and did not say that it has stopped.
 with expired as (
     select
         run.id,
@@ -46,5 +50,13 @@ told as (
     from reset
     cross join lateral (select from reproq_waiters where run_id = reset.id limit 1) as waiter
     where reset.status <> 'PENDING'
+),
+forgotten_workers as (
+    delete from reproq_workers as worker
+    where worker.lease_expires_at < now() - interval '1 minute'
+      and not exists (select from task_runs where leased_by = worker.id and status = 'RUNNING')
+),
+forgotten_waiters as (
+    delete from reproq_waiters where expires_at < now()
 )
 select id, status, queue_name, true as charged, (select count(*) from told) as told from reset

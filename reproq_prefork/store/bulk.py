@@ -8,7 +8,7 @@ never go by it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 
 from reproq_prefork.new_run import NewRun
-from reproq_prefork.store.run_rows import task_run
+from reproq_prefork.store.run_rows import added_run, inserted_run, task_run
 from reproq_prefork.store.sender import Sender
 from reproq_prefork.store.statements import statement
 from reproq_prefork.store.unique_keys import MAX_KEY_TRIES, KeyChangesHands
@@ -87,7 +87,7 @@ def _insert(sender: Sender, batch: Sequence[NewRun], places: Sequence[int]) -> d
     inserted: dict[int, TaskRun] = {}
     for place in places:
         if row is not None and row.unique_key == batch[place].unique_key:
-            inserted[place] = task_run(row)
+            inserted[place] = inserted_run(batch[place], row)
             row = next(rows, None)
     return inserted
 
@@ -130,19 +130,32 @@ def _copied(sender: Sender, new_runs: Sequence[NewRun]) -> list[TaskRun] | None:
     connection = sender.psycopg_connection()
     if connection is None or connection.pgconn.pipeline_status != psycopg.pq.PipelineStatus.OFF:
         return None
+    seconds = sorted({each for new in new_runs for each in _seconds(new) if each is not None})
     with sender.all_or_nothing():
-        reserved = sender.fetch("reserve_run_ids", {"runs": len(new_runs)})
+        reserved = sender.fetch("reserve_run_ids", {"runs": len(new_runs), "seconds": json.dumps(seconds)})
         if not reserved:
             return None
+        (row,) = reserved
+        kept: dict[float | None, float] = {
+            each: float(its) for each, its in zip(seconds, json.loads(row.kept_seconds or "[]"), strict=True)
+        }
+        runs = []
         with psycopg.Cursor(connection) as cursor, cursor.copy(statement("copy_runs")) as copy:
-            for row, new in zip(reserved, new_runs, strict=True):
-                copy.write_row(_copy_row(row.id, row.moment, new))
-        rows = sender.fetch("read_runs", {"ids": [row.id for row in reserved]})
-        return [task_run(row) for row in rows]
+            # In one loop with what is given back, since the server works meanwhile.
+            for run_id, new in zip(map(int, row.ids.split(",")), new_runs, strict=True):
+                run_after = new.run_after
+                if new.delay_s is not None:
+                    run_after = row.moment + timedelta(seconds=new.delay_s)
+                copy.write_row(_copy_row(run_id, run_after, new))
+                runs.append(_copied_run(run_id, row.moment, run_after, new, kept))
+        return runs
 
 
-def _copy_row(run_id: int, moment: datetime, new: NewRun) -> tuple[Any, ...]:
-    run_after = moment + timedelta(seconds=new.delay_s) if new.delay_s is not None else new.run_after
+def _seconds(new: NewRun) -> tuple[float | None, ...]:
+    return new.timeout_s, new.retry_base_s, new.retry_max_s
+
+
+def _copy_row(run_id: int, run_after: datetime | None, new: NewRun) -> tuple[Any, ...]:
     return (
         run_id,
         new.queue_name,
@@ -156,4 +169,21 @@ def _copy_row(run_id: int, moment: datetime, new: NewRun) -> tuple[Any, ...]:
         new.atomic,
         new.retry_base_s,
         new.retry_max_s,
+    )
+
+
+def _copied_run(
+    run_id: int, moment: datetime, run_after: datetime | None, new: NewRun, kept: Mapping[float | None, float]
+) -> TaskRun:
+    """As it would be read. `moment` is in the time zone in which this connection gives times, or has none."""
+    if run_after is not None and run_after.tzinfo is not None:
+        run_after = run_after.astimezone(moment.tzinfo)
+    return added_run(
+        new,
+        run_id=run_id,
+        enqueued_at=moment,
+        run_after=run_after,
+        timeout_seconds=kept.get(new.timeout_s),
+        retry_base_seconds=kept.get(new.retry_base_s),
+        retry_max_seconds=kept.get(new.retry_max_s),
     )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from datetime import datetime
 from typing import Any
 
+from reproq_prefork.new_run import NewRun
+from reproq_prefork.spec import PYTHON_TASK_VERSION
 from reproq_prefork.store.json_columns import read_json
 from reproq_prefork.task_run import Status, TaskRun
 
@@ -26,6 +29,78 @@ def task_run(row: Any, *, created: bool = True) -> TaskRun:
         },
         created=created,
     )
+
+
+def added_run(
+    new: NewRun,
+    *,
+    run_id: int,
+    enqueued_at: datetime,
+    run_after: datetime | None,
+    timeout_seconds: float | None,
+    retry_base_seconds: float | None,
+    retry_max_seconds: float | None,
+) -> TaskRun:
+    """The run that `new` has just become: what the server has decided, and for the rest what a new row has.
+
+    The seconds are as the server has them, which keeps them in four bytes.
+    """
+    payload = read_json(new.spec.canonical)
+    return TaskRun(
+        id=run_id,
+        queue_name=new.queue_name,
+        payload=payload,
+        spec_hash=new.spec.hash,
+        task_path=_task_path(payload),
+        priority=new.priority,
+        run_after=run_after,
+        status=Status.PENDING,
+        attempts=0,
+        max_attempts=new.max_attempts,
+        timeout_seconds=timeout_seconds,
+        claims=0,
+        leased_by=None,
+        lease_expires_at=None,
+        worker_ids=(),
+        result=None,
+        errors=(),
+        enqueued_at=enqueued_at,
+        started_at=None,
+        last_attempted_at=None,
+        finished_at=None,
+        replay_of=None,
+        unique_key=new.unique_key,
+        executor=new.executor,
+        atomic=new.atomic,
+        retry_base_seconds=retry_base_seconds,
+        retry_max_seconds=retry_max_seconds,
+        cancel_requested_at=None,
+        metadata=None,
+        last_attempt=None,
+        finish_due_at=None,
+    )
+
+
+def inserted_run(new: NewRun, row: Any) -> TaskRun:
+    """The same of a row that an INSERT gave back."""
+    return added_run(
+        new,
+        run_id=row.id,
+        enqueued_at=row.enqueued_at,
+        run_after=row.run_after,
+        timeout_seconds=row.timeout_seconds,
+        retry_base_seconds=row.retry_base_seconds,
+        retry_max_seconds=row.retry_max_seconds,
+    )
+
+
+def _task_path(payload: Any) -> str | None:
+    """As the generated column has it."""
+    if not isinstance(payload, dict):
+        return None
+    version, task = payload.get("v"), payload.get("task")
+    is_call = version == PYTHON_TASK_VERSION and not isinstance(version, bool) and isinstance(task, str)
+    return task if is_call else None
 
 
 def _json(text: str | None) -> Any:

@@ -14,16 +14,16 @@ from reproq_prefork.task_run import FailureKind, LostWorker, Status
 
 SWEEP_BATCH = 500
 
-# As the SQL has them: reproq_announce_new_runs in the first migration, and cancel_run.sql.
+# As the SQL has them: reproq_receive_new_runs in the fourth migration, and cancel_run.sql.
 NEW_RUNS_CHANNEL = "reproq_task_runs"
 CANCEL_CHANNEL = "reproq_cancel"
 
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What other programs announce: `queues` that have got runs, and workers that hold a run to be cancelled."""
+    """What others announce: new runs, by the queue of each message, and workers with a run to be cancelled."""
 
-    queues: frozenset[str]
+    queues: tuple[str, ...]
     cancelled_at: frozenset[str]
 
 
@@ -32,6 +32,15 @@ class RunToCancel:
     worker_id: str
     id: int
     claim: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What a look has shown. `is_finish_due` is not asked, and False, where runs are due."""
+
+    runs_are_due: bool
+    is_finish_due: bool
+    to_cancel: tuple[RunToCancel, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +91,20 @@ class StewardStore:
             self._connection.execute(statement("listen_to_cancels"))
         return True
 
+    def await_new_runs(self) -> None:
+        """Have new runs of the queues announced, until `ignore_new_runs` or the end of this connection."""
+        self._run("await_new_runs", {"queues": self._queues})
+
+    def ignore_new_runs(self) -> None:
+        """Nobody of this host needs to hear of new runs for now; once for each `await_new_runs`."""
+        self._run("ignore_new_runs", {"queues": self._queues})
+
     def news(self) -> News:
         """What has arrived so far; does not wait."""
         with translated_errors():
             heard = [(said.channel, said.payload) for said in self._connection.notifies(timeout=0)]
         return News(
-            queues=frozenset(payload for channel, payload in heard if channel == NEW_RUNS_CHANNEL),
+            queues=tuple(payload for channel, payload in heard if channel == NEW_RUNS_CHANNEL),
             cancelled_at=frozenset(payload for channel, payload in heard if channel == CANCEL_CHANNEL),
         )
 
@@ -96,10 +113,24 @@ class StewardStore:
         parameters = {"worker_ids": json.dumps(sorted(worker_ids)), "lease_seconds": lease_s}
         return frozenset(row.id for row in self._run("renew_leases", parameters))
 
-    def runs_to_cancel(self, worker_ids: Collection[str]) -> tuple[RunToCancel, ...]:
-        """The runs that these workers hold and that somebody has cancelled."""
-        rows = self._run("runs_to_cancel", {"worker_ids": json.dumps(sorted(worker_ids))})
-        return tuple(RunToCancel(row.leased_by, row.id, row.claims) for row in rows)
+    def look(self, worker_ids: Collection[str], *, announces: bool) -> Sight:
+        """What there is to do in the queues, and which runs of these workers somebody has cancelled.
+
+        `announces`: ends that the application is to be told of are looked for too.
+        """
+        parameters = {
+            "queues": self._queues,
+            "announces": announces,
+            "worker_ids": json.dumps(sorted(worker_ids)),
+        }
+        rows = self._run("look", parameters)
+        return Sight(
+            runs_are_due=rows[0].runs_are_due,
+            is_finish_due=rows[0].is_finish_due,
+            to_cancel=tuple(
+                RunToCancel(row.leased_by, row.id, row.claims) for row in rows if row.id is not None
+            ),
+        )
 
     def end_backend_of(self, worker_id: str) -> bool:
         """End a dead worker's server process and see it gone; several statements, at most 2 s.
@@ -127,7 +158,10 @@ class StewardStore:
         return tuple(_reset_run(row) for row in rows)
 
     def sweep_expired(self) -> tuple[ResetRun, ...]:
-        """Put back, or fail, runs whose holder's lease has ended, wherever it was; at most 500 a call."""
+        """Put back, or fail, runs whose holder's lease has ended, wherever it was; at most 500 a call.
+
+        Workers and waiters that are gone without a goodbye are forgotten with it.
+        """
         rows = self._run(
             "sweep_expired",
             {
@@ -137,12 +171,6 @@ class StewardStore:
             },
         )
         return tuple(_reset_run(row) for row in rows)
-
-    def forget_expired_workers(self) -> None:
-        self._run("forget_expired_workers", {})
-
-    def forget_expired_waiters(self) -> None:
-        self._run("forget_expired_waiters", {})
 
     def workers_of_host(self, host: HostIdentity) -> tuple[RegisteredWorker, ...]:
         rows = self._run("workers_of_host", {"host_identity": host.key})
@@ -154,15 +182,6 @@ class StewardStore:
             )
             for row in rows
         )
-
-    def due_queues(self) -> tuple[str, ...]:
-        """Which of the queues have a run that is due."""
-        return tuple(row.name for row in self._run("due_queues", {"queues": self._queues}))
-
-    def is_finish_due(self) -> bool:
-        """Whether there is a run of the queues whose end the application is to be told of."""
-        is_due: bool = self._run("is_finish_due", {"queues": self._queues})[0].is_due
-        return is_due
 
     def queues_are_drained(self) -> bool:
         drained: bool = self._run("queues_are_drained", {"queues": self._queues})[0].drained

@@ -17,7 +17,7 @@ from reproq_prefork.errors import RunNotFound, UniqueKeyHeld
 from reproq_prefork.new_run import InvalidRun, NewRun
 from reproq_prefork.printable import quoted
 from reproq_prefork.store.bulk import enqueue_many
-from reproq_prefork.store.run_rows import task_run
+from reproq_prefork.store.run_rows import inserted_run, task_run
 from reproq_prefork.store.sender import Sender, named_rows
 from reproq_prefork.store.unique_keys import MAX_KEY_TRIES, KeyChangesHands
 from reproq_prefork.task_run import TaskRun
@@ -40,7 +40,7 @@ class TaskRuns:
         for _ in range(MAX_KEY_TRIES):
             row = self._one("enqueue_run", _parameters(new))
             if row is not None:
-                return task_run(row)
+                return inserted_run(new, row)
             holder = self._one("run_that_holds_key", {"unique_key": new.unique_key})
             if holder is not None:
                 return task_run(holder, created=False)

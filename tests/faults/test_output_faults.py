@@ -119,7 +119,7 @@ def test_31_numbers_that_would_exhaust_memory_when_read_are_refused_at_the_door(
 def test_31_a_row_that_cannot_be_read_is_failed_by_its_id_and_the_queue_goes_on(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
-    connection.execute("alter table task_runs disable trigger task_runs_check_new_run")
+    connection.execute("alter table task_runs disable trigger task_runs_receive_new_runs")
     # Some 1.2 GB as text: more than PostgreSQL lets any value be.
     numbers = "[" + ",".join(["1e131071"] * 9_500) + "]"
     row = connection.execute(

@@ -14,7 +14,7 @@ from reproq_prefork import Status, cancel, enqueue, get_run, requeue
 from reproq_prefork.errors import RunNotFound
 from reproq_prefork.new_run import InvalidRun
 from reproq_prefork.store.statements import statement
-from reproq_prefork.store.steward_store import StewardStore
+from reproq_prefork.store.steward_store import RunToCancel, StewardStore
 from reproq_prefork.store.worker_store import WorkerStore
 from reproq_prefork.task_run import ClaimedRun, Settlement
 from tests.stores import lost_worker, steward_store, worker_store
@@ -203,11 +203,11 @@ def test_the_steward_finds_what_its_workers_are_to_end(
         assert [run.id for run in held.values()] == [mine, anothers]
         for run_id in (mine, anothers):
             cancel(connection, run_id)
-        assert [(run.worker_id, run.id, run.claim) for run in steward.runs_to_cancel(["w"])] == [
-            ("w", mine, 1)
-        ]
-        assert len(steward.runs_to_cancel(["w", "other"])) == 2
-        assert steward.runs_to_cancel([]) == ()
+        seen = steward.look(["w"], announces=False)
+        assert seen.runs_are_due
+        assert seen.to_cancel == (RunToCancel("w", mine, 1),)
+        assert len(steward.look(["w", "other"], announces=False).to_cancel) == 2
+        assert steward.look([], announces=False).to_cancel == ()
         assert get_run(connection, untouched).status is Status.PENDING
 
 
@@ -215,6 +215,7 @@ def test_the_steward_tells_new_runs_from_cancels(
     connection: Connection, worker: WorkerStore, steward: StewardStore
 ) -> None:
     assert steward.listen()
+    steward.await_new_runs()
     run_id = enqueue(connection, TASK).id
     claimed(worker)
     cancel(connection, run_id)
@@ -323,8 +324,9 @@ def test_to_look_for_cancelled_runs_reads_next_to_nothing_of_a_large_table(conne
         "case when n % 4 > 0 or n = 4 then now() end from generate_series(1, 20000) as n"
     )
     connection.execute("vacuum analyze task_runs")
-    explain = f"explain (analyze, buffers, format json) {statement('runs_to_cancel')}"
-    row = connection.execute(explain, {"worker_ids": '["w0", "w4", "w8"]'}).fetchone()
+    explain = f"explain (analyze, buffers, format json) {statement('look')}"
+    look = {"queues": "default", "announces": False, "worker_ids": '["w0", "w4", "w8"]'}
+    row = connection.execute(explain, look).fetchone()
     assert row is not None
     plan = row[0][0]["Plan"]
     assert plan["Actual Rows"] == 1
@@ -338,5 +340,5 @@ def test_waiters_that_have_not_said_goodbye_are_forgotten(
         "insert into reproq_waiters (run_id, waiter, expires_at) values "
         "(1, 'gone', now() - interval '1 s'), (1, 'there', now() + interval '1 h')"
     )
-    steward.forget_expired_waiters()
+    assert steward.sweep_expired() == ()
     assert connection.execute("select waiter from reproq_waiters").fetchall() == [("there",)]

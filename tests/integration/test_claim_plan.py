@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import psycopg
@@ -66,32 +66,37 @@ def buffers(node: dict[str, Any]) -> int:
     return int(node["Shared Hit Blocks"]) + int(node["Shared Read Blocks"])
 
 
-def claim_plan(url: str, queues: tuple[str, ...], max_runs: int) -> dict[str, Any]:
-    """The plan of a worker's claim, as it was executed, with plans that do not see the parameters."""
+def plan_of(url: str, name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The plan of a statement, as it was executed and taken back, with plans that do not see the parameters."""
     with psycopg.connect(url) as connection:
         connection.execute("set plan_cache_mode = force_generic_plan")
         connection.execute("set max_parallel_workers_per_gather = 0")
-        text = "prepare claim as " + statement("finish_and_claim")
-        parameters = {
-            "endings": "[]",
-            "worker_id": "w",
-            "places": json.dumps([{"queue_name": queue} for queue in queues]),
-            "lease_seconds": 30.0,
-            "max_runs": max_runs,
-            "read_payload": True,
-        }
+        text = "prepare it as " + statement(name)
         # PREPARE and EXECUTE take no parameters from outside, so the names become numbers here.
-        for number, name in enumerate(parameters, 1):
-            text = text.replace(f"%({name})s", f"${number}")
+        for number, parameter in enumerate(parameters, 1):
+            text = text.replace(f"%({parameter})s", f"${number}")
         connection.execute(text.encode())
         values = ", ".join(sql.Literal(value).as_string(connection) for value in parameters.values())
         rows = connection.execute(
-            f"explain (analyze, buffers, format json) execute claim ({values})".encode()
+            f"explain (analyze, buffers, format json) execute it ({values})".encode()
         ).fetchall()
         connection.rollback()
     (report,) = rows[0][0]
     plan: dict[str, Any] = report["Plan"]
     return plan
+
+
+def claim_plan(url: str, queues: tuple[str, ...], max_runs: int) -> dict[str, Any]:
+    """The plan of a worker's claim."""
+    claim = {
+        "endings": "[]",
+        "worker_id": "w",
+        "places": json.dumps([{"queue_name": queue} for queue in queues]),
+        "lease_seconds": 30.0,
+        "max_runs": max_runs,
+        "read_payload": True,
+    }
+    return plan_of(url, "finish_and_claim", claim)
 
 
 def candidate(plan: dict[str, Any]) -> dict[str, Any]:
@@ -120,3 +125,21 @@ def test_a_claim_of_nothing_reads_little_too(crowded_url: str) -> None:
     walk = candidate(claim_plan(crowded_url, ("mail",), 1))
     assert walk["Actual Rows"] == 0
     assert buffers(walk) < MAX_BUFFERS, json.dumps(walk, indent=1)
+
+
+@pytest.mark.parametrize("queues", [QUEUES[:1], QUEUES], ids=["one queue", "three queues"])
+@pytest.mark.parametrize("due", [True, False])
+def test_the_look_of_a_steward_reads_little(crowded_url: str, queues: tuple[str, ...], due: bool) -> None:
+    """Each host asks this each poll interval."""
+    look = {
+        "queues": ",".join(queues if due else ("mail",)),
+        "announces": True,
+        "worker_ids": '["w", "w1", "w2"]',
+    }
+    if not due:
+        with psycopg.connect(crowded_url, autocommit=True) as connection:
+            connection.execute("delete from task_runs where queue_name = 'mail' and run_after is null")
+            connection.execute("vacuum task_runs")
+    plan = plan_of(crowded_url, "look", look)
+    assert buffers(plan) < MAX_BUFFERS, json.dumps(plan, indent=1)
+    assert {node["Node Type"] for node in nodes(plan)}.isdisjoint({"Seq Scan", "Bitmap Heap Scan"})

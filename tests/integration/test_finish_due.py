@@ -40,9 +40,10 @@ def test_an_end_is_taken_by_one_worker_and_is_over_when_it_has_told(
         closing(worker_store(database_url, "other")) as other,
         closing(steward_store(database_url)) as steward,
     ):
-        assert steward.is_finish_due()
+        assert steward.look((), announces=True).is_finish_due
+        assert not steward.look((), announces=False).is_finish_due
         assert worker.take_finish_due() == run_id
-        assert not steward.is_finish_due()
+        assert not steward.look((), announces=True).is_finish_due
         assert other.take_finish_due() is None
     row = connection.execute("select finish_due_at - now() < '60 s', finish_due_at > now() from task_runs")
     assert row.fetchone() == (True, True)
@@ -80,7 +81,7 @@ def test_the_ends_of_other_queues_are_for_others(
 ) -> None:
     ended(connection, "mail")
     with closing(steward_store(database_url)) as steward:
-        assert not steward.is_finish_due()
+        assert not steward.look((), announces=True).is_finish_due
     assert worker.take_finish_due() is None
     with closing(worker_store(database_url, "postman", queues=("news", "mail"))) as postman:
         assert postman.take_finish_due() is not None
@@ -107,7 +108,8 @@ def test_to_look_for_an_end_reads_next_to_nothing_of_a_large_table(connection: C
     )
     connection.execute("vacuum analyze task_runs")
     ended(connection)
-    assert buffers_read(connection, "is_finish_due", {"queues": "default"}) < MAX_BUFFERS
+    look = {"queues": "default", "announces": True, "worker_ids": "[]"}
+    assert buffers_read(connection, "look", look) < MAX_BUFFERS
     assert (
         buffers_read(connection, "take_finish_due", {"queues": "default", "again_seconds": 60.0})
         < MAX_BUFFERS

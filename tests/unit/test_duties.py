@@ -10,11 +10,11 @@ from typing import Any, cast
 import pytest
 
 from reproq_prefork import duties, processes
-from reproq_prefork.duties import NoticeCancels, PollDue, RenewLeases
+from reproq_prefork.duties import AwaitNewRuns, Look, NoticeCancels, RenewLeases
 from reproq_prefork.log import Log, LogFormat, LogLevel
 from reproq_prefork.scoreboard import LeaseRecord, Scoreboard, WorkerRecord, WorkerState, boottime_ns
 from reproq_prefork.signals import CANCEL_SIGNAL
-from reproq_prefork.store.steward_store import RunToCancel, StewardStore
+from reproq_prefork.store.steward_store import RunToCancel, Sight, StewardStore
 from tests.children import exit_status_of, forked
 from tests.unit.test_processes import sleep_for_ever
 
@@ -26,23 +26,23 @@ class ScriptedStore:
 
     def __init__(self) -> None:
         self.cancelled: list[RunToCancel] = []
-        self.due: tuple[str, ...] = ()
-        self.finish_due = False
+        self.runs_are_due = False
+        self.is_finish_due = False
         self.asked: list[Any] = []
 
-    def runs_to_cancel(self, worker_ids: Collection[str]) -> tuple[RunToCancel, ...]:
-        self.asked.append(sorted(worker_ids))
-        return tuple(run for run in self.cancelled if run.worker_id in worker_ids)
+    def look(self, worker_ids: Collection[str], *, announces: bool) -> Sight:
+        self.asked.append((sorted(worker_ids), announces))
+        to_cancel = tuple(run for run in self.cancelled if run.worker_id in worker_ids)
+        return Sight(self.runs_are_due, self.is_finish_due, to_cancel)
 
     def renew_leases(self, worker_ids: Collection[str], *, lease_s: float) -> frozenset[str]:
         return frozenset(worker_ids)
 
-    def due_queues(self) -> tuple[str, ...]:
-        return self.due
+    def await_new_runs(self) -> None:
+        self.asked.append("await")
 
-    def is_finish_due(self) -> bool:
-        self.asked.append("is_finish_due")
-        return self.finish_due
+    def ignore_new_runs(self) -> None:
+        self.asked.append("ignore")
 
 
 class Host:
@@ -55,8 +55,21 @@ class Host:
         self.log_reader, writer = os.pipe()
         self.log = Log(LogLevel.DEBUG, LogFormat.JSON, fd=writer)
         self._log_writer = writer
-        self.notice = NoticeCancels(self.board, STEWARD, period_s=1, log=self.log)
+        self.notice = NoticeCancels(self.board, STEWARD, log=self.log)
+        self.woken: list[str] = []
+        self.look = self.make_look(announces=False)
         self.renew = RenewLeases(self.board, STEWARD, period_s=1, lease_s=60, believed_lease_s=50)
+
+    def make_look(self, *, announces: bool) -> Look:
+        return Look(
+            self.board,
+            STEWARD,
+            period_s=1,
+            announces=announces,
+            wake=lambda: self.woken.append("all"),
+            wake_one=lambda: self.woken.append("one"),
+            cancels=self.notice,
+        )
 
     def add_worker(self, slot: int, **changes: Any) -> None:
         process = processes.own_identity()
@@ -98,8 +111,8 @@ def test_a_worker_is_told_of_its_run_once_by_the_scoreboard_and_a_signal(
     host.add_worker(0, run_id=7, claim=2)
     host.add_worker(1, run_id=8, claim=1)
     host.scripted.cancelled = [RunToCancel("w0", 7, 2)]
-    host.notice.run(host.store)
-    host.notice.run(host.store)
+    host.look.run(host.store)
+    host.look.run(host.store)
     assert host.board.lease_of(0, 10).cancelled_run == (7, 2)
     assert host.board.lease_of(1, 11).cancelled_run is None
     assert signals == [CANCEL_SIGNAL]
@@ -116,14 +129,14 @@ def test_a_worker_that_hears_nothing_of_it_is_killed_in_the_end(
         host.add_worker(0, run_id=7, claim=2, pid=process.pid, pid_started=process.started)
         host.scripted.cancelled = [RunToCancel("w0", 7, 2)]
         for _ in range(3):
-            host.notice.run(host.store)
+            host.look.run(host.store)
         assert deaf.is_alive(), "it has some time"
         monkeypatch.setattr(duties, "CANCEL_PATIENCE_S", 0.0)
         host.add_worker(0, run_id=8, claim=1, pid=process.pid, pid_started=process.started)
-        host.notice.run(host.store)
+        host.look.run(host.store)
         assert deaf.is_alive(), "it is at another run by now"
         host.add_worker(0, run_id=7, claim=2, pid=process.pid, pid_started=process.started)
-        host.notice.run(host.store)
+        host.look.run(host.store)
         assert exit_status_of(deaf) == -signal.SIGKILL
 
 
@@ -135,7 +148,7 @@ def test_a_renewal_keeps_what_was_said_of_a_cancel_and_a_cancel_what_was_said_of
     renewed = host.board.read_lease(0)
     assert renewed is not None
     host.scripted.cancelled = [RunToCancel("w0", 7, 2)]
-    host.notice.run(host.store)
+    host.look.run(host.store)
     assert host.board.read_lease(0) == LeaseRecord(10, renewed.lease_end_ns, False, 7, 2)
     host.renew.run(host.store)
     assert host.board.lease_of(0, 10).cancelled_run == (7, 2)
@@ -145,14 +158,14 @@ def test_a_renewal_keeps_what_was_said_of_a_cancel_and_a_cancel_what_was_said_of
 def test_a_claim_that_is_not_shown_yet_is_cancelled_before_it_starts(host: Host) -> None:
     host.add_worker(0, state=WorkerState.IDLE)
     host.scripted.cancelled = [RunToCancel("w0", 7, 2)]
-    host.notice.run(host.store)
+    host.look.run(host.store)
     assert host.board.lease_of(0, 10).cancelled_run == (7, 2)
 
 
 def test_of_two_runs_it_is_told_of_the_one_it_is_at(host: Host) -> None:
     host.add_worker(0, run_id=8, claim=1)
     host.scripted.cancelled = [RunToCancel("w0", 7, 2), RunToCancel("w0", 8, 1)]
-    host.notice.run(host.store)
+    host.look.run(host.store)
     assert host.board.lease_of(0, 10).cancelled_run == (8, 1)
 
 
@@ -162,7 +175,7 @@ def test_the_next_run_that_is_cancelled_takes_the_place_of_the_one_before(
     for run_id in (7, 8):
         host.add_worker(0, run_id=run_id, claim=1)
         host.scripted.cancelled = [RunToCancel("w0", run_id, 1)]
-        host.notice.run(host.store)
+        host.look.run(host.store)
         assert host.board.lease_of(0, 10).cancelled_run == (run_id, 1)
     assert len(signals) == 2
 
@@ -172,11 +185,10 @@ def test_only_live_workers_of_its_own_are_asked_about(host: Host) -> None:
         gone = child.pid
     host.add_worker(0, steward=STEWARD - 1)
     host.add_worker(1, pid=gone)
-    host.notice.run(host.store)
-    assert host.scripted.asked == []
+    host.look.run(host.store)
     host.add_worker(2)
-    host.notice.run(host.store)
-    assert host.scripted.asked == [["w2"]]
+    host.look.run(host.store)
+    assert host.scripted.asked == [([], False), (["w2"], False)]
 
 
 def test_a_cancel_concerns_it_where_it_names_a_worker_of_its_own(host: Host) -> None:
@@ -188,25 +200,89 @@ def test_a_cancel_concerns_it_where_it_names_a_worker_of_its_own(host: Host) -> 
 
 
 @pytest.mark.parametrize(
-    ("announces", "due", "finish_due", "woken"),
-    [
-        (True, (), True, ["one"]),
-        (True, (), False, []),
-        (True, ("default",), True, ["all"]),
-        (False, (), True, []),
-        (False, ("default",), True, ["all"]),
-    ],
+    ("runs_are_due", "is_finish_due", "woken"),
+    [(True, False, ["all"]), (False, True, ["one"]), (False, False, [])],
 )
-def test_an_end_that_is_to_be_told_wakes_a_worker_where_workers_tell_of_ends(
-    host: Host, announces: bool, due: tuple[str, ...], finish_due: bool, woken: list[str]
+@pytest.mark.parametrize("announces", [True, False])
+def test_what_is_due_wakes_all_and_an_end_that_is_to_be_told_wakes_one(
+    host: Host, announces: bool, runs_are_due: bool, is_finish_due: bool, woken: list[str]
 ) -> None:
-    host.scripted.due, host.scripted.finish_due = due, finish_due
-    seen: list[str] = []
-    PollDue(
-        period_s=1,
-        announces=announces,
-        wake=lambda: seen.append("all"),
-        wake_one=lambda: seen.append("one"),
-    ).run(host.store)
-    assert seen == woken
-    assert ("is_finish_due" in host.scripted.asked) == (announces and not due)
+    host.scripted.runs_are_due, host.scripted.is_finish_due = runs_are_due, is_finish_due
+    host.make_look(announces=announces).run(host.store)
+    assert host.woken == woken
+    assert host.scripted.asked == [([], announces)]
+
+
+def test_a_close_look_comes_soon_and_less_and_less_often(host: Host) -> None:
+    assert host.look.period_s == 1
+    host.look.look_closely()
+    periods = []
+    for _ in range(8):
+        periods.append(host.look.period_s)
+        host.look.run(host.store)
+    assert periods == pytest.approx([0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1, 1])
+
+
+class TestAwaitNewRuns:
+    """Messages are asked for while a worker is idle, and no more once many have found none."""
+
+    @pytest.fixture
+    def resumed(self) -> list[bool]:
+        return []
+
+    @pytest.fixture
+    def awaits(self, host: Host, resumed: list[bool]) -> AwaitNewRuns:
+        return AwaitNewRuns(host.board, STEWARD, resumed=lambda: resumed.append(True))
+
+    def test_they_are_asked_for_once_a_worker_is_idle(
+        self, host: Host, awaits: AwaitNewRuns, resumed: list[bool]
+    ) -> None:
+        awaits.connected(can_hear=True)
+        host.add_worker(0)
+        host.add_worker(1, state=WorkerState.IDLE, steward=STEWARD - 1)
+        awaits.again_if_idle(host.store)
+        assert awaits.is_watching()
+        assert host.scripted.asked == []
+        host.add_worker(2, state=WorkerState.IDLE)
+        for _ in range(2):
+            awaits.again_if_idle(host.store)
+        assert not awaits.is_watching()
+        assert host.scripted.asked == ["await"]
+        assert resumed == [True]
+
+    def test_nobody_waits_for_them_behind_a_pooler_or_without_a_connection(
+        self, host: Host, awaits: AwaitNewRuns
+    ) -> None:
+        host.add_worker(0, state=WorkerState.IDLE)
+        awaits.again_if_idle(host.store)
+        awaits.connected(can_hear=False)
+        awaits.again_if_idle(host.store)
+        awaits.heard(host.store, 10**6)
+        assert not awaits.is_watching()
+        assert host.scripted.asked == []
+
+    def test_many_in_a_row_that_find_nobody_idle_are_enough(self, host: Host, awaits: AwaitNewRuns) -> None:
+        awaits.connected(can_hear=True)
+        host.add_worker(0, state=WorkerState.IDLE)
+        awaits.again_if_idle(host.store)
+        host.add_worker(0, state=WorkerState.BUSY)
+        awaits.heard(host.store, duties.USELESS_MESSAGES - 1)
+        host.add_worker(0, state=WorkerState.IDLE)
+        awaits.heard(host.store, 1)
+        host.add_worker(0, state=WorkerState.SETTLING)
+        awaits.heard(host.store, duties.USELESS_MESSAGES - 1)
+        assert host.scripted.asked == ["await"]
+        awaits.heard(host.store, 1)
+        awaits.heard(host.store, 1)
+        assert host.scripted.asked == ["await", "ignore"]
+        assert awaits.is_watching()
+        host.add_worker(0, state=WorkerState.IDLE)
+        awaits.again_if_idle(host.store)
+        assert host.scripted.asked == ["await", "ignore", "await"]
+
+    def test_a_new_connection_begins_anew(self, host: Host, awaits: AwaitNewRuns) -> None:
+        host.add_worker(0, state=WorkerState.IDLE)
+        for _ in range(2):
+            awaits.connected(can_hear=True)
+            awaits.again_if_idle(host.store)
+        assert host.scripted.asked == ["await", "await"]

@@ -1,2 +1,0 @@
--- Whoever waited for the end of a run and did not say that it has stopped.
-delete from reproq_waiters where expires_at < now()
