@@ -33,9 +33,14 @@ def canonical_json(value: object) -> str:
         ) from None
 
 
+def is_plain(value: object) -> bool:
+    """Whether it is made of None and plain bool, str, int below 2**53, list, tuple, and dict with str keys."""
+    return _is_plain([value], 0)
+
+
 def _plain_text(value: object) -> str | None:
     """The text of a document on which the C encoder and RFC 8785 agree; None if this may not be one."""
-    if not _is_plain([value], 0):
+    if not is_plain(value):
         return None
     text = _PLAIN.encode(value)
     # Found in the text, where one search serves all strings. It may be a harmless `\\u0000`, and an emoji

@@ -14,6 +14,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage
 from django.utils import timezone
 
+from reproq_prefork.django.checked_task import CheckedTask
 from reproq_prefork.django.compat import Family, base_backends, families, family_of, family_of_caller
 from reproq_prefork.django.database import database_alias
 from reproq_prefork.django.loading import load_task, why_no_worker_could_load
@@ -23,7 +24,6 @@ from reproq_prefork.django.sender import DjangoSender
 from reproq_prefork.django.tasks import task_class_of
 from reproq_prefork.errors import ReproqError, RunNotFound
 from reproq_prefork.new_run import InvalidRun, NewRun
-from reproq_prefork.spec import Spec
 from reproq_prefork.store.task_runs import TaskRuns
 from reproq_prefork.task_run import ClaimedRun, TaskRun
 
@@ -88,22 +88,22 @@ class ReproqBackend(*base_backends()):  # type: ignore[misc]
 
     def new_run(self, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> NewRun:
         """What is to be inserted for a call of `task`."""
+        return self.checked(task).new_run(args, kwargs)
+
+    def checked(self, task: Any) -> CheckedTask:
+        """`task` where it can be enqueued. Raises InvalidTask."""
         self.validate_task(task)
         family = self._family_of(task)
         why_not = why_no_worker_could_load(task)
         if why_not:
             raise family.exception("InvalidTask")(why_not)
-        normal_args = family.normalize_json(list(args))
-        normal_kwargs = family.normalize_json(dict(kwargs))
-        spec = Spec.python_task(task.module_path, normal_args, normal_kwargs)
         run_after = task.run_after
         if run_after is not None and not settings.USE_TZ and timezone.is_naive(run_after):
             run_after = timezone.make_aware(run_after)
-        return options_of(task, self.defaults).new_run(
-            spec,
-            args,
-            kwargs,
-            task_path=task.module_path,
+        return CheckedTask(
+            path=task.module_path,
+            family=family,
+            options=options_of(task, self.defaults),
             queue_name=task.queue_name,
             priority=int(task.priority),
             run_after=run_after,

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from asgiref.sync import sync_to_async
 
 from reproq_prefork.django.backend import ReproqBackend
+from reproq_prefork.django.checked_task import CheckedTask
+from reproq_prefork.new_run import NewRun
 
 
 class Call(NamedTuple):
@@ -34,7 +36,7 @@ def bulk_enqueue(calls: Iterable[Call]) -> list[Any]:
     listed = [Call(*each) for each in calls]
     results: list[Any] = [None] * len(listed)
     for backend, places in _by_backend(listed).items():
-        new_runs = [backend.new_run(*listed[place]) for place in places]
+        new_runs = _new_runs(backend, [listed[place] for place in places])
         for place, run in zip(places, backend.runs.enqueue_many(new_runs), strict=True):
             results[place] = backend.enqueued(listed[place].task, run)
     return results
@@ -45,10 +47,24 @@ async def abulk_enqueue(calls: Iterable[Call]) -> list[Any]:
     return await sync_to_async(bulk_enqueue, thread_sensitive=True)(calls)
 
 
+def _new_runs(backend: ReproqBackend, calls: Sequence[Call]) -> list[NewRun]:
+    """Each task object is checked once; by its identity, for a task need not be hashable."""
+    checked: dict[int, CheckedTask] = {}
+    new_runs = []
+    for task, args, kwargs in calls:
+        if id(task) not in checked:
+            checked[id(task)] = backend.checked(task)
+        new_runs.append(checked[id(task)].new_run(args, kwargs))
+    return new_runs
+
+
 def _by_backend(calls: Sequence[Call]) -> dict[ReproqBackend, list[int]]:
+    backends: dict[int, Any] = {}
     places: dict[ReproqBackend, list[int]] = {}
     for place, (task, _, _) in enumerate(calls):
-        backend = task.get_backend()
+        if id(task) not in backends:
+            backends[id(task)] = task.get_backend()
+        backend = backends[id(task)]
         if not isinstance(backend, ReproqBackend):
             raise TypeError(
                 f"the backend {task.backend!r} of {task.module_path} is not one of reproq_prefork"
