@@ -16,7 +16,32 @@ begin
     drop trigger if exists task_runs_receive_new_runs on task_runs;
     drop function if exists reproq_receive_new_runs();
 
-    -- From here on as the first migration has it.
+    -- From here on as the first migration has it; but the column comes to stand behind the others.
+    drop trigger if exists task_runs_refuse_changed_spec on task_runs;
+    drop trigger if exists task_runs_name_task on task_runs;
+    drop function if exists reproq_name_task();
+
+    alter table task_runs drop column task_path;
+    alter table task_runs add column task_path text generated always as (
+        case
+            when payload -> 'v' = '1' and jsonb_typeof(payload -> 'task') = 'string'
+            then payload ->> 'task'
+        end
+    ) stored;
+
+    create or replace function reproq_refuse_changed_spec() returns trigger language plpgsql as $function$
+    begin
+        if new.payload::text is distinct from old.payload::text or new.spec_hash is distinct from old.spec_hash then
+            raise exception 'task_runs.payload and task_runs.spec_hash of run % are immutable', old.id
+                using errcode = 'integrity_constraint_violation', table = 'task_runs';
+        end if;
+        return null;
+    end;
+    $function$;
+
+    create trigger task_runs_refuse_changed_spec after update of payload, spec_hash on task_runs
+        for each row execute function reproq_refuse_changed_spec();
+
     create function reproq_check_new_run() returns trigger language plpgsql as $function$
     declare
         max_payload_bytes constant integer := 1048576;

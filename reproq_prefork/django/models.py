@@ -29,8 +29,8 @@ class QueueManager(_Manager):
 class TaskRun(models.Model):
     """One row of `task_runs`.
 
-    A `save()` is refused by the server, since `task_path` is generated: an old copy of a row would undo what a
-    worker has written meanwhile. `TaskRun.objects.filter(…).update(priority=…)` works.
+    A `save()` is refused: an old copy of a row would undo what a worker has written meanwhile.
+    `TaskRun.objects.filter(…).update(priority=…)` works.
     """
 
     id = models.BigAutoField("id", primary_key=True)
@@ -71,6 +71,12 @@ class TaskRun(models.Model):
         db_table = "task_runs"
         managed = False
         verbose_name = "task run"
+
+    def save(self, *_args: Any, **_kwargs: Any) -> None:
+        raise TypeError(
+            "A TaskRun cannot be saved, since that would undo what a worker has written meanwhile: enqueue its task, "
+            "or use TaskRun.objects.filter(…).update(…)."
+        )
 
     def __str__(self) -> str:
         return f"Run {self.pk}"

@@ -472,11 +472,36 @@ def test_the_limits_themselves_are_allowed(connection: Connection) -> None:
 
 def test_the_payload_and_the_hash_of_a_run_never_change(connection: Connection) -> None:
     run = enqueue(connection, {"n": 1})
-    for change in ("payload = '[1.0]'", f"spec_hash = '{NOBODYS_HASH}'", """payload = '{"n": 1.0}'"""):
+    changes = (
+        "payload = '[1.0]'",
+        f"spec_hash = '{NOBODYS_HASH}'",
+        """payload = '{"n": 1.0}'""",
+        "task_path = 'a.b'",
+    )
+    for change in changes:
         with pytest.raises(psycopg.errors.IntegrityConstraintViolation, match=f"run {run.id} are immutable"):
             connection.execute(f"update task_runs set {change}".encode())  # noqa: S608
     connection.execute("update task_runs set payload = payload, spec_hash = spec_hash, priority = 1")
     assert get_run(connection, run.id).payload == {"n": 1}
+
+
+@pytest.mark.parametrize(
+    ("payload", "path"),
+    [
+        ('{"v": 1, "task": "a.b"}', "a.b"),
+        ('{"v": 2, "task": "a.b"}', None),
+        ('{"v": 1, "task": ["a.b"]}', None),
+        ('{"v": 1}', None),
+        ('"a.b"', None),
+        ("null", None),
+    ],
+)
+def test_the_path_of_a_task_is_what_the_payload_says_whatever_a_producer_says(
+    connection: Connection, payload: str, path: str | None
+) -> None:
+    insert(connection, payload=payload)
+    insert(connection, payload=payload, task_path="not.that")
+    assert connection.execute("select task_path from task_runs").fetchall() == [(path,), (path,)]
 
 
 def test_a_payload_that_python_cannot_hold_is_still_readable(connection: Connection) -> None:
