@@ -26,6 +26,11 @@ class Batch:
         self._ended: list[Attempt] = []
         self._result_bytes = 0
 
+    @property
+    def waiting(self) -> int:
+        """How many are still to be started."""
+        return len(self._waiting)
+
     def next(self, orders: Orders) -> ClaimedRun | None:
         """The next one to be run; None: there is none, or what is left is to be handed back."""
         if not self._waiting:

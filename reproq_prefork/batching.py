@@ -71,8 +71,7 @@ class Frontier:
         if not self._places:
             self._from_head_at = now + max(FROM_HEAD_S, (now - sent_at) / FROM_HEAD_SHARE)
         last = {run.queue_name: run for run in runs}
-        for queue_name, run in last.items():
-            self._places[queue_name] = run.place
+        self._places = {**self._places, **{queue_name: run.place for queue_name, run in last.items()}}
 
     def forget(self) -> None:
         """The next claim begins at the head."""

@@ -18,6 +18,7 @@ from reproq_prefork.task_run import FailureKind, LostWorker, Status
 CLOSE_LOOK_S = 0.02
 IDLE_CHECK_S = 0.02  # of the scoreboard alone
 USELESS_MESSAGES = 50  # in a row; what is spared must be more than the two statements that spare it
+WAITING_PATIENCE_S = 1.0  # ten times what a worker itself lets pass
 CANCEL_PATIENCE_S = 12.0  # a worker itself gives a task 5 s, and what is left of it 5 s more to be gone
 
 
@@ -132,6 +133,33 @@ class NoticeCancels:
                 f"killing a worker: run {run_id} was cancelled and it did not end it", worker=record.worker_id
             )
             processes.signal_process(record.process, signal.SIGKILL)
+
+
+class HandBackWaiting:
+    """Hands back what a worker has claimed together with a run that takes long, where it does not do so itself.
+
+    It does, a tenth of a second after the claim, unless the run keeps it from it: in C code that runs no Python.
+    """
+
+    def __init__(
+        self,
+        scoreboard: Scoreboard,
+        steward: int,
+        *,
+        period_s: float,
+        on_reset: Callable[[tuple[ResetRun, ...]], None],
+    ) -> None:
+        self.period_s = period_s
+        self._scoreboard = scoreboard
+        self._steward = steward
+        self._on_reset = on_reset
+
+    def run(self, store: StewardStore) -> None:
+        late_ns = boottime_ns() - int(WAITING_PATIENCE_S * 1e9)
+        for record in live_workers_of(self._scoreboard, self._steward).values():
+            busy = record.state is WorkerState.BUSY and record.started_run is not None
+            if busy and record.waiting and record.started_ns < late_ns:
+                self._on_reset(store.hand_back_waiting(record.worker_id, record.run_id, record.claim))
 
 
 class SweepExpired:
@@ -269,10 +297,12 @@ class NoticeDrained:
 
 
 def log_reset(log: Log, reset: tuple[ResetRun, ...], why: str) -> None:
+    unstarted = [run.id for run in reset if not run.charged and run.status is Status.PENDING]
+    if len(unstarted) > 1:  # the rest of a batch: nothing has happened to these
+        several = f"runs {min(unstarted)} to {max(unstarted)} are PENDING again"
+        log.warning(several, reason=why, runs=len(unstarted))
     for run in reset:
-        verdict = "PENDING again" if run.status is Status.PENDING else run.status.value
-        log.warning(
-            f"run {run.id} is {verdict}",  # noqa: G004 (this log is not the logging module)
-            reason=why,
-            attempt_charged=run.charged,
-        )
+        if len(unstarted) == 1 or run.id not in unstarted:
+            verdict = "PENDING again" if run.status is Status.PENDING else run.status.value
+            one = f"run {run.id} is {verdict}"
+            log.warning(one, reason=why, attempt_charged=run.charged)

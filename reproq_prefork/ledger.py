@@ -55,7 +55,7 @@ class Attempt:
 
     @property
     def token(self) -> tuple[int, int]:
-        return self.run.id, self.run.claim
+        return self.run.token
 
 
 class Turn(NamedTuple):
@@ -137,8 +137,7 @@ class Ledger:
                 self._log.warning("the database refused a value", reason=str(refused))
                 return self._turn_in_steps(ended, max_runs=max_runs)
             self._delays_s = reconnect_delays_s()
-            if claim.settled < len(ended):
-                self._warn_of_the_late(ended, claim.settled)
+            self._warn_of_the_late(ended, claim.settled)
             turn = Turn(self._claimed(claim, sent_ns), claim.found >= max_runs)
             if turn.more or not places:
                 return turn
@@ -159,8 +158,7 @@ class Ledger:
                 claim = self._store.finish_and_claim(_settlements(ended), max_runs=0)
         except (ConnectionLost, StatementRefused, ValueRefused):
             return False
-        if claim.settled < len(ended):
-            self._warn_of_the_late(ended, claim.settled)
+        self._warn_of_the_late(ended, claim.settled)
         return True
 
     def _claimed(self, claim: Claim, sent_ns: int) -> Sequence[ClaimedRun]:
@@ -173,17 +171,18 @@ class Ledger:
         return claim.runs
 
     def _warn_of_the_late(self, ended: Sequence[Attempt], settled: int) -> None:
-        if len(ended) == 1:
-            self._log.warning(
-                "a result came too late: the run was no longer this worker's", run=ended[0].run.id
-            )
-        else:
+        """What was to be handed back may have been so by the steward, and is no loss."""
+        results = [attempt.run.id for attempt in ended if not attempt.settlement.refunded]
+        late = len(results) - settled
+        if late > 0 and len(results) == 1:
+            self._log.warning("a result came too late: the run was no longer this worker's", run=results[0])
+        elif late > 0:
             self._log.warning(
                 "results came too late: their runs were no longer this worker's",
-                late=len(ended) - settled,
-                of=len(ended),
-                first=ended[0].run.id,
-                last=ended[-1].run.id,
+                late=late,
+                of=len(results),
+                first=results[0],
+                last=results[-1],
             )
 
     def take_announcement(self) -> int | None:

@@ -56,7 +56,7 @@ class _Record:
 class WorkerRecord(_Record):
     """Written by one worker fork. `incarnation` 0: the slot was never used."""
 
-    LAYOUT: ClassVar = struct.Struct(f"<QiqiBqqqIqqqiQQ{WORKER_ID_BYTES}s")
+    LAYOUT: ClassVar = struct.Struct(f"<QiqiBqqqIqqIqiQQ{WORKER_ID_BYTES}s")
 
     incarnation: int = 0
     pid: int = 0
@@ -69,6 +69,7 @@ class WorkerRecord(_Record):
     attempt: int = 0
     started_ns: int = 0
     deadline_ns: int = 0  # 0: none
+    waiting: int = 0  # runs that were claimed with this one, and wait for its end
     lease_end_ns: int = 0  # of its registration or its latest claim, less the margin
     backend_pid: int = 0
     tasks_done: int = 0
@@ -134,8 +135,8 @@ class MasterRecord(_Record):
     quiet: bool = False  # USR2: nobody claims
 
 
-# A part of WorkerRecord, from `state` to `deadline_ns`, and where it begins: what changes with each run.
-_RUN = struct.Struct("<BqqqIqq")
+# A part of WorkerRecord, from `state` to `waiting`, and where it begins: what changes with each run.
+_RUN = struct.Struct("<BqqqIqqI")
 _RUN_OFFSET = struct.calcsize("<Qiqi")
 
 R = TypeVar("R", bound=_Record)
@@ -201,12 +202,13 @@ class Scoreboard:
     def write_run(
         self,
         slot: int,
-        seen_ns: int,
         run_id: int,
         claim: int,
         attempt: int,
+        *,
         started_ns: int,
         deadline_ns: int,
+        waiting: int,
     ) -> None:
         """Of the record of a worker only that it is busy with another run: a tenth of the work of all of it."""
         offset = self._offset(WorkerRecord, slot)
@@ -217,12 +219,13 @@ class Scoreboard:
             self._memory,
             offset + _SEQUENCE.size + _RUN_OFFSET,
             WorkerState.BUSY,
-            seen_ns,
+            started_ns,
             run_id,
             claim,
             attempt,
             started_ns,
             deadline_ns,
+            waiting,
         )
         _SEQUENCE.pack_into(self._memory, offset, odd + 1)
 
@@ -273,21 +276,25 @@ class WorkerPanel:
         self._scoreboard = scoreboard
         self._slot = slot
         self._record = record
-        self._started: tuple[int, int, int, int, int] | None = None  # by `start`, and not yet in the record
+        self._started: tuple[int, int, int, int, int, int] | None = (
+            None  # by `start`, and not yet in the record
+        )
         self.update()
 
     @property
     def record(self) -> WorkerRecord:
         if self._started is not None:
-            run_id, claim, attempt, started_ns, deadline_ns = self._started
+            run_id, claim, attempt, started_ns, deadline_ns, waiting = self._started
             self._record = replace(
                 self._record,
                 state=WorkerState.BUSY,
+                seen_ns=started_ns,
                 run_id=run_id,
                 claim=claim,
                 attempt=attempt,
                 started_ns=started_ns,
                 deadline_ns=deadline_ns,
+                waiting=waiting,
             )
             self._started = None
         return self._record
@@ -297,10 +304,20 @@ class WorkerPanel:
         self._record = replace(self.record, seen_ns=boottime_ns(), **changes)
         self._scoreboard.write_worker(self._slot, self._record)
 
-    def start(self, run_id: int, claim: int, attempt: int, *, started_ns: int, deadline_ns: int) -> None:
+    def start(
+        self, run_id: int, claim: int, attempt: int, *, started_ns: int, deadline_ns: int, waiting: int = 0
+    ) -> None:
         """Busy with this run from `started_ns`, which is now. `deadline_ns` 0: it has none."""
-        self._started = (run_id, claim, attempt, started_ns, deadline_ns)
-        self._scoreboard.write_run(self._slot, started_ns, run_id, claim, attempt, started_ns, deadline_ns)
+        self._started = (run_id, claim, attempt, started_ns, deadline_ns, waiting)
+        self._scoreboard.write_run(
+            self._slot,
+            run_id,
+            claim,
+            attempt,
+            started_ns=started_ns,
+            deadline_ns=deadline_ns,
+            waiting=waiting,
+        )
 
     def lease(self) -> LeaseRecord:
         """What the steward last said of this fork."""

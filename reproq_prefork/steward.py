@@ -18,6 +18,7 @@ from reproq_prefork.duties import (
     IDLE_CHECK_S,
     AwaitNewRuns,
     Duty,
+    HandBackWaiting,
     Look,
     NoticeCancels,
     NoticeDrained,
@@ -112,6 +113,12 @@ class Steward:
             SweepExpired(
                 period_s=SWEEP_INTERVAL_S,
                 on_reset=lambda runs: self._after_reset(runs, "the lease had ended"),
+            ),
+            HandBackWaiting(
+                self._scoreboard,
+                self._index,
+                period_s=settings.poll_interval_s,
+                on_reset=lambda runs: self._after_reset(runs, "the run before it takes long"),
             ),
             self._look,
         ]

@@ -86,6 +86,10 @@ class ClaimedRun(NamedTuple):
     metadata: str | None = None  # JSON text
 
     @property
+    def token(self) -> tuple[int, int]:
+        return self.id, self.claim
+
+    @property
     def place(self) -> Place:
         due = self.enqueued_at if self.run_after is None else self.run_after
         assert due is not None

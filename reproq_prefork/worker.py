@@ -151,6 +151,7 @@ class Worker:
         self._panel.update(
             state=WorkerState.SETTLING,
             deadline_ns=0,
+            waiting=0,
             tasks_done=self._panel.record.tasks_done + batch.started,
             rss_kib=resident_kib(),
         )
@@ -167,7 +168,14 @@ class Worker:
         started_ns = boottime_ns()
         timeout_s = self._settings.timeout_s if run.timeout_s is None else run.timeout_s
         deadline_ns = started_ns + int(timeout_s * 1e9) if timeout_s else 0
-        self._panel.start(run.id, run.claim, run.attempt, started_ns=started_ns, deadline_ns=deadline_ns)
+        self._panel.start(
+            run.id,
+            run.claim,
+            run.attempt,
+            started_ns=started_ns,
+            deadline_ns=deadline_ns,
+            waiting=batch.waiting,
+        )
         watch = TaskWatch(
             self._panel,
             self._orders,

@@ -74,8 +74,8 @@ class TaskRun(models.Model):
 
     def save(self, *_args: Any, **_kwargs: Any) -> None:
         raise TypeError(
-            "A TaskRun cannot be saved, since that would undo what a worker has written meanwhile: enqueue its task, "
-            "or use TaskRun.objects.filter(…).update(…)."
+            "A TaskRun cannot be saved, since that would undo what a worker has written meanwhile: enqueue its "
+            "task, or use TaskRun.objects.filter(…).update(…)."
         )
 
     def __str__(self) -> str:

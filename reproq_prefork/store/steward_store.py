@@ -157,6 +157,11 @@ class StewardStore:
         )
         return tuple(_reset_run(row) for row in rows)
 
+    def hand_back_waiting(self, worker_id: str, run_id: int, claim: int) -> tuple[ResetRun, ...]:
+        """Put back what a worker has claimed together with this run and not started, if it is still at it."""
+        parameters = {"worker_id": worker_id, "run_id": run_id, "claim": claim}
+        return tuple(_reset_run(row) for row in self._run("hand_back_waiting", parameters))
+
     def sweep_expired(self) -> tuple[ResetRun, ...]:
         """Put back, or fail, runs whose holder's lease has ended, wherever it was; at most 500 a call.
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
 
 from reproq_prefork import ledger as ledger_module
 from reproq_prefork.errors import DatabaseUnavailable
-from reproq_prefork.ledger import Attempt, LeaseLost, Ledger, ToldToStop
+from reproq_prefork.ledger import Attempt, LeaseLost, Ledger, ToldToStop, Turn
 from reproq_prefork.log import Log, LogFormat, LogLevel
 from reproq_prefork.scoreboard import Scoreboard, WorkerPanel, WorkerRecord, WorkerState
 from reproq_prefork.store.connection import (
@@ -23,7 +25,7 @@ from reproq_prefork.store.connection import (
     ValueRefused,
 )
 from reproq_prefork.store.worker_store import Claim, WorkerStore
-from reproq_prefork.task_run import RetryPolicy, Settlement, Status
+from reproq_prefork.task_run import ClaimedRun, Place, RetryPolicy, Settlement, Status
 from tests.unit.test_worker import RUN, ScriptedOrders
 
 Troubles = dict[str, list[Exception]]
@@ -221,3 +223,147 @@ def test_a_worker_whose_lease_ended_meanwhile_announces_nothing(
     setting.troubles["take_finish_due"] = [ConnectionLost("gone")]
     with pytest.raises(LeaseLost):
         ledger.take_announcement()
+
+
+# --- many runs at once ---
+
+SECOND = RUN._replace(id=8, claim=1, enqueued_at=datetime(2026, 1, 2, tzinfo=UTC))
+THIRD = RUN._replace(id=9, claim=1, enqueued_at=datetime(2026, 1, 3, tzinfo=UTC))
+
+
+def ended(run: ClaimedRun, result: str = "1") -> Attempt:
+    return Attempt(run, Settlement(run.id, run.claim, Status.SUCCESSFUL, result=result))
+
+
+class Queue(ScriptedStore):
+    """Gives the runs that a test has set, one list a claim; refuses results that say so, and notes the rest."""
+
+    def __init__(self, troubles: Troubles, calls: list[str]) -> None:
+        super().__init__(troubles, calls)
+        self.claims: list[Sequence[ClaimedRun]] = []
+        self.found: int | None = None
+        self.asked_behind: list[dict[str, Place]] = []
+        self.recorded: list[Settlement] = []
+        self.held: frozenset[tuple[int, int]] = frozenset()
+        self.is_in_haste = False
+        self.in_haste_at_statements: list[bool] = []
+
+    @contextmanager
+    def in_haste(self) -> Iterator[None]:
+        self.is_in_haste = True
+        try:
+            yield
+        finally:
+            self.is_in_haste = False
+
+    def held_runs(self) -> frozenset[tuple[int, int]]:
+        return self.held
+
+    def finish_and_claim(
+        self,
+        settlements: Sequence[Settlement],
+        *,
+        max_runs: int,
+        places: Mapping[str, Place] | None = None,
+        read_payload: bool = True,
+    ) -> Claim:
+        self._calls.append("finish_and_claim")
+        self.in_haste_at_statements.append(self.is_in_haste)
+        if self._troubles.get("finish_and_claim"):
+            raise self._troubles["finish_and_claim"].pop(0)
+        if any(settlement.result == "unstorable" for settlement in settlements):
+            raise ValueRefused("no such value")
+        self.recorded += settlements
+        if not max_runs:
+            return Claim(settled=len(settlements), holds_lease=True)
+        self.asked_behind.append(dict(places or {}))
+        runs = tuple(self.claims.pop(0)) if self.claims else ()
+        found = len(runs) if self.found is None else self.found
+        return Claim(settled=len(settlements), holds_lease=True, runs=runs, found=found)
+
+
+@pytest.fixture
+def queue(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> Queue:
+    store = Queue(setting.troubles, setting.calls)
+    setting.ledger._connect = lambda: cast(WorkerStore, store)
+    setting.opened()
+    monkeypatch.setattr(setting.ledger, "_delays_s", itertools.repeat(0.0))
+    return store
+
+
+def test_a_claim_begins_behind_the_last_run_and_one_that_finds_too_few_there_is_followed_by_one_from_the_head(
+    setting: Setting, queue: Queue
+) -> None:
+    queue.claims = [[RUN, SECOND], [THIRD], [], [RUN]]
+    assert setting.ledger.turn((), max_runs=2) == Turn((RUN, SECOND), more=True)
+    assert setting.ledger.turn((), max_runs=2) == Turn((THIRD,), more=True)
+    assert setting.ledger.turn((), max_runs=2) == Turn((), more=False)
+    assert setting.ledger.turn((), max_runs=2) == Turn((RUN,), more=False)
+    assert queue.asked_behind == [{}, {"default": SECOND.place}, {}, {}]
+
+
+def test_what_has_ended_is_recorded_once_where_a_claim_is_made_a_second_time(
+    setting: Setting, queue: Queue
+) -> None:
+    queue.claims = [[RUN], [], [SECOND]]
+    setting.ledger.turn((), max_runs=1)
+    assert setting.ledger.turn([ended(RUN)], max_runs=1).runs == (SECOND,)
+    assert queue.asked_behind == [{}, {"default": RUN.place}, {}]
+    assert [settlement.run_id for settlement in queue.recorded] == [RUN.id]
+
+
+def test_a_batch_that_a_run_of_its_own_has_cut_short_is_not_the_end_of_the_queue(
+    setting: Setting, queue: Queue
+) -> None:
+    queue.claims, queue.found = [[RUN], [SECOND]], 2
+    assert setting.ledger.turn((), max_runs=2).more
+    assert setting.ledger.turn((), max_runs=2).more
+    assert queue.asked_behind == [{}, {"default": RUN.place}]
+
+
+def test_one_result_that_cannot_be_stored_costs_the_others_of_its_batch_nothing(
+    setting: Setting, queue: Queue
+) -> None:
+    queue.claims = [[THIRD]]
+    batch = [ended(RUN), ended(SECOND, "unstorable"), ended(THIRD)]
+    assert setting.ledger.turn(batch, max_runs=5).runs == (THIRD._replace(payload=None),)
+    status = {settlement.run_id: settlement.status for settlement in queue.recorded}
+    assert status == {RUN.id: Status.SUCCESSFUL, SECOND.id: Status.PENDING, THIRD.id: Status.SUCCESSFUL}
+    assert len(queue.recorded) == 3
+    (failed,) = [settlement for settlement in queue.recorded if settlement.run_id == SECOND.id]
+    assert failed.error is not None
+    assert failed.error["kind"] == "unusable_output"
+
+
+def test_after_a_lost_reply_only_what_is_still_held_is_recorded_and_what_is_unknown_handed_back(
+    setting: Setting, queue: Queue
+) -> None:
+    setting.troubles["finish_and_claim"] = [ConnectionLost("gone")]
+    queue.held = frozenset({SECOND.token, (77, 1), (78, 1)})
+    setting.ledger.turn([ended(RUN), ended(SECOND)], max_runs=0)
+    by_run = {settlement.run_id: settlement for settlement in queue.recorded}
+    assert by_run.keys() == {SECOND.id, 77, 78}
+    assert by_run[SECOND.id].status is Status.SUCCESSFUL
+    assert by_run[77].refunded
+    assert by_run[78].refunded
+
+
+@pytest.mark.parametrize("trouble", [ConnectionLost("gone"), StatementRefused("locked"), ValueRefused("no")])
+def test_what_cannot_be_recorded_in_the_middle_of_a_task_waits_for_its_end(
+    setting: Setting, queue: Queue, trouble: Exception
+) -> None:
+    queue.held = frozenset({RUN.token})
+    setting.troubles["finish_and_claim"] = [trouble]
+    assert not setting.ledger.record([ended(RUN)])
+    assert setting.calls == ["finish_and_claim"]
+    assert not queue.is_in_haste
+    setting.ledger.turn([ended(RUN)], max_runs=0)
+    assert [settlement.run_id for settlement in queue.recorded] == [RUN.id]
+
+
+def test_what_is_recorded_in_the_middle_of_a_task_is_recorded_in_haste(
+    setting: Setting, queue: Queue
+) -> None:
+    assert setting.ledger.record([ended(RUN)])
+    setting.ledger.turn((), max_runs=0)
+    assert queue.in_haste_at_statements == [True, False]

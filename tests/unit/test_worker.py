@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +12,7 @@ import pytest
 
 from reproq_prefork import worker as worker_module
 from reproq_prefork.announcer import Announcer
+from reproq_prefork.batching import BATCH_STRETCH_S
 from reproq_prefork.errors import ExitStatus
 from reproq_prefork.executors import NoProcess, Watch, WornOut
 from reproq_prefork.ledger import Attempt, Turn
@@ -32,6 +33,7 @@ from reproq_prefork.task_run import (
 from reproq_prefork.wakeup import WakePipe
 from reproq_prefork.worker import NO_PROCESS_DELAY_S, Worker
 from tests.unit.test_settings import resolved
+from tests.waiting import wait_until
 
 RUN = ClaimedRun(
     7,
@@ -185,8 +187,11 @@ def work(
     announcements: Sequence[int] = (),
     flags: Mapping[str, str] | None = None,
     status: ExitStatus = ExitStatus.OK,
+    policy: RetryPolicy | None = None,
+    can_record: bool = True,
+    orders: ScriptedOrders | None = None,
 ) -> Shift:
-    orders = ScriptedOrders()
+    orders = orders or ScriptedOrders()
     ledger: Any = ScriptedLedger(
         orders, runs, drain_during_claim=drain_during_claim, announcements=announcements
     )
@@ -194,6 +199,7 @@ def work(
     scoreboard = Scoreboard(slots=1, stewards=1)
     panel = WorkerPanel(scoreboard, 0, WorkerRecord(incarnation=1, lease_end_ns=boottime_ns() + 10**12))
     ledger.panel = panel
+    ledger.can_record = can_record
     worker = Worker(
         settings=resolved(flags=dict(flags or {})).settings,
         slot=0,
@@ -203,7 +209,7 @@ def work(
         orders=orders,
         wake=wake,
         ledger=ledger,
-        policy=RetryPolicy(1, 1),
+        policy=policy or RetryPolicy(1, 1),
         executor=executor,
         log=Log(LogLevel.ERROR, LogFormat.CONSOLE),
     )
@@ -329,3 +335,112 @@ def test_an_idle_worker_tells_until_nothing_is_left(wake: WakePipe) -> None:
     announcer.tell(all_there_are=True)
     assert ledger.told == [3, 4, 5]
     assert not announcer.is_due
+
+
+# --- many at once ---
+
+
+def several(count: int) -> list[ClaimedRun]:
+    return [RUN._replace(id=number) for number in range(1, count + 1)]
+
+
+def test_short_runs_are_claimed_in_growing_batches_and_each_is_run_and_recorded_once(wake: WakePipe) -> None:
+    shift = work(wake, CountingExecutor(batches=True), runs=several(100))
+    assert [run.id for run in shift.executor.runs] == list(range(1, 101))
+    assert [settlement.run_id for settlement in shift.settlements] == list(range(1, 101))
+    assert shift.ledger.asked_for[:5] == [1, 2, 4, 8, 16]
+    assert shift.panel.record.tasks_done == 100
+
+
+def test_an_executor_of_processes_gets_one_run_a_claim(wake: WakePipe) -> None:
+    shift = work(wake, CountingExecutor(), runs=several(10))
+    assert set(shift.ledger.asked_for) == {1}
+
+
+def test_where_every_run_has_one_attempt_each_is_claimed_alone(wake: WakePipe) -> None:
+    shift = work(wake, CountingExecutor(batches=True), runs=several(10), policy=RetryPolicy(1, 1, 1))
+    assert set(shift.ledger.asked_for) == {1}
+
+
+def test_a_worker_that_is_to_be_replaced_claims_no_more_than_it_may_run(wake: WakePipe) -> None:
+    shift = work(wake, CountingExecutor(batches=True), runs=several(100), flags={"max_tasks": "9"})
+    assert len(shift.executor.runs) == 9
+    assert shift.ledger.asked_for == [1, 2, 4, 2]
+
+
+class Slow(CountingExecutor):
+    """Takes longer than a batch may at the run `slow`, and looks in the middle of it; `during` is called then."""
+
+    def __init__(self, slow: int, during: Callable[[], None] = lambda: None) -> None:
+        super().__init__(batches=True)
+        self._slow = slow
+        self._during = during
+
+    def run(self, run: ClaimedRun, watch: Watch) -> Ending:
+        if run.id == self._slow:
+            assert watch.wait_s() <= BATCH_STRETCH_S
+            wait_until(
+                lambda: watch.wait_s() == 0, timeout_s=5, describe="others to have waited for too long"
+            )
+            watch.look()
+            self._during()
+        return super().run(run, watch)
+
+
+def test_what_waits_behind_a_slow_run_is_handed_back_in_the_middle_of_it_and_what_has_ended_recorded(
+    wake: WakePipe,
+) -> None:
+    # Batches of 1, 2, 4 and 8: the eleventh is in the middle of the last one.
+    shift = work(wake, Slow(11), runs=several(15))
+    assert shift.ledger.put_aside == [list(range(8, 11)) + list(range(12, 16))]
+    refunded = {settlement.run_id: settlement.refunded for settlement in shift.settlements}
+    assert refunded == {number: number > 11 for number in range(1, 16)}
+    assert len(shift.settlements) == 15
+    assert 12 not in [run.id for run in shift.executor.runs]
+
+
+def test_what_could_not_be_put_aside_is_recorded_at_the_end_and_none_that_waited_is_started(
+    wake: WakePipe,
+) -> None:
+    shift = work(wake, Slow(11), runs=several(15), can_record=False)
+    assert len(shift.ledger.put_aside) == 1
+    refunded = {settlement.run_id: settlement.refunded for settlement in shift.settlements}
+    assert refunded == {number: number > 11 for number in range(1, 16)}
+    assert len(shift.settlements) == 15
+    assert 12 not in [run.id for run in shift.executor.runs]
+
+
+def test_an_order_to_drain_hands_back_what_a_batch_has_not_started(wake: WakePipe) -> None:
+    class Draining(CountingExecutor):
+        def run(self, run: ClaimedRun, watch: Watch) -> Ending:
+            if run.id == 5:
+                orders.drain = True
+            return super().run(run, watch)
+
+    orders = ScriptedOrders()
+    shift = work(wake, Draining(batches=True), runs=several(7), orders=orders)
+    refunded = {settlement.run_id: settlement.refunded for settlement in shift.settlements}
+    assert refunded == {number: number > 5 for number in range(1, 8)}
+
+
+def test_what_waits_behind_a_run_that_cannot_be_started_is_handed_back_too(wake: WakePipe) -> None:
+    done = Ending(Success("null"))
+    endings: list[Ending | Exception] = [done, done, done, done, NoProcess("no pid"), done]
+    shift = work(wake, CountingExecutor(endings, batches=True), runs=several(7))
+    refunded = {settlement.run_id: settlement.refunded for settlement in shift.settlements}
+    assert refunded == {number: number > 4 for number in range(1, 8)}
+    assert [settlement.run_id for settlement in shift.settlements if settlement.delay_s] == [5]
+
+
+def test_what_has_ended_before_a_lease_is_lost_is_recorded_if_it_can_be(wake: WakePipe) -> None:
+    done = Ending(Success("null"))
+    endings = [done, done, done, done, Ending(Abandoned("the lease"))]
+    shift = work(wake, CountingExecutor(endings, batches=True), runs=several(7), status=ExitStatus.LEASE_LOST)
+    assert shift.ledger.put_aside == [[4, 6, 7]]
+
+
+def test_large_results_do_not_pile_up(wake: WakePipe) -> None:
+    executor = CountingExecutor([Ending(Success('"' + "x" * 2**20 + '"'))], batches=True)
+    shift = work(wake, executor, runs=several(31))
+    refunded = [settlement.run_id for settlement in shift.settlements if settlement.refunded]
+    assert refunded[:4] == [12, 13, 14, 15]  # of the batch of eight the fourth has made it more than 4 MiB

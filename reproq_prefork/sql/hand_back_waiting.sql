@@ -1,0 +1,50 @@
+-- A worker is at a run that takes long, and does not hand back by itself what it has claimed with it and not started:
+-- what stands behind that run in the claim order goes back to PENDING, refunded. What stands before it has ended, and
+-- is the worker's to record.
+--
+-- `current` is still held by the same claim, so in this snapshot the worker has not recorded the batch, and all of the
+-- batch has the time of its claim. A worker starts nothing of a batch once that is this late (BATCH_STRETCH_S), so
+-- nothing is taken from it that it could still begin.
+with current as (
+    select last_attempted_at, priority, coalesce(run_after, enqueued_at) as due, id
+    from task_runs
+    where id = %(run_id)s::bigint and claims = %(claim)s::bigint
+      and leased_by = %(worker_id)s and status = 'RUNNING'
+),
+waiting as (
+    select run.id
+    from current
+    join task_runs as run
+        on run.leased_by = %(worker_id)s
+       and run.status = 'RUNNING'
+       and run.last_attempted_at = current.last_attempted_at
+       and (-run.priority, coalesce(run.run_after, run.enqueued_at), run.id) > (-current.priority, current.due, current.id)
+    for update of run
+),
+reset as (
+    update task_runs as run
+    set status = case when run.cancel_requested_at is null then 'PENDING' else 'CANCELLED' end,
+        finished_at = case when run.cancel_requested_at is not null then now() end,
+        finish_due_at = case when run.cancel_requested_at is not null and run.task_path is not null then now() end,
+        errors = case
+            when run.cancel_requested_at is null then run.errors
+            else run.errors || jsonb_build_object(
+                'kind', 'cancelled', 'message', 'the task was cancelled', 'ended_at', now()
+            )
+        end,
+        attempts = run.attempts - 1,
+        worker_ids = run.worker_ids[:cardinality(run.worker_ids) - 1],
+        started_at = case when run.attempts > 1 then run.started_at end,
+        leased_by = null,
+        lease_expires_at = null
+    from waiting
+    where run.id = waiting.id
+    returning run.id, run.status, run.queue_name
+),
+told as (
+    select pg_notify('reproq_finished', reset.id::text)
+    from reset
+    cross join lateral (select from reproq_waiters where run_id = reset.id limit 1) as waiter
+    where reset.status <> 'PENDING'
+)
+select id, status, queue_name, false as charged, (select count(*) from told) as told from reset
