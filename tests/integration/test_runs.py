@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -421,6 +422,33 @@ def test_the_newest_run_of_a_hash_is_found_by_its_index(connection: Connection) 
             )
         assert "task_runs_spec" in plan, plan
         assert "rows=1.00" in plan or "rows=1 " in plan, plan
+
+
+@pytest.mark.parametrize(
+    "payload", [{"v": 1, "task": "a.b"}, {"v": True, "task": "a.b"}, {"v": 1, "task": 1}, [0.1, 10**30], None]
+)
+@pytest.mark.parametrize("seconds", [None, 0, 0.1, 1 / 3, 16777217, 31536000])
+@pytest.mark.parametrize(
+    "run_after", [None, timedelta(hours=1), datetime(2031, 5, 17, 8, 30, 1, 250, tzinfo=UTC)]
+)
+def test_what_enqueue_gives_is_what_can_be_read(
+    connection: Connection, payload: Any, seconds: float | None, run_after: datetime | timedelta | None
+) -> None:
+    """Most of a new run is known without asking the server for it."""
+    connection.execute("set time zone 'Asia/Kathmandu'")
+    run = enqueue(
+        connection,
+        payload,
+        run_after=run_after,
+        timeout_seconds=seconds,
+        retry_base_seconds=seconds,
+        unique_key="k" if seconds else None,
+        atomic=seconds is None,
+    )
+    read = get_run(connection, run.id)
+    assert run == read
+    # jsonb has its own order of keys; all else is the same to the type of a number and the zone of a time.
+    assert repr(replace(run, payload=read.payload)) == repr(read)
 
 
 # --- what the table itself refuses ---
