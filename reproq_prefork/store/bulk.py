@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from typing import Any
 
 import psycopg
@@ -139,6 +139,7 @@ def _copied(sender: Sender, new_runs: Sequence[NewRun]) -> list[TaskRun] | None:
         kept: dict[float | None, float] = {
             each: float(its) for each, its in zip(seconds, json.loads(row.kept_seconds or "[]"), strict=True)
         }
+        zone = connection.info.timezone
         runs = []
         with psycopg.Cursor(connection) as cursor, cursor.copy(statement("copy_runs")) as copy:
             # In one loop with what is given back, since the server works meanwhile.
@@ -147,6 +148,7 @@ def _copied(sender: Sender, new_runs: Sequence[NewRun]) -> list[TaskRun] | None:
                 if new.delay_s is not None:
                     run_after = row.moment + timedelta(seconds=new.delay_s)
                 copy.write_row(_copy_row(run_id, run_after, new))
+                run_after = _as_read(run_after, row.moment, zone)
                 runs.append(_copied_run(run_id, row.moment, run_after, new, kept))
         return runs
 
@@ -172,12 +174,18 @@ def _copy_row(run_id: int, run_after: datetime | None, new: NewRun) -> tuple[Any
     )
 
 
+def _as_read(time: datetime | None, moment: datetime, session_zone: tzinfo) -> datetime | None:
+    """In the zone in which this connection gives times, such as `moment`, or without one as it does."""
+    if time is None or time.tzinfo is None:
+        return time
+    if moment.tzinfo is None:
+        return time.astimezone(session_zone).replace(tzinfo=None)
+    return time.astimezone(moment.tzinfo)
+
+
 def _copied_run(
     run_id: int, moment: datetime, run_after: datetime | None, new: NewRun, kept: Mapping[float | None, float]
 ) -> TaskRun:
-    """As it would be read. `moment` is in the time zone in which this connection gives times, or has none."""
-    if run_after is not None and run_after.tzinfo is not None:
-        run_after = run_after.astimezone(moment.tzinfo)
     return added_run(
         new,
         run_id=run_id,

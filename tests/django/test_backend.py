@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from reproq_prefork.django import ReproqBackend, bulk_enqueue, call, reproq_options
 from reproq_prefork.django.compat import families, family_of
+from reproq_prefork.new_run import NewRun
 from reproq_prefork.testing import run_tasks
 from tests.django.app import tasks as typed_tasks
 
@@ -301,3 +302,20 @@ class BothFamilies(TestCase):
                 task.get_result("x")
             with pytest.raises(family.exception("InvalidTask")):
                 task.using(queue_name="elsewhere")
+
+
+@pytest.mark.parametrize("use_tz", [True, False])
+@pytest.mark.parametrize("copy_from", [0, 10**9])
+def test_a_bulk_says_the_times_that_are_read_later(
+    use_tz: bool, copy_from: int, django_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reproq_prefork.store.bulk.COPY_FROM", copy_from)
+    backend = FAMILY.backends["default"]
+    with override_settings(USE_TZ=use_tz, TIME_ZONE="Asia/Kathmandu"):
+        times = (None, timedelta(hours=1), datetime(2031, 5, 17, 8, 30, 1, 250, tzinfo=UTC))
+        new_runs = [NewRun.of(1, run_after=time) for time in times]
+        for run in backend.runs.enqueue_many(new_runs):
+            read = backend.runs.get(run.id)
+            assert (run.enqueued_at, run.run_after) == (read.enqueued_at, read.run_after)
+            assert run == read
+            assert (run.enqueued_at.tzinfo is not None) == use_tz
