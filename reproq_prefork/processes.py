@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 from reproq_prefork.identity import HostIdentity, ProcessIdentity
-from reproq_prefork.signals import reset_for_exec, reset_to_new_interpreter
+from reproq_prefork.signals import block_all, reset_for_exec, reset_to_new_interpreter, set_mask
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -129,14 +129,14 @@ def fork_task(
         result_reader, result_writer = _task_pipe(on_failure, theirs)
         flush_standard_streams()  # what this process has yet to write must not be written twice
         parent = os.getpid()
-        previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        previous_mask = block_all()
         try:
             pid = os.fork()
             if pid == 0:
                 limited = _limited(program, memory_bytes)
                 _run_task(limited, (null, output_writer, output_writer), result_writer, keep_fds, parent)
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
+            set_mask(previous_mask)
         on_failure.pop_all()
         return TaskFork(
             pid, os.fdopen(output_reader, "rb", buffering=0), os.fdopen(result_reader, "rb", buffering=0)
@@ -498,7 +498,7 @@ def spawn(
         limit_memory(memory_bytes)
 
     # Until its own handlers are reset, a signal to the new process would be swallowed by a copy of ours.
-    previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    previous_mask = block_all()
     try:
         return subprocess.Popen(
             argv,
@@ -513,4 +513,4 @@ def spawn(
             preexec_fn=before_exec,  # this process has one thread, so a fork may run Python
         )
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
+        set_mask(previous_mask)

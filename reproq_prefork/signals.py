@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
-import contextlib
 import os
 import select
 import signal
@@ -30,10 +29,14 @@ MASTERS_OWN = (
 # A steward's to one of its workers: a run of yours may have been cancelled, look at the scoreboard.
 CANCEL_SIGNAL = signal.SIGUSR1
 
-
-# What `signal` wraps: that makes an enum of each number and handler that comes back, for some ten of them a task.
-handler_of: Callable[[int], Any] = _signal.getsignal
+# What `signal` wraps. That makes an enum of each number and handler that comes back: 62 of them for one mask, several
+# times in each task.
 change_mask: Callable[[int, Iterable[int]], set[int]] = _signal.pthread_sigmask
+handler_of: Callable[[int], Any] = _signal.getsignal
+_raw_signal: Callable[[int, Any], Any] = _signal.signal
+
+_ALL: frozenset[int] = frozenset(_signal.valid_signals())
+_SETTABLE = tuple(sorted(_ALL - {signal.SIGKILL, signal.SIGSTOP}))
 
 
 class SignalInbox:
@@ -71,22 +74,35 @@ def _note(_signum: int, _frame: FrameType | None) -> None:
     """The wakeup pipe has it already."""
 
 
+def block_all() -> Collection[int]:
+    """Block every signal of this thread; gives the mask that it had, for `set_mask`."""
+    return change_mask(signal.SIG_BLOCK, _ALL)
+
+
+def set_mask(signums: Iterable[int]) -> None:
+    change_mask(signal.SIG_SETMASK, signums)
+
+
 def reset_for_exec() -> None:
     """Default handlers and an empty mask, for a process about to become another program.
 
     exec resets what is handled but keeps what is ignored, and keeps the mask.
     """
-    for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        with contextlib.suppress(OSError, ValueError):  # some are the C library's own
-            signal.signal(signum, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    _reset_all()
+    set_mask(())
 
 
 def reset_to_new_interpreter() -> None:
     """The handlers with which Python starts, for code that has to find them so. The mask stays as it is."""
-    for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        with contextlib.suppress(OSError, ValueError):
-            signal.signal(signum, signal.SIG_DFL)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _reset_all()
+    _raw_signal(signal.SIGPIPE, _signal.SIG_IGN)
+    _raw_signal(signal.SIGXFSZ, _signal.SIG_IGN)
+    _raw_signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _reset_all() -> None:
+    for signum in _SETTABLE:
+        try:  # noqa: SIM105 - a context for each is what the raw call saves
+            _raw_signal(signum, _signal.SIG_DFL)
+        except (OSError, ValueError):  # some are the C library's own
+            pass

@@ -22,6 +22,7 @@ from reproq_prefork.executors.output import readable
 from reproq_prefork.executors.python_outcome import outcome_of_error
 from reproq_prefork.executors.soft_stop import SignalledStop
 from reproq_prefork.executors.tail import Tail
+from reproq_prefork.signals import set_mask
 from reproq_prefork.task_run import (
     Abandoned,
     Cancelled,
@@ -86,7 +87,7 @@ class ForkExecutor:
     def announce(self, run_id: int, watch: Watch) -> str | None:
         def tell(_result_fd: int) -> int:
             setproctitle(f"reproq-prefork: end of task {run_id}")
-            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            set_mask(())
             self._runtime.announce(run_id)
             return 0
 
@@ -129,7 +130,7 @@ def _perform(perform: Callable[[SignalledStop], Ending], result_fd: int) -> int:
 
     for signum in _SIGNAL_OF.values():
         signal.signal(signum, ask)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    set_mask(())
     try:
         ending = perform(stop)
     except BaseException as error:
