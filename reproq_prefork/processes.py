@@ -1,7 +1,7 @@
 """Processes as Linux has them: fork, identity, parent death, and ending a whole tree of them.
 
-The only place that forks. What a task leaves behind is found by walking the tree, not by its process group:
-a group kill misses what called setsid.
+Only this and `task_process` fork. What a task leaves behind is found by walking the tree, not by its process
+group: a group kill misses what called setsid.
 """
 
 from __future__ import annotations
@@ -10,27 +10,20 @@ import contextlib
 import ctypes
 import multiprocessing
 import os
-import resource
 import signal
 import socket
-import subprocess
 import sys
 import time
-import traceback
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable
 from multiprocessing.context import ForkProcess
 from pathlib import Path
-from typing import IO, NoReturn
 
 from reproq_prefork.identity import HostIdentity, ProcessIdentity
-from reproq_prefork.signals import block_all, reset_for_exec, reset_to_new_interpreter, set_mask
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 _WALL = 0x4000_0000  # __WALL of wait(2): also those children of whose end no SIGCHLD tells
 KILL_POLL_S = 0.002
-TASK_NOT_SET_UP = 70  # EX_SOFTWARE of sysexits.h: a task's process failed before the task began
 
 # What reading /proc/PID says of a process that is no more. Any other error (there is no descriptor left to read
 # with) says nothing about the process, and must not pass for its death.
@@ -101,118 +94,6 @@ def _read_nothing() -> None:
     sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
 
 
-@dataclass(frozen=True, slots=True)
-class TaskFork:
-    """A fork that runs one task, and the pipes that it writes to."""
-
-    pid: int
-    output: IO[bytes]  # its stdout and stderr
-    result: IO[bytes]
-
-
-def fork_task(
-    program: Callable[[int], int], *, keep_fds: Collection[int] = (), memory_bytes: int = 0
-) -> TaskFork:
-    """Start `program(result_fd)` in a fork; what it returns is the exit status. Raises OSError where it cannot.
-
-    It leads a session of its own, reads nothing, writes to pipes, dies with this process, and has the signal
-    handlers of a new interpreter; all signals are still blocked when `program` starts. It ends by os._exit: what
-    it has inherited (a connection to the database) is neither used nor finalised in it. Of the inherited
-    descriptors only `keep_fds` still lead anywhere. The others are /dev/null in it, not closed: who remembers the
-    number of one, such as a logger, must not write into what has got that number since.
-
-    This process must have no other thread.
-    """
-    with contextlib.ExitStack() as on_failure, contextlib.ExitStack() as theirs:
-        null = _closed_by(theirs, os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
-        output_reader, output_writer = _task_pipe(on_failure, theirs)
-        result_reader, result_writer = _task_pipe(on_failure, theirs)
-        flush_standard_streams()  # what this process has yet to write must not be written twice
-        parent = os.getpid()
-        previous_mask = block_all()
-        try:
-            pid = os.fork()
-            if pid == 0:
-                limited = _limited(program, memory_bytes)
-                _run_task(limited, (null, output_writer, output_writer), result_writer, keep_fds, parent)
-        finally:
-            set_mask(previous_mask)
-        on_failure.pop_all()
-        return TaskFork(
-            pid, os.fdopen(output_reader, "rb", buffering=0), os.fdopen(result_reader, "rb", buffering=0)
-        )
-
-
-def _limited(program: Callable[[int], int], memory_bytes: int) -> Callable[[int], int]:
-    def run(result_fd: int) -> int:
-        limit_memory(memory_bytes)
-        return program(result_fd)
-
-    return run
-
-
-def limit_memory(memory_bytes: int) -> None:
-    """The address space of this process and of those it starts; 0: no limit."""
-    if memory_bytes:
-        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-
-
-def _task_pipe(on_failure: contextlib.ExitStack, theirs: contextlib.ExitStack) -> tuple[int, int]:
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    return _closed_by(on_failure, reader), _closed_by(theirs, writer)
-
-
-def _closed_by(stack: contextlib.ExitStack, fd: int) -> int:
-    stack.callback(os.close, fd)
-    return fd
-
-
-def _run_task(
-    program: Callable[[int], int],
-    standard_fds: tuple[int, int, int],
-    result_fd: int,
-    keep_fds: Collection[int],
-    parent: int,
-) -> NoReturn:
-    """Nothing may leave this: whatever stands above it on the stack belongs to the parent."""
-    status = TASK_NOT_SET_UP
-    try:
-        signal.set_wakeup_fd(-1)
-        reset_to_new_interpreter()
-        os.setsid()
-        die_with_parent(signal.SIGKILL, parent)
-        for fd, source in enumerate(standard_fds):
-            os.dup2(source, fd)
-        os.close(standard_fds[1])  # its number serves to list the others, however few are to be had
-        _lead_nowhere(keep={*keep_fds, result_fd}, null=standard_fds[0])
-        _speak_by_lines()
-        status = program(result_fd)
-    except BaseException:
-        with contextlib.suppress(BaseException):
-            traceback.print_exc()
-    finally:
-        with contextlib.suppress(BaseException):
-            flush_standard_streams()
-        os._exit(status)
-
-
-def _lead_nowhere(*, keep: Collection[int], null: int) -> None:
-    for fd in open_files():
-        if fd != null and fd not in keep:
-            os.dup2(null, fd, inheritable=False)
-    os.close(null)
-
-
-def _speak_by_lines() -> None:
-    """Let what a task prints be in the pipe before it dies of something.
-
-    By new streams: those that the worker has may believe that what they write to has a position, as a file has.
-    """
-    for name, fd in (("stdout", 1), ("stderr", 2)):
-        stream = open(fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
-        setattr(sys, name, stream)
-
-
 def flush_standard_streams() -> None:
     for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
         with contextlib.suppress(AttributeError, OSError, ValueError):
@@ -221,7 +102,8 @@ def flush_standard_streams() -> None:
 
 def thread_count() -> int:
     """The threads of this process, those that Python does not know of too."""
-    return len(os.listdir("/proc/self/task"))
+    # A listing takes five calls. Each thread is a directory in this one, and so a link to it; two are its own.
+    return os.stat("/proc/self/task").st_nlink - 2  # noqa: PTH116 - nor is a Path made for it
 
 
 def open_files() -> dict[int, tuple[int, int]]:
@@ -475,42 +357,3 @@ def describe_exit(status: int) -> str:
         except ValueError:
             return f"killed by signal {-status}"
     return f"exit status {status}"
-
-
-def spawn(
-    argv: Sequence[str],
-    *,
-    environ: Mapping[str, str],
-    directory: str,
-    stdin: int,
-    keep_fd: int,
-    memory_bytes: int = 0,
-) -> subprocess.Popen[bytes]:
-    """Start another program in a session of its own, with pipes for its output; it dies with this process.
-
-    Raises OSError where it cannot be started.
-    """
-    parent = os.getpid()
-
-    def before_exec() -> None:
-        reset_for_exec()
-        die_with_parent(signal.SIGKILL, parent)
-        limit_memory(memory_bytes)
-
-    # Until its own handlers are reset, a signal to the new process would be swallowed by a copy of ours.
-    previous_mask = block_all()
-    try:
-        return subprocess.Popen(
-            argv,
-            stdin=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            env=dict(environ),
-            cwd=directory,
-            pass_fds=(keep_fd,),
-            start_new_session=True,
-            preexec_fn=before_exec,  # this process has one thread, so a fork may run Python
-        )
-    finally:
-        set_mask(previous_mask)

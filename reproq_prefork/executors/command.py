@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 from collections.abc import Mapping, Sequence
 
 from reproq_prefork import processes
@@ -22,6 +21,7 @@ from reproq_prefork.settings import (
     MAX_STDERR_TAIL_BYTES,
     PayloadMode,
 )
+from reproq_prefork.task_process import Program, spawn
 from reproq_prefork.task_run import (
     Abandoned,
     Cancelled,
@@ -68,11 +68,11 @@ class CommandExecutor:
         by_stdin = self._payload_mode is PayloadMode.STDIN or len(payload) > MAX_ARGV_PAYLOAD_BYTES
         result_reader, result_writer = _pipe()
         try:
-            program = processes.spawn(
+            program = spawn(
                 [*self._argv, "--payload", "-" if by_stdin else run.payload],
                 environ=self._task_environ(run, watch, result_writer),
                 directory=self._directory,
-                stdin=subprocess.PIPE if by_stdin else subprocess.DEVNULL,
+                reads=by_stdin,
                 keep_fd=result_writer,
                 memory_bytes=self._memory_bytes,
             )
@@ -115,31 +115,22 @@ def _pipe() -> tuple[int, int]:
         raise NoProcess(f"no pipe for the task's result: {error.strerror}") from error
 
 
-def _ending(program: subprocess.Popen[bytes], result_fd: int, payload: bytes, watch: Watch) -> Ending:
-    assert program.stdout is not None
-    assert program.stderr is not None
+def _ending(program: Program, result_fd: int, payload: bytes, watch: Watch) -> Ending:
     stdout, stderr, result = (
         Tail(limit)
         for limit in (MAX_RESULT_BYTES + BLANK_BYTES, MAX_STDERR_TAIL_BYTES, MAX_RESULT_BYTES + BLANK_BYTES)
     )
     conversation = Conversation(
         program.pid,
-        outputs=(
-            (program.stdout, stdout),
-            (program.stderr, stderr),
-            (os.fdopen(result_fd, "rb", buffering=0), result),
-        ),
+        outputs=((program.stdout, stdout), (program.stderr, stderr), (result_fd, result)),
         stdin=program.stdin,
         payload=payload,
     )
-    try:
-        with conversation:
-            ended = conversation.hold(
-                watch, lambda _stop: processes.send_signal_to_group(program.pid, signal.SIGTERM)
-            )
-    finally:
-        program.returncode = conversation.exit_status  # it was not `subprocess` that waited for it
-    return Ending(_outcome(ended, stdout, stderr, result), ended.usage)
+    with conversation:
+        ended = conversation.hold(
+            watch, lambda _stop: processes.send_signal_to_group(program.pid, signal.SIGTERM)
+        )
+    return Ending(_outcome(ended, stdout, stderr, result), ended.usage())
 
 
 def _outcome(ended: Exit, stdout: Tail, stderr: Tail, result: Tail) -> Outcome:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import selectors
+import select
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import IO
 
 from reproq_prefork import processes
 from reproq_prefork.executors import Stop, TaskWillNotDie, Watch
@@ -20,6 +19,7 @@ CANCEL_GRACE_S = 5.0  # the same for one that was cancelled
 KILL_TIMEOUT_S = 5.0
 READ_BYTES = 65_536
 READS_AT_ONCE = 16
+EXCHANGES_BEFORE_A_LOOK = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +27,16 @@ class Exit:
     """How the process ended. `stop`: it was asked to end, or killed, for this reason; None: it was not."""
 
     status: int  # below 0: minus the signal that ended it
-    usage: Usage
+    cpu_s: float
+    peak_rss_kib: int
     stop: Stop | None
+
+    def usage(self, *, output: str | None = None) -> Usage:
+        return Usage(processes.describe_exit(self.status), self.cpu_s, self.peak_rss_kib, output)
 
 
 class Conversation:
-    """A context: on leaving it no process of the task is there any more, and its pipes are closed.
+    """A context: on leaving it no process of the task is there any more, and its descriptors are closed.
 
     The process is a child of this one, and a subreaper's (`processes.adopt_orphans`). Raises TaskWillNotDie.
     """
@@ -41,25 +45,25 @@ class Conversation:
         self,
         pid: int,
         *,
-        outputs: Sequence[tuple[IO[bytes], Tail]],
-        stdin: IO[bytes] | None = None,
+        outputs: Sequence[tuple[int, Tail]],
+        stdin: int | None = None,
         payload: bytes = b"",
     ) -> None:
         """`outputs` are read to their tails; `payload` goes to `stdin`, which is then closed."""
         self._pid = pid
-        self._streams = [stream for stream, _tail in outputs]
-        self._tails = {stream.fileno(): tail for stream, tail in outputs}
+        self._tails = dict(outputs)  # of those that have not ended
+        self._fds = list(self._tails)  # to be closed
         self._stdin = stdin
         self._payload = memoryview(payload)
-        self._exit: tuple[int, Usage] | None = None
+        self._exit: tuple[int, float, int] | None = None
         # Not epoll, which takes a descriptor: the process runs by now, so nothing here may fail.
-        self._selector = selectors.PollSelector()
-        for fd in self._tails:
+        self._poll = select.poll()
+        for fd in self._fds:
             os.set_blocking(fd, False)
-            self._selector.register(fd, selectors.EVENT_READ)
+            self._poll.register(fd, select.POLLIN)
         if stdin is not None:
-            os.set_blocking(stdin.fileno(), False)
-            self._selector.register(stdin.fileno(), selectors.EVENT_WRITE)
+            os.set_blocking(stdin, False)
+            self._poll.register(stdin, select.POLLOUT)
 
     def __enter__(self) -> Conversation:
         return self
@@ -67,17 +71,12 @@ class Conversation:
     def __exit__(self, *_exception: object) -> None:
         # Whatever happened, no process of the task outlives this.
         gone = self._kill()
-        self._selector.close()
-        for stream in (*self._streams, self._stdin):
-            if stream is not None:
-                stream.close()
+        if self._stdin is not None:
+            self._fds.append(self._stdin)
+        for fd in self._fds:
+            os.close(fd)
         if not gone:
             raise self._will_not_die()
-
-    @property
-    def exit_status(self) -> int | None:
-        """None: it runs."""
-        return None if self._exit is None else self._exit[0]
 
     def hold(self, watch: Watch, ask: Callable[[Stop], None]) -> Exit:
         """Exchange bytes until the process has ended, by itself or because `watch` wants it.
@@ -86,15 +85,15 @@ class Conversation:
         else is a reason to stop kills it at once.
         """
         for fd in watch.fds:
-            self._selector.register(fd, selectors.EVENT_READ)
+            self._poll.register(fd, select.POLLIN)
         stop = self._until_its_end(watch, ask)
         # Before the pipes are emptied: a descendant that holds their other end could keep this waiting.
         self._kill()
         if self._exit is None:
             raise self._will_not_die()
-        self._exchange(0)
-        status, usage = self._exit
-        return Exit(status, usage, stop)
+        for fd in tuple(self._tails):
+            self._read(fd)
+        return Exit(*self._exit, stop)
 
     def _until_its_end(self, watch: Watch, ask: Callable[[Stop], None]) -> Stop | None:
         asked: Stop | None = None
@@ -126,14 +125,7 @@ class Conversation:
             reaped, wait_status, used = os.wait4(pid, os.WNOHANG)
             if reaped == self._pid:
                 status = os.waitstatus_to_exitcode(wait_status)
-                self._exit = (
-                    status,
-                    Usage(
-                        exit=processes.describe_exit(status),
-                        cpu_s=used.ru_utime + used.ru_stime,
-                        peak_rss_kib=used.ru_maxrss,
-                    ),
-                )
+                self._exit = (status, used.ru_utime + used.ru_stime, used.ru_maxrss)
 
     def _kill(self) -> bool:
         return processes.kill_own_descendants(within_s=KILL_TIMEOUT_S, reap=self._reap)
@@ -142,34 +134,47 @@ class Conversation:
         return TaskWillNotDie(f"process {self._pid} or one it started is still there after SIGKILL")
 
     def _exchange(self, wait_s: float) -> None:
-        """Wait until something moves, then read all that is there and write what fits."""
-        for key, _events in self._selector.select(wait_s):
-            if key.fd in self._tails:
-                self._read(key.fd, self._tails[key.fd])
-            elif self._stdin is not None and key.fd == self._stdin.fileno():
-                self._write_payload(self._stdin)
+        """Exchange bytes until the watch has to look again: there is news for it, the process has ended, so many
+        seconds are over, or a flood has taken long enough.
+        """
+        look_at = time.monotonic() + wait_s
+        for _ in range(EXCHANGES_BEFORE_A_LOOK):
+            ready = self._poll.poll(wait_s * 1000)
+            news = not ready
+            for fd, _events in ready:
+                if fd in self._tails:
+                    self._read(fd)
+                elif fd == self._stdin:
+                    self._write_payload(fd)
+                else:
+                    news = True
+            wait_s = look_at - time.monotonic()
+            if news or wait_s <= 0 or self._reaped():
+                return
 
-    def _read(self, fd: int, tail: Tail) -> None:
+    def _read(self, fd: int) -> None:
         """Read what is there; at most `READS_AT_ONCE` chunks, so that a flood does not delay the watch."""
+        tail = self._tails[fd]
         try:
             for _ in range(READS_AT_ONCE):
                 chunk = os.read(fd, READ_BYTES)
                 if not chunk:
-                    self._selector.unregister(fd)
+                    self._poll.unregister(fd)
+                    del self._tails[fd]
                     return
                 tail.feed(chunk)
         except BlockingIOError:
             return
 
-    def _write_payload(self, stdin: IO[bytes]) -> None:
+    def _write_payload(self, stdin: int) -> None:
         try:
-            written = os.write(stdin.fileno(), self._payload[:READ_BYTES])
+            written = os.write(stdin, self._payload[:READ_BYTES])
         except BlockingIOError:
             return
         except BrokenPipeError:
             written = len(self._payload)  # it does not want to read its payload, which may be right
         self._payload = self._payload[written:]
         if not self._payload:
-            self._selector.unregister(stdin.fileno())
-            stdin.close()
+            self._poll.unregister(stdin)
+            os.close(stdin)
             self._stdin = None

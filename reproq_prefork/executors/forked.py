@@ -9,7 +9,6 @@ import gc
 import os
 import signal
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from types import FrameType
 
 from setproctitle import setproctitle
@@ -23,6 +22,7 @@ from reproq_prefork.executors.python_outcome import outcome_of_error
 from reproq_prefork.executors.soft_stop import SignalledStop
 from reproq_prefork.executors.tail import Tail
 from reproq_prefork.signals import set_mask
+from reproq_prefork.task_process import TaskForks
 from reproq_prefork.task_run import (
     Abandoned,
     Cancelled,
@@ -56,7 +56,7 @@ class ForkExecutor:
 
         `memory_bytes`: the address space of each process of a task; 0: no limit.
         """
-        self._memory_bytes = memory_bytes
+        self._forks = TaskForks(memory_bytes=memory_bytes)
         self._runtime = runtime
         self._keep_files = dict(keep_files or {})
         self._threads_from_the_start = processes.thread_count() > 1
@@ -82,7 +82,7 @@ class ForkExecutor:
             )
         ended, ending, output = self._fork(perform, watch)
         outcome, announced = _settled(ended, ending)
-        return Ending(outcome, replace(ended.usage, output=output), announced)
+        return Ending(outcome, ended.usage(output=output), announced)
 
     def announce(self, run_id: int, watch: Watch) -> str | None:
         def tell(_result_fd: int) -> int:
@@ -102,7 +102,7 @@ class ForkExecutor:
         try:
             if processes.thread_count() > 1:
                 raise WornOut("a task has left threads in the worker, which must not fork beside them")
-            fork = processes.fork_task(program, keep_fds=self._kept_fds(), memory_bytes=self._memory_bytes)
+            fork = self._forks.start(program, keep_fds=self._kept_fds())
         except OSError as error:
             if error.errno in OUT_OF_RESOURCES:
                 raise NoProcess(f"no process can be started: {error.strerror}") from error

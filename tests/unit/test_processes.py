@@ -599,68 +599,6 @@ def test_a_signal_to_a_process_that_is_gone_is_no_error() -> None:
     processes.send_signal_to_group(pid, signal.SIGTERM)
 
 
-# --- other programs ---
-
-
-def spawned(argv: list[str], keep_fd: int) -> subprocess.Popen[bytes]:
-    return processes.spawn(
-        argv, environ=dict(os.environ), directory="/", stdin=subprocess.DEVNULL, keep_fd=keep_fd
-    )
-
-
-def output_of(argv: list[str], keep_fd: int) -> str:
-    with spawned(argv, keep_fd) as program:
-        out, err = program.communicate()
-    assert program.returncode == 0, err
-    return out.decode()
-
-
-def test_a_program_starts_with_default_handlers_and_an_empty_mask(pipe: Pipe) -> None:
-    def worker() -> int:
-        SignalInbox((signal.SIGTERM, signal.SIGCHLD), ignored=(signal.SIGINT, signal.SIGPIPE, signal.SIGHUP))
-        signal.signal(signal.SIGRTMIN, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGQUIT})
-        status = output_of(["cat", "/proc/self/status"], pipe.writer)
-        sets = dict(line.split(":\t") for line in status.splitlines() if line.startswith("Sig"))
-        # Not 32 and 33, which are the C library's own: under make they are ignored, and nobody can change that.
-        settable = sum(1 << (signum - 1) for signum in signal.valid_signals())
-        for name in ("SigBlk", "SigIgn", "SigCgt"):
-            assert int(sets[name], 16) & settable == 0, (name, sets[name])
-        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == {signal.SIGUSR1, signal.SIGQUIT}
-        return 0
-
-    assert status_of(worker, keep_fds={pipe.writer}) == 0
-
-
-def test_a_program_has_its_own_session_and_only_the_descriptors_that_are_its_own(pipe: Pipe) -> None:
-    os.set_inheritable(pipe.reader, True)
-    script = "import os; print(os.getsid(0) == os.getpid(), os.getcwd(), sorted(os.listdir('/proc/self/fd')))"
-    said = output_of([sys.executable, "-c", script], pipe.writer)
-    listing = 3 if pipe.writer != 3 else 4
-    fds = sorted(map(str, {0, 1, 2, pipe.writer, listing}))
-    assert said == f"True / {fds}\n"
-
-
-def test_a_program_dies_with_its_parent(pipe: Pipe) -> None:
-    def parent() -> int:
-        program = spawned(["sleep", "60"], pipe.writer)
-        os.write(pipe.writer, program.pid.to_bytes(4, "little"))
-        return sleep_for_ever()
-
-    with forked(parent, keep_fds={pipe.writer}) as process:
-        program = int.from_bytes(os.read(pipe.reader, 4), "little")
-        assert not is_gone(program)
-        process.kill()
-        wait_until(lambda: is_gone(program), 10, "the program to die with its parent")
-
-
-def test_a_program_that_cannot_be_started_leaves_the_mask_and_nothing_open(pipe: Pipe) -> None:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ()), open_fds()
-    with pytest.raises(FileNotFoundError):
-        spawned(["/nowhere/at-all"], pipe.writer)
-    assert (signal.pthread_sigmask(signal.SIG_BLOCK, ()), open_fds()) == before
-
-
 # --- words ---
 
 

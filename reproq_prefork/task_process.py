@@ -1,0 +1,282 @@
+"""The process of one task: a fork of this one, or another program.
+
+Either leads a session of its own, dies with this process, and starts with no signal handled. All of this is done
+for each task; and each page that a fork is the first to touch costs a microsecond or two, which is most of what it
+costs. So what can be made once, in this process, is, and what need not be done is not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import io
+import os
+import resource
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from reproq_prefork.processes import close_other_fds, die_with_parent, flush_standard_streams
+from reproq_prefork.signals import block_all, reset_for_exec, reset_to_new_interpreter, set_mask
+
+TASK_NOT_SET_UP = 70  # EX_SOFTWARE of sysexits.h: a task's process failed before the task began
+_TROUBLE_BYTES = 64
+
+_LIBC = ctypes.PyDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFork:
+    """A fork that runs one task, and the descriptors to read what it writes; `output` is its stdout and stderr."""
+
+    pid: int
+    output: int
+    result: int
+
+
+class TaskForks:
+    """Forks tasks from this process, which must have no other thread.
+
+    `memory_bytes`: the address space of each process of a task; 0: no limit.
+    """
+
+    def __init__(self, *, memory_bytes: int = 0) -> None:
+        self._memory_bytes = memory_bytes
+        self._stdout, self._stderr = _LineStream("stdout"), _LineStream("stderr")
+
+    def start(self, program: Callable[[int], int], *, keep_fds: Collection[int] = ()) -> TaskFork:
+        """Start `program(result_fd)` in a fork; it returns the exit status. Raises OSError where it cannot.
+
+        It reads nothing, writes to pipes, and has the signal handlers of a new interpreter; all signals are still
+        blocked when `program` starts. It ends by os._exit: what it has inherited (a connection to the database)
+        is neither used nor finalised in it. Of the inherited descriptors only `keep_fds` still lead anywhere. The
+        others are /dev/null in it, not closed: who remembers the number of one, such as a logger, must not write
+        into what has got that number since.
+        """
+        with _Descriptors() as fds:
+            null = fds.null()
+            output, output_writer = fds.pipe()
+            result, result_writer = fds.pipe()
+            flush_standard_streams()  # what this process has yet to write must not be written twice
+            parent = os.getpid()
+            previous_mask = block_all()
+            try:
+                pid = os.fork()
+                if pid == 0:
+                    self._run(program, (null, output_writer), result_writer, keep_fds, parent)
+            finally:
+                set_mask(previous_mask)
+            return TaskFork(pid, output, result)
+
+    def _run(
+        self,
+        program: Callable[[int], int],
+        standard_fds: tuple[int, int],
+        result: int,
+        keep_fds: Collection[int],
+        parent: int,
+    ) -> NoReturn:
+        """Nothing may leave this: whatever stands above it on the stack belongs to the parent."""
+        status = TASK_NOT_SET_UP
+        try:
+            signal.set_wakeup_fd(-1)
+            reset_to_new_interpreter()
+            os.setsid()
+            die_with_parent(signal.SIGKILL, parent)
+            null, output = standard_fds
+            _stand_for_standard(null, output, output)
+            for fd in standard_fds:  # their numbers serve to list the others, however few are to be had
+                os.close(fd)
+            _lead_nowhere(keep={*keep_fds, result})
+            self._stdout.lead_to(1)
+            self._stderr.lead_to(2)
+            limit_memory(self._memory_bytes)
+            status = program(result)
+        except BaseException:
+            with contextlib.suppress(BaseException):
+                traceback.print_exc()
+        finally:
+            with contextlib.suppress(BaseException):
+                flush_standard_streams()
+            os._exit(status)
+
+
+class _LineStream:
+    """A stream of `sys` in a task: what it prints is in the pipe before it dies of something.
+
+    It is a new one: that of the worker may believe that what it writes to has a position, as a file has. It is
+    made before the fork, on a pipe that is then closed, and led to the task's own in the fork.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        try:
+            self._raw = io.FileIO(writer, "w", closefd=False)
+            self._stream = io.TextIOWrapper(
+                io.BufferedWriter(self._raw), encoding="utf-8", errors="backslashreplace", line_buffering=True
+            )
+            self._stream.mode = "w"  # type: ignore[misc]  # as open() sets it
+        finally:
+            os.close(reader)
+            os.close(writer)
+
+    def lead_to(self, fd: int) -> None:
+        io.FileIO.__init__(self._raw, fd, "w", closefd=False)
+        setattr(sys, self._name, self._stream)
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program that runs one task, and the descriptors of its pipes; `stdin` is None where it reads nothing."""
+
+    pid: int
+    stdin: int | None
+    stdout: int
+    stderr: int
+
+
+def spawn(
+    argv: Sequence[str],
+    *,
+    environ: Mapping[str, str],
+    directory: str,
+    reads: bool,
+    keep_fd: int,
+    memory_bytes: int = 0,
+) -> Program:
+    """Start another program, in `directory`, with pipes for its output, and for its input if it `reads`.
+
+    Of the inherited descriptors only `keep_fd` is open in it. Raises OSError where it cannot be started.
+    """
+    with _Descriptors() as fds:
+        stdin, payload = fds.pipe_to() if reads else (fds.null(), None)
+        stdout_reader, stdout = fds.pipe()
+        stderr_reader, stderr = fds.pipe()
+        trouble_reader, trouble = fds.pipe()
+        parent = os.getpid()
+        # Until its own handlers are reset, a signal to the new process would be swallowed by a copy of ours.
+        previous_mask = block_all()
+        try:
+            # Not os.fork, whose hooks ready the child for threads, random numbers and logging: it becomes another
+            # program at once, and they would take a fifth of what that costs.
+            pid: int = _LIBC.fork()
+            if pid == 0:
+                try:
+                    os.setsid()
+                    die_with_parent(signal.SIGKILL, parent)
+                    _stand_for_standard(stdin, stdout, stderr)
+                    os.set_inheritable(keep_fd, True)
+                    close_other_fds({keep_fd, trouble})
+                    _become(argv, environ, directory, memory_bytes, trouble)
+                finally:
+                    os._exit(TASK_NOT_SET_UP)
+        finally:
+            set_mask(previous_mask)
+        if pid < 0:
+            raise _os_error(ctypes.get_errno())
+        fds.close_theirs()
+        said = os.read(trouble_reader, _TROUBLE_BYTES)
+        if said:
+            os.waitpid(pid, 0)
+            number, step = said.split()
+            raise _os_error(int(number), directory if step == b"chdir" else argv[0])
+        fds.close(trouble_reader)
+        return Program(pid, payload, stdout_reader, stderr_reader)
+
+
+def _become(
+    argv: Sequence[str], environ: Mapping[str, str], directory: str, memory_bytes: int, trouble: int
+) -> None:
+    """Returns only where that fails, having said why."""
+    step = "chdir"
+    try:
+        os.chdir(directory)
+        step = "exec"
+        reset_for_exec()
+        limit_memory(memory_bytes)
+        os.execvpe(argv[0], [*argv], environ)
+    except OSError as error:
+        number = error.errno
+    except MemoryError:
+        number = errno.ENOMEM
+    os.write(trouble, f"{number} {step}".encode())
+
+
+def _os_error(number: int, filename: str | None = None) -> OSError:
+    return OSError(number, os.strerror(number), filename)
+
+
+def limit_memory(memory_bytes: int) -> None:
+    """The address space of this process and of those it starts; 0: no limit."""
+    if memory_bytes:
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+
+
+def _stand_for_standard(*sources: int) -> None:
+    for fd, source in enumerate(sources):
+        os.dup2(source, fd)
+
+
+def _lead_nowhere(*, keep: Collection[int]) -> None:
+    """Lead every descriptor above 2 but these to where 0 leads, which is /dev/null."""
+    listing = os.dup(0)  # the lowest number that is free, so the one that the listing will have
+    os.close(listing)
+    for name in os.listdir("/proc/self/fd"):
+        fd = int(name)
+        if fd > 2 and fd != listing and fd not in keep:
+            os.dup2(0, fd, inheritable=False)
+
+
+class _Descriptors:
+    """A context: pipes to a process that is started in it. Its ends of them are closed on leaving, and ours, too,
+    where an exception leaves it. None has a number up to 2, also where this process was started without these.
+    """
+
+    def __init__(self) -> None:
+        self._ours: list[int] = []
+        self._theirs: list[int] = []
+
+    def __enter__(self) -> _Descriptors:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
+        self.close_theirs()
+        if kind is not None:
+            for fd in self._ours:
+                os.close(fd)
+
+    def null(self) -> int:
+        return _kept(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC), self._theirs)
+
+    def pipe(self) -> tuple[int, int]:
+        """The end that is ours to read, and theirs to write to."""
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        return _kept(reader, self._ours), _kept(writer, self._theirs)
+
+    def pipe_to(self) -> tuple[int, int]:
+        """The end that is theirs to read, and ours to write to."""
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        return _kept(reader, self._theirs), _kept(writer, self._ours)
+
+    def close(self, fd: int) -> None:
+        self._ours.remove(fd)
+        os.close(fd)
+
+    def close_theirs(self) -> None:
+        while self._theirs:
+            os.close(self._theirs.pop())
+
+
+def _kept(fd: int, kept: list[int]) -> int:
+    kept.append(fd)
+    if fd > 2:
+        return fd
+    kept[-1] = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.close(fd)
+    return kept[-1]
