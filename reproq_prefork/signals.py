@@ -83,6 +83,10 @@ def set_mask(signums: Iterable[int]) -> None:
     change_mask(signal.SIG_SETMASK, signums)
 
 
+def set_handler(signum: int, handler: Callable[[int, FrameType | None], None]) -> None:
+    _raw_signal(signum, handler)
+
+
 def reset_for_exec() -> None:
     """Default handlers and an empty mask, for a process about to become another program.
 

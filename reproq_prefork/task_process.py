@@ -30,15 +30,6 @@ _TROUBLE_BYTES = 64
 _LIBC = ctypes.PyDLL(None, use_errno=True)
 
 
-@dataclass(frozen=True, slots=True)
-class TaskFork:
-    """A fork that runs one task, and the descriptors to read what it writes; `output` is its stdout and stderr."""
-
-    pid: int
-    output: int
-    result: int
-
-
 class TaskForks:
     """Forks tasks from this process, which must have no other thread.
 
@@ -47,10 +38,36 @@ class TaskForks:
 
     def __init__(self, *, memory_bytes: int = 0) -> None:
         self._memory_bytes = memory_bytes
-        self._stdout, self._stderr = _LineStream("stdout"), _LineStream("stderr")
+        self._streams = (_LineStream("stdout", 1), _LineStream("stderr", 2))
 
-    def start(self, program: Callable[[int], int], *, keep_fds: Collection[int] = ()) -> TaskFork:
-        """Start `program(result_fd)` in a fork; it returns the exit status. Raises OSError where it cannot.
+    def prepared(self) -> TaskFork:
+        return TaskFork(self._streams, self._memory_bytes)
+
+
+class TaskFork:
+    """A context: a fork that runs one task, and the descriptors to read what it writes; these come first.
+
+    `output` is its stdout and stderr. Raises OSError where it cannot be had.
+    """
+
+    def __init__(self, streams: Sequence[_LineStream], memory_bytes: int) -> None:
+        self._streams = streams
+        self._memory_bytes = memory_bytes
+        with contextlib.ExitStack() as on_failure:
+            self._fds = on_failure.enter_context(_Descriptors())
+            self._null = self._fds.null()
+            self.output, self._output_writer = self._fds.pipe()
+            self.result, self._result_writer = self._fds.pipe()
+            on_failure.pop_all()
+
+    def __enter__(self) -> TaskFork:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._fds.close()
+
+    def start(self, program: Callable[[int], int], *, keep_fds: Collection[int] = ()) -> int:
+        """Start `program(result_fd)` in the fork, which ends with the status that it returns; gives the pid.
 
         It reads nothing, writes to pipes, and has the signal handlers of a new interpreter; all signals are still
         blocked when `program` starts. It ends by os._exit: what it has inherited (a connection to the database)
@@ -58,29 +75,21 @@ class TaskForks:
         others are /dev/null in it, not closed: who remembers the number of one, such as a logger, must not write
         into what has got that number since.
         """
-        with _Descriptors() as fds:
-            null = fds.null()
-            output, output_writer = fds.pipe()
-            result, result_writer = fds.pipe()
-            flush_standard_streams()  # what this process has yet to write must not be written twice
-            parent = os.getpid()
-            previous_mask = block_all()
-            try:
-                pid = os.fork()
-                if pid == 0:
-                    self._run(program, (null, output_writer), result_writer, keep_fds, parent)
-            finally:
-                set_mask(previous_mask)
-            return TaskFork(pid, output, result)
+        keep = {*keep_fds, self._result_writer}
+        flush_standard_streams()  # what this process has yet to write must not be written twice
+        parent = os.getpid()
+        previous_mask = block_all()
+        # What this process writes to while the fork is alive is copied for it page by page, so it does little now.
+        try:
+            pid = os.fork()
+            if pid == 0:
+                self._run(program, keep, parent)
+        finally:
+            set_mask(previous_mask)
+        self._fds.close_theirs()
+        return pid
 
-    def _run(
-        self,
-        program: Callable[[int], int],
-        standard_fds: tuple[int, int],
-        result: int,
-        keep_fds: Collection[int],
-        parent: int,
-    ) -> NoReturn:
+    def _run(self, program: Callable[[int], int], keep: Collection[int], parent: int) -> NoReturn:
         """Nothing may leave this: whatever stands above it on the stack belongs to the parent."""
         status = TASK_NOT_SET_UP
         try:
@@ -88,15 +97,14 @@ class TaskForks:
             reset_to_new_interpreter()
             os.setsid()
             die_with_parent(signal.SIGKILL, parent)
-            null, output = standard_fds
-            _stand_for_standard(null, output, output)
-            for fd in standard_fds:  # their numbers serve to list the others, however few are to be had
-                os.close(fd)
-            _lead_nowhere(keep={*keep_fds, result})
-            self._stdout.lead_to(1)
-            self._stderr.lead_to(2)
+            _stand_for_standard(self._null, self._output_writer, self._output_writer)
+            for fd in (self._null, self._output_writer):
+                os.close(fd)  # these numbers serve to list the others, however few are to be had
+            _lead_nowhere(keep=keep)
+            for stream in self._streams:
+                stream.open()
             limit_memory(self._memory_bytes)
-            status = program(result)
+            status = program(self._result_writer)
         except BaseException:
             with contextlib.suppress(BaseException):
                 traceback.print_exc()
@@ -113,8 +121,9 @@ class _LineStream:
     made before the fork, on a pipe that is then closed, and led to the task's own in the fork.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, fd: int) -> None:
         self._name = name
+        self._fd = fd
         reader, writer = os.pipe2(os.O_CLOEXEC)
         try:
             self._raw = io.FileIO(writer, "w", closefd=False)
@@ -126,8 +135,8 @@ class _LineStream:
             os.close(reader)
             os.close(writer)
 
-    def lead_to(self, fd: int) -> None:
-        io.FileIO.__init__(self._raw, fd, "w", closefd=False)
+    def open(self) -> None:
+        io.FileIO.__init__(self._raw, self._fd, "w", closefd=False)
         setattr(sys, self._name, self._stream)
 
 
@@ -139,6 +148,11 @@ class Program:
     stdin: int | None
     stdout: int
     stderr: int
+
+    def close(self) -> None:
+        """But for `stdin`, which is whose who writes to it."""
+        os.close(self.stdout)
+        os.close(self.stderr)
 
 
 def spawn(
@@ -186,7 +200,7 @@ def spawn(
             os.waitpid(pid, 0)
             number, step = said.split()
             raise _os_error(int(number), directory if step == b"chdir" else argv[0])
-        fds.close(trouble_reader)
+        fds.give_away(stdout_reader, stderr_reader, payload)
         return Program(pid, payload, stdout_reader, stderr_reader)
 
 
@@ -234,8 +248,9 @@ def _lead_nowhere(*, keep: Collection[int]) -> None:
 
 
 class _Descriptors:
-    """A context: pipes to a process that is started in it. Its ends of them are closed on leaving, and ours, too,
-    where an exception leaves it. None has a number up to 2, also where this process was started without these.
+    """A context: pipes to a process that is started in it; what was not given away or closed is closed on leaving.
+
+    None has a number up to 2, also where this process was started without these.
     """
 
     def __init__(self) -> None:
@@ -245,11 +260,13 @@ class _Descriptors:
     def __enter__(self) -> _Descriptors:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self.close_theirs()
-        if kind is not None:
-            for fd in self._ours:
-                os.close(fd)
+        while self._ours:
+            os.close(self._ours.pop())
 
     def null(self) -> int:
         return _kept(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC), self._theirs)
@@ -264,9 +281,8 @@ class _Descriptors:
         reader, writer = os.pipe2(os.O_CLOEXEC)
         return _kept(reader, self._theirs), _kept(writer, self._ours)
 
-    def close(self, fd: int) -> None:
-        self._ours.remove(fd)
-        os.close(fd)
+    def give_away(self, *fds: int | None) -> None:
+        self._ours = [fd for fd in self._ours if fd not in fds]
 
     def close_theirs(self) -> None:
         while self._theirs:

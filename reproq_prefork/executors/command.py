@@ -120,16 +120,20 @@ def _ending(program: Program, result_fd: int, payload: bytes, watch: Watch) -> E
         Tail(limit)
         for limit in (MAX_RESULT_BYTES + BLANK_BYTES, MAX_STDERR_TAIL_BYTES, MAX_RESULT_BYTES + BLANK_BYTES)
     )
-    conversation = Conversation(
-        program.pid,
-        outputs=((program.stdout, stdout), (program.stderr, stderr), (result_fd, result)),
-        stdin=program.stdin,
-        payload=payload,
-    )
-    with conversation:
-        ended = conversation.hold(
-            watch, lambda _stop: processes.send_signal_to_group(program.pid, signal.SIGTERM)
+    try:
+        conversation = Conversation(
+            watch,
+            outputs=((program.stdout, stdout), (program.stderr, stderr), (result_fd, result)),
+            stdin=program.stdin,
+            payload=payload,
         )
+        with conversation:
+            ended = conversation.hold(
+                program.pid, lambda _stop: processes.send_signal_to_group(program.pid, signal.SIGTERM)
+            )
+    finally:
+        program.close()
+        os.close(result_fd)
     return Ending(_outcome(ended, stdout, stderr, result), ended.usage())
 
 

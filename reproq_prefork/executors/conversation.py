@@ -36,34 +36,37 @@ class Exit:
 
 
 class Conversation:
-    """A context: on leaving it no process of the task is there any more, and its descriptors are closed.
+    """A context: on leaving it no process of the task is there any more.
 
     The process is a child of this one, and a subreaper's (`processes.adopt_orphans`). Raises TaskWillNotDie.
     """
 
     def __init__(
         self,
-        pid: int,
+        watch: Watch,
         *,
         outputs: Sequence[tuple[int, Tail]],
         stdin: int | None = None,
         payload: bytes = b"",
     ) -> None:
-        """`outputs` are read to their tails; `payload` goes to `stdin`, which is then closed."""
-        self._pid = pid
+        """`outputs` are read to their tails; `payload` goes to `stdin`, which is closed then, or on leaving."""
+        self._watch = watch
         self._tails = dict(outputs)  # of those that have not ended
-        self._fds = list(self._tails)  # to be closed
         self._stdin = stdin
         self._payload = memoryview(payload)
+        self._pid = 0
         self._exit: tuple[int, float, int] | None = None
-        # Not epoll, which takes a descriptor: the process runs by now, so nothing here may fail.
+        # Not epoll, which takes a descriptor: the process may run by now, so nothing here may fail.
         self._poll = select.poll()
-        for fd in self._fds:
+        for fd in self._tails:
             os.set_blocking(fd, False)
             self._poll.register(fd, select.POLLIN)
         if stdin is not None:
             os.set_blocking(stdin, False)
             self._poll.register(stdin, select.POLLOUT)
+        for fd in watch.fds:
+            self._poll.register(fd, select.POLLIN)
+        self._first_wait_s = watch.wait_s()
 
     def __enter__(self) -> Conversation:
         return self
@@ -72,21 +75,18 @@ class Conversation:
         # Whatever happened, no process of the task outlives this.
         gone = self._kill()
         if self._stdin is not None:
-            self._fds.append(self._stdin)
-        for fd in self._fds:
-            os.close(fd)
+            os.close(self._stdin)
         if not gone:
             raise self._will_not_die()
 
-    def hold(self, watch: Watch, ask: Callable[[Stop], None]) -> Exit:
-        """Exchange bytes until the process has ended, by itself or because `watch` wants it.
+    def hold(self, pid: int, ask: Callable[[Stop], None]) -> Exit:
+        """Exchange bytes until the process has ended, by itself or because the watch wants it.
 
         `ask` tells it to end by a deadline or a cancellation; what is there after a grace is killed. Whatever
         else is a reason to stop kills it at once.
         """
-        for fd in watch.fds:
-            self._poll.register(fd, select.POLLIN)
-        stop = self._until_its_end(watch, ask)
+        self._pid = pid
+        stop = self._until_its_end(ask)
         # Before the pipes are emptied: a descendant that holds their other end could keep this waiting.
         self._kill()
         if self._exit is None:
@@ -95,24 +95,26 @@ class Conversation:
             self._read(fd)
         return Exit(*self._exit, stop)
 
-    def _until_its_end(self, watch: Watch, ask: Callable[[Stop], None]) -> Stop | None:
+    def _until_its_end(self, ask: Callable[[Stop], None]) -> Stop | None:
         asked: Stop | None = None
         kill_at: float | None = None
-        while not self._reaped():
-            stop = watch.look()
+        wait_s = self._first_wait_s
+        while True:
+            self._exchange(max(0.0, wait_s))
+            if self._exit is not None:
+                return asked
+            stop = self._watch.look()
             if stop is Stop.QUIT or stop is Stop.LEASE:
                 return stop
             if stop is not None and asked is None:
                 asked = stop
                 kill_at = time.monotonic() + (CANCEL_GRACE_S if stop is Stop.CANCEL else TERM_GRACE_S)
                 ask(stop)
-            wait_s = watch.wait_s()
+            wait_s = self._watch.wait_s()
             if kill_at is not None:
                 wait_s = min(wait_s, kill_at - time.monotonic())
                 if wait_s <= 0 and time.monotonic() >= kill_at:
-                    break
-            self._exchange(max(0.0, wait_s))
-        return asked
+                    return asked
 
     def _reaped(self) -> bool:
         """Whether it has ended; its status is taken by wait4, which alone says what it used."""
@@ -149,7 +151,7 @@ class Conversation:
                 else:
                     news = True
             wait_s = look_at - time.monotonic()
-            if news or wait_s <= 0 or self._reaped():
+            if self._reaped() or news or wait_s <= 0:
                 return
 
     def _read(self, fd: int) -> None:

@@ -34,16 +34,19 @@ _OUTCOMES: dict[str, type[Outcome]] = {
 }
 
 
+_FIELDS = {kind: tuple(field.name for field in dataclasses.fields(kind)) for kind in _OUTCOMES.values()}
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
+
+
 def dump_ending(ending: Ending) -> bytes:
     """Without the usage, which who waits for the process knows better."""
-    return json.dumps(
-        {
-            "outcome": type(ending.outcome).__name__,
-            "values": dataclasses.asdict(ending.outcome),
-            "announced": ending.announced,
-        },
-        ensure_ascii=False,
-    ).encode(errors="replace")
+    outcome = ending.outcome
+    said = {
+        "outcome": type(outcome).__name__,
+        "values": {name: getattr(outcome, name) for name in _FIELDS[type(outcome)]},
+        "announced": ending.announced,
+    }
+    return _ENCODER.encode(said).encode(errors="replace")
 
 
 def load_ending(written: bytes) -> Ending | None:

@@ -5,10 +5,11 @@ What the task prints is kept with the run, as far as its end. `ending_json` is w
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 
 from setproctitle import setproctitle
@@ -21,7 +22,7 @@ from reproq_prefork.executors.output import readable
 from reproq_prefork.executors.python_outcome import outcome_of_error
 from reproq_prefork.executors.soft_stop import SignalledStop
 from reproq_prefork.executors.tail import Tail
-from reproq_prefork.signals import set_mask
+from reproq_prefork.signals import set_handler, set_mask
 from reproq_prefork.task_process import TaskForks
 from reproq_prefork.task_run import (
     Abandoned,
@@ -99,17 +100,18 @@ class ForkExecutor:
 
     def _fork(self, program: Callable[[int], int], watch: Watch) -> tuple[Exit, Ending | None, str | None]:
         """Run `program` in a fork, to its end; gives what it said of it, and what it printed."""
-        try:
-            if processes.thread_count() > 1:
-                raise WornOut("a task has left threads in the worker, which must not fork beside them")
-            fork = self._forks.start(program, keep_fds=self._kept_fds())
-        except OSError as error:
-            if error.errno in OUT_OF_RESOURCES:
-                raise NoProcess(f"no process can be started: {error.strerror}") from error
-            raise
+        if processes.thread_count() > 1:
+            raise WornOut("a task has left threads in the worker, which must not fork beside them")
         output, result = Tail(MAX_OUTPUT_BYTES), Tail(MAX_ENDING_BYTES)
-        with Conversation(fork.pid, outputs=((fork.output, output), (fork.result, result))) as conversation:
-            ended = conversation.hold(watch, lambda stop: processes.send_signal(fork.pid, _SIGNAL_OF[stop]))
+        with _may_run_short():
+            fork = self._forks.prepared()
+        with (
+            fork,
+            Conversation(watch, outputs=((fork.output, output), (fork.result, result))) as conversation,
+        ):
+            with _may_run_short():
+                pid = fork.start(program, keep_fds=self._kept_fds())
+            ended = conversation.hold(pid, lambda stop: processes.send_signal(pid, _SIGNAL_OF[stop]))
         said = load_ending(result.bytes()) if result.is_whole else None
         return ended, said, _text(output)
 
@@ -121,6 +123,16 @@ class ForkExecutor:
         return [fd for fd, file in self._keep_files.items() if files.get(fd) == file]
 
 
+@contextlib.contextmanager
+def _may_run_short() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in OUT_OF_RESOURCES:
+            raise NoProcess(f"no process can be started: {error.strerror}") from error
+        raise
+
+
 def _perform(perform: Callable[[SignalledStop], Ending], result_fd: int) -> int:
     """In the task's process: run the task, say how it ended; gives the exit status."""
     stop, own_pid = SignalledStop(), os.getpid()
@@ -129,7 +141,7 @@ def _perform(perform: Callable[[SignalledStop], Ending], result_fd: int) -> int:
         stop.request(Stop.DEADLINE if signum == signal.SIGTERM else Stop.CANCEL, frame)
 
     for signum in _SIGNAL_OF.values():
-        signal.signal(signum, ask)
+        set_handler(signum, ask)
     set_mask(())
     try:
         ending = perform(stop)

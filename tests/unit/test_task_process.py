@@ -190,11 +190,11 @@ def test_a_fork_of_a_process_without_standard_descriptors_has_its_own(pipe: Pipe
         return 7
 
     def worker() -> int:
-        fork = TaskForks().start(task)
-        assert read_all(fork.output) == b"to stdout\nto stderr\n"
-        said = read_all(fork.result)
-        os.write(pipe.writer, said)
-        return os.waitstatus_to_exitcode(os.waitpid(fork.pid, 0)[1])
+        with TaskForks().prepared() as fork:
+            pid = fork.start(task)
+            assert read_all(fork.output) == b"to stdout\nto stderr\n"
+            os.write(pipe.writer, read_all(fork.result))
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
     assert status_of(without_standard_descriptors(worker), keep_fds={pipe.writer}) == 7
     links = pipe.says().decode()
@@ -220,9 +220,10 @@ def test_the_streams_of_a_fork_are_like_those_that_are_opened() -> None:
             os.lseek(1, 100, os.SEEK_SET)
             forks = TaskForks()
             for _ in range(2):
-                fork = forks.start(task)
-                assert read_all(fork.output) == b"a line, \\ud800\n" * 2 + b"half of one" * 2
-                assert os.waitpid(fork.pid, 0) == (fork.pid, 0)
+                with forks.prepared() as fork:
+                    pid = fork.start(task)
+                    assert read_all(fork.output) == b"a line, \\ud800\n" * 2 + b"half of one" * 2
+                    assert os.waitpid(pid, 0) == (pid, 0)
         return 0
 
     assert status_of(worker) == 0
