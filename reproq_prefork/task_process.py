@@ -168,12 +168,23 @@ def spawn(
 
     Of the inherited descriptors only `keep_fd` is open in it. Raises OSError where it cannot be started.
     """
+    image = _Image(argv, environ, directory)
     with _Descriptors() as fds:
         stdin, payload = fds.pipe_to() if reads else (fds.null(), None)
         stdout_reader, stdout = fds.pipe()
         stderr_reader, stderr = fds.pipe()
         trouble_reader, trouble = fds.pipe()
         parent = os.getpid()
+
+        def become() -> None:
+            os.setsid()
+            die_with_parent(signal.SIGKILL, parent)
+            _stand_for_standard(stdin, stdout, stderr)
+            os.set_inheritable(keep_fd, True)
+            close_other_fds({keep_fd, trouble})
+            reset_for_exec()
+            os.write(trouble, image.become(memory_bytes))
+
         # Until its own handlers are reset, a signal to the new process would be swallowed by a copy of ours.
         previous_mask = block_all()
         try:
@@ -181,21 +192,13 @@ def spawn(
             # program at once, and they would take a fifth of what that costs.
             pid: int = _LIBC.fork()
             if pid == 0:
-                try:
-                    os.setsid()
-                    die_with_parent(signal.SIGKILL, parent)
-                    _stand_for_standard(stdin, stdout, stderr)
-                    os.set_inheritable(keep_fd, True)
-                    close_other_fds({keep_fd, trouble})
-                    _become(argv, environ, directory, memory_bytes, trouble)
-                finally:
-                    os._exit(TASK_NOT_SET_UP)
+                _end_with(become)
         finally:
             set_mask(previous_mask)
         if pid < 0:
             raise _os_error(ctypes.get_errno())
         fds.close_theirs()
-        said = os.read(trouble_reader, _TROUBLE_BYTES)
+        said = os.read(trouble_reader, _TROUBLE_BYTES)  # nothing, where it has become the program
         if said:
             os.waitpid(pid, 0)
             number, step = said.split()
@@ -204,22 +207,47 @@ def spawn(
         return Program(pid, payload, stdout_reader, stderr_reader)
 
 
-def _become(
-    argv: Sequence[str], environ: Mapping[str, str], directory: str, memory_bytes: int, trouble: int
-) -> None:
-    """Returns only where that fails, having said why."""
-    step = "chdir"
+def _end_with(program: Callable[[], None]) -> NoReturn:
     try:
-        os.chdir(directory)
-        step = "exec"
-        reset_for_exec()
+        program()
+    except BaseException:
+        with contextlib.suppress(BaseException):
+            traceback.print_exc()
+            flush_standard_streams()
+    finally:
+        os._exit(TASK_NOT_SET_UP)
+
+
+class _Image:
+    """What a process is to become, as execve takes it; made before the fork, as memory may be short after it."""
+
+    def __init__(self, argv: Sequence[str], environ: Mapping[str, str], directory: str) -> None:
+        self._directory = directory
+        self._argv = _c_strings(argv)
+        self._environ = _c_strings([f"{name}={value}" for name, value in environ.items()])
+        search = [""] if os.sep in argv[0] else environ.get("PATH", os.defpath).split(os.pathsep)
+        self._paths = [os.fsencode(os.path.join(where, argv[0])) for where in search]  # noqa: PTH118
+
+    def become(self, memory_bytes: int) -> bytes:
+        """Returns only where that fails: the number of the error, and at which step."""
+        try:
+            os.chdir(self._directory)
+        except OSError as error:
+            return b"%d chdir" % (error.errno or 0)
         limit_memory(memory_bytes)
-        os.execvpe(argv[0], [*argv], environ)
-    except OSError as error:
-        number = error.errno
-    except MemoryError:
-        number = errno.ENOMEM
-    os.write(trouble, f"{number} {step}".encode())
+        number = errno.ENOENT
+        for path in self._paths:
+            _LIBC.execve(path, self._argv, self._environ)
+            if ctypes.get_errno() not in (errno.ENOENT, errno.ENOTDIR):
+                number = ctypes.get_errno()
+        return b"%d execve" % number
+
+
+def _c_strings(texts: Sequence[str]) -> ctypes.Array[ctypes.c_char_p]:
+    encoded = [os.fsencode(text) for text in texts]
+    if any(b"\0" in each for each in encoded):
+        raise ValueError("embedded null byte")
+    return (ctypes.c_char_p * (len(encoded) + 1))(*encoded)
 
 
 def _os_error(number: int, filename: str | None = None) -> OSError:

@@ -582,12 +582,14 @@ def test_a_task_whose_worker_is_killed_dies(tmp_path: Path) -> None:
     wait_until(lambda: processes.kill_own_descendants(within_s=1), 10, "its orphans to be reaped")
 
 
-def test_a_program_has_the_memory_it_may_have() -> None:
+@pytest.mark.parametrize("memory_mib", [256, 16])
+def test_a_program_has_the_memory_it_may_have_also_if_its_worker_has_more(memory_mib: int) -> None:
     executor = CommandExecutor(
         shell("ulimit -v"),
         environ={"PATH": os.environ["PATH"]},
         payload_mode=PayloadMode.ARGV,
         directory="/",
-        memory_bytes=256 << 20,
+        memory_bytes=memory_mib << 20,
     )
-    assert executor.run(a_run(), FakeWatch()).outcome == Success(str(256 << 10))
+    run = a_run(json_of(MAX_ARGV_PAYLOAD_BYTES))
+    assert executor.run(run, FakeWatch()).outcome == Success(str(memory_mib << 10))
