@@ -236,7 +236,7 @@ def test_a_fork_that_is_refused_leaves_nothing_open_and_no_signal_blocked() -> N
             os.setuid(NOBODY)  # the limit does not hold for root
         resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
         before = open_fds()
-        for _ in range(50):
+        for _ in range(10):
             assert not fork_or_fail()
         assert open_fds() == before
         assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
@@ -417,7 +417,7 @@ def test_a_child_of_whose_end_no_signal_tells_is_seen_too() -> None:
 def test_the_orphans_of_a_process_that_was_reaped_are_never_overlooked() -> None:
     def program() -> int:
         processes.adopt_orphans()
-        for _ in range(50):
+        for _ in range(10):
             child = os.fork()
             if child == 0:
                 if os.fork() == 0:

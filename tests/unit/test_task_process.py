@@ -104,12 +104,15 @@ def test_a_program_whose_parent_died_before_it_could_ask_is_not_started(
 
 @pytest.mark.parametrize("name", ["/nowhere/at-all", "no-such-program"])
 def test_a_program_that_cannot_be_started_leaves_the_mask_and_nothing_open(pipe: Pipe, name: str) -> None:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ()), open_fds()
+    def state() -> tuple[object, ...]:
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        return blocked, open_fds(), processes.children_of(os.getpid())
+
+    before = state()
     with pytest.raises(FileNotFoundError) as raised:
         spawned([name], pipe.writer)
     assert raised.value.filename == name
-    assert (signal.pthread_sigmask(signal.SIG_BLOCK, ()), open_fds()) == before
-    assert not processes.has_children()
+    assert state() == before
 
 
 def test_a_program_is_found_by_the_path_of_its_own_environment(pipe: Pipe, tmp_path: Path) -> None:
