@@ -239,6 +239,17 @@ def test_a_cancelled_task_that_ignores_term_is_killed_after_its_own_grace(
     assert time.monotonic() - began >= 0.3
 
 
+@pytest.mark.parametrize("script", [SHELL_SLEEP, "while :; do echo a line; sleep 0.01; done"])
+def test_news_for_the_watch_is_looked_at_when_it_comes_whatever_the_task_writes(script: str) -> None:
+    reader, writer = os.pipe()
+    watch = FakeWatch(Stop.QUIT, look_s=600)
+    watch.fds = (reader,)
+    os.write(writer, b"x")
+    assert isinstance(outcome_of(shell(script), watch=watch), Interrupted)
+    os.close(reader)
+    os.close(writer)
+
+
 def test_a_lease_that_ends_after_the_deadline_gives_no_more_grace(tmp_path: Path) -> None:
     ready = tmp_path / "ready"
 
