@@ -29,8 +29,8 @@ MASTERS_OWN = (
 # A steward's to one of its workers: a run of yours may have been cancelled, look at the scoreboard.
 CANCEL_SIGNAL = signal.SIGUSR1
 
-# What `signal` wraps. That makes an enum of each number and handler that comes back: 62 of them for one mask, several
-# times in each task.
+# What `signal` wraps. That makes an enum of each number and handler that comes back: 62 of them for one mask, and
+# several times in each task.
 change_mask: Callable[[int, Iterable[int]], set[int]] = _signal.pthread_sigmask
 handler_of: Callable[[int], Any] = _signal.getsignal
 _raw_signal: Callable[[int, Any], Any] = _signal.signal
