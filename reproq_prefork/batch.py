@@ -19,6 +19,7 @@ class Batch:
         self.claimed_ns = claimed_ns
         self.overdue_ns = claimed_ns + int(BATCH_STRETCH_S * 1e9)
         self.is_shared = len(runs) > 1
+        self.name = str(runs[0].id) if len(runs) == 1 else f"{runs[0].id} and {len(runs) - 1} more"
         self.started = 0
         self.succeeded: list[int] = []  # of a shared one, whose runs are told of together
         self._ledger = ledger

@@ -140,7 +140,6 @@ class Worker:
         than that, what has ended is recorded and what waits handed back in the middle of it.
         """
         self._batch_size.claimed(len(runs))
-        setproctitle(f"reproq-prefork: worker {self._slot} [busy {_named(runs)}]")
         batch = Batch(runs, self._ledger, claimed_ns=boottime_ns())
         try:
             while (run := batch.next(self._orders)) is not None:
@@ -176,6 +175,8 @@ class Worker:
             deadline_ns=deadline_ns,
             waiting=batch.waiting,
         )
+        if batch.started == 1:
+            setproctitle(f"reproq-prefork: worker {self._slot} [busy {batch.name}]")
         watch = TaskWatch(
             self._panel,
             self._orders,
@@ -282,10 +283,6 @@ class Worker:
             return
         self._panel.update(state=WorkerState.IDLE, run_id=0, claim=0, attempt=0, started_ns=0, deadline_ns=0)
         setproctitle(f"reproq-prefork: worker {self._slot} [idle]")
-
-
-def _named(runs: Sequence[ClaimedRun]) -> str:
-    return str(runs[0].id) if len(runs) == 1 else f"{runs[0].id} and {len(runs) - 1} more"
 
 
 def _jittered(max_tasks: int) -> int:

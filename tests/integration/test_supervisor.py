@@ -178,7 +178,9 @@ def test_usr2_is_quiet_until_it_comes_again(supervisor: Supervisor, connection: 
 def test_usr1_logs_who_does_what(supervisor: Supervisor, connection: Connection) -> None:
     with supervisor:
         run_id = add_run(connection, {"sleep": 60})
+        # The row is RUNNING a moment before its worker shows that it has started it.
         wait_for_status(connection, run_id, "RUNNING")
+        wait_until(lambda: "busy" in "".join(_own_titles(supervisor)), 10, "a worker that says so")
         supervisor.send(signal.SIGUSR1)
         supervisor.wait_for_log(f"run {run_id} attempt 1 for ")
         supervisor.wait_for_log("steward pid ")
