@@ -17,9 +17,9 @@ BATCH_STRETCH_S = (
 )
 MAX_RESULT_BYTES_HELD = 4 << 20  # results that wait for one commit; beyond that a batch ends
 WEIGHT_OF_THE_LATEST = 0.3
-# Between two looks at the head: a run may have come there meanwhile, of a higher priority or handed back.
-FROM_HEAD_S = 0.1
-FROM_HEAD_SHARE = 0.1  # of the time, at most, goes into looking there
+# Between two looks at the head: a run may have come there meanwhile, handed back or committed late.
+FROM_HEAD_S = 0.5
+FROM_HEAD_SHARE = 0.03  # of the time, at most, goes into looking there
 
 
 class BatchSize:

@@ -8,9 +8,10 @@
 --
 -- `candidate` walks task_runs_claim_order. For each queue it steps from one priority in use to the next lower one, and
 -- reads those whose first row is due from there up to now(). So rows scheduled for later cost one descent of the tree
--- a priority, however many they are. A queue may have a place to start at (priority, due, id: the last row that this
--- worker took there): the walk begins behind it and not at the head of the index, where the dead entries of what was
--- taken before are. What has come before that place meanwhile is found by the next walk from the head.
+-- a priority, however many they are. Instead of from the head, where the dead entries of what was taken before are, a
+-- queue may be walked in two parts: what is `above` a priority, and what is behind a place in that priority (priority,
+-- due, id: the last row that this worker took there). What has come before that place meanwhile is found by the next
+-- walk from the head.
 --
 -- LIMIT stops the walk as soon as enough rows are locked. With several queues it locks up to max_runs in each and takes
 -- the best of them; what it leaves is free again at commit, and since it then got all it asked for, the worker
@@ -78,9 +79,9 @@ holder as (
     ) as holds_lease
 ),
 queue as (
-    select place.queue_name, place.priority, place.due, place.id
+    select place.queue_name, place.above, place.priority, place.due, place.id
     from jsonb_to_recordset(%(places)s::jsonb) as place (
-        queue_name text, priority smallint, due timestamptz, id bigint
+        queue_name text, above smallint, priority smallint, due timestamptz, id bigint
     )
     where (select holds_lease from holder) and %(max_runs)s::integer > 0
 ),
@@ -96,7 +97,10 @@ candidate as (
                 (
                     select priority, coalesce(run_after, enqueued_at), 0
                     from task_runs
-                    where status = 'PENDING' and queue_name = queue.queue_name and queue.id is null
+                    where status = 'PENDING'
+                      and queue_name = queue.queue_name
+                      and priority > coalesce(queue.above, -32768)
+                      and queue.id is null
                     order by queue_name, priority desc, coalesce(run_after, enqueued_at)
                     limit 1
                 )
@@ -107,7 +111,10 @@ candidate as (
             cross join lateral (
                 select priority, coalesce(run_after, enqueued_at) as first_due
                 from task_runs
-                where status = 'PENDING' and queue_name = queue.queue_name and priority < level.priority
+                where status = 'PENDING'
+                  and queue_name = queue.queue_name
+                  and priority < level.priority
+                  and priority > coalesce(queue.above, -32768)
                 order by queue_name, priority desc, coalesce(run_after, enqueued_at)
                 limit 1
             ) as lower

@@ -99,8 +99,9 @@ class WorkerStore:
     ) -> Claim:
         """Record `settlements` and claim up to `max_runs` runs, in one statement and one commit.
 
-        `places`: behind which run a queue is looked through; the others are from their head. One that may not
-        be run again lightly is claimed alone, however many are asked for.
+        `places`: behind which run of its priority a queue is looked through, and what is above that priority; the
+        others are from their head. One that may not be run again lightly is claimed alone, however many are asked
+        for.
         """
         rows = self._run(
             "finish_and_claim",
@@ -166,11 +167,12 @@ def _ending(settlement: Settlement) -> str:
 
 
 def _places(queues: Sequence[str], places: Mapping[str, Place]) -> str:
-    return json.dumps(
-        [
-            {"queue_name": queue, "priority": place.priority, "due": place.due.isoformat(), "id": place.id}
-            if (place := places.get(queue)) is not None
-            else {"queue_name": queue}
-            for queue in queues
-        ]
-    )
+    parts: list[dict[str, Any]] = []
+    for queue in queues:
+        place = places.get(queue)
+        if place is None:
+            parts.append({"queue_name": queue})
+        else:
+            parts.append({"queue_name": queue, "above": place.priority})
+            parts.append({"queue_name": queue, **place._asdict(), "due": place.due.isoformat()})
+    return json.dumps(parts)

@@ -103,7 +103,7 @@ def test_a_payload_as_large_as_may_be_is_claimed_by_itself(database_url: str, co
     store.close()
 
 
-def test_a_claim_from_a_place_takes_what_is_behind_it_and_lower_priorities(
+def test_a_claim_from_a_place_takes_all_but_what_is_before_it_in_its_priority(
     database_url: str, connection: Connection
 ) -> None:
     runs = [add_run(connection, {"n": n}, enqueued_at=f"2026-01-01 00:00:0{n}+00") for n in range(3)]
@@ -113,8 +113,21 @@ def test_a_claim_from_a_place_takes_what_is_behind_it_and_lower_priorities(
     store = worker_store(database_url, queues=("default", "mail"))
     (first, second, *_), place = runs, run_row(connection, runs[0])["enqueued_at"]
     assert first < second
-    assert ids(store, 10, places={"default": Place(0, place, first)}) == [mail, *runs[1:], low]
-    assert ids(store, 10) == [high, first]
+    assert ids(store, 10, places={"default": Place(0, place, first)}) == [high, mail, *runs[1:], low]
+    assert ids(store, 10) == [first]
+    store.close()
+
+
+def test_a_claim_from_a_place_keeps_to_the_order_of_priorities(
+    database_url: str, connection: Connection
+) -> None:
+    runs = {p: add_run(connection, {"p": p}, priority=p) for p in (-100, -1, 0, 1, 2, 100)}
+    behind = add_run(connection, {"n": 1})
+    store = worker_store(database_url)
+    place = {"default": Place(0, run_row(connection, runs[0])["enqueued_at"], runs[0])}
+    taken = [ids(store, 2, places=place) for _ in range(4)]
+    assert taken == [[runs[100], runs[2]], [runs[1], behind], [runs[-1], runs[-100]], []]
+    assert ids(store, 2) == [runs[0]]
     store.close()
 
 

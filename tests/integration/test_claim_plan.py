@@ -86,12 +86,21 @@ def plan_of(url: str, name: str, parameters: Mapping[str, Any]) -> dict[str, Any
     return plan
 
 
-def claim_plan(url: str, queues: tuple[str, ...], max_runs: int) -> dict[str, Any]:
-    """The plan of a worker's claim."""
+def claim_plan(
+    url: str, queues: tuple[str, ...], max_runs: int, *, behind: tuple[str, int] | None = None
+) -> dict[str, Any]:
+    """The plan of a worker's claim; `behind`: the due time and the id of the last run of the one queue."""
+    places: list[dict[str, Any]] = [{"queue_name": queue} for queue in queues]
+    if behind is not None:
+        due, run_id = behind
+        places = [
+            {"queue_name": queues[0], "above": 0},
+            {"queue_name": queues[0], "priority": 0, "due": due, "id": run_id},
+        ]
     claim = {
         "endings": "[]",
         "worker_id": "w",
-        "places": json.dumps([{"queue_name": queue} for queue in queues]),
+        "places": json.dumps(places),
         "lease_seconds": 30.0,
         "max_runs": max_runs,
         "read_payload": True,
@@ -143,3 +152,26 @@ def test_the_look_of_a_steward_reads_little(crowded_url: str, queues: tuple[str,
     plan = plan_of(crowded_url, "look", look)
     assert buffers(plan) < MAX_BUFFERS, json.dumps(plan, indent=1)
     assert {node["Node Type"] for node in nodes(plan)}.isdisjoint({"Seq Scan", "Bitmap Heap Scan"})
+
+
+def test_a_claim_from_a_place_reads_little_beside_a_transaction_that_keeps_dead_entries(
+    crowded_url: str,
+) -> None:
+    """From the head it walks over them: what a long drain, or a long transaction elsewhere, leaves there."""
+    with psycopg.connect(crowded_url) as old, psycopg.connect(crowded_url, autocommit=True) as connection:
+        old.execute("set transaction isolation level repeatable read")
+        old.execute("select from task_runs limit 1")
+        row = connection.execute(
+            "with done as ("
+            " update task_runs set status = 'SUCCESSFUL' where id in ("
+            "  select id from task_runs where status = 'PENDING' and queue_name = 'reports' and priority = 0"
+            "  order by coalesce(run_after, enqueued_at), id limit 20000)"
+            " returning enqueued_at, id)"
+            " select enqueued_at::text, id from done order by enqueued_at desc, id desc limit 1"
+        ).fetchone()
+        assert row is not None
+        from_head = candidate(claim_plan(crowded_url, ("reports",), 1))
+        behind = candidate(claim_plan(crowded_url, ("reports",), 1, behind=row))
+    assert from_head["Actual Rows"] == behind["Actual Rows"] == 1
+    assert buffers(from_head) > 100
+    assert buffers(behind) < MAX_BUFFERS, json.dumps(behind, indent=1)
