@@ -197,7 +197,11 @@ def host_identity() -> HostIdentity:
 def resident_kib(pid: int | str = "self") -> int:
     """Resident memory of a process in KiB; 0 where it is gone."""
     try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+        fd = os.open(f"/proc/{pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            pages = int(os.read(fd, 256).split()[1])
+        finally:
+            os.close(fd)
     except (OSError, IndexError):
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE") // 1024

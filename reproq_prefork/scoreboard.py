@@ -13,7 +13,10 @@ import enum
 import mmap
 import struct
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import cache
+from operator import attrgetter
 from typing import Any, ClassVar, Self, TypeVar
 
 from reproq_prefork.identity import ProcessIdentity
@@ -42,10 +45,7 @@ class _Record:
     LAYOUT: ClassVar[struct.Struct]
 
     def pack(self) -> tuple[Any, ...]:
-        return tuple(
-            value.encode() if isinstance(value, str) else value
-            for value in (getattr(self, field.name) for field in fields(self))
-        )
+        return _values_of(type(self))(self)  # type: ignore[arg-type]  # mypy asks the class for an instance's hash
 
     @classmethod
     def unpack(cls, values: tuple[Any, ...]) -> Self:
@@ -80,6 +80,10 @@ class WorkerRecord(_Record):
         if len(self.worker_id.encode()) > WORKER_ID_BYTES:
             # struct would cut it, and the runs of a worker are found by its whole id.
             raise ValueError(f"the worker id {self.worker_id!r} is longer than {WORKER_ID_BYTES} bytes")
+
+    def pack(self) -> tuple[Any, ...]:
+        *values, worker_id = _values_of(WorkerRecord)(self)
+        return (*values, worker_id.encode())
 
     @classmethod
     def unpack(cls, values: tuple[Any, ...]) -> Self:
@@ -140,6 +144,15 @@ _RUN = struct.Struct("<BqqqIqqI")
 _RUN_OFFSET = struct.calcsize("<Qiqi")
 
 R = TypeVar("R", bound=_Record)
+
+
+@cache
+def _values_of(kind: Any) -> Callable[[_Record], tuple[Any, ...]]:
+    names = [field.name for field in fields(kind)]
+    if len(names) == 1:
+        return lambda record: (getattr(record, names[0]),)
+    return attrgetter(*names)
+
 
 _SEQUENCE = struct.Struct("<Q")
 

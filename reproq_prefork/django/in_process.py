@@ -76,6 +76,8 @@ class _StoreOnDjangosConnection(WorkerStore):
     def _run(self, name: str, parameters: dict[str, Any]) -> Sequence[Any]:
         return self._sender.fetch(name, parameters)
 
+    _run_hot = _run
+
 
 def perform_due(backend: ReproqBackend, queues: Sequence[str] | None = None) -> list[int]:
     """Run all that is due, and what that enqueues, until nothing is; gives the ids of the runs that ended.

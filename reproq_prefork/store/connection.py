@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg import conninfo
-from psycopg.rows import namedtuple_row
+from psycopg.rows import RowFactory, namedtuple_row
 from psycopg.types.numeric import Int8Dumper
 
 from reproq_prefork.errors import DatabaseUnavailable, ReproqError
@@ -216,13 +216,19 @@ def reconnect_delays_s(random_source: Callable[[], float] = random.random) -> It
 
 
 def fetch(
-    connection: psycopg.Connection[Any], statement: str, parameters: Mapping[str, Any]
+    connection: psycopg.Connection[Any],
+    statement: str,
+    parameters: Mapping[str, Any],
+    *,
+    row_factory: RowFactory[Any] = namedtuple_row,
 ) -> Sequence[Any]:
     """Run one statement and fetch all its rows, as named tuples; errors are translated. Any connection will do."""
     # A cursor of our own: another's connection may make cursors of other rows, that take other placeholders.
-    with translated_errors(), psycopg.Cursor(connection, row_factory=namedtuple_row) as cursor:
+    with translated_errors(), psycopg.Cursor(connection, row_factory=row_factory) as cursor:
         cursor.execute(statement, parameters)
-        return cursor.fetchall() if cursor.description else ()
+        # Not `description`, which makes an object of each column.
+        has_rows = cursor.pgresult is not None and cursor.pgresult.nfields > 0
+        return cursor.fetchall() if has_rows else ()
 
 
 def end_backend_of(connection: psycopg.Connection[Any], worker_id: str) -> bool:
