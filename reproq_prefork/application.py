@@ -1,6 +1,6 @@
 """The application whose Python tasks a process runs: its place and environment, its import, and its executor.
 
-Only a worker and a check do this; a master never imports code of the user's.
+Only a template, a worker and a check do this; a master never imports code of the user's.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import importlib
 import os
 import shutil
 import sys
-import threading
 from dataclasses import dataclass, field
 
 from reproq_prefork import processes
@@ -20,6 +19,7 @@ from reproq_prefork.executors.command import CommandExecutor
 from reproq_prefork.executors.forked import ForkExecutor
 from reproq_prefork.executors.inline import InlineExecutor
 from reproq_prefork.executors.python_runtime import PythonRuntime
+from reproq_prefork.fork_safety import reseed_in_forks, threads_started
 from reproq_prefork.settings import ExecutorKind, Settings
 
 DJANGO_RUNTIME = "reproq_prefork.django.runtime"
@@ -49,8 +49,10 @@ def load_application(settings: Settings) -> Application:
     before = processes.open_files()
     runtime = _runtime_of(settings)
     runtime.load()
-    if settings.executor is ExecutorKind.FORK:
-        _check_threads()
+    started = threads_started() if settings.executor is ExecutorKind.FORK else None
+    if started is not None:
+        raise ApplicationHasThreads(started)
+    reseed_in_forks()
     after = processes.open_files()
     return Application(runtime, {fd: file for fd, file in after.items() if before.get(fd) != file})
 
@@ -101,14 +103,6 @@ def _enter(settings: Settings) -> None:
         raise SettingsError([f"--chdir: cannot change to {directory}: {error.strerror}"]) from None
     sys.path[:] = [directory, *(path for path in sys.path if path not in ("", directory))]
     importlib.invalidate_caches()
-
-
-def _check_threads() -> None:
-    if processes.thread_count() == 1:
-        return
-    names = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
-    started = f"({', '.join(names)})" if names else "by a library (for numpy, set OPENBLAS_NUM_THREADS=1)"
-    raise ApplicationHasThreads(started)
 
 
 class ApplicationHasThreads(ReproqError):

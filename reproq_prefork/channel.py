@@ -45,6 +45,10 @@ class Channel:
         self._unsent.append(packet)
         self.flush()
 
+    @property
+    def all_sent(self) -> bool:
+        return not self._unsent
+
     def flush(self) -> None:
         while self._unsent:
             try:

@@ -13,6 +13,8 @@ from reproq_prefork.errors import ExitStatus
 from reproq_prefork.log import LogLevel
 from reproq_prefork.task_run import FailureKind, LostWorker
 
+RESPAWN_BURST = 50.0  # deaths that are replaced at once; then `fleet_boots.RESPAWNS_A_SECOND`
+
 
 class Phase(enum.IntEnum):
     """Of the whole fleet; phases only advance."""
@@ -34,7 +36,7 @@ class Worker:
     generation: int
     incarnation: int
     pid: int = 0  # 0: being forked
-    forked_at: float = 0.0
+    forked_at: float = 0.0  # being forked: when that was decided
     ready: bool = False  # it has registered once
     told: int = 0  # the last signal it was sent; 0: none
     told_at: float = 0.0
@@ -52,6 +54,23 @@ class Steward:
 
 
 @dataclass(frozen=True, slots=True)
+class Template:
+    """It has imported the application, and forks the workers."""
+
+    pid: int = 0  # 0: none
+    being_forked: bool = False
+    forked_at: float = 0.0
+    ready: bool = False
+    answered_at: float = 0.0  # when it was ready, or last made a worker
+    unfit: bool = False  # the application does not survive a fork
+    told: int = 0
+
+    @property
+    def can_fork(self) -> bool:
+        return self.ready and not self.told
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """What the fleet needs to know of a generation's settings."""
 
@@ -59,27 +78,30 @@ class Limits:
     boot_timeout_s: float
     shutdown_timeout_s: float
     fence_grace_s: float  # less than the margin between a worker's fence and the end of its lease
+    has_template: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """What one reading of the settings started: a steward and its workers."""
+    """What one reading of the settings started: a steward, perhaps a template, and the workers."""
 
     number: int
     limits: Limits
     target: int  # how many workers
     steward: Steward = field(default_factory=Steward)
+    template: Template | None = None  # None: the master forks the workers
     was_ready: bool = False
     draining: bool = False
     boot_failures: int = 0  # in a row; those of workers that were forked together are one
     boot_failed_at: float = 0.0
-    fork_at: float = 0.0  # no worker is forked before
-    respawn_credit: float = 0.0
+    fork_at: float = 0.0  # no worker and no template is forked before
+    respawn_credit: float = RESPAWN_BURST
     credited_at: float = 0.0
     # Dead workers whose runs are not reset yet: first until the orphans of their tasks are gone, ...
     bereaved: tuple[LostWorker, ...] = ()
     # ... then until the steward has answered; a new steward is told again.
     lost: tuple[LostWorker, ...] = ()
+    left_behind: bool = False  # a template is dead, and what it has started may not be
     empty_since: float | None = None  # it is draining and has no workers left
 
 
@@ -111,7 +133,7 @@ class Fleet:
 
     @property
     def awaits_orphans(self) -> bool:
-        return any(generation.bereaved for generation in self.generations.values())
+        return any(g.bereaved or g.left_behind for g in self.generations.values())
 
     def workers_of(self, generation: int) -> list[Worker]:
         return [worker for worker in self.workers.values() if worker.generation == generation]
@@ -144,6 +166,39 @@ class WorkerForked:
 class StewardForked:
     generation: int
     pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateForked:
+    generation: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateNotForked:
+    generation: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateReady:
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateRefused:
+    """What the application has done as it was imported does not survive a fork."""
+
+    generation: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateExited:
+    """It makes no worker any more: those that it has made are known."""
+
+    generation: int
+    how: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +245,7 @@ class CheckFailed:
 
 @dataclass(frozen=True, slots=True)
 class OrphansGone:
-    """Nothing is left that a dead worker's task has started."""
+    """Nothing is left that a dead worker's task, or a dead template, has started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +291,11 @@ Event = (
     | SignalCame
     | WorkerForked
     | StewardForked
+    | TemplateForked
+    | TemplateNotForked
+    | TemplateReady
+    | TemplateRefused
+    | TemplateExited
     | ForkFailed
     | WorkerExited
     | StewardExited
@@ -273,6 +333,20 @@ class ForkWorker:
     generation: int
     slot: int
     incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
+class RequestWorker:
+    """The template is to fork it. WorkerForked, ForkFailed or TemplateExited follows, some time."""
+
+    generation: int
+    slot: int
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
+class ForkTemplate:
+    generation: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,6 +402,8 @@ Action = (
     | AbandonCheck
     | AdoptSettings
     | ForkWorker
+    | RequestWorker
+    | ForkTemplate
     | ForkSteward
     | SendSignal
     | TellSteward

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from setproctitle import setproctitle
 
 from reproq_prefork import processes
+from reproq_prefork.child import fork
 from reproq_prefork.signals import MASTERS_OWN
 
 
@@ -20,8 +21,7 @@ def run_below_init(program: Callable[[], int]) -> int:
     """Run `program` in a child, be its init, and give its exit status (128 + n where signal n ended it)."""
     # Blocked for good: signals are taken by sigwait, one after the other.
     signal.pthread_sigmask(signal.SIG_BLOCK, {*MASTERS_OWN, signal.SIGCHLD})
-    child = processes.fork(program, keep_fds=(), parent_death_signal=signal.SIGKILL)
-    assert child.pid is not None
+    child = fork(program, keep_fds=(), parent_death_signal=signal.SIGKILL)
     setproctitle("reproq-prefork: init")
     while True:
         signum = signal.sigwait({*MASTERS_OWN, signal.SIGCHLD})

@@ -10,13 +10,13 @@ import os
 import pickle
 import signal
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from multiprocessing.context import ForkProcess
 from typing import Protocol
 
 from reproq_prefork import processes
 from reproq_prefork.channel import Channel, PeerGone
+from reproq_prefork.child import Child, fork
 from reproq_prefork.errors import ExitStatus, ReproqError
 from reproq_prefork.fleet import decide
 from reproq_prefork.fleet_state import (
@@ -32,12 +32,14 @@ from reproq_prefork.fleet_state import (
     Fleet,
     ForkFailed,
     ForkSteward,
+    ForkTemplate,
     ForkWorker,
     Limits,
     Look,
     NotifySystemd,
     OrphansGone,
     Phase,
+    RequestWorker,
     RunsReset,
     SendSignal,
     ShowQuiet,
@@ -47,38 +49,38 @@ from reproq_prefork.fleet_state import (
     StewardExited,
     StewardForked,
     TellSteward,
+    TemplateExited,
+    TemplateReady,
+    TemplateRefused,
     WakeWorkers,
     WorkerExited,
     WorkerForked,
     WorkerView,
     WriteLog,
 )
-from reproq_prefork.identity import ProcessIdentity
 from reproq_prefork.log import Log
-from reproq_prefork.messages import QueuesDrained, WorkerReset
+from reproq_prefork.messages import (
+    QueuesDrained,
+    TemplateLoaded,
+    TemplateUnfit,
+    WorkerMade,
+    WorkerNotMade,
+    WorkerPost,
+    WorkerReset,
+)
 from reproq_prefork.scoreboard import MasterRecord, Scoreboard, WorkerRecord, WorkerState, boottime_ns
 from reproq_prefork.settings import Settings
 from reproq_prefork.signals import MASTERS_OWN, SignalInbox, wait_readable
 from reproq_prefork.state_dump import state_dump
 from reproq_prefork.systemd import Notifier
+from reproq_prefork.templates import Templates
 from reproq_prefork.wakeup import WakePipe
 
 MASTER_SIGNALS = (*MASTERS_OWN, signal.SIGCHLD)
+WORKERS_DEATH_SIGNAL = signal.SIGTERM  # when their master dies
 CALM_WAIT_S = 0.25
 BUSY_WAIT_S = 0.02  # while something is on its way that no descriptor tells of
 ORPHANS_TIMEOUT_S = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerPost:
-    """Where a worker fork belongs."""
-
-    slot: int
-    incarnation: int
-    steward: int  # its steward's place on the scoreboard
-    worker_id: str
-    master: ProcessIdentity
-    life_fd: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,11 @@ class Programs(Protocol):
     def attend(
         self, settings: Settings, post: StewardPost, scoreboard: Scoreboard, wake: WakePipe
     ) -> int: ...
+
+    def prepare(
+        self, settings: Settings, channel: Channel, scoreboard: Scoreboard, wake: WakePipe, life_fd: int
+    ) -> int:
+        """Be a template, that forks workers which `work`."""
 
 
 class Master:
@@ -126,13 +133,14 @@ class Master:
         self._fleet = Fleet(max_slots=scoreboard.slots, max_generations=scoreboard.stewards)
         self._settings: dict[int, Settings] = {}
         self._checked: Settings | None = None
-        self._workers: dict[int, ForkProcess] = {}
+        self._workers: dict[int, Child] = {}
         self._worker_ids: dict[int, str] = {}
         # The incarnation whose record could last be read in a slot, and when.
         self._read_at: dict[int, tuple[int, float]] = {}
-        self._stewards: dict[int, ForkProcess] = {}
+        self._stewards: dict[int, Child] = {}
+        self._templates = Templates()
         self._channels: dict[int, Channel] = {}
-        self._check: ForkProcess | None = None
+        self._check: Child | None = None
         self._check_result_fd = -1
         self._exit_status: ExitStatus | None = None
 
@@ -147,6 +155,7 @@ class Master:
             self._reap()
             self._end_orphans()
             self._hear_stewards()
+            self._hear_templates(self._templates.hear())
             self._feed(self._look())
             self._notifier.show_life()
         return self._exit_status
@@ -169,11 +178,13 @@ class Master:
             or fleet.phase is not Phase.RUNNING
             or any(not worker.ready for worker in fleet.workers.values())
         )
-        fds = (self._inbox.fileno(), *(channel.fileno() for channel in self._channels.values()))
+        channels = (channel.fileno() for channel in self._channels.values())
+        fds = (self._inbox.fileno(), *channels, *self._templates.fds)
         wait_readable(fds, BUSY_WAIT_S if in_motion else CALM_WAIT_S)
 
     def _reap(self) -> None:
         """Look at every known child: signals that come together are one (50 deaths gave 31 SIGCHLD)."""
+        self._hear_templates(self._templates.reap())
         for slot, process in list(self._workers.items()):
             if process.exitcode is not None:
                 del self._workers[slot]
@@ -220,13 +231,13 @@ class Master:
         return CheckPassed(_limits(result))
 
     def _end_orphans(self) -> None:
-        """End what dead workers' tasks have started. It is this process' child now, and none of its own."""
+        """End what dead workers' tasks, and dead templates, have started. It is this process' child now, and
+        none of its own. A worker that a template has made is known before it becomes a child.
+        """
         if not self._fleet.awaits_orphans:
             return
-        own = [process.pid for process in (*self._workers.values(), *self._stewards.values())]
-        if self._check is not None:
-            own.append(self._check.pid)
-        spared = {pid for pid in own if pid is not None}
+        own = (*self._workers.values(), *self._stewards.values(), *((self._check,) if self._check else ()))
+        spared = {*(child.pid for child in own), *self._templates.pids}
         if processes.kill_own_descendants(spare=spared, within_s=ORPHANS_TIMEOUT_S):
             self._feed(OrphansGone())
 
@@ -246,6 +257,22 @@ class Master:
                     self._feed(RunsReset(generation, worker_id))
                 case QueuesDrained():
                     self._feed(Drained(generation))
+
+    def _hear_templates(self, messages: Iterable[tuple[int, object]]) -> None:
+        for generation, message in messages:
+            match message:
+                case TemplateLoaded():
+                    self._feed(TemplateReady(generation))
+                case TemplateUnfit(reason):
+                    self._feed(TemplateRefused(generation, reason))
+                case WorkerMade(slot, incarnation, pid):
+                    self._know_worker(self._post(generation, slot, incarnation), Child(pid))
+                    self._feed(WorkerForked(slot, pid))
+                    self._templates.expect(generation, pid)
+                case WorkerNotMade(slot, _, reason):
+                    self._feed(ForkFailed(generation, slot, reason))
+                case TemplateExited():
+                    self._feed(message)
 
     def _look(self) -> Look:
         views = {}
@@ -308,6 +335,10 @@ class Master:
                 self._log = replace(self._log, level=self._checked.log_level, format=self._checked.log_format)
             case ForkWorker():
                 return self._fork_worker(action)
+            case RequestWorker(generation, slot, incarnation):
+                self._templates.request(generation, self._post(generation, slot, incarnation))
+            case ForkTemplate(generation):
+                return self._fork_template(generation)
             case ForkSteward(generation):
                 return self._fork_steward(generation)
             case SendSignal(pid, signum):
@@ -348,7 +379,7 @@ class Master:
             return ExitStatus.OK
 
         try:
-            self._check = processes.fork(program, keep_fds={result_fd}, parent_death_signal=signal.SIGKILL)
+            self._check = fork(program, keep_fds={result_fd}, parent_death_signal=signal.SIGKILL)
         except OSError as error:
             os.close(result_fd)
             return _check_not_started(error)
@@ -356,34 +387,48 @@ class Master:
         return None
 
     def _abandon_check(self) -> None:
-        if self._check is not None and self._check.pid is not None:
-            processes.send_signal(self._check.pid, signal.SIGKILL)
-            self._check.join()
+        if self._check is not None:
+            self._check.kill()
             os.close(self._check_result_fd)
             self._check = None
 
     def _fork_worker(self, action: ForkWorker) -> Event:
         settings = self._settings[action.generation]
-        post = WorkerPost(
-            slot=action.slot,
-            incarnation=action.incarnation,
-            steward=self._scoreboard.steward_place(action.generation),
-            worker_id=f"{settings.worker_id}/{action.slot}-{self._token}-{action.incarnation}",
-            master=self._identity,
-            life_fd=self._life_fd,
-        )
+        post = self._post(action.generation, action.slot, action.incarnation)
         try:
-            process = self._fork(
+            worker = fork(
                 lambda: self._programs.work(settings, post, self._scoreboard, self._wake),
                 keep_fds={*self._wake.fds, self._life_fd},
-                parent_death_signal=signal.SIGTERM,
+                parent_death_signal=WORKERS_DEATH_SIGNAL,
             )
         except OSError as error:
             return ForkFailed(action.generation, action.slot, error.strerror or str(error))
-        self._workers[action.slot] = process
-        self._worker_ids[action.slot] = post.worker_id
-        assert process.pid is not None
-        return WorkerForked(action.slot, process.pid)
+        self._know_worker(post, worker)
+        return WorkerForked(action.slot, worker.pid)
+
+    def _post(self, generation: int, slot: int, incarnation: int) -> WorkerPost:
+        return WorkerPost(
+            slot=slot,
+            incarnation=incarnation,
+            steward=self._scoreboard.steward_place(generation),
+            worker_id=f"{self._settings[generation].worker_id}/{slot}-{self._token}-{incarnation}",
+            master=self._identity,
+            life_fd=self._life_fd,
+        )
+
+    def _know_worker(self, post: WorkerPost, worker: Child) -> None:
+        self._workers[post.slot] = worker
+        self._worker_ids[post.slot] = post.worker_id
+
+    def _fork_template(self, generation: int) -> Event:
+        settings = self._settings[generation]
+        return self._templates.fork(
+            generation,
+            lambda channel: self._programs.prepare(
+                settings, channel, self._scoreboard, self._wake, self._life_fd
+            ),
+            keep_fds={*self._wake.fds, self._life_fd},
+        )
 
     def _fork_steward(self, generation: int) -> Event:
         settings = self._settings[generation]
@@ -394,7 +439,7 @@ class Master:
         post = StewardPost(self._scoreboard.steward_place(generation), theirs, self._life_fd)
         try:
             # It outlives the master for a moment, to bury what the master leaves: no parent death signal.
-            process = self._fork(
+            steward = fork(
                 lambda: self._programs.attend(settings, post, self._scoreboard, self._wake),
                 keep_fds={*self._wake.fds, self._life_fd, theirs.fileno()},
                 parent_death_signal=0,
@@ -404,15 +449,9 @@ class Master:
             return ForkFailed(generation, None, error.strerror or str(error))
         finally:
             theirs.close()
-        self._stewards[generation] = process
+        self._stewards[generation] = steward
         self._channels[generation] = ours
-        assert process.pid is not None
-        return StewardForked(generation, process.pid)
-
-    def _fork(
-        self, program: Callable[[], int], *, keep_fds: set[int], parent_death_signal: int
-    ) -> ForkProcess:
-        return processes.fork(program, keep_fds=keep_fds, parent_death_signal=parent_death_signal)
+        return StewardForked(generation, steward.pid)
 
 
 def _limits(settings: Settings) -> Limits:
@@ -421,6 +460,7 @@ def _limits(settings: Settings) -> Limits:
         boot_timeout_s=settings.boot_timeout_s,
         shutdown_timeout_s=settings.shutdown_timeout_s,
         fence_grace_s=settings.fence_margin_s / 2,
+        has_template=settings.runs_python,
     )
 
 

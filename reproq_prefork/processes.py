@@ -1,21 +1,19 @@
-"""Processes as Linux has them: fork, identity, parent death, and ending a whole tree of them.
+"""Processes as Linux has them: identity, parent death, and ending a whole tree of them.
 
-Only this and `task_process` fork. What a task leaves behind is found by walking the tree, not by its process
-group: a group kill misses what called setsid.
+Only `child`, `handover` and `task_process` fork. What a task leaves behind is found by walking the tree, not by
+its process group: a group kill misses what called setsid.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import multiprocessing
 import os
 import signal
 import socket
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable
-from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 from reproq_prefork.identity import HostIdentity, ProcessIdentity
@@ -29,69 +27,7 @@ KILL_POLL_S = 0.002
 # with) says nothing about the process, and must not pass for its death.
 GONE = (FileNotFoundError, ProcessLookupError)
 
-_FORK = multiprocessing.get_context("fork")
 _LIBC = ctypes.CDLL(None, use_errno=True)
-
-
-def fork(program: Callable[[], int], *, keep_fds: Collection[int], parent_death_signal: int) -> ForkProcess:
-    """Start `program` in a fork; its return value is the exit status. Raises OSError where no process can be had.
-
-    All signals are blocked around the fork and still are when `program` starts: it unblocks them once its own
-    handlers are in place (`signals.SignalInbox`). Of the inherited descriptors only 0, 1, 2 and `keep_fds` stay
-    open: a sibling that held the end of a pipe would hide a death from whoever watches it.
-    """
-    pipe_fds = _next_pipe_fds()
-    previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    try:
-        process = _FORK.Process(
-            target=_run_child, args=(program, frozenset(keep_fds), parent_death_signal, os.getpid())
-        )
-        process.start()
-    except OSError:
-        for fd in pipe_fds:
-            with contextlib.suppress(OSError):
-                os.close(fd)
-        raise
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
-    return process
-
-
-def _next_pipe_fds() -> list[int]:
-    """The descriptors that multiprocessing opens next, before it forks, and leaves open where that fails."""
-    fds: list[int] = []
-    try:
-        for _ in range(2):
-            fds.extend(os.pipe())
-        return fds
-    finally:
-        for fd in fds:
-            os.close(fd)
-
-
-def _run_child(
-    program: Callable[[], int], keep_fds: frozenset[int], parent_death_signal: int, parent: int
-) -> None:
-    # The inherited wakeup descriptor is the parent's pipe: a signal would be written to the parent.
-    signal.set_wakeup_fd(-1)
-    _read_nothing()
-    close_other_fds(keep_fds)
-    die_with_parent(parent_death_signal, parent)
-    status = program()
-    flush_standard_streams()
-    os._exit(status)  # a thread that code of the user's has left would keep the process for ever
-
-
-def _read_nothing() -> None:
-    """Make standard input what multiprocessing has made `sys.stdin`: /dev/null, but under 0, which stays open.
-
-    Whatever gets the other number once it is closed, such as a connection, must not be read from by `input()`.
-    """
-    if sys.stdin is None:
-        return  # this process was started without one, and 0 may be anything
-    with contextlib.suppress(OSError, ValueError):  # multiprocessing could not open it
-        os.dup2(sys.stdin.fileno(), 0)
-    sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
 
 
 def flush_standard_streams() -> None:
@@ -354,7 +290,7 @@ def send_signal_to_group(leader: int, signum: int) -> None:
 
 
 def describe_exit(status: int) -> str:
-    """What `exitcode` of multiprocessing means: below 0 a signal's number, else an exit status."""
+    """What `Child.exitcode` means: below 0 minus a signal's number, else an exit status."""
     if status < 0:
         try:
             return f"killed by signal {-status} ({signal.Signals(-status).name})"

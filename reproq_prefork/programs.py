@@ -1,7 +1,8 @@
-"""What the children of the master run: the check, a worker, a steward, put together from their parts."""
+"""What the children of the master run: check, template, worker, steward, each put together from its parts."""
 
 from __future__ import annotations
 
+import gc
 import math
 import signal
 import time
@@ -10,12 +11,15 @@ from collections.abc import Callable
 from setproctitle import setproctitle
 
 from reproq_prefork import __version__, processes
-from reproq_prefork.application import executor_of, load_application
-from reproq_prefork.errors import DatabaseUnavailable, ReproqError
+from reproq_prefork.application import Application, executor_of, load_application
+from reproq_prefork.channel import Channel
+from reproq_prefork.errors import DatabaseUnavailable, ExitStatus, ReproqError
+from reproq_prefork.fork_safety import unfit_for_workers
 from reproq_prefork.identity import WorkerIdentity
 from reproq_prefork.ledger import Ledger
 from reproq_prefork.log import Log
-from reproq_prefork.master import StewardPost, WorkerPost
+from reproq_prefork.master import WORKERS_DEATH_SIGNAL, StewardPost
+from reproq_prefork.messages import TemplateUnfit, WorkerPost
 from reproq_prefork.orders import Orders
 from reproq_prefork.scoreboard import Scoreboard, WorkerPanel, WorkerRecord, WorkerState
 from reproq_prefork.settings import Settings
@@ -24,6 +28,7 @@ from reproq_prefork.steward import Steward
 from reproq_prefork.store.steward_store import StewardStore
 from reproq_prefork.store.worker_store import WorkerStore
 from reproq_prefork.task_run import RetryPolicy
+from reproq_prefork.template import Template
 from reproq_prefork.wakeup import WakePipe
 from reproq_prefork.worker import Worker
 
@@ -78,7 +83,47 @@ class ForkedPrograms:
             else:
                 return
 
+    def prepare(
+        self, settings: Settings, channel: Channel, scoreboard: Scoreboard, wake: WakePipe, life_fd: int
+    ) -> int:
+        SignalInbox((), ignored=MASTERS_OWN)
+        setproctitle("reproq-prefork: template")
+        log = self._log_of(settings, "template")
+        try:
+            application = load_application(settings)
+        except ReproqError as error:
+            log.error(str(error))
+            return error.exit_status
+        for signum in MASTERS_OWN:  # the application may have handlers of its own, for a server
+            signal.signal(signum, signal.SIG_IGN)
+        unfit = unfit_for_workers(application.files)
+        if unfit is not None:
+            channel.send(TemplateUnfit(unfit))
+            return ExitStatus.OK
+        # What is there now is there for good: left alone, its pages stay shared with every worker.
+        gc.collect()
+        gc.freeze()
+        template = Template(
+            channel=channel,
+            work=lambda post: self._work(settings, post, scoreboard, wake, application),
+            keep_fds={*wake.fds, life_fd, *application.files},
+            parent_death_signal=WORKERS_DEATH_SIGNAL,
+            log=log,
+        )
+        return template.run()
+
     def work(self, settings: Settings, post: WorkerPost, scoreboard: Scoreboard, wake: WakePipe) -> int:
+        return self._work(settings, post, scoreboard, wake, None)
+
+    def _work(
+        self,
+        settings: Settings,
+        post: WorkerPost,
+        scoreboard: Scoreboard,
+        wake: WakePipe,
+        application: Application | None,
+    ) -> int:
+        """`application` None: it is not imported yet."""
         inbox = SignalInbox(
             (signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD, CANCEL_SIGNAL),
             ignored=[signum for signum in NOT_FOR_CHILDREN if signum != CANCEL_SIGNAL],
@@ -107,11 +152,12 @@ class ForkedPrograms:
             queues=settings.queues,
         )
         log = self._log_of(settings, f"worker {post.slot}")
-        try:
-            application = load_application(settings)
-        except ReproqError as error:
-            log.error(str(error))
-            return error.exit_status
+        if application is None:
+            try:
+                application = load_application(settings)
+            except ReproqError as error:
+                log.error(str(error))
+                return error.exit_status
         executor = executor_of(settings, application)
         orders = Orders(inbox, post.life_fd)
         policy = RetryPolicy(settings.retry_base_s, settings.retry_max_s, settings.max_attempts_ceiling)

@@ -14,6 +14,7 @@ from pathlib import Path
 from setproctitle import setproctitle
 
 from reproq_prefork import processes
+from reproq_prefork.child import fork
 from reproq_prefork.log import Log
 from reproq_prefork.signals import MASTERS_OWN
 
@@ -37,8 +38,7 @@ def run_watched(program: Callable[[], int], directory: Path, log: Log) -> int:
     signals = {*MASTERS_OWN, signal.SIGCHLD}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     changes = Changes(directory)  # first: what changes while the master starts it may not have seen
-    child = processes.fork(program, keep_fds=(), parent_death_signal=signal.SIGTERM)
-    assert child.pid is not None
+    child = fork(program, keep_fds=(), parent_death_signal=signal.SIGTERM)
     setproctitle("reproq-prefork: watch")
     scan_at = time.monotonic() + SCAN_INTERVAL_S
     while True:

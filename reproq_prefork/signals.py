@@ -62,12 +62,14 @@ class SignalInbox:
             return []
 
 
-def wait_readable(fds: Iterable[int], timeout_s: float) -> None:
-    """Sleep until one of `fds` can be read (an inbox among them ends this on a signal), or so many seconds."""
+def wait_readable(fds: Iterable[int], timeout_s: float | None) -> None:
+    """Sleep until one of `fds` can be read (an inbox among them ends this on a signal), or so many seconds;
+    None: for ever.
+    """
     poll = select.poll()
     for fd in fds:
         poll.register(fd, select.POLLIN)
-    poll.poll(timeout_s * 1000)
+    poll.poll(None if timeout_s is None else timeout_s * 1000)
 
 
 def _note(_signum: int, _frame: FrameType | None) -> None:

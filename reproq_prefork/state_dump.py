@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reproq_prefork.fleet_state import Fleet, Worker
+from reproq_prefork.fleet_state import Fleet, Template, Worker
 from reproq_prefork.scoreboard import Scoreboard
 
 
@@ -22,8 +22,11 @@ def state_dump(fleet: Fleet, scoreboard: Scoreboard, now_ns: int) -> Iterator[st
             f" {len(generation.bereaved) + len(generation.lost)} dead workers to be reset,"
             f" steward {_steward(scoreboard, generation.number, now_ns)}"
         )
+        if generation.template is not None:
+            yield f"  template {_template(generation.template, now_ns)}"
         for worker in sorted(fleet.workers_of(generation.number), key=lambda worker: worker.slot):
-            yield f"  worker {worker.slot} (pid {worker.pid}): {_worker(scoreboard, worker, now_ns)}"
+            pid = f"(pid {worker.pid})" if worker.pid else "(being forked)"
+            yield f"  worker {worker.slot} {pid}: {_worker(scoreboard, worker, now_ns)}"
 
 
 def _steward(scoreboard: Scoreboard, generation: int, now_ns: int) -> str:
@@ -32,6 +35,18 @@ def _steward(scoreboard: Scoreboard, generation: int, now_ns: int) -> str:
         return "not up yet"
     connected = "connected" if record.connected else "without a connection"
     return f"pid {record.pid}, {connected}, seen {_seconds(now_ns - record.heartbeat_ns)} ago"
+
+
+def _template(template: Template, now_ns: int) -> str:
+    if not template.pid:
+        return "not up yet"
+    if template.told:
+        state = "being ended"
+    elif template.ready:
+        state = "ready"
+    else:
+        state = "importing the application"
+    return f"(pid {template.pid}): {state}, forked {_seconds(now_ns - int(template.forked_at * 1e9))} ago"
 
 
 def _worker(scoreboard: Scoreboard, worker: Worker, now_ns: int) -> str:

@@ -6,10 +6,11 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Collection, Iterator
-from multiprocessing.context import ForkProcess
 
-from reproq_prefork import processes
+from reproq_prefork import child
+from reproq_prefork.child import Child
 from tests.waiting import wait_until
 
 EXIT_TIMEOUT_S = 10.0
@@ -18,27 +19,22 @@ EXIT_TIMEOUT_S = 10.0
 @contextlib.contextmanager
 def forked(
     program: Callable[[], int], *, keep_fds: Collection[int] = (), parent_death_signal: int = signal.SIGKILL
-) -> Iterator[ForkProcess]:
-    """`program` in a fork made by `processes.fork`; killed at the end if it still runs."""
+) -> Iterator[Child]:
+    """`program` in a fork made by `child.fork`; killed at the end if it still runs."""
 
     def program_that_can_speak() -> int:
         # pytest's own stands for a descriptor that is closed by now; a traceback should be seen.
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
         return program()
 
-    process = processes.fork(
-        program_that_can_speak, keep_fds=keep_fds, parent_death_signal=parent_death_signal
-    )
+    process = child.fork(program_that_can_speak, keep_fds=keep_fds, parent_death_signal=parent_death_signal)
     try:
         yield process
     finally:
-        if process.is_alive():
-            process.kill()
-        process.join()
-        process.close()
+        process.kill()
 
 
-def exit_status_of(process: ForkProcess) -> int:
+def exit_status_of(process: Child) -> int:
     """Wait for its end."""
     wait_until(lambda: process.exitcode is not None, EXIT_TIMEOUT_S, f"process {process.pid} to end")
     assert process.exitcode is not None
@@ -56,3 +52,43 @@ def read_all(fd: int) -> bytes:
     while chunk := os.read(fd, 65_536):
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+class Pipe:
+    """What one process says to another."""
+
+    def __init__(self) -> None:
+        self.reader, self.writer = os.pipe()
+
+    def close_writer(self) -> None:
+        if self.writer >= 0:
+            os.close(self.writer)
+        self.writer = -1
+
+    def close(self) -> None:
+        self.close_writer()
+        os.close(self.reader)
+
+    def says(self) -> bytes:
+        """What is written until all writers are gone."""
+        self.close_writer()
+        return read_all(self.reader)
+
+
+def sleep_for_ever() -> int:
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    while True:
+        time.sleep(60)
+
+
+def open_fds() -> list[int]:
+    listed = [int(name) for name in os.listdir("/proc/self/fd")]
+    return [fd for fd in listed if _is_open(fd)]
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True

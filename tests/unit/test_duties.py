@@ -15,8 +15,7 @@ from reproq_prefork.log import Log, LogFormat, LogLevel
 from reproq_prefork.scoreboard import LeaseRecord, Scoreboard, WorkerRecord, WorkerState, boottime_ns
 from reproq_prefork.signals import CANCEL_SIGNAL
 from reproq_prefork.store.steward_store import RunToCancel, Sight, StewardStore
-from tests.children import exit_status_of, forked
-from tests.unit.test_processes import sleep_for_ever
+from tests.children import exit_status_of, forked, sleep_for_ever
 
 STEWARD = 1
 
@@ -123,18 +122,17 @@ def test_a_worker_that_hears_nothing_of_it_is_killed_in_the_end(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with forked(sleep_for_ever) as deaf:
-        assert deaf.pid is not None
         process = processes.identity_of(deaf.pid)
         assert process is not None
         host.add_worker(0, run_id=7, claim=2, pid=process.pid, pid_started=process.started)
         host.scripted.cancelled = [RunToCancel("w0", 7, 2)]
         for _ in range(3):
             host.look.run(host.store)
-        assert deaf.is_alive(), "it has some time"
+        assert deaf.exitcode is None, "it has some time"
         monkeypatch.setattr(duties, "CANCEL_PATIENCE_S", 0.0)
         host.add_worker(0, run_id=8, claim=1, pid=process.pid, pid_started=process.started)
         host.look.run(host.store)
-        assert deaf.is_alive(), "it is at another run by now"
+        assert deaf.exitcode is None, "it is at another run by now"
         host.add_worker(0, run_id=7, claim=2, pid=process.pid, pid_started=process.started)
         host.look.run(host.store)
         assert exit_status_of(deaf) == -signal.SIGKILL

@@ -6,8 +6,10 @@ import signal
 import pytest
 
 from reproq_prefork import fleet as rules
+from reproq_prefork import fleet_boots as boots
 from reproq_prefork.errors import ExitStatus
 from reproq_prefork.fleet_state import (
+    RESPAWN_BURST,
     Drained,
     DumpState,
     ForkWorker,
@@ -180,7 +182,7 @@ def test_respawns_beyond_a_burst_are_limited_in_rate(world: World) -> None:
                 world.kill(worker)
     elapsed_s = 400 * 0.25
     made = len(world.fork_times) - forks
-    assert made <= rules.RESPAWN_BURST + rules.RESPAWNS_A_SECOND * elapsed_s + 3
+    assert made <= RESPAWN_BURST + boots.RESPAWNS_A_SECOND * elapsed_s + 3
     assert made > elapsed_s, "it does go on"
 
 
@@ -191,7 +193,7 @@ def test_workers_that_lose_their_lease_at_once_are_no_fork_storm(world: World) -
             worker.registered = False
             world.end(worker, ExitStatus.LEASE_LOST)
         world.look()
-    assert len(world.fork_times) <= 3 + rules.RESPAWN_BURST + rules.RESPAWNS_A_SECOND * 10 + 3
+    assert len(world.fork_times) <= 3 + RESPAWN_BURST + boots.RESPAWNS_A_SECOND * 10 + 3
 
 
 def test_a_failed_fork_is_tried_again_after_a_while(world: World) -> None:
@@ -199,9 +201,9 @@ def test_a_failed_fork_is_tried_again_after_a_while(world: World) -> None:
     world.kill(world.workers[0])
     forks = len(world.fork_times)
     world.run_for(10)
-    assert len(world.fork_times) - forks <= 10 / rules.FORK_RETRY_S
+    assert len(world.fork_times) - forks <= 10 / boots.FORK_RETRY_S
     world.forks_fail = False
-    world.run_for(2 * rules.FORK_RETRY_S)
+    world.run_for(2 * boots.FORK_RETRY_S)
     assert len(world.workers) == 3
 
 
@@ -211,7 +213,7 @@ def test_a_steward_that_cannot_be_forked_is_tried_again_after_a_while(world: Wor
     world.run_for(3)
     assert world.stewards == []
     world.forks_fail = False
-    world.run_for(2 * rules.FORK_RETRY_S)
+    world.run_for(2 * boots.FORK_RETRY_S)
     assert len(world.stewards) == 1
 
 
@@ -277,9 +279,9 @@ def test_later_on_boots_that_fail_back_off_and_never_end_the_fleet(world: World)
             if worker.booting:
                 world.end(worker, 1)
     assert world.goes_on()
-    assert len(world.fork_times) - forks < 10 + fails_s / rules.BOOT_BACKOFF_MAX_S
+    assert len(world.fork_times) - forks < 10 + fails_s / boots.BOOT_BACKOFF_MAX_S
     world.workers_boot = True
-    world.run_for(2 * rules.BOOT_BACKOFF_MAX_S)
+    world.run_for(2 * boots.BOOT_BACKOFF_MAX_S)
     assert len(world.workers) == 3
 
 
@@ -288,7 +290,7 @@ def test_a_boot_that_has_failed_for_weeks_is_still_tried(world: World) -> None:
     world.kill(world.workers[0])
     for _ in range(2_000):
         world.tick(4.0)
-        world.now += rules.BOOT_BACKOFF_MAX_S
+        world.now += boots.BOOT_BACKOFF_MAX_S
         world.look()
         for worker in world.workers:
             if worker.booting:
@@ -667,7 +669,7 @@ def test_a_first_generation_that_cannot_boot_leaves_the_field_to_the_next() -> N
     world.pass_check(2)
     world.workers_boot = True
     reload(world, 3)
-    while world.fleet.generations[1].boot_failures < rules.BOOT_FAILURE_LIMIT:
+    while world.fleet.generations[1].boot_failures < boots.BOOT_FAILURE_LIMIT:
         for worker in world.workers_of(1):
             world.end(worker, 1)
         world.now += 0.25

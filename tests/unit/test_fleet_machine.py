@@ -15,8 +15,9 @@ from hypothesis.stateful import (
 )
 
 from reproq_prefork import fleet as rules
+from reproq_prefork import fleet_boots as boots
 from reproq_prefork.errors import ExitStatus
-from reproq_prefork.fleet_state import Drained, Phase, Reload, Started
+from reproq_prefork.fleet_state import RESPAWN_BURST, Drained, Phase, Reload, Started
 from tests.unit.fleet_world import BOOT_TIMEOUT_S, SHUTDOWN_TIMEOUT_S, Child, World
 
 SLOTS = 8
@@ -24,7 +25,7 @@ STORM_S = 4.0
 STORM_TICK_S = 0.05
 MILD_SIGNALS = [signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR2, signal.SIGUSR1, signal.SIGCHLD]
 STOPS = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT]
-SETTLE_S = 2 * BOOT_TIMEOUT_S + 4 * rules.BOOT_BACKOFF_MAX_S
+SETTLE_S = 2 * BOOT_TIMEOUT_S + 4 * boots.BOOT_BACKOFF_MAX_S
 LONGEST_STOP_S = SHUTDOWN_TIMEOUT_S + 2 * rules.QUIT_GRACE_S + rules.FAREWELL_S + rules.STEWARD_STALE_S
 
 alive = precondition(lambda machine: machine.world.goes_on())
@@ -152,7 +153,7 @@ class FleetMachine(RuleBasedStateMachine):
             if world.goes_on():
                 world.tick(STORM_TICK_S)
         generations = len(world.fleet.generations) + 1
-        most = rules.RESPAWN_BURST + STORM_S * rules.RESPAWNS_A_SECOND + SLOTS
+        most = RESPAWN_BURST + STORM_S * boots.RESPAWNS_A_SECOND + SLOTS
         assert len(world.fork_times) - forks <= generations * most
 
     @alive

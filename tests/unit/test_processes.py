@@ -6,20 +6,17 @@ import ctypes
 import os
 import platform
 import resource
-import select
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from reproq_prefork import processes
 from reproq_prefork.identity import ProcessIdentity
-from reproq_prefork.signals import SignalInbox
-from tests.children import exit_status_of, forked, read_all, status_of
+from tests.children import Pipe, exit_status_of, forked, open_fds, read_all, sleep_for_ever, status_of
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -28,38 +25,6 @@ SYS_CLONE = {"x86_64": 56, "aarch64": 220}
 KILL_WITHIN_S = 10.0
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
-
-
-class Pipe:
-    def __init__(self) -> None:
-        self.reader, self.writer = os.pipe()
-
-    def close_writer(self) -> None:
-        if self.writer >= 0:
-            os.close(self.writer)
-        self.writer = -1
-
-    def close(self) -> None:
-        self.close_writer()
-        os.close(self.reader)
-
-    def says(self) -> bytes:
-        """What is written until all writers are gone."""
-        self.close_writer()
-        return read_all(self.reader)
-
-
-@pytest.fixture
-def pipe() -> Iterator[Pipe]:
-    pipe = Pipe()
-    yield pipe
-    pipe.close()
-
-
-def sleep_for_ever() -> int:
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    while True:
-        time.sleep(60)
 
 
 def a_sleeper() -> int:
@@ -75,188 +40,7 @@ def is_gone(pid: int) -> bool:
     return processes.identity_of(pid) is None
 
 
-def open_fds() -> list[int]:
-    listed = [int(name) for name in os.listdir("/proc/self/fd")]
-    return [fd for fd in listed if _is_open(fd)]
-
-
-def _is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
-
-
-# --- fork ---
-
-
-def test_the_return_value_of_a_program_is_its_exit_status() -> None:
-    assert status_of(lambda: 7) == 7
-
-
-def test_a_program_that_raises_ends_with_one(capfd: pytest.CaptureFixture[str]) -> None:
-    def program() -> int:
-        raise ValueError("said the program")
-
-    assert status_of(program) == 1
-    assert "ValueError: said the program" in capfd.readouterr().err
-
-
-def test_a_fork_keeps_no_descriptor_but_those_that_are_named(pipe: Pipe) -> None:
-    kept, other = os.pipe()
-
-    def program() -> int:
-        assert open_fds() == [0, 1, 2, kept]
-        return 0
-
-    try:
-        assert status_of(program, keep_fds={kept}) == 0
-    finally:
-        os.close(kept)
-        os.close(other)
-
-
-def test_a_fork_reads_nothing_even_where_a_descriptor_has_the_number_that_its_stdin_had(pipe: Pipe) -> None:
-    def program() -> int:
-        os.write(pipe.writer, b"of another")
-        for number in range(3, 20):  # where multiprocessing may have opened /dev/null
-            os.dup2(pipe.reader, number)
-        assert sys.stdin.read() == ""
-        assert os.read(0, 1) == b""
-        return 0
-
-    assert status_of(program, keep_fds={pipe.reader, pipe.writer}) == 0
-
-
-def test_a_fork_starts_with_all_signals_blocked_and_leaves_its_parents_mask_alone() -> None:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-
-    def program() -> int:
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        assert blocked >= {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1}
-        SignalInbox((signal.SIGTERM,))
-        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
-        return 0
-
-    assert status_of(program) == 0
-    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
-
-
-def test_a_signal_between_the_fork_and_the_inbox_is_not_lost(pipe: Pipe) -> None:
-    def program() -> int:
-        os.read(pipe.reader, 1)  # until it has been signalled
-        inbox = SignalInbox((signal.SIGTERM, signal.SIGQUIT))
-        assert set(inbox.take()) == {signal.SIGQUIT, signal.SIGTERM}
-        return 0
-
-    with forked(program, keep_fds={pipe.reader}) as child:
-        assert child.pid is not None
-        os.kill(child.pid, signal.SIGTERM)
-        os.kill(child.pid, signal.SIGQUIT)
-        os.write(pipe.writer, b"x")
-        assert exit_status_of(child) == 0
-
-
-def test_a_signal_to_a_child_never_reaches_its_parents_inbox() -> None:
-    def parent() -> int:
-        inbox = SignalInbox((signal.SIGTERM, signal.SIGUSR1))
-
-        def child_of_it() -> int:
-            signal.pthread_sigmask(signal.SIG_SETMASK, ())  # before it has an inbox of its own
-            os.kill(os.getpid(), signal.SIGUSR1)
-            return 0
-
-        assert status_of(child_of_it) == 0
-        assert inbox.take() == []
-        return 0
-
-    assert status_of(parent) == 0
-
-
-def test_a_fork_gets_its_signal_when_its_parent_dies(pipe: Pipe) -> None:
-    def child() -> int:
-        inbox = SignalInbox((signal.SIGTERM,))
-        os.write(pipe.writer, b"ready ")
-        select.select([inbox], [], [], 10)
-        os.write(pipe.writer, b"TERM" if inbox.take() == [signal.SIGTERM] else b"nothing")
-        return 0
-
-    def parent() -> int:
-        processes.fork(child, keep_fds={pipe.writer}, parent_death_signal=signal.SIGTERM)
-        os.close(pipe.writer)
-        return sleep_for_ever()
-
-    with forked(parent, keep_fds={pipe.writer}) as process:
-        assert os.read(pipe.reader, 6) == b"ready "
-        process.kill()
-        assert pipe.says() == b"TERM"
-
-
-def test_a_parent_that_died_before_the_child_could_ask_is_noticed(
-    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def wait_for_the_parents_death(_keep: object) -> None:
-        parent = os.getppid()
-        os.write(pipe.writer, b"forked ")
-        while os.getppid() == parent:
-            time.sleep(0.001)
-
-    def parent() -> int:
-        monkeypatch.setattr(processes, "close_other_fds", wait_for_the_parents_death)
-        processes.fork(program, keep_fds={pipe.writer}, parent_death_signal=signal.SIGTERM)
-        os.close(pipe.writer)
-        return sleep_for_ever()
-
-    def program() -> int:
-        os.write(pipe.writer, b"ran")
-        return 0
-
-    with forked(parent, keep_fds={pipe.writer}) as process:
-        assert os.read(pipe.reader, 7) == b"forked "
-        process.kill()
-        assert pipe.says() == b""
-
-
-def fork_or_fail() -> bool:
-    try:
-        process = processes.fork(sleep_for_ever, keep_fds=(), parent_death_signal=signal.SIGKILL)
-    except OSError:
-        return False
-    process.kill()
-    process.join()
-    process.close()
-    return True
-
-
-def test_a_fork_that_is_refused_leaves_nothing_open_and_no_signal_blocked() -> None:
-    def program() -> int:
-        SignalInbox(())
-        if os.geteuid() == 0:
-            os.setuid(NOBODY)  # the limit does not hold for root
-        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
-        before = open_fds()
-        for _ in range(10):
-            assert not fork_or_fail()
-        assert open_fds() == before
-        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
-        return 0
-
-    assert status_of(program) == 0
-
-
-@pytest.mark.parametrize("spare", range(5))
-def test_a_fork_without_descriptors_leaves_nothing_open(spare: int) -> None:
-    def program() -> int:
-        before = open_fds()
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(before) + 1 + spare, 1_024))
-        forks = [fork_or_fail() for _ in range(20)]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (1_024, 1_024))
-        assert open_fds() == before
-        assert any(forks) == (spare >= 4)
-        return 0
-
-    assert status_of(program) == 0
+# --- descriptors ---
 
 
 def test_a_child_at_the_limit_of_descriptors_still_closes_what_is_not_its_own(pipe: Pipe) -> None:
@@ -307,7 +91,6 @@ def test_two_forks_of_one_pid_would_differ_in_their_start() -> None:
         assert identity is not None
         assert identity.started >= processes.own_identity().started
         child.kill()
-        child.join()
         assert not processes.is_alive(identity)
 
 

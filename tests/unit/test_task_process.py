@@ -15,12 +15,10 @@ import pytest
 from reproq_prefork import processes
 from reproq_prefork.signals import SignalInbox
 from reproq_prefork.task_process import Program, TaskForks, spawn
-from tests.children import forked, read_all, status_of
+from tests.children import Pipe, forked, open_fds, read_all, sleep_for_ever, status_of
 from tests.unit.test_fork_executor import links_of_fds
-from tests.unit.test_processes import Pipe, is_gone, open_fds, pipe, sleep_for_ever
+from tests.unit.test_processes import is_gone
 from tests.waiting import wait_until
-
-__all__ = ["pipe"]
 
 # --- another program ---
 
