@@ -22,12 +22,14 @@ from reproq_prefork.fleet_state import (
     Fleet,
     ForkFailed,
     ForkSteward,
+    ForkTemplate,
     ForkWorker,
     Limits,
     Look,
     NotifySystemd,
     OrphansGone,
     Phase,
+    RequestWorker,
     RunsReset,
     SendSignal,
     SignalCame,
@@ -36,6 +38,11 @@ from reproq_prefork.fleet_state import (
     StewardExited,
     StewardForked,
     TellSteward,
+    TemplateExited,
+    TemplateForked,
+    TemplateNotForked,
+    TemplateReady,
+    TemplateRefused,
     WorkerExited,
     WorkerForked,
     WorkerView,
@@ -50,15 +57,17 @@ FENCE_GRACE_S = 2.5
 FIRST_PID = 100
 
 
-def limits(workers: int, *, shutdown_timeout_s: float = SHUTDOWN_TIMEOUT_S) -> Limits:
-    return Limits(workers, BOOT_TIMEOUT_S, shutdown_timeout_s, FENCE_GRACE_S)
+def limits(
+    workers: int, *, shutdown_timeout_s: float = SHUTDOWN_TIMEOUT_S, has_template: bool = False
+) -> Limits:
+    return Limits(workers, BOOT_TIMEOUT_S, shutdown_timeout_s, FENCE_GRACE_S, has_template)
 
 
 @dataclass(slots=True)
 class Child:
     pid: int
     generation: int
-    slot: int | None = None  # None: a steward
+    slot: int | None = None  # None: a steward or a template
     incarnation: int = 0
     forked_at: float = 0.0
     obeys: bool = True
@@ -70,8 +79,12 @@ class Child:
     seen_at: float | None = None  # None: it gives signs of life
     started: tuple[int, int] | None = None
     frozen: bool = False  # a steward that shows no life and answers nothing
+    loads: bool = True  # a template imports the application
+    answers: bool = True  # and forks what it is asked for
+    asked_for: list[RequestWorker] = field(default_factory=list)
     signals: list[int] = field(default_factory=list)
     told: list[LostWorker] = field(default_factory=list)
+    is_template: bool = False
 
     @property
     def worker_id(self) -> str:
@@ -87,6 +100,7 @@ class World:
         self.children: dict[int, Child] = {}
         self.actions: list[Action] = []
         self.fork_times: list[float] = []
+        self.template_fork_times: list[float] = []
         self.checking = False
         self.exit_status: ExitStatus | None = None
         self.workers_boot = True
@@ -95,6 +109,10 @@ class World:
         self.orphans_die = True
         self.database_is_up = True
         self.stewards_are_frozen = False
+        self.has_template = False  # of generations whose check passes from then on
+        self.templates_load = True
+        self.templates_answer = True
+        self.applications_are_fit = True
         self.died: set[str] = set()  # every worker that did not leave in order, by id
         self.lost: dict[str, LostWorker] = {}  # what the fleet made of it
         self.reset: set[str] = set()
@@ -108,7 +126,11 @@ class World:
 
     @property
     def stewards(self) -> list[Child]:
-        return [child for child in self.children.values() if child.slot is None]
+        return [child for child in self.children.values() if child.slot is None and not child.is_template]
+
+    @property
+    def templates(self) -> list[Child]:
+        return [child for child in self.children.values() if child.is_template]
 
     def workers_of(self, generation: int) -> list[Child]:
         return [child for child in self.workers if child.generation == generation]
@@ -151,8 +173,8 @@ class World:
         """From nothing to a fleet whose workers are ready."""
         self.feed(Started())
         self.pass_check(workers)
-        self.tick()
-        self.tick()
+        for _ in range(2 + self.has_template):
+            self.tick()
 
     def signal(self, *signums: int) -> None:
         for signum in signums:
@@ -161,7 +183,8 @@ class World:
     def pass_check(self, workers: int, *, shutdown_timeout_s: float = SHUTDOWN_TIMEOUT_S) -> None:
         assert self.checking
         self.checking = False
-        self.feed(CheckPassed(limits(workers, shutdown_timeout_s=shutdown_timeout_s)))
+        passed = limits(workers, shutdown_timeout_s=shutdown_timeout_s, has_template=self.has_template)
+        self.feed(CheckPassed(passed))
 
     def fail_check(self, problem: str = "no such executor") -> None:
         assert self.checking
@@ -171,6 +194,9 @@ class World:
     def end(self, child: Child, status: int = 0, *, in_order: bool = False, torn: bool = False) -> None:
         """The child is dead and reaped."""
         if self.children.pop(child.pid, None) is None:
+            return
+        if child.is_template:
+            self.feed(TemplateExited(child.generation, f"status {status}"))
             return
         if child.slot is None:
             self.feed(StewardExited(child.generation, f"status {status}"))
@@ -227,6 +253,8 @@ class World:
     def _live(self, child: Child) -> None:
         if signal.SIGKILL in child.signals:
             self.kill(child)
+        elif child.is_template:
+            self._live_as_template(child)
         elif child.slot is None:
             if signal.SIGQUIT in child.signals and not child.frozen:
                 self.end(child)
@@ -235,6 +263,25 @@ class World:
         elif child.booting and child.boots:
             child.booting = False
             child.registered = True
+
+    def _live_as_template(self, child: Child) -> None:
+        if child.booting and child.loads:
+            child.booting = False
+            fit = self.applications_are_fit
+            event: Event = (
+                TemplateReady(child.generation) if fit else TemplateRefused(child.generation, "threads")
+            )
+            self.feed(event)
+        while child.answers and child.asked_for and child.pid in self.children and self.goes_on():
+            self.answer(child)
+
+    def answer(self, template: Child) -> None:
+        """It does the oldest of what it was asked for."""
+        asked = template.asked_for.pop(0)
+        if self.forks_fail:
+            self.feed(ForkFailed(asked.generation, asked.slot, "Resource temporarily unavailable"))
+        else:
+            self.feed(WorkerForked(asked.slot, self._new_worker(asked).pid))
 
     # --- what the fleet wants done ---
 
@@ -255,6 +302,10 @@ class World:
                 assert len(places) == len(set(places)), "two generations have one place"
             case ForkWorker():
                 return self._fork_worker(action)
+            case RequestWorker():
+                self._request_worker(action)
+            case ForkTemplate(generation):
+                return self._fork_template(generation)
             case ForkSteward(generation):
                 return self._fork_steward(generation)
             case SendSignal(pid, signum):
@@ -272,15 +323,42 @@ class World:
         return None
 
     def _fork_worker(self, action: ForkWorker) -> Event:
-        assert self.fleet.phase is Phase.RUNNING, "a fork while the fleet winds down"
-        assert 0 <= action.slot < self.fleet.max_slots
-        assert action.slot not in {child.slot for child in self.workers}, f"slot {action.slot} is taken"
-        self.fork_times.append(self.now)
+        generation = self.fleet.generations[action.generation]
+        assert generation.template is None, "the template should have been asked"
+        self._note_fork(action)
         if self.forks_fail:
             return ForkFailed(action.generation, action.slot, "Resource temporarily unavailable")
+        return WorkerForked(action.slot, self._new_worker(action).pid)
+
+    def _request_worker(self, action: RequestWorker) -> None:
+        self._note_fork(action)
+        (template,) = [child for child in self.templates if child.generation == action.generation]
+        assert not template.booting, "it cannot fork yet"
+        assert not template.signals, "it is about to end"
+        template.asked_for.append(action)
+
+    def _note_fork(self, action: ForkWorker | RequestWorker) -> None:
+        assert self.fleet.phase is Phase.RUNNING, "a fork while the fleet winds down"
+        assert 0 <= action.slot < self.fleet.max_slots
+        taken = {child.slot for child in self.workers} | {a.slot for t in self.templates for a in t.asked_for}
+        assert action.slot not in taken, f"slot {action.slot} is taken"
+        self.fork_times.append(self.now)
+
+    def _new_worker(self, action: ForkWorker | RequestWorker) -> Child:
         child = self._new_child(action.generation, action.slot, action.incarnation)
         child.boots, child.obeys = self.workers_boot, self.workers_obey
-        return WorkerForked(action.slot, child.pid)
+        return child
+
+    def _fork_template(self, generation: int) -> Event:
+        assert generation not in {template.generation for template in self.templates}
+        assert self.fleet.phase is Phase.RUNNING
+        self.template_fork_times.append(self.now)
+        if self.forks_fail:
+            return TemplateNotForked(generation, "Resource temporarily unavailable")
+        child = self._new_child(generation)
+        child.is_template = True
+        child.loads, child.answers = self.templates_load, self.templates_answer
+        return TemplateForked(generation, child.pid)
 
     def _fork_steward(self, generation: int) -> Event:
         assert generation not in {steward.generation for steward in self.stewards}

@@ -39,9 +39,10 @@ class FleetMachine(RuleBasedStateMachine):
         self.world = World(slots=SLOTS, generations=3)
         self.world.feed(Started())
 
-    @initialize(workers=st.integers(0, 4))
-    def begin(self, workers: int) -> None:
+    @initialize(workers=st.integers(0, 4), template=st.booleans())
+    def begin(self, workers: int, template: bool) -> None:
         """0: things happen while the first check is still on its way."""
+        self.world.has_template = template
         if workers:
             self.world.pass_check(workers)
 
@@ -137,7 +138,7 @@ class FleetMachine(RuleBasedStateMachine):
     @rule(which=st.integers(0, 20))
     def freeze_a_steward(self, which: int) -> None:
         child = self._child(which)
-        if child is not None and child.slot is None:
+        if child is not None and child.slot is None and not child.is_template:
             child.frozen = True
 
     @alive
@@ -192,6 +193,28 @@ class FleetMachine(RuleBasedStateMachine):
         self.world.stewards_are_frozen = frozen
 
     @alive
+    @rule(template=st.booleans(), load=st.booleans(), answer=st.booleans(), fit=st.integers(0, 3))
+    def change_how_templates_are(self, template: bool, load: bool, answer: bool, fit: int) -> None:
+        self.world.has_template = template
+        self.world.templates_load = load
+        self.world.templates_answer = answer
+        self.world.applications_are_fit = fit > 0
+
+    @alive
+    @rule(which=st.integers(0, 3), answers=st.booleans())
+    def stop_or_continue_a_template(self, which: int, answers: bool) -> None:
+        templates = self.world.templates
+        if templates:
+            templates[which % len(templates)].answers = answers
+
+    @alive
+    @rule(which=st.integers(0, 3))
+    def kill_a_template(self, which: int) -> None:
+        templates = self.world.templates
+        if templates:
+            self.world.kill(templates[which % len(templates)])
+
+    @alive
     @rule(generation=st.integers(1, 4), really=st.integers(0, 19))
     def drain_the_queues(self, generation: int, really: int) -> None:
         if really == 0 and generation in self.world.fleet.generations:
@@ -207,9 +230,16 @@ class FleetMachine(RuleBasedStateMachine):
     @invariant()
     def the_fleet_knows_its_children(self) -> None:
         fleet, world = self.world.fleet, self.world
-        assert {(w.slot, w.pid, w.incarnation) for w in fleet.workers.values()} == {
+        assert {(w.slot, w.pid, w.incarnation) for w in fleet.workers.values() if w.pid} == {
             (child.slot, child.pid, child.incarnation) for child in world.workers
         }
+        assert {(w.slot, w.incarnation) for w in fleet.workers.values() if not w.pid} == {
+            (asked.slot, asked.incarnation) for template in world.templates for asked in template.asked_for
+        }
+        templates = {
+            (n, g.template.pid) for n, g in fleet.generations.items() if g.template and g.template.pid
+        }
+        assert templates == {(child.generation, child.pid) for child in world.templates}
         stewards = {(number, g.steward.pid) for number, g in fleet.generations.items() if g.steward.pid}
         assert stewards == {(child.generation, child.pid) for child in world.stewards}
 
@@ -267,10 +297,10 @@ class FleetMachine(RuleBasedStateMachine):
     def _become_kind(self) -> None:
         world = self.world
         world.workers_boot = world.workers_obey = world.orphans_die = world.database_is_up = True
+        world.templates_load = world.templates_answer = world.applications_are_fit = True
         world.forks_fail = world.stewards_are_frozen = False
         for child in world.children.values():
-            child.boots = True
-            child.obeys = True
+            child.boots = child.obeys = child.loads = child.answers = True
 
     def _settle(self) -> None:
         world = self.world
