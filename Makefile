@@ -19,7 +19,7 @@ PIP_INSTALL := python -m pip install -qq --disable-pip-version-check --no-warn-s
 	--constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install check format test test-all test-django52 test-django60 test-django61 demo bench clean
+.PHONY: help install check format test test-all test-django52 test-django60 test-django61 demo bench bench-peers clean
 
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' Makefile | sort | while IFS= read -r line; do \
@@ -84,7 +84,11 @@ test-django61: .venv-django61/.installed ## Run what needs Django on 6.1 (Python
 demo: $(STAMP) ## Watch 200 tasks, a killed worker and two replays, on a private PostgreSQL
 	@$(BIN)/reproq-prefork demo
 
-bench: $(STAMP) ## Measure throughput and pick-up latency, on a private PostgreSQL
+bench: $(STAMP) ## Measure us and the limit for a minute or two, on a private PostgreSQL
+	@$(BIN)/python -m benchmarks --quick
+
+bench-peers: $(STAMP) ## Measure all there is, beside other queues, and write docs/performance.md (half an hour)
+	@$(BIN)/$(PIP_INSTALL) --editable '.[bench]'
 	@$(BIN)/python -m benchmarks
 
 clean: ## Remove the environments and everything that tools have left here

@@ -1,1 +1,1 @@
-"""What this engine does on this machine: `python -m benchmarks` (`make bench`). They measure; tests do not."""
+"""What this engine does on this machine, and its peers beside it: `python -m benchmarks`. Tests do not measure."""

@@ -1,62 +1,128 @@
-"""Run all measurements, interleaved, on a private PostgreSQL with default durability, and print one table."""
+"""Measure, and write what was found: `python -m benchmarks --help`."""
 
 from __future__ import annotations
 
 import argparse
-import os
+import dataclasses
 import platform
-import statistics
-from collections import defaultdict
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
 
-from benchmarks.measurements import drain_per_s, pick_up_ms, statements_per_s
+from benchmarks.bench import QUICK, Bench, Sizes
+from benchmarks.figures import Result
+from benchmarks.machine import machine, revision
+from benchmarks.measure import cost, drain, enqueue, pick_up, recovery, scale
+from benchmarks.peers.catalogue import PEERS, named
+from benchmarks.report import page
+from benchmarks.servers import postgres, redis_version
+from benchmarks.subject.installation import CHECKOUT
 from reproq_prefork import __version__
 from reproq_prefork.embedded import EmbeddedPostgres
-from reproq_prefork.migrate import migrate
-from reproq_prefork.migration_files import known_migrations
 
-WORKERS = (1, 2, 4)
+MEASURES = {module.NAME: module.tables for module in (drain, pick_up, enqueue, scale, cost, recovery)}
+QUICK_MEASUREMENTS = (drain.NAME, pick_up.NAME, enqueue.NAME)
+RESULTS = CHECKOUT / "benchmarks" / "results"
+ENVIRONMENTS = CHECKOUT / ".venv-peers"
+DOCUMENTATION = CHECKOUT / "docs" / "performance.md"
+REPORT = "report"
 
 
 def main() -> None:
+    options = _parsed(sys.argv[1:])
+    if options.measurements == [REPORT]:
+        page.write(options.results, DOCUMENTATION)
+        return
+    found = [result for name in options.measurements if (result := _measured(name, options)) is not None]
+    print(page.plain(found))
+    if not options.quick:
+        page.write(options.results, DOCUMENTATION if options.results == RESULTS else None)
+
+
+def _parsed(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3, help="how often each is measured [%(default)s]")
-    parser.add_argument("--runs", type=int, default=250, help="runs in a drain [%(default)s]")
-    parser.add_argument("--pick-ups", type=int, default=60, help="runs in a pick-up round [%(default)s]")
-    options = parser.parse_args()
-
-    load = os.getloadavg()[0]  # of others: these numbers are worth what the machine had to spare
-    rates: dict[str, list[float]] = defaultdict(list)
-    pick_ups: list[float] = []
-    # A throw-away server turns fsync off by itself; here commits are to cost what they cost.
-    with EmbeddedPostgres(settings={"fsync": "on"}) as server:
-        migrate(server.url, known_migrations())
-        for _ in range(options.rounds):
-            for workers in WORKERS:
-                rates[f"no-op programs, {_count(workers, 'worker')}"].append(
-                    drain_per_s(server.url, workers=workers, runs=options.runs)
-                )
-                rates[f"finish + claim alone, {_count(workers, 'client')}"].append(
-                    statements_per_s(server.url, processes=workers, runs=5 * options.runs)
-                )
-            pick_ups += pick_up_ms(server.url, runs=options.pick_ups)
-        print(
-            f"reproq-prefork {__version__}, PostgreSQL {server.version} (fsync on), Python"
-            f" {platform.python_version()}\n{os.cpu_count()} cores (load average {load:.1f} before),"
-            f" {options.rounds} rounds, {len(pick_ups)} pick-ups"
+    parser.add_argument(
+        "measurements",
+        nargs="*",
+        metavar="MEASUREMENT",
+        help=f"{', '.join(MEASURES)}, or {REPORT}: make page and plots of the results that are there [all]",
+    )
+    parser.add_argument("--peers", metavar="NAMES", help="a comma list, all or none [all; none with --quick]")
+    parser.add_argument("--rounds", type=int, help="how often each is measured [5; 3 with --quick]")
+    parser.add_argument("--workers", metavar="COUNTS", help="of our drains [1,2,4,8; 1,2,4 with --quick]")
+    parser.add_argument("--runs", type=int, help="tasks in our inline drains [50000; 10000 with --quick]")
+    parser.add_argument("--share", type=float, default=1.0, help="scales all other sizes [1]")
+    parser.add_argument(
+        "--quick", action="store_true", help="small, without peers; prints, and writes no file"
+    )
+    parser.add_argument("--resume", action="store_true", help="keep results of this commit that are there")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where they are written")
+    options = parser.parse_args(arguments)
+    options.measurements = options.measurements or list(QUICK_MEASUREMENTS if options.quick else MEASURES)
+    unknown = set(options.measurements) - {*MEASURES, REPORT}
+    if unknown:
+        parser.error(f"there is no measurement {', '.join(sorted(unknown))}")
+    options.rounds = options.rounds or (3 if options.quick else 5)
+    peers = options.peers or ("none" if options.quick else "all")
+    options.peers = {"all": tuple(peer.name for peer in PEERS), "none": ()}.get(
+        peers, tuple(peers.split(","))
+    )
+    try:
+        named(options.peers)
+    except KeyError as error:
+        parser.error(
+            f"there is no peer {error}; there are {', '.join(sorted({peer.module for peer in PEERS}))}"
         )
-    print(f"\n{'tasks a second':<36}{'median':>9}{'min':>9}{'max':>9}")
-    for name in sorted(rates):
-        values = rates[name]
-        print(f"{name:<36}{statistics.median(values):>9,.0f}{min(values):>9,.0f}{max(values):>9,.0f}")
-    pick_ups.sort()
-    p99 = pick_ups[min(len(pick_ups) - 1, round(len(pick_ups) * 0.99))]
-    print(f"\n{'idle pick-up, ms':<36}{'p50':>9}{'p99':>9}{'max':>9}")
-    print(f"{'INSERT to claim':<36}{statistics.median(pick_ups):>9.2f}{p99:>9.2f}{pick_ups[-1]:>9.2f}")
-    print("\nA no-op program is `sh -c 'echo null'`: the start of its process is most of its cost.")
+    options.sizes = _sizes(options)
+    return options
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def _sizes(options: argparse.Namespace) -> Sizes:
+    sizes = (QUICK if options.quick else Sizes()).scaled(options.share)
+    if options.workers:
+        sizes = dataclasses.replace(sizes, workers=tuple(map(int, options.workers.split(","))))
+    if options.runs:
+        sizes = dataclasses.replace(sizes, inline_runs=options.runs)
+    return sizes
+
+
+def _measured(name: str, options: argparse.Namespace) -> Result | None:
+    """None: `--resume` was given, and it is there."""
+    commit = revision(CHECKOUT)
+    path = options.results / f"{name}.json"
+    if options.resume and path.exists() and Result.load(path).versions.get("commit") == commit:
+        sys.stderr.write(f"{name}: there is a result of this commit\n")
+        return None
+    sys.stderr.write(f"{name}:\n")
+    place, began = machine(), time.monotonic()
+    # Below /tmp, since a server that runs as another account has to reach it.
+    with postgres() as server, tempfile.TemporaryDirectory(prefix="reproq-bench-") as scratch:
+        bench = Bench(server, Path(scratch), ENVIRONMENTS, options.rounds, options.sizes, options.peers)
+        result = Result(
+            measurement=name,
+            taken_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            rounds=options.rounds,
+            machine=place,
+            versions=_versions(server, commit),
+            tables=MEASURES[name](bench),
+        )
+    sys.stderr.write(f"{name}: {time.monotonic() - began:.0f} s\n")
+    if not options.quick:
+        result.save(options.results)
+    return result
+
+
+def _versions(server: EmbeddedPostgres, commit: str) -> Mapping[str, str]:
+    return {
+        "reproq-prefork": __version__,
+        "commit": commit,
+        "Python": platform.python_version(),
+        "PostgreSQL": server.version,
+        "Redis": redis_version() or "not installed",
+    }
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import math
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from reproq_prefork.batching import Frontier
@@ -46,8 +45,7 @@ class ToldToStop(ReproqError):
     """Told to stop while the database was out of reach: nothing more can be recorded."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """An attempt that has ended, and what is to be written about it."""
 
     run: ClaimedRun

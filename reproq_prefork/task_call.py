@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from reproq_prefork.errors import ReproqError
 from reproq_prefork.json_rules import SpecError
@@ -15,8 +14,7 @@ class NotACall(ReproqError):
     """The payload is no call of a Python task."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """The dotted path of a task, and its arguments as Python has them."""
 
     path: str

@@ -187,8 +187,7 @@ class Completed:
 Outcome = Success | Failure | Interrupted | Abandoned | Cancelled | Completed
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """How an attempt ended, and what it used."""
 
     exit: str  # "exit status 0", "killed by signal 9 (SIGKILL)"; of an inline task "returned" or "raised"
@@ -199,8 +198,7 @@ class Usage:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(NamedTuple):
     """What an executor gives back. `announced`: the application was told of the end by the task's process."""
 
     outcome: Outcome

@@ -97,6 +97,8 @@ class InlineExecutor:
 class _Watched:
     """One task under its watch."""
 
+    __slots__ = ("_is_looking", "_kill_at", "_watch", "lease_lost", "stop")
+
     def __init__(self, watch: Watch) -> None:
         self.stop = SignalledStop()
         self.lease_lost = False

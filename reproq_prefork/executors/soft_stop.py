@@ -31,6 +31,8 @@ _STOPPED = object()  # in place of a result
 class SignalledStop:
     """`SoftStop` for a task in the main thread of this process; `request` is for its signal handlers."""
 
+    __slots__ = ("_frame", "_tell", "_told", "_wanted")
+
     def __init__(self) -> None:
         self._wanted: Stop | None = None
         self._told: Stop | None = None  # what the task was really told

@@ -1,0 +1,1 @@
+"""One module a measurement. Each has NAME and `tables(bench)`."""

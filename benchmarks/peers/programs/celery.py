@@ -1,0 +1,85 @@
+"""Celery with its prefork pool; broker and results in Redis."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from datetime import datetime
+
+from celery import Celery
+from redis import Redis
+
+from benchmarks.peers.programs import verbs
+
+URL = os.environ["BENCH_URL"]
+app = Celery("bench", broker=URL, backend=URL)
+app.conf.update(task_acks_late=True, broker_connection_retry_on_startup=True)
+
+
+@app.task
+def no_op(number):
+    return None
+
+
+@app.task
+def note(number):
+    verbs.note_start(number)
+
+
+def prepare():
+    Redis.from_url(URL).flushdb()
+
+
+def enqueue(count):
+    prepare()
+    with app.producer_or_acquire() as producer:
+        for number in range(int(count)):
+            no_op.apply_async((number,), producer=producer)
+
+
+def produce(count, pause_s):
+    verbs.produce(lambda number: note.delay(number), int(count), float(pause_s))
+
+
+def work(_option=""):
+    # Without gossip, mingle and heartbeat between workers, as the documentation advises for Redis.
+    app.worker_main(
+        [
+            "worker",
+            "--concurrency=2",
+            "--loglevel=WARNING",
+            f"--hostname=bench-{os.getpid()}@%h",
+            "--without-gossip",
+            "--without-mingle",
+            "--without-heartbeat",
+        ]
+    )
+
+
+def watch(count):
+    """A result says when it was written. The first end stands for the first start: no result has that."""
+    redis = Redis.from_url(URL)
+    expected = int(count)
+    while sum(1 for _ in redis.scan_iter("celery-task-meta-*", count=5_000)) < expected:
+        time.sleep(0.1)
+    keys = list(redis.scan_iter("celery-task-meta-*", count=5_000))
+    results = [json.loads(text) for text in redis.mget(keys)]
+    ends = [
+        datetime.fromisoformat(result["date_done"]).timestamp()
+        for result in results
+        if result["status"] == "SUCCESS"
+    ]
+    verbs.span(len(ends), min(ends), max(ends))
+
+
+if __name__ == "__main__":
+    from benchmarks.peers.programs import celery  # tasks have the name of the module that a worker imports
+
+    verbs.main(
+        prepare=celery.prepare,
+        enqueue=celery.enqueue,
+        produce=celery.produce,
+        work=celery.work,
+        watch=celery.watch,
+    )

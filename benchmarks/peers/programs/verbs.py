@@ -1,0 +1,40 @@
+"""The command line of a peer's program, as `peers/peer.py` describes it. Standard library only."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+
+STARTS_FILE = "BENCH_STARTS"
+
+
+def note_start(number: int) -> None:
+    """Write down when the body of task `number` started; the measurement names the file."""
+    started_at = time.time()
+    with open(os.environ[STARTS_FILE], "a") as starts:  # noqa: PTH123
+        starts.write(f"{number} {started_at!r}\n")
+
+
+def produce(enqueue_one, count: int, pause_s: float) -> None:
+    """Call `enqueue_one(number)` and write when it came back, `pause_s` after the one before."""
+    lines = []
+    for number in range(count):
+        began_at = time.time()
+        enqueue_one(number)
+        lines.append(f"{number} {began_at!r} {time.time()!r}")
+        if pause_s:
+            time.sleep(pause_s)
+    print("\n".join(lines))
+
+
+def span(done: int, first: float, last: float) -> None:
+    """The answer to `watch`."""
+    print(json.dumps({"done": done, "seconds": last - first}))
+
+
+def main(**verbs) -> None:
+    """Each verb is a function of the words after it."""
+    verb, *words = sys.argv[1:]
+    verbs[verb](*words)

@@ -1,0 +1,1 @@
+"""What is measured of us: an installation with default settings, its tasks, and its table."""
