@@ -16,11 +16,11 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg import conninfo
-from psycopg.rows import RowFactory, namedtuple_row
+from psycopg.rows import namedtuple_row, tuple_row
 from psycopg.types.numeric import Int8Dumper
 
 from reproq_prefork.errors import DatabaseUnavailable, ReproqError
-from reproq_prefork.store.statements import statement
+from reproq_prefork.store.statements import numbered, statement
 
 T = TypeVar("T")
 
@@ -216,19 +216,24 @@ def reconnect_delays_s(random_source: Callable[[], float] = random.random) -> It
 
 
 def fetch(
-    connection: psycopg.Connection[Any],
-    statement: str,
-    parameters: Mapping[str, Any],
-    *,
-    row_factory: RowFactory[Any] = namedtuple_row,
+    connection: psycopg.Connection[Any], statement: str, parameters: Mapping[str, Any]
 ) -> Sequence[Any]:
     """Run one statement and fetch all its rows, as named tuples; errors are translated. Any connection will do."""
     # A cursor of our own: another's connection may make cursors of other rows, that take other placeholders.
-    with translated_errors(), psycopg.Cursor(connection, row_factory=row_factory) as cursor:
+    with translated_errors(), psycopg.Cursor(connection, row_factory=namedtuple_row) as cursor:
         cursor.execute(statement, parameters)
         # Not `description`, which makes an object of each column.
         has_rows = cursor.pgresult is not None and cursor.pgresult.nfields > 0
         return cursor.fetchall() if has_rows else ()
+
+
+def fetch_tuples(
+    connection: psycopg.Connection[Any], name: str, parameters: Mapping[str, Any]
+) -> Sequence[tuple[Any, ...]]:
+    """Run the statement `name` as fast as can be, and fetch all its rows, of which there is at least one."""
+    text, names = numbered(name)
+    with translated_errors(), psycopg.RawCursor(connection, row_factory=tuple_row) as cursor:
+        return cursor.execute(text, [parameters[each] for each in names]).fetchall()
 
 
 def end_backend_of(connection: psycopg.Connection[Any], worker_id: str) -> bool:

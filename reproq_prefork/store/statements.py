@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from importlib.resources import files
+
+_PLACEHOLDER = re.compile(r"%\((\w+)\)s")
 
 
 @cache
@@ -15,3 +18,19 @@ def statement(name: str) -> str:
     """
     text = files("reproq_prefork").joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
     return "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("--"))
+
+
+@cache
+def numbered(name: str) -> tuple[bytes, tuple[str, ...]]:
+    """The statement with the server's own placeholders ($1, $2, …), and the names for them, in that order.
+
+    psycopg reads a statement of more than 4 KiB anew at each call, to find its named placeholders.
+    """
+    names: list[str] = []
+
+    def number(match: re.Match[str]) -> str:
+        if match[1] not in names:
+            names.append(match[1])
+        return f"${names.index(match[1]) + 1}"
+
+    return _PLACEHOLDER.sub(number, statement(name)).replace("%%", "%").encode(), tuple(names)

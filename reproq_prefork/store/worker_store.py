@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from psycopg.rows import tuple_row
-
 from reproq_prefork.identity import WorkerIdentity
-from reproq_prefork.store.connection import Backend, connect, end_backend_of, fetch
+from reproq_prefork.store.connection import Backend, connect, end_backend_of, fetch, fetch_tuples
 from reproq_prefork.store.statements import statement
 from reproq_prefork.task_run import ClaimedRun, Place, Settlement
 
@@ -153,8 +151,8 @@ class WorkerStore:
         return fetch(self._connection, statement(name), parameters)
 
     def _run_hot(self, name: str, parameters: dict[str, Any]) -> Sequence[Sequence[Any]]:
-        """The same with plain tuples: to make named ones takes as long as to read them."""
-        return fetch(self._connection, statement(name), parameters, row_factory=tuple_row)
+        """The same, with less around it."""
+        return fetch_tuples(self._connection, name, parameters)
 
 
 def _ending(settlement: Settlement) -> str:
