@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, LiteralString
+from typing import Any, LiteralString, cast
 
 import psycopg
 from psycopg.types.numeric import Int8Dumper
@@ -109,7 +109,7 @@ def in_processes(target: Callable[..., None], count: int, *arguments: Any) -> No
 def listen(url: str, starts: str) -> None:
     """Write down when each notification comes; the n-th is taken for that of task n."""
     with psycopg.connect(url, autocommit=True) as connection, Path(starts).open("a") as file:
-        connection.execute(LISTEN)
+        _be_told(connection)
         for number, _ in enumerate(connection.notifies()):
             file.write(f"{number} {time.time()!r}\n")
             file.flush()
@@ -121,7 +121,7 @@ def listen_and_claim(url: str, starts: str) -> None:
     ended = NOTHING_ENDED
     with prepared(url) as connection, Path(starts).open("a") as file:
         cursor = connection.cursor()
-        connection.execute(LISTEN)
+        _be_told(connection)
         for number in itertools.count():
             for _ in connection.notifies(stop_after=1):
                 pass
@@ -131,6 +131,12 @@ def listen_and_claim(url: str, starts: str) -> None:
             file.write(f"{number} {time.time()!r}\n")
             file.flush()
             ended = endings(rows)
+
+
+def _be_told(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+    """New runs are announced only where somebody wants to hear of them."""
+    connection.execute(cast(Any, statement("await_new_runs")), {"queues": "default"})
+    connection.execute(LISTEN)
 
 
 @contextmanager
