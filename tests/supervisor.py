@@ -135,6 +135,9 @@ class Supervisor:
     def steward_pid(self) -> int:
         return self._children_called("reproq-prefork: steward")[0]
 
+    def template_pids(self) -> list[int]:
+        return self._children_called("reproq-prefork: template")
+
     def titles(self) -> list[str]:
         """What `ps` shows of each process of the family."""
         titles = []

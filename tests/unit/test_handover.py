@@ -163,11 +163,15 @@ def _reaped_all() -> bool:
     return processes.children_of(os.getpid()) == []
 
 
-def test_nothing_is_left_of_it_where_the_supervisor_dies(pipe: Pipe) -> None:
+@pytest.mark.parametrize("stopped", [False, True])
+def test_nothing_is_left_of_it_where_the_supervisor_dies(pipe: Pipe, stopped: bool) -> None:
     def template() -> int:
         process = hand_over(lambda: 0, keep_fds=set())
         say_pid(pipe.writer, process.pid)
-        say_pid(pipe.writer, processes.children_of(os.getpid())[0])
+        (intermediate,) = processes.children_of(os.getpid())
+        if stopped:
+            os.kill(intermediate, signal.SIGSTOP)
+        say_pid(pipe.writer, intermediate)
         return sleep_for_ever()
 
     def supervisor() -> int:
