@@ -7,6 +7,7 @@ import math
 import signal
 import time
 from collections.abc import Callable
+from importlib.resources import files
 
 from setproctitle import setproctitle
 
@@ -25,6 +26,7 @@ from reproq_prefork.scoreboard import Scoreboard, WorkerPanel, WorkerRecord, Wor
 from reproq_prefork.settings import Settings
 from reproq_prefork.signals import CANCEL_SIGNAL, MASTERS_OWN, SignalInbox
 from reproq_prefork.steward import Steward
+from reproq_prefork.store.statements import statement
 from reproq_prefork.store.steward_store import StewardStore
 from reproq_prefork.store.worker_store import WorkerStore
 from reproq_prefork.task_run import RetryPolicy
@@ -100,6 +102,8 @@ class ForkedPrograms:
         if unfit is not None:
             channel.send(TemplateUnfit(unfit))
             return ExitStatus.OK
+        for file in files("reproq_prefork").joinpath("sql").iterdir():
+            statement(file.name.removesuffix(".sql"))  # else each worker would read it, into pages of its own
         # What is there now is there for good: left alone, its pages stay shared with every worker.
         gc.collect()
         gc.freeze()
