@@ -6,9 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import psycopg
-
-from tests.supervisor import Supervisor, add_run
+from tests.supervisor import Connection, Supervisor, add_run, wait_for_status
 
 TASKS = """
 import os, random, time
@@ -72,6 +70,10 @@ class Shop:
             },
         )
 
-    def enqueue(self, connection: psycopg.Connection, task: str, *args: object, **columns: object) -> int:
+    def enqueue(self, connection: Connection, task: str, *args: object, **columns: object) -> int:
         payload = {"v": 1, "task": f"{self.name}.{task}", "args": list(args), "kwargs": {}}
         return add_run(connection, payload, **columns)
+
+    def result(self, connection: Connection, task: str, *args: object) -> object:
+        run_id = self.enqueue(connection, task, *args)
+        return wait_for_status(connection, run_id, "SUCCESSFUL")["result"]
