@@ -74,7 +74,7 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
         named(options.peers)
     except KeyError as error:
         parser.error(
-            f"there is no peer {error}; there are {', '.join(sorted({peer.module for peer in PEERS}))}"
+            f"there is no peer {error.args[0]}; there are {', '.join(sorted({peer.module for peer in PEERS}))}"
         )
     options.sizes = _sizes(options)
     return options
