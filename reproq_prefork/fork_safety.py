@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import stat
@@ -31,7 +30,7 @@ def unfit_for_workers(opened: Collection[int]) -> str | None:
         return f"importing it has started threads {started}, which a fork does not have"
     for fd in sorted(opened):
         if not _can_be_shared(fd):
-            return f"importing it has opened {_what_it_leads_to(fd)}, which two workers cannot share"
+            return f"importing it has opened {_target(fd)} (descriptor {fd}), which two workers cannot share"
     return None
 
 
@@ -49,10 +48,11 @@ def _can_be_shared(fd: int) -> bool:
     return stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISCHR(mode)
 
 
-def _what_it_leads_to(fd: int) -> str:
-    with contextlib.suppress(OSError):
-        return f"{Path(f'/proc/self/fd/{fd}').readlink()} (descriptor {fd})"
-    return f"descriptor {fd}"
+def _target(fd: int) -> str:
+    try:
+        return str(Path(f"/proc/self/fd/{fd}").readlink())
+    except OSError:
+        return ""
 
 
 def reseed_in_forks() -> None:

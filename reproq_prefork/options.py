@@ -243,7 +243,7 @@ OPTIONS: tuple[Option, ...] = (
         "REPROQ_BOOT_TIMEOUT",
         duration(1.0, DAY_S),
         DEFAULT_BOOT_TIMEOUT_S,
-        "How long a worker may take to become ready.",
+        "How long the import of the application, and then a worker, may take to become ready.",
     ),
     Option(
         "retry_base",

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from reproq_prefork.fleet_state import Fleet, Generation, Limits, Phase, Reload, Worker
+import pytest
+
+from reproq_prefork.fleet_state import Fleet, Generation, Limits, Phase, Reload, Template, Worker
 from reproq_prefork.scoreboard import LeaseRecord, Scoreboard, StewardRecord, WorkerRecord, WorkerState
 from reproq_prefork.state_dump import state_dump
 from reproq_prefork.task_run import FailureKind, LostWorker
@@ -84,6 +86,24 @@ def test_the_record_and_lease_of_an_earlier_fork_are_not_shown() -> None:
     board.write_worker(0, WorkerRecord(incarnation=9, state=WorkerState.IDLE, lease_end_ns=NOW_NS + S))
     board.write_lease(0, LeaseRecord(incarnation=8, lease_end_ns=NOW_NS + 20 * S))
     assert "lease for 1.0 s" in dump(fleet, board)[2]
+
+
+@pytest.mark.parametrize(
+    ("template", "line"),
+    [
+        (Template(), "not up yet"),
+        (Template(pid=50, forked_at=9_998), "(pid 50): importing the application, forked 2.0 s ago"),
+        (Template(pid=50, forked_at=9_400, ready=True), "(pid 50): ready, forked 600.0 s ago"),
+        (Template(pid=50, forked_at=9_400, ready=True, told=9), "(pid 50): being ended, forked 600.0 s ago"),
+    ],
+)
+def test_a_template_says_how_far_it_is(template: Template, line: str) -> None:
+    assert dump(a_fleet(template=template))[2] == f"  template {line}"
+
+
+def test_a_worker_that_was_asked_of_the_template_has_no_pid_yet() -> None:
+    lines = dump(a_fleet(Worker(0, 1, 9), template=Template(pid=50)))
+    assert lines[3] == "  worker 0 (being forked): booting"
 
 
 def test_workers_come_in_the_order_of_their_slots() -> None:
