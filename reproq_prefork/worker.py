@@ -144,6 +144,7 @@ class Worker:
         try:
             while (run := batch.next(self._orders)) is not None:
                 self._attempt(run, batch)
+            self._executor.rest()
         except (LeaseLost, TaskWillNotDie):
             batch.put_aside()
             raise

@@ -79,6 +79,8 @@ def ending_of(
 ) -> Ending:
     def program(_inbox: SignalInbox) -> Ending:
         executor = executor_of(FunctionRuntime(function, announces=announces))
-        return executor.run(a_run(), FakeWatch() if watch is None else watch)
+        ending = executor.run(a_run(), FakeWatch() if watch is None else watch)
+        executor.rest()
+        return ending
 
     return in_a_worker(program)

@@ -55,6 +55,9 @@ class Executor(Protocol):
         Raises `NoProcess`, `WornOut` and `TaskWillNotDie`.
         """
 
+    def rest(self) -> None:
+        """No task is run for now: what those before may have changed of this process is put right."""
+
     def announce(self, run_id: int, watch: Watch) -> str | None:
         """Tell the application that this run has ended. None: it was told; else why not. Raises as `run` does."""
 

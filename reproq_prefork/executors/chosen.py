@@ -14,6 +14,7 @@ class ChosenExecutor:
         """`default` is for Python tasks that do not say it; `command` for all that is no Python task."""
         self._python = {ExecutorKind.FORK.value: fork, ExecutorKind.INLINE.value: inline}
         self._default = self._python[default.value]
+        self._inline = inline
         self._command = command
 
     @property
@@ -31,6 +32,9 @@ class ChosenExecutor:
             return self._command.run(run, watch)
         message = "the payload names no Python task, and no --command is set that could run it"
         return Ending(Failure(FailureKind.NOT_ALLOWED, message, retry=False))
+
+    def rest(self) -> None:
+        self._inline.rest()
 
     def announce(self, run_id: int, watch: Watch) -> str | None:
         return self._default.announce(run_id, watch)

@@ -59,6 +59,9 @@ class CommandExecutor:
     def announces(self) -> bool:
         return False
 
+    def rest(self) -> None:
+        """A task has a process of its own."""
+
     def announce(self, run_id: int, watch: Watch) -> str | None:
         return "an external program is told of nothing"
 

@@ -85,6 +85,9 @@ class ForkExecutor:
         outcome, announced = _settled(ended, ending)
         return Ending(outcome, ended.usage(output=output), announced)
 
+    def rest(self) -> None:
+        """A task has a process of its own."""
+
     def announce(self, run_id: int, watch: Watch) -> str | None:
         def tell(_result_fd: int) -> int:
             setproctitle(f"reproq-prefork: end of task {run_id}")

@@ -27,6 +27,8 @@ LOOK_AT = (signal.SIGTERM, signal.SIGQUIT, CANCEL_SIGNAL, signal.SIGALRM)
 RESTORED = tuple({*MASTERS_OWN, *LOOK_AT, signal.SIGCHLD, signal.SIGPIPE})
 SHORTEST_LOOK_S = 0.001  # 0 would disarm the timer
 READ_INTERVAL_S = 0.001
+CHECK_INTERVAL_S = 0.001
+ALARM_TOLERANCE_S = 0.001
 
 
 class InlineExecutor:
@@ -38,13 +40,15 @@ class InlineExecutor:
         self._signals: _Signals | None = None
         self._watched: _Watched | None = None
         self._meter = _Meter()
+        self._alarm = _Alarm()
+        self._pid = os.getpid()
+        self._checked_at = 0.0
 
     @property
     def announces(self) -> bool:
         return self._runtime.announces
 
     def run(self, run: ClaimedRun, watch: Watch) -> Ending:
-        own_pid = os.getpid()
         self._meter.start()
         watched = self._begin(watch)
         try:
@@ -52,7 +56,7 @@ class InlineExecutor:
                 ending = self._runtime.perform(run, watched.stop)
             except BaseException as error:
                 ending = Ending(outcome_of_error(error, watched.stop.requested))
-            if os.getpid() != own_pid:
+            if os.getpid() != self._pid:
                 # A child that the task has forked, and that came out of its code: no second worker.
                 os._exit(0)
         finally:
@@ -70,20 +74,29 @@ class InlineExecutor:
             return f"{type(error).__name__}: {error}"
         finally:
             self._end()
+            self.rest()
         return None
+
+    def rest(self) -> None:
+        if self._signals is not None:
+            self._alarm.disarm()
+            self._signals.restore()
+        self._checked_at = time.monotonic()
 
     def _begin(self, watch: Watch) -> _Watched:
         """From now on signals make `watch` look, and its reasons to stop go to the task."""
         if self._signals is None:
+            self._pid = os.getpid()
             self._signals = _Signals(self._look)
-        self._watched = watched = _Watched(watch)
-        watched.arm()
+        self._watched = watched = _Watched(watch, self._alarm)
+        self._alarm.go_off_within(watch.wait_s())
         return watched
 
     def _end(self) -> None:
-        assert self._signals is not None
         self._watched = None
-        self._signals.restore()
+        # To put right what a task has done to signals takes as long as a small task: once a millisecond is enough.
+        if time.monotonic() - self._checked_at > CHECK_INTERVAL_S:
+            self.rest()
         # What the task has started ends with it.
         if processes.has_children() and not processes.kill_own_descendants(within_s=KILL_TIMEOUT_S):
             raise TaskWillNotDie("a process that the task has started is still there after SIGKILL")
@@ -97,12 +110,13 @@ class InlineExecutor:
 class _Watched:
     """One task under its watch."""
 
-    __slots__ = ("_is_looking", "_kill_at", "_watch", "lease_lost", "stop")
+    __slots__ = ("_alarm", "_is_looking", "_kill_at", "_watch", "lease_lost", "stop")
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: Watch, alarm: _Alarm) -> None:
         self.stop = SignalledStop()
         self.lease_lost = False
         self._watch = watch
+        self._alarm = alarm
         self._is_looking = False
         self._kill_at: float | None = None
 
@@ -114,7 +128,7 @@ class _Watched:
             stop = self._watch.look()
         finally:
             self._is_looking = False
-            self.arm()
+            self._alarm.set(self._watch.wait_s())
         if stop is Stop.LEASE:
             self.lease_lost = True
         if stop is Stop.CANCEL:
@@ -130,8 +144,26 @@ class _Watched:
         elif now >= self._kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def arm(self) -> None:
-        signal.setitimer(signal.ITIMER_REAL, max(SHORTEST_LOOK_S, self._watch.wait_s()))
+
+class _Alarm:
+    """ITIMER_REAL: when the watch is to look again. One setting serves all the small tasks until it goes off."""
+
+    def __init__(self) -> None:
+        self._goes_off_at = 0.0
+
+    def go_off_within(self, wait_s: float) -> None:
+        now = time.monotonic()
+        if not now < self._goes_off_at <= now + wait_s + ALARM_TOLERANCE_S:
+            self.set(wait_s)
+
+    def set(self, wait_s: float) -> None:
+        wait_s = max(SHORTEST_LOOK_S, wait_s)
+        self._goes_off_at = time.monotonic() + wait_s
+        signal.setitimer(signal.ITIMER_REAL, wait_s)
+
+    def disarm(self) -> None:
+        self._goes_off_at = 0.0
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 class _Signals:
@@ -146,7 +178,6 @@ class _Signals:
         self._put_back()
 
     def restore(self) -> None:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         for signum, handler in self._handlers:
             if handler_of(signum) is not handler:
                 self._put_back()

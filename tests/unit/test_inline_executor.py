@@ -48,7 +48,10 @@ def failure_of(function: Callable[[], Any], watch: FakeWatch | None = None) -> F
 
 def run_here(function: Callable[[], Any], watch: FakeWatch | None = None) -> Ending:
     """For a test that is in a worker already."""
-    return InlineExecutor(FunctionRuntime(function)).run(a_run(), watch or FakeWatch())
+    executor = InlineExecutor(FunctionRuntime(function))
+    ending = executor.run(a_run(), watch or FakeWatch())
+    executor.rest()
+    return ending
 
 
 # --- how it ends ---
@@ -223,6 +226,7 @@ def test_handlers_mask_and_wakeup_are_the_workers_again_whatever_a_task_did() ->
         executor.run(a_run(), FakeWatch())  # from the first one on the executor listens, too
         before = {signum: signal.getsignal(signum) for signum in signal.valid_signals()}
         executor.run(a_run(), FakeWatch())
+        executor.rest()
         assert {signum: signal.getsignal(signum) for signum in signal.valid_signals()} == before
         assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
         outcome = executor.run(a_run(), FakeWatch()).outcome
@@ -232,6 +236,35 @@ def test_handlers_mask_and_wakeup_are_the_workers_again_whatever_a_task_did() ->
         signal.raise_signal(signal.SIGTERM)
         assert select.select([inbox], [], [], 0)[0] == [inbox]
         assert inbox.take() == [signal.SIGTERM]
+
+    in_a_worker(program)
+
+
+def test_what_a_task_of_some_length_did_to_signals_is_put_right_before_the_next_one() -> None:
+    def task() -> None:
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        time.sleep(0.005)
+
+    def program(_inbox: SignalInbox) -> None:
+        tasks: list[Callable[[], Any]] = [task, lambda: time.sleep(20)]
+        executor = InlineExecutor(FunctionRuntime(lambda: tasks.pop(0)()))
+        executor.run(a_run(), FakeWatch())
+        outcome = executor.run(a_run(), FakeWatch(Stop.DEADLINE, look_s=0.05)).outcome
+        assert isinstance(outcome, Failure)
+        assert outcome.kind is FailureKind.TIMEOUT
+
+    in_a_worker(program)
+
+
+def test_a_task_whose_deadline_is_near_is_looked_at_in_time_after_one_that_had_time() -> None:
+    def program(_inbox: SignalInbox) -> None:
+        tasks: list[Callable[[], Any]] = [lambda: None, lambda: time.sleep(20)]
+        executor = InlineExecutor(FunctionRuntime(lambda: tasks.pop(0)()))
+        executor.run(a_run(), FakeWatch(look_s=10))
+        outcome = executor.run(a_run(), FakeWatch(Stop.DEADLINE, look_s=0.05)).outcome
+        assert isinstance(outcome, Failure)
+        assert outcome.kind is FailureKind.TIMEOUT
 
     in_a_worker(program)
 

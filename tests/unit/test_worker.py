@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from reproq_prefork import batch, batching
 from reproq_prefork import worker as worker_module
 from reproq_prefork.announcer import Announcer
-from reproq_prefork.batching import BATCH_STRETCH_S
 from reproq_prefork.errors import ExitStatus
 from reproq_prefork.executors import NoProcess, Watch, WornOut
 from reproq_prefork.ledger import Attempt, Turn
@@ -138,6 +138,7 @@ class CountingExecutor:
         why_not: str | Exception | None = None,
     ) -> None:
         self.runs: list[ClaimedRun] = []
+        self.rests = 0
         self.announces = announces
         self.batches = batches
         self._endings = list(endings)
@@ -149,6 +150,9 @@ class CountingExecutor:
         if isinstance(ending, Exception):
             raise ending
         return ending
+
+    def rest(self) -> None:
+        self.rests += 1
 
     def announce(self, run_id: int, watch: Watch) -> str | None:
         watch.look()
@@ -339,29 +343,43 @@ def test_an_idle_worker_tells_until_nothing_is_left(wake: WakePipe) -> None:
 
 # --- many at once ---
 
+STRETCH_S = 1.0
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow this machine is, runs are short, and nobody has waited for long but where a test waits."""
+    monkeypatch.setattr(batching, "BATCH_BUDGET_S", 600.0)
+    monkeypatch.setattr(batch, "BATCH_STRETCH_S", STRETCH_S)
+
 
 def several(count: int) -> list[ClaimedRun]:
     return [RUN._replace(id=number) for number in range(1, count + 1)]
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_short_runs_are_claimed_in_growing_batches_and_each_is_run_and_recorded_once(wake: WakePipe) -> None:
     shift = work(wake, CountingExecutor(batches=True), runs=several(100))
     assert [run.id for run in shift.executor.runs] == list(range(1, 101))
     assert [settlement.run_id for settlement in shift.settlements] == list(range(1, 101))
     assert shift.ledger.asked_for[:5] == [1, 2, 4, 8, 16]
     assert shift.panel.record.tasks_done == 100
+    assert shift.executor.rests == len(shift.ledger.asked_for) - 1, "after each batch"
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_an_executor_of_processes_gets_one_run_a_claim(wake: WakePipe) -> None:
     shift = work(wake, CountingExecutor(), runs=several(10))
     assert set(shift.ledger.asked_for) == {1}
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_where_every_run_has_one_attempt_each_is_claimed_alone(wake: WakePipe) -> None:
     shift = work(wake, CountingExecutor(batches=True), runs=several(10), policy=RetryPolicy(1, 1, 1))
     assert set(shift.ledger.asked_for) == {1}
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_a_worker_that_is_to_be_replaced_claims_no_more_than_it_may_run(wake: WakePipe) -> None:
     shift = work(wake, CountingExecutor(batches=True), runs=several(100), flags={"max_tasks": "9"})
     assert len(shift.executor.runs) == 9
@@ -378,7 +396,7 @@ class Slow(CountingExecutor):
 
     def run(self, run: ClaimedRun, watch: Watch) -> Ending:
         if run.id == self._slow:
-            assert watch.wait_s() <= BATCH_STRETCH_S
+            assert watch.wait_s() <= STRETCH_S
             wait_until(
                 lambda: watch.wait_s() == 0, timeout_s=5, describe="others to have waited for too long"
             )
@@ -387,6 +405,7 @@ class Slow(CountingExecutor):
         return super().run(run, watch)
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_what_waits_behind_a_slow_run_is_handed_back_in_the_middle_of_it_and_what_has_ended_recorded(
     wake: WakePipe,
 ) -> None:
@@ -399,6 +418,7 @@ def test_what_waits_behind_a_slow_run_is_handed_back_in_the_middle_of_it_and_wha
     assert 12 not in [run.id for run in shift.executor.runs]
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_what_could_not_be_put_aside_is_recorded_at_the_end_and_none_that_waited_is_started(
     wake: WakePipe,
 ) -> None:
@@ -410,6 +430,7 @@ def test_what_could_not_be_put_aside_is_recorded_at_the_end_and_none_that_waited
     assert 12 not in [run.id for run in shift.executor.runs]
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_an_order_to_drain_hands_back_what_a_batch_has_not_started(wake: WakePipe) -> None:
     class Draining(CountingExecutor):
         def run(self, run: ClaimedRun, watch: Watch) -> Ending:
@@ -423,6 +444,7 @@ def test_an_order_to_drain_hands_back_what_a_batch_has_not_started(wake: WakePip
     assert refunded == {number: number > 5 for number in range(1, 8)}
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_what_waits_behind_a_run_that_cannot_be_started_is_handed_back_too(wake: WakePipe) -> None:
     done = Ending(Success("null"))
     endings: list[Ending | Exception] = [done, done, done, done, NoProcess("no pid"), done]
@@ -432,6 +454,7 @@ def test_what_waits_behind_a_run_that_cannot_be_started_is_handed_back_too(wake:
     assert [settlement.run_id for settlement in shift.settlements if settlement.delay_s] == [5]
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_what_has_ended_before_a_lease_is_lost_is_recorded_if_it_can_be(wake: WakePipe) -> None:
     done = Ending(Success("null"))
     endings = [done, done, done, done, Ending(Abandoned("the lease"))]
@@ -439,6 +462,7 @@ def test_what_has_ended_before_a_lease_is_lost_is_recorded_if_it_can_be(wake: Wa
     assert shift.ledger.put_aside == [[4, 6, 7]]
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_large_results_do_not_pile_up(wake: WakePipe) -> None:
     executor = CountingExecutor([Ending(Success('"' + "x" * 2**20 + '"'))], batches=True)
     shift = work(wake, executor, runs=several(31))
