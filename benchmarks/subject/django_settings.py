@@ -29,7 +29,13 @@ INSTALLED_APPS = [
     *(["django_tasks"] if find_spec("django_tasks") else []),
     "reproq_prefork.django",
 ]
-TASKS = {"default": {"BACKEND": "reproq_prefork.django.ReproqBackend"}}
+# The module of the task is in no app, so it is named.
+TASKS = {
+    "default": {
+        "BACKEND": "reproq_prefork.django.ReproqBackend",
+        "OPTIONS": {"allowed_task_modules": ["benchmarks.subject.django_tasks"]},
+    }
+}
 MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
