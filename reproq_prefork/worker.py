@@ -237,7 +237,10 @@ class Worker:
                 self._log.info(f"run {run.id} succeeded", **fields)
 
     def _wait_for_work(self) -> None:
-        """Sleep until woken; by itself it looks only while the steward, which polls for all, does not."""
+        """Sleep until woken; by itself it looks only while the steward, which polls for all, does not.
+
+        That is so for ends, too, of which the application is to be told.
+        """
         look_at = time.monotonic() + self._settings.poll_interval_s * random.uniform(0.75, 1.25)
         while True:
             wait_s = min(LIFE_SIGN_INTERVAL_S, max(0.0, look_at - time.monotonic()))
@@ -245,8 +248,6 @@ class Worker:
             self._panel.update()
             self._orders.read()
             if self._orders.drain or self._wake.take():
-                return
-            if self._announcer.is_due:
                 return
             if self._panel.lease().lost:
                 raise LeaseLost("the worker's lease ended while it was idle")

@@ -85,7 +85,7 @@ def tables(bench: Bench) -> tuple[Table, ...]:
                 lambda: _idle(bench, url),
                 1,
             ),
-            (f"Default settings, plain Python tasks, over {bench.sizes.idle_s:g} s.",),
+            (f"Default settings, Django tasks, over {bench.sizes.idle_s:g} s.",),
         ),
         Table(
             WRITES,
@@ -144,7 +144,7 @@ def _pss_by_role(url: str, workers: int) -> dict[str, float]:
 def _idle(bench: Bench, url: str) -> Mapping[str, float]:
     seconds = bench.sizes.idle_s
     new_queue(bench.server.url, UNUSED)
-    with connect(bench.server.url) as server, supervisor(url, INLINE, workers=IDLE_WORKERS) as master:
+    with connect(bench.server.url) as server, supervisor(url, INLINE_DJANGO, workers=IDLE_WORKERS) as master:
         with connect(url) as connection:
             _wait_until_up(connection, IDLE_WORKERS)
         time.sleep(LATE_STATISTICS_S)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from reproq_prefork import announcer as announcer_module
 from reproq_prefork import batch, batching
 from reproq_prefork import worker as worker_module
 from reproq_prefork.announcer import Announcer
@@ -18,7 +19,7 @@ from reproq_prefork.executors import NoProcess, Watch, WornOut
 from reproq_prefork.ledger import Attempt, Turn
 from reproq_prefork.log import Log, LogFormat, LogLevel
 from reproq_prefork.orders import Orders
-from reproq_prefork.scoreboard import Scoreboard, WorkerPanel, WorkerRecord, boottime_ns
+from reproq_prefork.scoreboard import Scoreboard, StewardRecord, WorkerPanel, WorkerRecord, boottime_ns
 from reproq_prefork.task_run import (
     Abandoned,
     Cancelled,
@@ -200,26 +201,38 @@ def work(
         orders, runs, drain_during_claim=drain_during_claim, announcements=announcements
     )
     executor = executor or CountingExecutor()
-    scoreboard = Scoreboard(slots=1, stewards=1)
-    panel = WorkerPanel(scoreboard, 0, WorkerRecord(incarnation=1, lease_end_ns=boottime_ns() + 10**12))
-    ledger.panel = panel
     ledger.can_record = can_record
-    worker = Worker(
+    worker = a_worker(wake, ledger, executor, flags=flags, policy=policy)
+    assert worker.run() is status
+    assert ledger.has_left is (status is ExitStatus.OK)
+    return Shift(ledger, executor, ledger.panel)
+
+
+def a_worker(
+    wake: WakePipe,
+    ledger: Any,
+    executor: CountingExecutor,
+    *,
+    scoreboard: Scoreboard | None = None,
+    flags: Mapping[str, str] | None = None,
+    policy: RetryPolicy | None = None,
+) -> Worker:
+    scoreboard = scoreboard or Scoreboard(slots=1, stewards=1)
+    record = WorkerRecord(incarnation=1, lease_end_ns=boottime_ns() + 10**12)
+    ledger.panel = WorkerPanel(scoreboard, 0, record)
+    return Worker(
         settings=resolved(flags=dict(flags or {})).settings,
         slot=0,
         steward=0,
         scoreboard=scoreboard,
-        panel=panel,
-        orders=orders,
+        panel=ledger.panel,
+        orders=ledger.orders,
         wake=wake,
         ledger=ledger,
         policy=policy or RetryPolicy(1, 1),
         executor=executor,
         log=Log(LogLevel.ERROR, LogFormat.CONSOLE),
     )
-    assert worker.run() is status
-    assert ledger.has_left is (status is ExitStatus.OK)
-    return Shift(ledger, executor, panel)
 
 
 def test_a_claim_that_is_answered_after_term_is_handed_back_and_never_started(wake: WakePipe) -> None:
@@ -339,6 +352,56 @@ def test_an_idle_worker_tells_until_nothing_is_left(wake: WakePipe) -> None:
     announcer.tell(all_there_are=True)
     assert ledger.told == [3, 4, 5]
     assert not announcer.is_due
+
+
+class IdleLedger(ScriptedLedger):
+    """Has nothing, and gives no orders."""
+
+    def turn(self, ended: Sequence[Attempt], *, max_runs: int) -> Turn:
+        self.claims += 1
+        return Turn()
+
+
+class Clock:
+    """In place of the module `time`."""
+
+    now_s = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+
+def idle_for_a_minute(wake: WakePipe, monkeypatch: pytest.MonkeyPatch, *, steward_works: bool) -> IdleLedger:
+    orders, clock = ScriptedOrders(), Clock()
+    ledger = IdleLedger(orders)
+    scoreboard = Scoreboard(slots=1, stewards=1)
+    ends_at_s = clock.now_s + 60
+
+    def wait(_fds: Sequence[int], timeout_s: float) -> None:
+        clock.now_s += timeout_s
+        scoreboard.write_steward(0, StewardRecord(1, boottime_ns(), connected=steward_works))
+        orders.drain = clock.now_s > ends_at_s
+
+    monkeypatch.setattr(worker_module, "time", clock)
+    monkeypatch.setattr(announcer_module, "time", clock)
+    monkeypatch.setattr(worker_module, "wait_readable", wait)
+    a_worker(wake, ledger, CountingExecutor(announces=True), scoreboard=scoreboard).run()
+    return ledger
+
+
+def test_an_idle_worker_asks_once_and_leaves_looking_to_its_steward(
+    wake: WakePipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = idle_for_a_minute(wake, monkeypatch, steward_works=True)
+    assert (ledger.claims, len(ledger.taken_while_holding)) == (1, 1)
+
+
+def test_an_idle_worker_looks_for_itself_while_its_steward_has_no_connection(
+    wake: WakePipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = idle_for_a_minute(wake, monkeypatch, steward_works=False)
+    assert ledger.claims > 20
+    assert len(ledger.taken_while_holding) > 5
 
 
 # --- many at once ---
