@@ -1,5 +1,5 @@
 -- New runs as COPY takes them; `reserve_run_ids` has drawn their ids.
 copy task_runs (
-    id, queue_name, payload, spec_hash, priority, run_after, max_attempts, timeout_seconds, executor, atomic,
+    id, run_after, queue_name, payload, spec_hash, priority, max_attempts, timeout_seconds, executor, atomic,
     retry_base_seconds, retry_max_seconds
 ) from stdin

@@ -8,11 +8,13 @@ never go by it.
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta, tzinfo
-from typing import Any
+from operator import attrgetter
+from typing import overload
 
 import psycopg
 
@@ -30,7 +32,7 @@ BATCH_RUNS = 5_000
 BATCH_BYTES = 8 << 20  # of payloads, and one that is larger; the server holds a few copies of a batch
 
 
-def enqueue_many(sender: Sender, new_runs: Sequence[NewRun]) -> list[TaskRun]:
+def enqueue_many(sender: Sender, new_runs: Sequence[NewRun]) -> Sequence[TaskRun]:
     """As `runs.enqueue_many`."""
     has_keys = any(new.unique_key is not None for new in new_runs)
     if len(new_runs) > COPY_FROM and not has_keys:
@@ -125,53 +127,96 @@ def _json_object(new: NewRun) -> str:
     return f'{{"in_array":[{new.spec.canonical}],{json.dumps(columns, ensure_ascii=False)[1:]}'
 
 
-def _copied(sender: Sender, new_runs: Sequence[NewRun]) -> list[TaskRun] | None:
+def _copied(sender: Sender, new_runs: Sequence[NewRun]) -> Sequence[TaskRun] | None:
     """None: a COPY cannot be had on this connection, or not by this role."""
     connection = sender.psycopg_connection()
     if connection is None or connection.pgconn.pipeline_status != psycopg.pq.PipelineStatus.OFF:
         return None
+    new_runs = tuple(new_runs)  # what is given back is made of them later
     seconds = sorted({each for new in new_runs for each in _seconds(new) if each is not None})
     with sender.all_or_nothing():
         reserved = sender.fetch("reserve_run_ids", {"runs": len(new_runs), "seconds": json.dumps(seconds)})
         if not reserved:
             return None
         (row,) = reserved
-        kept: dict[float | None, float] = {
-            each: float(its) for each, its in zip(seconds, json.loads(row.kept_seconds or "[]"), strict=True)
-        }
-        zone = connection.info.timezone
-        runs = []
+        ids = array("q", map(int, row.ids.split(",")))
+        kept = dict(zip(seconds, map(float, json.loads(row.kept_seconds or "[]")), strict=True))
         with psycopg.Cursor(connection) as cursor, cursor.copy(statement("copy_runs")) as copy:
-            # In one loop with what is given back, since the server works meanwhile.
-            for run_id, new in zip(map(int, row.ids.split(",")), new_runs, strict=True):
-                run_after = new.run_after
-                if new.delay_s is not None:
-                    run_after = row.moment + timedelta(seconds=new.delay_s)
-                copy.write_row(_copy_row(run_id, run_after, new))
-                run_after = _as_read(run_after, row.moment, zone)
-                runs.append(_copied_run(run_id, row.moment, run_after, new, kept))
-        return runs
+            for run_id, new in zip(ids, new_runs, strict=True):
+                copy.write_row((run_id, _due(new, row.moment), *_copied_columns(new)))
+    return _CopiedRuns(ids, new_runs, row.moment, connection.info.timezone, kept)
+
+
+class _CopiedRuns(Sequence[TaskRun]):
+    """The runs that a COPY has added, each made when it is looked at: most callers look at none, or at the ids."""
+
+    def __init__(
+        self,
+        ids: Sequence[int],
+        new_runs: Sequence[NewRun],
+        moment: datetime,
+        session_zone: tzinfo,
+        kept: Mapping[float, float],
+    ) -> None:
+        """`moment`: when they were enqueued, as the connection gives times. `kept`: what four bytes keep of each
+        number of seconds."""
+        self._ids = ids
+        self._new_runs = new_runs
+        self._moment = moment
+        self._session_zone = session_zone
+        self._kept = kept
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @overload
+    def __getitem__(self, index: int) -> TaskRun: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[TaskRun]: ...
+
+    def __getitem__(self, index: int | slice) -> TaskRun | Sequence[TaskRun]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        new = self._new_runs[index]
+        timeout_s, retry_base_s, retry_max_s = (
+            None if each is None else self._kept[each] for each in _seconds(new)
+        )
+        return added_run(
+            new,
+            run_id=self._ids[index],
+            enqueued_at=self._moment,
+            run_after=_as_read(_due(new, self._moment), self._moment, self._session_zone),
+            timeout_seconds=timeout_s,
+            retry_base_seconds=retry_base_s,
+            retry_max_seconds=retry_max_s,
+        )
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} runs, {self._ids[0]} to {self._ids[-1]}>"
+
+
+def _due(new: NewRun, moment: datetime) -> datetime | None:
+    return new.run_after if new.delay_s is None else moment + timedelta(seconds=new.delay_s)
 
 
 def _seconds(new: NewRun) -> tuple[float | None, ...]:
     return new.timeout_s, new.retry_base_s, new.retry_max_s
 
 
-def _copy_row(run_id: int, run_after: datetime | None, new: NewRun) -> tuple[Any, ...]:
-    return (
-        run_id,
-        new.queue_name,
-        new.spec.canonical,
-        new.spec.hash,
-        new.priority,
-        run_after,
-        new.max_attempts,
-        new.timeout_s,
-        new.executor,
-        new.atomic,
-        new.retry_base_s,
-        new.retry_max_s,
-    )
+# As `copy_runs.sql` has them, behind the id and the time.
+_copied_columns = attrgetter(
+    "queue_name",
+    "spec.canonical",
+    "spec.hash",
+    "priority",
+    "max_attempts",
+    "timeout_s",
+    "executor",
+    "atomic",
+    "retry_base_s",
+    "retry_max_s",
+)
 
 
 def _as_read(time: datetime | None, moment: datetime, session_zone: tzinfo) -> datetime | None:
@@ -181,17 +226,3 @@ def _as_read(time: datetime | None, moment: datetime, session_zone: tzinfo) -> d
     if moment.tzinfo is None:
         return time.astimezone(session_zone).replace(tzinfo=None)
     return time.astimezone(moment.tzinfo)
-
-
-def _copied_run(
-    run_id: int, moment: datetime, run_after: datetime | None, new: NewRun, kept: Mapping[float | None, float]
-) -> TaskRun:
-    return added_run(
-        new,
-        run_id=run_id,
-        enqueued_at=moment,
-        run_after=run_after,
-        timeout_seconds=kept.get(new.timeout_s),
-        retry_base_seconds=kept.get(new.retry_base_s),
-        retry_max_seconds=kept.get(new.retry_max_s),
-    )

@@ -96,13 +96,16 @@ def enqueue(
     return _runs(connection).enqueue(new)
 
 
-def enqueue_many(connection: Connection, new_runs: Sequence[NewRun]) -> list[TaskRun]:
+def enqueue_many(connection: Connection, new_runs: Sequence[NewRun]) -> Sequence[TaskRun]:
     """Add many runs by few statements, all or none of them; gives them in the order of `new_runs`.
 
     `NewRun.of` takes what `enqueue` takes. Ids grow in that order too, so runs that are equal otherwise are taken
     in it. A unique key that is held, by a run that has not finished or by an earlier one of `new_runs`, gives that
     run with `created=False`. Two callers who add the same keys at once, each in another order, may meet a
     deadlock, which PostgreSQL ends by an error: keep to one order, or try again.
+
+    Of long lists each TaskRun is made when it is looked at, and again at the next look: keep those that are
+    needed more than once.
     """
     return _runs(connection).enqueue_many(new_runs)
 

@@ -46,7 +46,7 @@ class TaskRuns:
                 return task_run(holder, created=False)
         raise KeyChangesHands(new.unique_key or "")
 
-    def enqueue_many(self, new_runs: Sequence[NewRun]) -> list[TaskRun]:
+    def enqueue_many(self, new_runs: Sequence[NewRun]) -> Sequence[TaskRun]:
         return enqueue_many(self._sender, new_runs)
 
     def requeue(self, run_id: int) -> TaskRun:

@@ -317,13 +317,29 @@ def test_a_pipeline_has_no_copy_and_does_without(
         assert [run.payload for run in enqueue_many(connection, [NewRun.of(1), NewRun.of(2)])] == [1, 2]
 
 
+def test_what_a_copy_has_added_can_be_looked_at_in_any_order(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk, "COPY_FROM", 1)
+    new_runs = [NewRun.of(number, timeout_seconds=0.1) for number in range(4)]
+    runs = enqueue_many(connection, new_runs)
+    new_runs.clear()
+    stored = [get_run(connection, run_id) for run_id in ids(runs)]
+    assert [runs[-1], *runs[:3]] == [stored[3], *stored[:3]]
+    assert list(reversed(runs)) == stored[::-1]
+    assert stored[2] in runs
+    assert repr(runs) == f"<4 runs, {stored[0].id} to {stored[3].id}>"
+    with pytest.raises(IndexError):
+        runs[4]
+
+
 def test_callers_who_add_the_same_keys_at_once_add_each_once(
     database_url: str, connection: Connection
 ) -> None:
     """In one order, so that nobody waits for somebody who waits for them."""
     callers, rounds = 4, 10
     barrier = threading.Barrier(callers, timeout=30)
-    seen: list[list[TaskRun]] = []
+    seen: list[Sequence[TaskRun]] = []
     failures: list[BaseException] = []
 
     def call() -> None:
