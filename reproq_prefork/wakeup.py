@@ -6,7 +6,9 @@ import array
 import contextlib
 import fcntl
 import os
+import select
 import termios
+from collections.abc import Iterable
 
 
 class WakePipe:
@@ -21,10 +23,12 @@ class WakePipe:
 
     def wake(self, workers: int, *, at_most_waiting: int) -> None:
         """Wake up to `workers`. Wakes not taken yet count: they must not pile up while all are busy."""
-        missing = min(workers, at_most_waiting - self._waiting())
-        if missing > 0:
-            with contextlib.suppress(BlockingIOError):
-                os.write(self.writer, b"w" * missing)
+        self._wake(min(workers, at_most_waiting - self._waiting()))
+
+    def pass_on(self) -> None:
+        """For a worker that may have been woken and takes nothing: wake another."""
+        if self.take():
+            self._wake(1)
 
     def take(self) -> bool:
         """Take one wake; False: another worker was quicker."""
@@ -33,7 +37,30 @@ class WakePipe:
         except BlockingIOError:
             return False
 
+    def _wake(self, workers: int) -> None:
+        """By a write for each, since each write ends one sleep."""
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(workers):
+                os.write(self.writer, b"w")
+
     def _waiting(self) -> int:
         count = array.array("i", [0])
         fcntl.ioctl(self.reader, termios.FIONREAD, count)
         return count[0]
+
+
+class Sleep:
+    """How an idle worker waits: for a wake, or until one of its own `fds` can be read.
+
+    Of the workers that sleep the kernel wakes one a wake (EPOLLEXCLUSIVE), not all of them so that the quickest
+    may take it. One that is woken and dies, or is stopped, takes that wake with it; hence the steward's polls.
+    """
+
+    def __init__(self, wake: WakePipe, fds: Iterable[int]) -> None:
+        self._epoll = select.epoll()
+        self._epoll.register(wake.reader, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+        for fd in fds:
+            self._epoll.register(fd, select.EPOLLIN)
+
+    def wait(self, timeout_s: float) -> None:
+        self._epoll.poll(timeout_s)

@@ -24,7 +24,6 @@ from reproq_prefork.processes import resident_kib
 from reproq_prefork.scoreboard import Scoreboard, WorkerPanel, WorkerState, boottime_ns
 from reproq_prefork.settings import Settings
 from reproq_prefork.settlement import settle
-from reproq_prefork.signals import wait_readable
 from reproq_prefork.task_run import (
     Abandoned,
     Cancelled,
@@ -37,7 +36,7 @@ from reproq_prefork.task_run import (
     Settlement,
     Success,
 )
-from reproq_prefork.wakeup import WakePipe
+from reproq_prefork.wakeup import Sleep, WakePipe
 from reproq_prefork.watch import TaskWatch
 
 STEWARD_STALE_S = 5.0
@@ -70,6 +69,7 @@ class Worker:
         self._panel = panel
         self._orders = orders
         self._wake = wake
+        self._sleep = Sleep(wake, orders.fds)
         self._ledger = ledger
         self._policy = policy
         self._executor = executor
@@ -243,11 +243,13 @@ class Worker:
         """
         look_at = time.monotonic() + self._settings.poll_interval_s * random.uniform(0.75, 1.25)
         while True:
-            wait_s = min(LIFE_SIGN_INTERVAL_S, max(0.0, look_at - time.monotonic()))
-            wait_readable((*self._orders.fds, self._wake.reader), wait_s)
+            self._sleep.wait(min(LIFE_SIGN_INTERVAL_S, max(0.0, look_at - time.monotonic())))
             self._panel.update()
             self._orders.read()
-            if self._orders.drain or self._wake.take():
+            if self._orders.drain:
+                self._wake.pass_on()
+                return
+            if self._wake.take():
                 return
             if self._panel.lease().lost:
                 raise LeaseLost("the worker's lease ended while it was idle")

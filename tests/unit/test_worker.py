@@ -31,7 +31,7 @@ from reproq_prefork.task_run import (
     Status,
     Success,
 )
-from reproq_prefork.wakeup import WakePipe
+from reproq_prefork.wakeup import Sleep, WakePipe
 from reproq_prefork.worker import NO_PROCESS_DELAY_S, Worker
 from tests.unit.test_settings import resolved
 from tests.waiting import wait_until
@@ -377,14 +377,14 @@ def idle_for_a_minute(wake: WakePipe, monkeypatch: pytest.MonkeyPatch, *, stewar
     scoreboard = Scoreboard(slots=1, stewards=1)
     ends_at_s = clock.now_s + 60
 
-    def wait(_fds: Sequence[int], timeout_s: float) -> None:
+    def wait(_sleep: Sleep, timeout_s: float) -> None:
         clock.now_s += timeout_s
         scoreboard.write_steward(0, StewardRecord(1, boottime_ns(), connected=steward_works))
         orders.drain = clock.now_s > ends_at_s
 
     monkeypatch.setattr(worker_module, "time", clock)
     monkeypatch.setattr(announcer_module, "time", clock)
-    monkeypatch.setattr(worker_module, "wait_readable", wait)
+    monkeypatch.setattr(Sleep, "wait", wait)
     a_worker(wake, ledger, CountingExecutor(announces=True), scoreboard=scoreboard).run()
     return ledger
 
