@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import re
@@ -16,9 +15,11 @@ from reproq_prefork.strict_json import parse_json
 EXPONENT_FROM = 10**21
 
 
-# What a plain reading could get wrong: a number with more digits than every float keeps, an exponent, a negative
-# zero, an escaped character that may be half a one, and what is no JSON.
-_DOUBTFUL = re.compile(r"[\d.]{17}|\d[eE]|-0|\\u|NaN|Infinity")
+# What a plain reading could get wrong: a number with more digits than every float keeps, an exponent; and, found
+# faster as words, a negative zero, an escaped character that may be half a one, and what is no JSON.
+_DOUBTFUL_NUMBER = re.compile(r"\d(?:[eE]|[\d.]{16})")
+_DOUBTFUL_WORDS = ("-0", "\\u", "NaN", "Infinity")
+_SCAN = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # `json.loads`, less what it does for blanks
 
 
 def parse_values(text: str) -> Any:
@@ -26,10 +27,23 @@ def parse_values(text: str) -> Any:
 
     Raises SpecError.
     """
-    if _DOUBTFUL.search(text) is None and text.count("[") + text.count("{") <= MAX_DEPTH:
-        with contextlib.suppress(ValueError):
-            return json.loads(text)
+    if _is_plain(text):
+        try:
+            value, end = _SCAN(text, 0)
+            if end == len(text):
+                return value
+        except (StopIteration, ValueError):
+            pass
     return with_floats(parse_json(text))
+
+
+def _is_plain(text: str) -> bool:
+    for word in _DOUBTFUL_WORDS:
+        if word in text:
+            return False
+    return (
+        len(text) <= 2 * MAX_DEPTH or text.count("[") + text.count("{") <= MAX_DEPTH
+    ) and _DOUBTFUL_NUMBER.search(text) is None
 
 
 def with_floats(value: Any) -> Any:

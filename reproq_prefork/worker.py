@@ -77,6 +77,7 @@ class Worker:
         self._announcer = Announcer(ledger=ledger, executor=executor, panel=panel, orders=orders, log=log)
         # Where no run may be tried twice, each is claimed alone, as the statement does by the runs' own limits.
         self._batches = executor.batches and policy.attempts_allowed(2) > 1
+        self._announces = executor.announces
         self._batch_size = BatchSize()
         self._recycle_after = _jittered(settings.max_tasks)
         self._max_rss_kib = self._reachable_rss_kib(settings.max_rss_kib)
@@ -214,7 +215,7 @@ class Worker:
 
     def _settlement(self, run: ClaimedRun, ending: Ending) -> Settlement | None:
         settlement = settle(run, ending.outcome, self._policy, random.random(), ending.usage)
-        if settlement is None or run.task_path is None or ending.announced or not self._executor.announces:
+        if settlement is None or run.task_path is None or ending.announced or not self._announces:
             return settlement
         return settlement._replace(finish_due=True)
 

@@ -29,6 +29,7 @@ SHORTEST_LOOK_S = 0.001  # 0 would disarm the timer
 READ_INTERVAL_S = 0.001
 CHECK_INTERVAL_S = 0.001
 ALARM_TOLERANCE_S = 0.001
+_RETURNED = (Success, Completed)
 
 
 class InlineExecutor:
@@ -63,7 +64,11 @@ class InlineExecutor:
             self._end()
         if watched.lease_lost:
             ending = Ending(Abandoned(Stop.LEASE.value))
-        exit_ = "returned" if isinstance(ending.outcome, Success | Completed) else "raised"
+        if isinstance(ending.outcome, _RETURNED):
+            exit_ = "returned"
+        else:
+            exit_ = "raised"
+            self.rest()  # it may be tried again: nothing that it has started may be there by then
         return Ending(ending.outcome, self._meter.usage(exit_), ending.announced)
 
     def announce(self, run_id: int, watch: Watch) -> str | None:
@@ -81,6 +86,9 @@ class InlineExecutor:
         if self._signals is not None:
             self._alarm.disarm()
             self._signals.restore()
+            # What a task has started ends with it.
+            if processes.has_children() and not processes.kill_own_descendants(within_s=KILL_TIMEOUT_S):
+                raise TaskWillNotDie("a process that the task has started is still there after SIGKILL")
         self._checked_at = time.monotonic()
 
     def _begin(self, watch: Watch) -> _Watched:
@@ -94,12 +102,9 @@ class InlineExecutor:
 
     def _end(self) -> None:
         self._watched = None
-        # To put right what a task has done to signals takes as long as a small task: once a millisecond is enough.
+        # To put right what a task has left takes as long as a small task: once a millisecond is enough.
         if time.monotonic() - self._checked_at > CHECK_INTERVAL_S:
             self.rest()
-        # What the task has started ends with it.
-        if processes.has_children() and not processes.kill_own_descendants(within_s=KILL_TIMEOUT_S):
-            raise TaskWillNotDie("a process that the task has started is still there after SIGKILL")
 
     def _look(self, _signum: int, frame: FrameType | None) -> None:
         # Where no task runs, the wakeup pipe tells the worker all.
