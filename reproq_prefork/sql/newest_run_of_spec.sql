@@ -1,10 +1,26 @@
--- The newest run of a spec: one step from the end of its part of task_runs_spec, which has the first 16
--- digits and the id. The whole hash is compared too, since two specs may share those digits.
--- BETWEEN the same value twice, not `=`: with an equality the planner drops those digits from the order, and
--- where a spec seems frequent it then walks back through all newer runs by their primary key.
-select id
-from task_runs
-where left(spec_hash, 16) between left(%(spec_hash)s::text, 16) and left(%(spec_hash)s::text, 16)
-  and spec_hash = %(spec_hash)s::text
-order by left(spec_hash, 16) desc, id desc
-limit 1
+-- The newest run of a spec: one step from the end of its part of reproq_specs. Two specs may share a key, so where
+-- the run found has another hash it goes on to the one before.
+with recursive newest as (
+    (
+        select run_id
+        from reproq_specs
+        where spec_key = reproq_spec_key(%(spec_hash)s::text)
+        order by run_id desc
+        limit 1
+    )
+    union all
+    select before.run_id
+    from newest
+    cross join lateral (
+        select run_id
+        from reproq_specs
+        where spec_key = reproq_spec_key(%(spec_hash)s::text) and run_id < newest.run_id
+        order by run_id desc
+        limit 1
+    ) as before
+    where not exists (select from task_runs where id = newest.run_id and spec_hash = %(spec_hash)s::text)
+)
+select run.id
+from newest
+join task_runs as run on run.id = newest.run_id
+where run.spec_hash = %(spec_hash)s::text

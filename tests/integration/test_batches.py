@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections import Counter
@@ -378,6 +379,14 @@ def test_term_in_a_drain_hands_back_what_was_claimed_and_charges_nothing(
     assert row == (0,)
 
 
+def killed_one_of(supervisor: Supervisor) -> bool:
+    for pid in supervisor.booted_worker_pids():
+        with contextlib.suppress(ProcessLookupError):  # it is the one that was killed just before
+            os.kill(pid, signal.SIGKILL)
+            return True
+    return False
+
+
 def test_workers_that_are_killed_in_a_drain_lose_nothing(
     database_url: str, connection: Connection, directory: Path
 ) -> None:
@@ -385,8 +394,7 @@ def test_workers_that_are_killed_in_a_drain_lose_nothing(
     with inline_workers(database_url, directory, workers=2) as supervisor:
         for kills in range(1, 11):
             wait_until(lambda: len(noted(directory)) > 500 * kills, 30, "the drain to go on")  # noqa: B023
-            for pid in supervisor.booted_worker_pids()[:1]:
-                os.kill(pid, signal.SIGKILL)
+            wait_until(lambda: killed_one_of(supervisor), 10, "a worker to kill")
         wait_until(lambda: counts(connection) == {"SUCCESSFUL": 10_000}, 60, "all runs to succeed")
         assert supervisor.stop() == 0
     assert set(noted(directory)) == set(range(10_000))

@@ -14,6 +14,7 @@ from django.contrib.admin.views.main import ChangeList
 from django.core.paginator import Paginator
 from django.db import models
 from django.db.models import Case, Q, Subquery, Value, When
+from django.db.models.expressions import RawSQL
 from django.db.models.functions import Cast, Coalesce, Left, Now
 
 from reproq_prefork.task_run import Status
@@ -45,7 +46,6 @@ COLUMNS = (
 _SPEC_HASH = re.compile("[0-9a-fA-F]{64}")
 _RUN_ID = re.compile("[0-9]{1,19}")
 _MIN_ID, _MAX_ID = -(2**63), 2**63 - 1
-_HASH_HEAD_CHARS = 16  # what the index has of a hash
 
 
 class RunPaginator(_Paginator):
@@ -109,15 +109,23 @@ def is_path(text: str) -> bool:
     return bool(text) and not _RUN_ID.fullmatch(text) and not _SPEC_HASH.fullmatch(text)
 
 
+# An array, so that nothing but these is read: of a join the planner may think that a walk through the newest runs
+# meets enough of them.
+_AMONG_THE_NEWEST_OF_SPEC = """
+    task_runs.id = any (array(
+        select run_id
+        from reproq_specs
+        where spec_key = reproq_spec_key(%s)
+        order by run_id desc
+        limit %s
+    ))
+"""
+
+
 def _of_spec(queryset: Any, spec_hash: str) -> Any:
-    # Shaped as sql/newest_run_of_spec.sql is, and for its reasons: BETWEEN, and the order of the index.
-    head = Left("spec_hash", _HASH_HEAD_CHARS)
-    wanted = spec_hash[:_HASH_HEAD_CHARS]
-    return (
-        queryset.alias(hash_head=head)
-        .filter(hash_head__range=(wanted, wanted), spec_hash=spec_hash)
-        .order_by(models.F("hash_head").desc(), "-id")
-    )
+    parameters = (spec_hash, MAX_LISTED + 1)
+    among_its_newest = RawSQL(_AMONG_THE_NEWEST_OF_SPEC, parameters, models.BooleanField())  # noqa: S611  # a constant
+    return queryset.filter(among_its_newest, spec_hash=spec_hash)
 
 
 def _payload_head() -> Any:
