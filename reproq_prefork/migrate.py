@@ -102,11 +102,11 @@ def check_database(settings: Settings) -> None:
 
 
 def check_schema(connection: psycopg.Connection[Any]) -> None:
-    """Raises SchemaMismatch where the schema is absent, older or newer than this release needs."""
-    needed = known_migrations()[-1].version
-    found = max((each.version for each in _applied(connection)), default=None)
-    if found != needed:
-        raise SchemaMismatch(found, needed)
+    """Raises SchemaMismatch where the schema is absent, older, newer, or made with other files."""
+    missing = plan(known_migrations(), _applied(connection))
+    if missing:
+        before = missing[0].migration.version - 1
+        raise SchemaMismatch(before or None, known_migrations()[-1].version)
 
 
 @contextmanager

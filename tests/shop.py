@@ -71,8 +71,11 @@ class Shop:
         )
 
     def enqueue(self, connection: Connection, task: str, *args: object, **columns: object) -> int:
-        payload = {"v": 1, "task": f"{self.name}.{task}", "args": list(args), "kwargs": {}}
-        return add_run(connection, payload, **columns)
+        return add_run(connection, self.call(task, *args), **columns)
+
+    def call(self, task: str, *args: object) -> dict[str, object]:
+        """The payload of it."""
+        return {"v": 1, "task": f"{self.name}.{task}", "args": list(args), "kwargs": {}}
 
     def result(self, connection: Connection, task: str, *args: object) -> object:
         run_id = self.enqueue(connection, task, *args)

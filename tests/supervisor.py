@@ -38,7 +38,10 @@ class Supervisor:
         environ: Mapping[str, str] | None = None,
         arguments: tuple[str, ...] = (),
         log_path: Path | None = None,
+        within: tuple[str, ...] = (),
     ) -> None:
+        """`within`: what to put before the command, such as the program that enters a namespace."""
+        self._within = within
         self.directory = directory
         self._arguments = arguments
         self._log_path = log_path or directory / f"supervisor-{os.urandom(3).hex()}.log"
@@ -59,7 +62,7 @@ class Supervisor:
     def start(self) -> Self:
         with self._log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "reproq_prefork", *self._arguments],
+                [*self._within, sys.executable, "-m", "reproq_prefork", *self._arguments],
                 cwd=self.directory,
                 env=self._environ,
                 stdin=subprocess.DEVNULL,

@@ -48,6 +48,8 @@ if "wait_for" in spec:
     while not os.path.exists(spec["wait_for"]):
         time.sleep(0.005)
 time.sleep(spec.get("sleep", 0))
+if "hoard" in spec:
+    hoard = b"x" * spec["hoard"]  # so many bytes, each of them written
 if "kill_parent" in spec:
     os.kill(os.getppid(), spec["kill_parent"])
     time.sleep(30)

@@ -1,0 +1,1 @@
+"""The checker of a kill storm, and the history that it reads."""

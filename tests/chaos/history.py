@@ -1,0 +1,93 @@
+"""What a storm has left behind: four logs that know nothing of each other, and the table at the end.
+
+All times are seconds of CLOCK_BOOTTIME on the one machine where everything runs.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+
+class Answer(enum.Enum):
+    """What a producer was told about a run that it enqueued."""
+
+    OK = "committed"
+    FAILED = "refused"
+    UNKNOWN = "the connection broke before the answer came"
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A producer's line. `number` is in the payload, and no other run has it."""
+
+    number: int
+    answer: Answer
+    at: float
+
+
+class Moment(enum.Enum):
+    START = "start"
+    END = "end"  # the body is done
+    FAIL = "fail"  # it is about to fail, as it was asked to
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A task body's line, written by one append."""
+
+    moment: Moment
+    run_id: int
+    claim: int
+    pid: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """A change of status, as a trigger has seen it."""
+
+    run_id: int
+    old: str
+    new: str
+    claim: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A run at the end."""
+
+    run_id: int
+    number: int
+    status: str
+    attempts: int
+    max_attempts: int
+    claims: int
+    error_kinds: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What the nemesis did. `until`: when it took it back, or saw it done; a kill is over at once.
+
+    `pauses`: a whole host, or its master, stood still: only then may two executions overlap.
+    """
+
+    kind: str
+    at: float
+    until: float
+    recovery_s: float  # within so many seconds of `until` the runs that it hit are claimed again
+    pauses: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    told: Sequence[Told]
+    pages: Sequence[Page]
+    edges: Sequence[Edge]
+    rows: Sequence[Row]
+    faults: Sequence[Fault]
+    healed_at: float
+    leftovers: Sequence[str] = field(default=())  # processes, connections, locks, files: a sentence each

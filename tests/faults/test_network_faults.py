@@ -1,0 +1,113 @@
+"""Rows 19, 20 and 22 of the fault list: lost replies, a cut network, slow and half-open links."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.network import namespace
+from tests.proxy import Break, Proxy
+from tests.supervisor import Connection, Supervisor, add_run, diary, run_row, wait_for_status
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.slow_fault
+
+SHORT_LEASE = {"REPROQ_LEASE": "2s"}
+
+
+@pytest.mark.timeout(120)
+def test_19_replies_that_are_lost_after_the_commit_cost_no_second_execution(
+    database_url: str, connection: Connection, tmp_path: Path
+) -> None:
+    pages = tmp_path / "diary"
+    with Proxy(database_url) as proxy, Supervisor(proxy.url, tmp_path, workers=2) as supervisor:
+        runs = [add_run(connection, {"diary": str(pages)}) for _ in range(80)]
+        for distance in range(1, 16):
+            proxy.break_statement(distance, Break.AFTER)
+            wait_until(lambda: proxy.has_broken, 20, "the statement whose reply is lost")
+        for run_id in runs:
+            row = wait_for_status(connection, run_id, "SUCCESSFUL", timeout_s=30)
+            assert (row["attempts"], row["errors"]) == (1, [])
+        assert supervisor.stop() == 0
+    assert Counter(run_id for what, run_id, *_ in diary(pages) if what == "start") == dict.fromkeys(runs, 1)
+
+
+@pytest.mark.timeout(90)
+def test_20_a_host_that_is_cut_off_ends_its_task_before_another_may_take_it(
+    database_url: str, connection: Connection, tmp_path: Path
+) -> None:
+    pages = tmp_path / "diary"
+    with (
+        namespace() as cut_off,
+        Proxy(database_url, host=cut_off.gateway) as proxy,
+        Supervisor(proxy.url, tmp_path, workers=1, environ=SHORT_LEASE, within=cut_off.prefix) as first,
+    ):
+        run_id = add_run(connection, {"wait_for": str(tmp_path / "go"), "diary": str(pages)})
+        wait_until(lambda: list(diary(pages)), 10, "the task to start")
+        task = next(diary(pages))[3]
+        with Supervisor(database_url, tmp_path, workers=1, environ=SHORT_LEASE) as second:
+            cut_off.cut()
+            wait_until(partial(_gone_before_it_is_free, connection, run_id, task), 20, "the task to be ended")
+            wait_until(lambda: run_row(connection, run_id)["claims"] == 2, 20, "the other host to claim it")
+            cut_off.heal()
+            (tmp_path / "go").touch()
+            row = wait_for_status(connection, run_id, "SUCCESSFUL")
+            assert row["attempts"] == 2
+            assert row["errors"][0]["kind"] == "lease_expired"
+            assert second.stop() == 0
+        # The first is on its own again, and works on.
+        wait_for_status(connection, add_run(connection, {}), "SUCCESSFUL", timeout_s=40)
+        assert first.stop() == 0
+    assert [what for what, *_ in diary(pages)] == ["start", "start", "end"]
+
+
+def _gone_before_it_is_free(connection: Connection, run_id: int, task: int) -> bool:
+    claims = run_row(connection, run_id)["claims"]
+    gone = not Path(f"/proc/{task}").exists()
+    assert gone or claims == 1, "another host has claimed it while the task still runs"
+    return gone
+
+
+@pytest.mark.timeout(60)
+def test_22_a_slow_link_expires_no_lease(database_url: str, connection: Connection, tmp_path: Path) -> None:
+    with Proxy(database_url) as proxy, Supervisor(proxy.url, tmp_path, workers=2, environ=SHORT_LEASE):
+        proxy.delay_s = 0.02  # of each message, of which a statement is five
+        runs = [add_run(connection, {"sleep": 5}) for _ in range(2)]
+        for run_id in runs:
+            row = wait_for_status(connection, run_id, "SUCCESSFUL", timeout_s=30)
+            assert (row["attempts"], row["claims"]) == (1, 1)
+
+
+@pytest.mark.timeout(60)
+def test_22_connections_that_are_reset_under_a_task_cost_it_nothing(
+    database_url: str, connection: Connection, tmp_path: Path
+) -> None:
+    with Proxy(database_url) as proxy, Supervisor(proxy.url, tmp_path, workers=1):
+        run_id = add_run(connection, {"wait_for": str(tmp_path / "go")})
+        wait_for_status(connection, run_id, "RUNNING")
+        for _ in range(3):
+            proxy.reset()
+            wait_until(lambda: proxy.connections > 0, 20, "the steward to come back")
+        (tmp_path / "go").touch()
+        row = wait_for_status(connection, run_id, "SUCCESSFUL")
+        assert (row["attempts"], row["claims"]) == (1, 1)
+
+
+@pytest.mark.timeout(90)
+def test_22_a_link_that_is_half_open_is_given_up_and_replaced(
+    database_url: str, connection: Connection, tmp_path: Path
+) -> None:
+    """Nothing arrives, nothing is refused: only the client's own deadline ends such a wait."""
+    with Proxy(database_url) as proxy, Supervisor(proxy.url, tmp_path, workers=1) as supervisor:
+        run_id = add_run(connection, {"wait_for": str(tmp_path / "go")})
+        wait_for_status(connection, run_id, "RUNNING")
+        proxy.silent = proxy.deaf = True
+        supervisor.wait_for_log("no answer from the server", timeout_s=30)
+        proxy.reset()
+        proxy.silent = proxy.deaf = False
+        (tmp_path / "go").touch()
+        row = wait_for_status(connection, run_id, "SUCCESSFUL", timeout_s=30)
+        assert (row["attempts"], row["claims"]) == (1, 1)
