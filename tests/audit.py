@@ -4,17 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+from reproq_prefork.task_run import FINAL_STATUSES
 from tests.supervisor import Connection
-
-FINAL = ("SUCCESSFUL", "FAILED", "CANCELLED")
-LEGAL_EDGES = frozenset(
-    {
-        ("PENDING", "RUNNING"),
-        ("PENDING", "CANCELLED"),
-        ("RUNNING", "PENDING"),
-        *(("RUNNING", status) for status in FINAL),
-    }
-)
 
 
 def install(connection: Connection) -> None:
@@ -38,6 +29,6 @@ def edges(connection: Connection) -> set[tuple[str, str]]:
 def final_transitions(connection: Connection) -> Counter[int]:
     """How often each run has ended, by its id."""
     rows = connection.execute(
-        "select run_id, count(*) from audit where new_status = any (%s) group by 1", [list(FINAL)]
+        "select run_id, count(*) from audit where new_status = any (%s) group by 1", [list(FINAL_STATUSES)]
     )
     return Counter(dict(rows.fetchall()))

@@ -22,6 +22,7 @@ from tests.waiting import wait_until
 TASK_PROGRAM = f"{sys.executable} -I -S {Path(__file__).parent / 'programs' / 'task.py'}"
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 20.0
+SHORT_LEASE = {"REPROQ_LEASE": "2s"}  # for tests that wait for its end
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 

@@ -7,13 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from reproq_prefork.task_run import FINAL_STATUSES, LEGAL_EDGES, Status
 from tests.chaos.history import Answer, Edge, Fault, History, Moment, Page
 
-PENDING, RUNNING = "PENDING", "RUNNING"
-FINAL = frozenset({"SUCCESSFUL", "FAILED", "CANCELLED"})
-LEGAL = frozenset(
-    {(PENDING, RUNNING), (PENDING, "CANCELLED"), (RUNNING, PENDING), *((RUNNING, status) for status in FINAL)}
-)
 PROGRESS_S = 10.0  # after everything is healed
 CLOCK_SLACK_S = 0.05  # between the clocks of the server and of the processes, and to write a line
 
@@ -48,7 +44,7 @@ def _nothing_is_lost(history: History) -> Iterator[str]:
         if found not in allowed:
             yield f"run number {told.number} was {told.answer.value}, and is there {found} times"
     for row in history.rows:
-        if row.status not in FINAL:
+        if row.status not in FINAL_STATUSES:
             yield f"run {row.run_id} is {row.status} at the end"
 
 
@@ -64,9 +60,9 @@ def _nothing_comes_from_nowhere(history: History) -> Iterator[str]:
 
 def _edges_are_legal(history: History) -> Iterator[str]:
     for run_id, edges in _edges_by_run(history).items():
-        status = PENDING
+        status: str = Status.PENDING
         for edge in edges:
-            if (edge.old, edge.new) not in LEGAL:
+            if (edge.old, edge.new) not in LEGAL_EDGES:
                 yield f"run {run_id} went from {edge.old} to {edge.new}"
             if edge.old != status:
                 yield f"run {run_id} was {status} and went from {edge.old} to {edge.new}"
@@ -78,11 +74,11 @@ def _each_ends_once(history: History) -> Iterator[str]:
     edges_of = _edges_by_run(history)
     for row in history.rows:
         edges = edges_of.get(row.run_id, [])
-        ends = [edge for edge in edges if edge.new in FINAL]
+        ends = [edge for edge in edges if edge.new in FINAL_STATUSES]
         if len(ends) != 1:
             yield f"run {row.run_id} has ended {len(ends)} times"
             continue
-        latest = max((edge.claim for edge in edges if edge.new == RUNNING), default=0)
+        latest = max((edge.claim for edge in edges if edge.new == Status.RUNNING), default=0)
         if ends[0].claim != latest:
             yield f"run {row.run_id} was ended by claim {ends[0].claim}, and claim {latest} was the latest"
         if (row.status, row.claims) != (ends[0].new, latest):
@@ -94,7 +90,7 @@ def _each_ends_once(history: History) -> Iterator[str]:
 
 def _claims_grow(history: History) -> Iterator[str]:
     for run_id, edges in _edges_by_run(history).items():
-        claims = [edge.claim for edge in edges if edge.new == RUNNING]
+        claims = [edge.claim for edge in edges if edge.new == Status.RUNNING]
         if claims != list(range(1, len(claims) + 1)):
             yield f"run {run_id} was claimed as {claims}"
     for row in history.rows:
@@ -150,7 +146,7 @@ def _recovery_is_in_time(history: History) -> Iterator[str]:
 
 def recoveries(history: History) -> list[tuple[Fault, float]]:
     """Of each execution that a fault has ended: the fault, and the seconds from it to the next claim."""
-    claimed_at = {(edge.run_id, edge.claim): edge.at for edge in history.edges if edge.new == RUNNING}
+    claimed_at = {(edge.run_id, edge.claim): edge.at for edge in history.edges if edge.new == Status.RUNNING}
     found = []
     for run_id, executions in _executions_by_run(history).items():
         for earlier, later in pairwise(executions):
@@ -170,8 +166,8 @@ def _nothing_is_left(history: History) -> Iterator[str]:
 
 
 def _work_goes_on(history: History) -> Iterator[str]:
-    later = [edge.at for edge in history.edges if edge.new in FINAL and edge.at >= history.healed_at]
-    waiting = [edge for edge in history.edges if edge.new in FINAL and edge.at < history.healed_at]
+    later = [edge.at for edge in history.edges if edge.new in FINAL_STATUSES and edge.at >= history.healed_at]
+    waiting = [edge for edge in history.edges if edge.new in FINAL_STATUSES and edge.at < history.healed_at]
     if len(waiting) < len(history.rows) and (not later or min(later) > history.healed_at + PROGRESS_S):
         yield f"no run has ended within {PROGRESS_S:g} s of healing"
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from reproq_prefork.task_run import LEGAL_EDGES
 from tests import audit
 from tests.databases import new_database
 from tests.proxy import Break, Proxy
@@ -73,7 +74,7 @@ def _check(connection: Connection, pages: Path, way: Break) -> None:
         run_row(connection, run_id)
         for (run_id,) in connection.execute("select id from task_runs order by id")
     ]
-    assert audit.edges(connection) <= audit.LEGAL_EDGES
+    assert audit.edges(connection) <= LEGAL_EDGES
     assert audit.final_transitions(connection) == Counter({row["id"]: 1 for row in runs})
     starts = Counter(run_id for what, run_id, *_ in diary(pages) if what == "start")
     plain, fails_once, only_once = runs

@@ -11,12 +11,11 @@ import pytest
 
 from tests.cgroups import cgroup
 from tests.shop import Shop
-from tests.supervisor import Connection, Supervisor, add_run, diary, run_row, wait_for_status
+from tests.supervisor import SHORT_LEASE, Connection, Supervisor, add_run, diary, run_row, wait_for_status
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow_fault
 
-SHORT_LEASE = {"REPROQ_LEASE": "2s"}
 MIB = 1 << 20
 
 

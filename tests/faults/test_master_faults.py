@@ -9,11 +9,19 @@ from pathlib import Path
 
 import psutil
 
-from tests.supervisor import Connection, Supervisor, add_run, diary, is_running, run_row, wait_for_status
+from tests.supervisor import (
+    SHORT_LEASE,
+    Connection,
+    Supervisor,
+    add_run,
+    diary,
+    is_running,
+    run_row,
+    wait_for_status,
+)
 from tests.waiting import wait_until
 
 ORPHANS_BOUND_S = 5.0
-SHORT_LEASE = {"REPROQ_LEASE": "2s"}
 
 
 def test_04_when_the_master_dies_all_exit_and_their_runs_are_pending_again(

@@ -10,12 +10,10 @@ import pytest
 
 from tests.network import namespace
 from tests.proxy import Break, Proxy
-from tests.supervisor import Connection, Supervisor, add_run, diary, run_row, wait_for_status
+from tests.supervisor import SHORT_LEASE, Connection, Supervisor, add_run, diary, run_row, wait_for_status
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow_fault
-
-SHORT_LEASE = {"REPROQ_LEASE": "2s"}
 
 
 @pytest.mark.timeout(120)
