@@ -8,6 +8,7 @@
 
     welcome.enqueue(connection, 7)                       # on the caller's connection, in its transaction
     welcome.using(priority=10).enqueue(connection, 7)
+    enqueue_many(connection, [welcome.new_run(each) for each in users])
     welcome(7)                                           # here and now
 
 Options stand in the decorator and in `using`, arguments in `enqueue`: no name of an argument is ever an option.
@@ -104,20 +105,20 @@ class Task(Generic[P, R]):
 
     def enqueue(self, connection: Any, /, *args: P.args, **kwargs: P.kwargs) -> TaskRun:
         """Add a run of this call in the transaction of `connection`, a psycopg one. Raises as `enqueue` does."""
+        new = self.new_run(*args, **kwargs)
+        # By name: tasks are imported in workers too, whose executors reach no database.
+        run: TaskRun = import_module("reproq_prefork.store.runs").enqueue_new(connection, new)
+        return run
+
+    def new_run(self, *args: P.args, **kwargs: P.kwargs) -> NewRun:
+        """A run of this call, for `enqueue_many`. Raises as `enqueue` does."""
         if self.func.__module__ == "__main__":
             raise InvalidRun(
                 f"{self.path} is defined in the program itself, which no worker can import: put it in a module."
             )
         spec = self.spec(*args, **kwargs)
-        # By name: tasks are imported in workers too, whose executors reach no database.
-        enqueue = import_module("reproq_prefork.store.runs").enqueue
-        run: TaskRun = enqueue(
-            connection,
-            spec,
-            unique_key=unique_key_of(self.unique, self.path, spec, args, kwargs),
-            **self._options(),
-        )
-        return run
+        key = unique_key_of(self.unique, self.path, spec, args, kwargs)
+        return NewRun.of(spec, unique_key=key, **self._options())
 
     def call(self, *args: Any, **kwargs: Any) -> R:
         """Call the function, here and now; where it takes a context, that is the first argument."""

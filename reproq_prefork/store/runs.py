@@ -93,6 +93,11 @@ def enqueue(
         retry_base_seconds=retry_base_seconds,
         retry_max_seconds=retry_max_seconds,
     )
+    return enqueue_new(connection, new)
+
+
+def enqueue_new(connection: Connection, new: NewRun) -> TaskRun:
+    """Add one run that was checked before; for what makes runs of its own kind, such as Python tasks."""
     return _runs(connection).enqueue(new)
 
 

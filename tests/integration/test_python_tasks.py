@@ -17,7 +17,7 @@ import psutil
 import psycopg
 import pytest
 
-from reproq_prefork import Task, cancel
+from reproq_prefork import Task, cancel, enqueue_many
 from tests.supervisor import Connection, Supervisor, add_run, run_row, wait_for_status
 from tests.waiting import wait_until
 
@@ -279,6 +279,18 @@ def test_a_unique_task_is_enqueued_once(connection: Connection, application: App
 
 
 @pytest.mark.usefixtures("running")
+def test_many_calls_are_enqueued_at_once_each_with_the_options_of_its_task(
+    connection: Connection, application: Application
+) -> None:
+    hopeless, once = application.task("hopeless"), application.task("once").using(priority=7)
+    new_runs = [hopeless.new_run(), once.new_run("lamp"), once.new_run("lamp"), once.new_run("desk")]
+    runs = enqueue_many(connection, new_runs)
+    assert [run.created for run in runs] == [True, True, False, True]
+    assert runs[1].id == runs[2].id
+    assert [(run.max_attempts, run.priority) for run in runs[:2]] == [(5, 0), (3, 7)]
+    assert runs[3].payload == once.enqueue(connection, "desk").payload
+
+
 def test_what_is_no_task_of_an_allowed_module_is_refused_and_not_retried(
     connection: Connection, application: Application
 ) -> None:
