@@ -29,19 +29,22 @@ class Told:
 
 class Moment(enum.Enum):
     START = "start"
+    BEAT = "beat"  # the body still runs
     END = "end"  # the body is done
     FAIL = "fail"  # it is about to fail, as it was asked to
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A task body's line, written by one append."""
+    """A task body's line, written by one append. `parent`: its parent process, which is the worker's or the master's."""
 
     moment: Moment
     run_id: int
     claim: int
     pid: int
     at: float
+    parent: int = 0
+    host: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +73,16 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What the nemesis did. `until`: when it took it back, or saw it done; a kill is over at once.
-
-    `pauses`: a whole host, or its master, stood still: only then may two executions overlap.
-    """
+    """What the nemesis did. `until`: when it took it back, or saw it done; a kill is over at once."""
 
     kind: str
     at: float
     until: float
-    recovery_s: float  # within so many seconds of `until` the runs that it hit are claimed again
-    pauses: bool = False
+    recovery_s: float  # within so many seconds of `until` the runs that it hit are PENDING again, or ended
+    host: str | None = None  # whom it hit; None: everybody
+    pids: frozenset[int] = frozenset()  # which processes of the host; none named: all of them
+    reruns: bool = True  # whether a run may be run again for it; most faults are no reason for that
+    pauses: bool = False  # a whole host, or its master, stood still: only then may two executions overlap
 
 
 @dataclass(frozen=True, slots=True)

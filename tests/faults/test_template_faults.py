@@ -15,11 +15,19 @@ import pytest
 
 from reproq_prefork import processes
 from tests.shop import Shop
-from tests.supervisor import Connection, Supervisor, is_running, wait_for_status
+from tests.supervisor import Connection, Supervisor, is_running, run_row, wait_for_status
 from tests.waiting import wait_until
 
 RECOVERY_S = 0.25
 GENEROUS = 8  # the machine is shared, so a test allows this many times as long
+
+
+HOLD = """
+@task
+def hold(started):
+    Path(started).touch()
+    time.sleep(60)
+"""
 
 
 def kill(pid: int) -> None:
@@ -53,12 +61,14 @@ def _is_replaced(supervisor: Supervisor, worker: int) -> bool:
 def test_while_a_template_is_stopped_the_dead_are_still_buried_and_it_is_replaced_when_it_is_needed(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
-    shop = Shop(tmp_path)
+    shop = Shop(tmp_path, HOLD)
+    started = tmp_path / "started"
     with shop.supervisor(database_url, workers=2) as supervisor:
         (stopped,) = supervisor.template_pids()
         os.kill(stopped, signal.SIGSTOP)
-        lost = shop.enqueue(connection, "sleep", 60, max_attempts=1)
-        holder = wait_for_status(connection, lost, "RUNNING")["leased_by"]
+        lost = shop.enqueue(connection, "hold", str(started), max_attempts=1)
+        wait_until(started.exists, 10, "the task to start")  # from then on its attempt counts
+        holder = run_row(connection, lost)["leased_by"]
         row = connection.execute("select pid from reproq_workers where id = %s", [holder]).fetchone()
         assert row is not None
         killed_at = time.monotonic()
