@@ -137,7 +137,10 @@ class Supervisor:
         return [pid for pid in self.worker_pids() if pid not in self._children_called(r".*\[booting\]")]
 
     def steward_pid(self) -> int:
-        return self._children_called("reproq-prefork: steward")[0]
+        return self.steward_pids()[0]
+
+    def steward_pids(self) -> list[int]:
+        return self._children_called("reproq-prefork: steward")
 
     def template_pids(self) -> list[int]:
         return self._children_called("reproq-prefork: template")

@@ -36,7 +36,7 @@ class Moment(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A task body's line, written by one append. `parent`: its parent process, which is the worker's or the master's."""
+    """A task body's line, written by one append. `parent` is whoever has started its process."""
 
     moment: Moment
     run_id: int

@@ -1,0 +1,222 @@
+"""How each kind of fault is done to a host, or to the server; every deed takes itself back before it returns.
+
+A deed gives the processes that it hit, or none where it hit all of the host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import psutil
+
+from tests.chaos.arena import Arena, Host
+from tests.chaos.schedule import Planned
+from tests.proxy import Break
+from tests.waiting import wait_until
+
+NEXT_STATEMENTS = 12  # of which one loses its reply
+REPLY_TIMEOUT_S = 3.0
+SLOW_DELAY_S = 0.03  # of each message, of which a statement is five
+
+
+class NoVictim(Exception):
+    """There is nobody of that kind at this moment."""
+
+
+Pids = frozenset[int]
+
+
+def _pick(victims: Iterable[int], planned: Planned) -> int:
+    found = sorted(victims)
+    if not found:
+        raise NoVictim
+    return random.Random(planned.dice).choice(found)
+
+
+def _kill_worker(_arena: Arena, host: Host, planned: Planned) -> Pids:
+    return _kill(_pick(host.supervisor.worker_pids(), planned))
+
+
+def _kill_task(_arena: Arena, host: Host, planned: Planned) -> Pids:
+    tasks = [
+        child.pid
+        for worker in host.supervisor.worker_pids()
+        for child in psutil.Process(worker).children(recursive=True)
+    ]
+    pid = _pick(tasks, planned)
+    # What a task has started is hit, and so is the task that waits for it.
+    parents = {parent.pid for parent in psutil.Process(pid).parents()} & set(tasks)
+    return _kill(pid) | parents
+
+
+def _kill_steward(_arena: Arena, host: Host, planned: Planned) -> Pids:
+    return _kill(_pick(host.supervisor.steward_pids(), planned))
+
+
+def _kill_template(_arena: Arena, host: Host, planned: Planned) -> Pids:
+    return _kill(_pick(host.supervisor.template_pids(), planned))
+
+
+def _kill(pid: int) -> Pids:
+    os.kill(pid, signal.SIGKILL)
+    return frozenset({pid})
+
+
+def _end_backend(arena: Arena, host: Host, planned: Planned) -> Pids:
+    worker, backend = _worker_and_backend(arena, host, planned)
+    with arena.connect() as connection:
+        connection.execute("select pg_terminate_backend(%s)", [backend])
+    return frozenset({worker})
+
+
+def _worker_and_backend(arena: Arena, host: Host, planned: Planned) -> tuple[int, int]:
+    with arena.connect() as connection:
+        backends: dict[int, int] = dict(
+            connection.execute(
+                "select pid, backend_pid from reproq_workers where backend_pid is not null and pid = any (%s)",
+                [host.supervisor.worker_pids()],
+            ).fetchall()
+        )
+    worker = _pick(backends, planned)
+    return worker, backends[worker]
+
+
+def _lose_reply(_arena: Arena, host: Host, planned: Planned) -> Pids:
+    proxy = host.proxy
+    proxy.break_statement(1 + int(planned.dice * NEXT_STATEMENTS), Break.AFTER)
+    with contextlib.suppress(AssertionError):  # an idle host sends none
+        wait_until(lambda: proxy.has_broken, REPLY_TIMEOUT_S, "the statement")
+    return frozenset()
+
+
+def _kill_master(_arena: Arena, host: Host, _planned: Planned) -> Pids:
+    family = host.family()
+    host.supervisor.send(signal.SIGKILL)
+    host.bury(family)
+    host.start()
+    return frozenset()
+
+
+def _kill_whole_host(_arena: Arena, host: Host, _planned: Planned) -> Pids:
+    host.supervisor.send(signal.SIGSTOP)  # so that nobody is born meanwhile
+    family = host.family()
+    for process in reversed(family):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    host.bury(family)
+    host.start()
+    return frozenset()
+
+
+def _stop_whole_host(_arena: Arena, host: Host, planned: Planned) -> Pids:
+    host.supervisor.send(signal.SIGSTOP)
+    _stopped_for([process.pid for process in host.family()], planned)
+    return frozenset()
+
+
+def _stop_worker(_arena: Arena, host: Host, planned: Planned) -> Pids:
+    return _stopped_for([_pick(host.supervisor.worker_pids(), planned)], planned)
+
+
+def _stop_master(_arena: Arena, host: Host, planned: Planned) -> Pids:
+    _stopped_for([host.supervisor.pid], planned)
+    return frozenset()
+
+
+def _stop_steward(_arena: Arena, host: Host, planned: Planned) -> Pids:
+    _stopped_for([_pick(host.supervisor.steward_pids(), planned)], planned)
+    return frozenset()
+
+
+def _stop_backend(arena: Arena, host: Host, planned: Planned) -> Pids:
+    _stopped_for([_worker_and_backend(arena, host, planned)[1]], planned)
+    return frozenset()
+
+
+def _stopped_for(pids: Sequence[int], planned: Planned) -> Pids:
+    try:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+        time.sleep(planned.lasts_s)
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+    return frozenset(pids)
+
+
+def _reload(_arena: Arena, host: Host, _planned: Planned) -> Pids:
+    host.supervisor.send(signal.SIGHUP)
+    return frozenset()
+
+
+def _stop_and_start(_arena: Arena, host: Host, _planned: Planned) -> Pids:
+    host.stop()
+    host.start()
+    return frozenset()
+
+
+def _crash_server(arena: Arena, _host: Host, planned: Planned) -> Pids:
+    arena.server.stop("immediate")
+    time.sleep(planned.lasts_s)
+    arena.server.start()
+    return frozenset()
+
+
+def _cut_off(_arena: Arena, host: Host, planned: Planned) -> Pids:
+    host.proxy.deaf = host.proxy.silent = True
+    time.sleep(planned.lasts_s)
+    host.proxy.deaf = host.proxy.silent = False
+    return frozenset()
+
+
+def _slow_link(_arena: Arena, host: Host, planned: Planned) -> Pids:
+    host.proxy.delay_s = SLOW_DELAY_S
+    time.sleep(planned.lasts_s)
+    host.proxy.delay_s = 0.0
+    return frozenset()
+
+
+def _reset_links(arena: Arena, host: Host, _planned: Planned) -> Pids:
+    host.proxy.reset()
+    arena.producers_proxy.reset()
+    return frozenset()
+
+
+def _lock_table(arena: Arena, _host: Host, planned: Planned) -> Pids:
+    with arena.connect() as connection, connection.transaction():
+        connection.execute("lock table task_runs")
+        time.sleep(planned.lasts_s)
+    return frozenset()
+
+
+Deed = Callable[[Arena, Host, Planned], Pids]
+DEEDS: Mapping[str, Deed] = {
+    "kill a worker": _kill_worker,
+    "kill a task": _kill_task,
+    "kill a steward": _kill_steward,
+    "kill a template": _kill_template,
+    "end a backend": _end_backend,
+    "lose a reply": _lose_reply,
+    "kill a master": _kill_master,
+    "kill a whole host": _kill_whole_host,
+    "stop a whole host": _stop_whole_host,
+    "stop a worker": _stop_worker,
+    "stop a master": _stop_master,
+    "stop a steward": _stop_steward,
+    "reload": _reload,
+    "stop and start": _stop_and_start,
+    "crash the server": _crash_server,
+    "cut a host off": _cut_off,
+    "stop a backend": _stop_backend,
+    "slow a link": _slow_link,
+    "reset the links": _reset_links,
+    "lock the table": _lock_table,
+}
+OF_ALL = frozenset({"crash the server", "stop a backend", "lock the table", "reset the links"})

@@ -1,0 +1,136 @@
+"""The one page that is left of a storm, and its picture."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from reproq_prefork import __version__
+from reproq_prefork.task_run import FINAL_STATUSES
+from tests.chaos.checker import RULES, Recovery, Violation, recoveries
+from tests.chaos.history import Answer, Fault, History, Moment
+from tests.chaos.kinds import BY_NAME
+
+MAX_VIOLATIONS_SHOWN = 40
+KILLS = "kill"
+
+
+def page(history: History, violations: Sequence[Violation], *, seed: int, minutes: float) -> str:
+    """Markdown."""
+    lines = [
+        f"# A storm of {minutes:g} minutes, seed {seed}",
+        "",
+        f"{datetime.now(UTC):%Y-%m-%d}, reproq-prefork {__version__}, Python {platform.python_version()}, "
+        f"{platform.system()} {platform.release()}.",
+        "",
+        *_counts(history),
+        "",
+        "## Faults and recovery",
+        "",
+        *_recovery(history),
+        "",
+        "## Rules",
+        "",
+        *_rules(violations),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _counts(history: History) -> Iterator[str]:
+    statuses = Counter(row.status for row in history.rows)
+    answers = Counter(told.answer for told in history.told)
+    starts = Counter((page.run_id) for page in history.pages if page.moment is Moment.START)
+    kills = sum(fault.kind.startswith(KILLS) for fault in history.faults)
+    yield "| what | how many |"
+    yield "|---|---|"
+    yield f"| runs | {len(history.rows):,} |"
+    for answer in Answer:
+        yield f"| runs whose producer was told: {answer.value} | {answers[answer]:,} |"
+    for status, count in sorted(statuses.items()):
+        yield f"| {status} at the end | {count:,} |"
+    yield f"| executions | {starts.total():,} |"
+    yield f"| runs that were executed more than once | {sum(count > 1 for count in starts.values()):,} |"
+    yield f"| faults | {len(history.faults):,} |"
+    yield f"| of these, kills by SIGKILL | {kills:,} |"
+
+
+def _recovery(history: History) -> Iterator[str]:
+    """How long it took from the end of a fault until what it had broken off was free, and ran again."""
+    faults = Counter(fault.kind for fault in history.faults)
+    found: dict[str, list[Recovery]] = defaultdict(list)
+    for recovery in recoveries(history):
+        found[recovery.fault.kind].append(recovery)
+    spread = "s: p50 / p99 / max"
+    yield f"| fault | row | times | runs broken off | free again, {spread} | run again, {spread} | late |"
+    yield "|---|---|---|---|---|---|---|"
+    for kind, times in sorted(faults.items()):
+        of_kind = found[kind]
+        row = BY_NAME[kind].row if kind in BY_NAME else ""
+        free = _spread([each.free_s for each in of_kind])
+        again = _spread([each.again_s for each in of_kind if each.again_s is not None])
+        late = sum(each.late_s > 0 for each in of_kind)
+        yield f"| {kind} | {row} | {times} | {len(of_kind)} | {free} | {again} | {late or ''} |"
+
+
+def _spread(seconds: Sequence[float]) -> str:
+    if not seconds:
+        return ""
+    ordered = sorted(seconds)
+    p99 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
+    return f"{statistics.median(ordered):.2f} / {p99:.2f} / {ordered[-1]:.2f}"
+
+
+def _rules(violations: Sequence[Violation]) -> Iterator[str]:
+    broken = Counter(violation.rule for violation in violations)
+    yield "| rule | broken |"
+    yield "|---|---|"
+    for rule in RULES:
+        yield f"| {rule} | {broken[rule]} |"
+    if violations:
+        yield ""
+        for violation in violations[:MAX_VIOLATIONS_SHOWN]:
+            yield f"* {violation.rule}: {violation.what}"
+
+
+def plot(history: History, path: Path) -> None:
+    """Runs ended a second, with the faults marked. Without matplotlib there is none."""
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        return
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    start = min((edge.at for edge in history.edges), default=0.0)
+    ended = Counter(int(edge.at - start) for edge in history.edges if edge.new in FINAL_STATUSES)
+    seconds = range(max(ended, default=0) + 1)
+    figure, (rate, faults) = plt.subplots(
+        2, 1, sharex=True, figsize=(12, 7), height_ratios=(2, 3), layout="constrained"
+    )
+    rate.plot(seconds, [ended[second] for second in seconds], linewidth=0.8)
+    rate.set_ylabel("runs ended a second")
+    rate.axvline(history.healed_at - start, color="green", linestyle=":", label="healed")
+    rate.legend(loc="upper right")
+    for place, (kind, of_kind) in enumerate(_by_kind(history.faults).items()):
+        faults.barh(
+            [place] * len(of_kind),
+            [max(0.15, fault.until - fault.at) for fault in of_kind],
+            left=[fault.at - start for fault in of_kind],
+            height=0.6,
+            label=kind,
+        )
+    faults.set_yticks(range(len(_by_kind(history.faults))), list(_by_kind(history.faults)))
+    faults.set_xlabel("seconds")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _by_kind(faults: Sequence[Fault]) -> Mapping[str, list[Fault]]:
+    found: dict[str, list[Fault]] = {}
+    for fault in sorted(faults, key=lambda fault: fault.kind, reverse=True):
+        found.setdefault(fault.kind, []).append(fault)
+    return found
