@@ -19,7 +19,7 @@ PIP_INSTALL := python -m pip install -qq --disable-pip-version-check --no-warn-s
 	--constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install check format test test-all test-django52 test-django60 test-django61 faults demo bench bench-peers clean
+.PHONY: help install check format test test-all test-django52 test-django60 test-django61 faults chaos demo bench bench-peers clean
 
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' Makefile | sort | while IFS= read -r line; do \
@@ -82,7 +82,11 @@ test-django61: .venv-django61/.installed ## Run what needs Django on 6.1 (Python
 	@.venv-django61/bin/$(PYTEST) tests/django tests/unit
 
 faults: $(STAMP) ## Run the faults of hosts, networks and servers (as root: namespaces, control groups, a small disk)
-	@$(BIN)/$(PYTEST) -m slow_fault tests/faults
+	@$(BIN)/$(PYTEST) -m slow_fault tests/faults tests/chaos
+
+chaos: $(STAMP) ## Let a kill storm loose for a minute and check its history (SEED=…, MINUTES=…); writes build/chaos
+	@$(BIN)/$(PIP_INSTALL) --editable '.[bench]'
+	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
 
 demo: $(STAMP) ## Watch 200 tasks, a killed worker and two replays, on a private PostgreSQL
 	@$(BIN)/reproq-prefork demo

@@ -30,6 +30,7 @@ WORKERS = 4  # of each host
 PRODUCERS = 3
 NUMBERS = 10**8  # each producer has its own range of them
 MARK = "REPROQ_STORM"  # the environment variable by which all that a storm has started is found
+GO_ON_S = 5.0  # how long more is enqueued once everything is healed
 EXIT_TIMEOUT_S = 15.0  # of what a dead master has left, and of a master that was told to stop
 SERVER_SETTINGS = {
     "max_connections": "200",
@@ -50,7 +51,6 @@ class Host:
     proxy: Proxy
     environ: Mapping[str, str]
     directory: Path
-    within: tuple[str, ...] = ()
     supervisor: Supervisor = field(init=False)
     leftovers: list[str] = field(default_factory=list)
 
@@ -61,7 +61,6 @@ class Host:
             workers=WORKERS,
             environ=self.environ,
             log_path=self.directory / f"host-{self.name}.log",
-            within=self.within,
         ).start()
 
     def family(self) -> list[psutil.Process]:
@@ -104,7 +103,6 @@ class Arena:
     server: EmbeddedPostgres
     hosts: Mapping[str, Host]
     producers_proxy: Proxy
-    producers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
     def diary(self) -> Path:
@@ -117,21 +115,25 @@ class Arena:
     def connect(self) -> Connection:
         return psycopg.connect(self.server.url, autocommit=True)
 
-    def start_producers(self, seed: int) -> None:
-        for place in range(PRODUCERS):
-            command = [
-                *(sys.executable, "-m", "tests.chaos.producer", self.producers_proxy.url),
-                *(str(self.directory / f"told-{place}"), str((place + 1) * NUMBERS), str(seed + place)),
-            ]
-            self.producers.append(
-                subprocess.Popen(command, cwd=CHECKOUT, env={**os.environ, MARK: self.mark})
-            )
+    @contextlib.contextmanager
+    def producing(self, seed: int) -> Iterator[None]:
+        """Producers enqueue for as long as this lasts, and a while longer."""
+        producers = [self._start_producer(place, seed) for place in range(PRODUCERS)]
+        try:
+            yield
+            time.sleep(GO_ON_S)
+        finally:
+            for producer in producers:
+                producer.terminate()
+            for producer in producers:
+                producer.wait(EXIT_TIMEOUT_S)
 
-    def stop_producers(self) -> None:
-        for producer in self.producers:
-            producer.terminate()
-        for producer in self.producers:
-            producer.wait(EXIT_TIMEOUT_S)
+    def _start_producer(self, place: int, seed: int) -> subprocess.Popen[bytes]:
+        command = [
+            *(sys.executable, "-m", "tests.chaos.producer", self.producers_proxy.url),
+            *(str(self.directory / f"told-{place}"), str((place + 1) * NUMBERS), str(seed + place)),
+        ]
+        return subprocess.Popen(command, cwd=CHECKOUT, env={**os.environ, MARK: self.mark})
 
     def strays(self) -> list[psutil.Process]:
         """Processes that the storm has started, and that are still there."""
@@ -147,11 +149,11 @@ class Arena:
 
 @contextlib.contextmanager
 def arena(
-    directory: Path, *, package: Path = CHECKOUT, within: Mapping[str, tuple[str, ...]] | None = None
+    directory: Path, *, package: Path = CHECKOUT, environ: Mapping[str, Mapping[str, str]] | None = None
 ) -> Iterator[Arena]:
     """Everything but the hosts is started. `package`: where `reproq_prefork` is imported from by the hosts.
 
-    `within`: by host, what to put before its command.
+    `environ`: more environment variables, by host.
     """
     mark = os.urandom(6).hex()
     with (
@@ -166,9 +168,8 @@ def arena(
             name: Host(
                 name=name,
                 proxy=links.enter_context(Proxy(server.url)),
-                environ=_environ(name, directory, package, mark),
+                environ={**_environ(name, directory, package, mark), **(environ or {}).get(name, {})},
                 directory=directory,
-                within=(within or {}).get(name, ()),
             )
             for name in HOSTS
         }

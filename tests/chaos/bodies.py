@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 from reproq_prefork import TaskContext, task
@@ -26,6 +27,17 @@ def short(context: TaskContext, number: int, seconds: float) -> int:
 @task(takes_context=True, executor="fork", max_attempts=MANY_ATTEMPTS)
 def long(context: TaskContext, number: int, seconds: float) -> int:
     return _worked(context, number, seconds)
+
+
+@task(takes_context=True, executor="fork", max_attempts=MANY_ATTEMPTS)
+def longer_again(context: TaskContext, number: int, seconds: float, later_s: float) -> int:
+    """`later_s`: at later attempts."""
+    return _worked(context, number, seconds if context.attempt == 1 else later_s)
+
+
+@task(takes_context=True, executor="fork", max_attempts=MANY_ATTEMPTS)
+def by_host(context: TaskContext, number: int, seconds: dict[str, float]) -> int:
+    return _worked(context, number, seconds[os.environ[pages.HOST]])
 
 
 @task(takes_context=True, executor="fork", max_attempts=1)

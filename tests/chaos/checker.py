@@ -189,15 +189,15 @@ def recoveries(history: History) -> list[Recovery]:
             faults = _faults_between(history.faults, execution.started_at, edge.at)
             causes = [fault for fault in faults if fault.reruns and execution.was_hit_by(fault)]
             if causes:
-                cause = max(causes, key=lambda fault: fault.until)
+                cause = max(causes, key=lambda fault: fault.recovers_from)
                 again_at = claimed_at.get((run_id, execution.claim + 1))
                 found.append(
                     Recovery(
                         fault=cause,
                         execution=execution,
-                        free_s=max(0.0, edge.at - cause.until),
-                        again_s=None if again_at is None else max(0.0, again_at - cause.until),
-                        late_s=edge.at - max(fault.until + fault.recovery_s for fault in faults),
+                        free_s=max(0.0, edge.at - cause.recovers_from),
+                        again_s=None if again_at is None else max(0.0, again_at - cause.recovers_from),
+                        late_s=edge.at - max(fault.recovers_from + fault.recovery_s for fault in faults),
                     )
                 )
     return found

@@ -20,6 +20,7 @@ from tests.proxy import Break
 from tests.waiting import wait_until
 
 NEXT_STATEMENTS = 12  # of which one loses its reply
+PRODUCERS_SHARE = 0.25
 REPLY_TIMEOUT_S = 3.0
 SLOW_DELAY_S = 0.03  # of each message, of which a statement is five
 
@@ -86,8 +87,9 @@ def _worker_and_backend(arena: Arena, host: Host, planned: Planned) -> tuple[int
     return worker, backends[worker]
 
 
-def _lose_reply(_arena: Arena, host: Host, planned: Planned) -> Pids:
-    proxy = host.proxy
+def _lose_reply(arena: Arena, host: Host, planned: Planned) -> Pids:
+    """Of the host, or of a producer, who then does not know what has become of its runs."""
+    proxy = arena.producers_proxy if planned.dice < PRODUCERS_SHARE else host.proxy
     proxy.break_statement(1 + int(planned.dice * NEXT_STATEMENTS), Break.AFTER)
     with contextlib.suppress(AssertionError):  # an idle host sends none
         wait_until(lambda: proxy.has_broken, REPLY_TIMEOUT_S, "the statement")

@@ -78,11 +78,16 @@ class Fault:
     kind: str
     at: float
     until: float
-    recovery_s: float  # within so many seconds of `until` the runs that it hit are PENDING again, or ended
+    recovery_s: float  # within so many seconds of `recovers_from` what it hit is PENDING again, or ended
     host: str | None = None  # whom it hit; None: everybody
     pids: frozenset[int] = frozenset()  # which processes of the host; none named: all of them
     reruns: bool = True  # whether a run may be run again for it; most faults are no reason for that
+    counts_from_its_start: bool = False
     pauses: bool = False  # a whole host, or its master, stood still: only then may two executions overlap
+
+    @property
+    def recovers_from(self) -> float:
+        return self.at if self.counts_from_its_start else self.until
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,7 @@ class Nemesis:
                 host=host,
                 pids=pids,
                 reruns=kind.reruns,
+                counts_from_its_start=kind.counts_from_its_start,
                 pauses=kind.pauses,
             )
         )

@@ -26,7 +26,11 @@ MAX_BACKLOG = 4_000
 RECONNECT_INTERVAL_S = 0.2
 BACKLOG_INTERVAL_S = 0.05
 BATCHES = ((1, 1), (2, 50), (200, 2_000))  # by one INSERT, by one for all, by COPY
-PAGES_OF_A_TRANSACTION_S = 10.0
+
+
+def external(number: int, doing: str, *, max_attempts: int = bodies.MANY_ATTEMPTS, **rest: float) -> NewRun:
+    return NewRun.of({"number": number, "doing": doing, **rest}, max_attempts=max_attempts)
+
 
 # How often each is drawn, of ten thousand.
 Draw = Callable[[random.Random, int], NewRun]
@@ -38,9 +42,9 @@ MIX: tuple[tuple[int, Draw], ...] = (
     (15, lambda dice, number: bodies.nested.new_run(number, dice.uniform(0.05, 0.4))),
     (20, lambda _dice, number: bodies.failing.new_run(number)),
     (5, lambda _dice, number: bodies.overrunning.new_run(number)),
-    (20, lambda dice, number: _external(number, "work", seconds=dice.uniform(0.02, 0.3))),
-    (5, lambda dice, number: _external(number, "nested", seconds=dice.uniform(0.05, 0.4))),
-    (5, lambda _dice, number: _external(number, "hoard", max_attempts=2)),
+    (20, lambda dice, number: external(number, "work", seconds=dice.uniform(0.02, 0.3))),
+    (5, lambda dice, number: external(number, "nested", seconds=dice.uniform(0.05, 0.4))),
+    (5, lambda _dice, number: external(number, "hoard", max_attempts=2)),
 )
 
 
@@ -67,10 +71,6 @@ def main(url: str, log_path: Path, first: int, seed: int) -> None:
 def _draw(dice: random.Random, number: int) -> NewRun:
     draws = [draw for _, draw in MIX]
     return dice.choices(draws, [weight for weight, _ in MIX])[0](dice, number)
-
-
-def _external(number: int, doing: str, *, max_attempts: int = bodies.MANY_ATTEMPTS, **rest: float) -> NewRun:
-    return NewRun.of({"number": number, "doing": doing, **rest}, max_attempts=max_attempts)
 
 
 def _backlog(connection: psycopg.Connection[tuple[int]]) -> int:

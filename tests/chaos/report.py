@@ -64,16 +64,17 @@ def _recovery(history: History) -> Iterator[str]:
     found: dict[str, list[Recovery]] = defaultdict(list)
     for recovery in recoveries(history):
         found[recovery.fault.kind].append(recovery)
-    spread = "s: p50 / p99 / max"
-    yield f"| fault | row | times | runs broken off | free again, {spread} | run again, {spread} | late |"
-    yield "|---|---|---|---|---|---|---|"
+    yield "Seconds; of spreads the median, the 99th percentile and the greatest."
+    yield ""
+    yield "| fault | row | times | bound | runs broken off | free again after | run again after | late |"
+    yield "|---|---|---|---|---|---|---|---|"
     for kind, times in sorted(faults.items()):
         of_kind = found[kind]
-        row = BY_NAME[kind].row if kind in BY_NAME else ""
+        row, bound = (BY_NAME[kind].row, f"{BY_NAME[kind].recovery_s:g}") if kind in BY_NAME else ("", "")
         free = _spread([each.free_s for each in of_kind])
         again = _spread([each.again_s for each in of_kind if each.again_s is not None])
         late = sum(each.late_s > 0 for each in of_kind)
-        yield f"| {kind} | {row} | {times} | {len(of_kind)} | {free} | {again} | {late or ''} |"
+        yield f"| {kind} | {row} | {times} | {bound} | {len(of_kind)} | {free} | {again} | {late or ''} |"
 
 
 def _spread(seconds: Sequence[float]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from tests.chaos.arena import Arena, arena, boottime
@@ -14,25 +15,24 @@ from tests.chaos.schedule import Planned
 from tests.supervisor import Connection
 from tests.waiting import wait_until
 
-GO_ON_S = 5.0  # how long more is enqueued once everything is healed
 STALL_S = 60.0  # without a run that ends, while there are some: nothing will come any more
 GONE_TIMEOUT_S = 10.0
 
 
 def storm(planned: Sequence[Planned], seed: int, directory: Path) -> History:
+    """Faults as planned, while producers enqueue all the time."""
     with arena(directory) as made:
-        return rage(made, planned, seed)
+        return rage(made, planned, made.producing(seed))
 
 
-def rage(arena: Arena, planned: Sequence[Planned], seed: int) -> History:
+def rage(arena: Arena, planned: Sequence[Planned], producing: AbstractContextManager[None]) -> History:
+    """`producing`: has runs enqueued before the faults begin, and ends some time after everything was healed."""
     offset_s = wall_clock_offset_s()
     for host in arena.hosts.values():
         host.start()
-    arena.start_producers(seed)
-    faults = Nemesis(arena, planned).storm()
-    healed_at = boottime()
-    time.sleep(GO_ON_S)
-    arena.stop_producers()
+    with producing:
+        faults = Nemesis(arena, planned).storm()
+        healed_at = boottime()
     with arena.connect() as connection:
         _drain(connection)
         for host in arena.hosts.values():

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from tests.cgroups import cgroup
+from tests.faketime import clock
 from tests.shop import Shop
 from tests.supervisor import SHORT_LEASE, Connection, Supervisor, add_run, diary, run_row, wait_for_status
 from tests.waiting import wait_until
@@ -19,32 +20,14 @@ pytestmark = pytest.mark.slow_fault
 MIB = 1 << 20
 
 
-def _libfaketime() -> str:
-    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
-    if not found:
-        pytest.skip("libfaketime is not installed (the package faketime)")
-    return str(found[0])
-
-
 @pytest.mark.timeout(90)
 def test_26_clocks_that_are_hours_off_and_jump_expire_no_lease_and_start_nothing_early(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
-    (tmp_path / "ahead").write_text("+1h")
-    (tmp_path / "behind").write_text("-1h")
-
-    def clock(name: str) -> dict[str, str]:
-        return {
-            **SHORT_LEASE,
-            "LD_PRELOAD": _libfaketime(),
-            "FAKETIME_TIMESTAMP_FILE": str(tmp_path / name),
-            "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        }
-
+    ahead, behind = clock(tmp_path, "+1h", name="ahead"), clock(tmp_path, "-1h", name="behind")
     with (
-        Supervisor(database_url, tmp_path, workers=2, environ=clock("ahead")),
-        Supervisor(database_url, tmp_path, workers=2, environ=clock("behind")),
+        Supervisor(database_url, tmp_path, workers=2, environ={**SHORT_LEASE, **ahead}),
+        Supervisor(database_url, tmp_path, workers=2, environ={**SHORT_LEASE, **behind}),
     ):
         runs = [add_run(connection, {"sleep": 4}) for _ in range(4)]
         for run_id in runs:

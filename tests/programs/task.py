@@ -5,6 +5,7 @@ Standard library only, and started with -I -S, so that a test waits for the engi
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -47,7 +48,7 @@ for command in spec.get("children", ()):
 if "wait_for" in spec:
     while not os.path.exists(spec["wait_for"]):
         time.sleep(0.005)
-time.sleep(spec.get("sleep", 0))
+select.select((), (), (), spec.get("sleep", 0))  # time.sleep fails under libfaketime
 if "hoard" in spec:
     hoard = b"x" * spec["hoard"]  # so many bytes, each of them written
 if "kill_parent" in spec:

@@ -1,0 +1,68 @@
+"""The package with one of its guards taken out, as a checker must be able to tell."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[2] / "reproq_prefork"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """In one file: `old`, which stands there once, becomes `new`."""
+
+    file: str
+    old: str
+    new: str
+
+
+GUARDS: Mapping[str, tuple[Change, ...]] = {
+    "the claim's token in the finish": (
+        Change("sql/finish_and_claim.sql", "and run.claims = ending.claim and", "and"),
+    ),
+    "the kill of what a dead worker's task has started": (
+        Change(
+            "master.py",
+            "if processes.kill_own_descendants(spare=spared, within_s=ORPHANS_TIMEOUT_S):",
+            "if spared is not None:",
+        ),
+    ),
+    "the server's clock in the sweep": (
+        Change(
+            "sql/sweep_expired.sql",
+            "and run.lease_expires_at < now()",
+            "and run.lease_expires_at < to_timestamp(%(client_now)s)",
+        ),
+        Change(
+            "sql/sweep_expired.sql",
+            "and worker.lease_expires_at >= now()",
+            "and worker.lease_expires_at >= to_timestamp(%(client_now)s)",
+        ),
+        Change(
+            "store/steward_store.py",
+            '"max_runs": SWEEP_BATCH,',
+            '"max_runs": SWEEP_BATCH, "client_now": __import__("time").time(),',
+        ),
+    ),
+    "the fence": (
+        # A worker that believes in its lease for an hour ends no task before it is started elsewhere.
+        Change("settings.py", "return self.lease_s - self.fence_margin_s", "return 3600.0"),
+    ),
+}
+
+
+def without(guard: str, directory: Path) -> Path:
+    """A copy of the package that lacks a guard; gives the directory to import it from."""
+    copy = directory / "reproq_prefork"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    # In a checkout they lie beside the package.
+    shutil.copytree(PACKAGE.parent / "migrations", directory / "migrations")
+    for change in GUARDS[guard]:
+        path = copy / change.file
+        text = path.read_text()
+        assert text.count(change.old) == 1, f"{change.file} has no line that says {change.old!r}"
+        path.write_text(text.replace(change.old, change.new))
+    return directory
