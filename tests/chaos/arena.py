@@ -130,7 +130,7 @@ class Arena:
 
     def _start_producer(self, place: int, seed: int) -> subprocess.Popen[bytes]:
         command = [
-            *(sys.executable, "-m", "tests.chaos.producer", self.producers_proxy.url),
+            *(sys.executable, "-m", "tests.chaos.producer", self.producers_proxy.url, self.server.url),
             *(str(self.directory / f"told-{place}"), str((place + 1) * NUMBERS), str(seed + place)),
         ]
         return subprocess.Popen(command, cwd=CHECKOUT, env={**os.environ, MARK: self.mark})

@@ -1,6 +1,8 @@
 """A producer of a storm: enqueues for as long as it is let, and notes what it was told about each run.
 
-    python -m tests.chaos.producer URL LOG FIRST SEED
+    python -m tests.chaos.producer URL DIRECT_URL LOG FIRST SEED
+
+It looks how much is waiting on a connection of its own, so that what breaks on the link is an enqueue.
 
 The log has a line a batch, `first count answer at`: the numbers of its runs, and what became of them.
 """
@@ -48,16 +50,20 @@ MIX: tuple[tuple[int, Draw], ...] = (
 )
 
 
-def main(url: str, log_path: Path, first: int, seed: int) -> None:
+def main(url: str, direct_url: str, log_path: Path, first: int, seed: int) -> None:
     told_to_stop: list[int] = []
     signal.signal(signal.SIGTERM, lambda signum, _frame: told_to_stop.append(signum))
     dice = random.Random(seed)
     log = os.open(log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     number = first
     while not told_to_stop:
-        with contextlib.suppress(psycopg.Error), psycopg.connect(url, autocommit=True) as connection:
-            while not told_to_stop:
-                if _backlog(connection) >= MAX_BACKLOG:
+        with (
+            contextlib.suppress(psycopg.Error),
+            psycopg.connect(url, autocommit=True) as connection,
+            psycopg.connect(direct_url, autocommit=True) as direct,
+        ):
+            while not told_to_stop and not connection.broken:
+                if _backlog(direct) >= MAX_BACKLOG:
                     time.sleep(BACKLOG_INTERVAL_S)
                     continue
                 count = dice.randint(*dice.choice(BATCHES))
@@ -92,4 +98,4 @@ def _enqueue(connection: psycopg.Connection[tuple[int]], runs: list[NewRun]) -> 
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5]))
