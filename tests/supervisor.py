@@ -83,20 +83,33 @@ class Supervisor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        family = self.family()
-        for process in family:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+        family = self.kill_all()
         assert self._process is not None
         self._process.wait()
         wait_until(lambda: not any(map(is_running, family)), STOP_TIMEOUT_S, "all processes to be gone")
         if kind is not None and self._log_path.is_file():
             print(f"--- log of the supervisor ---\n{self.log()}")
 
+    @contextlib.contextmanager
+    def starting(self) -> Iterator[Self]:
+        """Started and not waited for, since it may never be ready; else as the context manager that it is."""
+        self.start()
+        with contextlib.ExitStack() as stack:
+            stack.push(self.__exit__)
+            yield self
+
     @property
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
+
+    def kill_all(self) -> list[psutil.Process]:
+        """SIGKILL for the master and all that descends from it; gives them."""
+        family = self.family()
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        return family
 
     def send(self, signum: int) -> None:
         os.kill(self.pid, signum)

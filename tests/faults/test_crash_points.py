@@ -60,12 +60,10 @@ def _live(connection: Connection, proxy: Proxy, directory: Path, number: int, wa
     add_run(connection, {"diary": pages}, max_attempts=1)
     proxy.break_statement(number, way)
     for lives in range(1, 4):
-        life = Supervisor(proxy.url, directory, workers=1, environ=ENVIRON, arguments=("--drain",)).start()
-        try:
+        life = Supervisor(proxy.url, directory, workers=1, environ=ENVIRON, arguments=("--drain",))
+        with life.starting():
             if life.wait(LONGEST_LIFE_S) == 0:
                 return lives
-        finally:
-            life.__exit__(None, None, None)
     raise AssertionError(f"statement {number}, {way.value}: it does not come to an end")
 
 

@@ -60,19 +60,19 @@ def test_17_a_server_that_is_absent_at_the_start_is_waited_for(
     private_server: EmbeddedPostgres, tmp_path: Path
 ) -> None:
     private_server.stop()
-    supervisor = Supervisor(private_server.url, tmp_path).start()
-    supervisor.wait_for_log("cannot be used")
-    private_server.start()
-    with supervisor, psycopg.connect(private_server.url, autocommit=True) as connection:
-        wait_for_status(connection, add_run(connection, {}), "SUCCESSFUL")
+    with Supervisor(private_server.url, tmp_path).starting() as supervisor:
+        supervisor.wait_for_log("cannot be used")
+        private_server.start()
+        with psycopg.connect(private_server.url, autocommit=True) as connection:
+            wait_for_status(connection, add_run(connection, {}), "SUCCESSFUL")
 
 
 def test_17_a_server_that_stays_absent_is_an_error_with_its_own_exit_status(tmp_path: Path) -> None:
     url = "postgresql://app:secret-word@127.0.0.1:9/app"
-    supervisor = Supervisor(url, tmp_path, environ={"REPROQ_BOOT_TIMEOUT": "1s"}).start()
-    assert supervisor.wait() == 6
-    assert "127.0.0.1" in supervisor.log()
-    assert "secret-word" not in supervisor.log()
+    with Supervisor(url, tmp_path, environ={"REPROQ_BOOT_TIMEOUT": "1s"}).starting() as supervisor:
+        assert supervisor.wait() == 6
+        assert "127.0.0.1" in supervisor.log()
+        assert "secret-word" not in supervisor.log()
 
 
 def test_18_backends_killed_again_and_again_cost_no_second_execution(
@@ -136,14 +136,14 @@ def test_34_a_read_only_server_is_refused_at_the_start(database_url: str, tmp_pa
     read_only = (
         f"{database_url}{'&' if '?' in database_url else '?'}options=-c%20default_transaction_read_only%3Don"
     )
-    supervisor = Supervisor(read_only, tmp_path, environ={"REPROQ_BOOT_TIMEOUT": "1s"}).start()
-    assert supervisor.wait() == 6
-    assert "default_transaction_read_only is on" in supervisor.log()
+    with Supervisor(read_only, tmp_path, environ={"REPROQ_BOOT_TIMEOUT": "1s"}).starting() as supervisor:
+        assert supervisor.wait() == 6
+        assert "default_transaction_read_only is on" in supervisor.log()
 
 
 def test_35_a_database_without_the_schema_is_refused_at_the_start(
     empty_database_url: str, tmp_path: Path
 ) -> None:
-    supervisor = Supervisor(empty_database_url, tmp_path).start()
-    assert supervisor.wait() == 7
-    assert "reproq-prefork migrate" in supervisor.log()
+    with Supervisor(empty_database_url, tmp_path).starting() as supervisor:
+        assert supervisor.wait() == 7
+        assert "reproq-prefork migrate" in supervisor.log()

@@ -57,13 +57,10 @@ def _started(
     url: str, directory: Path, within: tuple[str, ...]
 ) -> Iterator[tuple[Supervisor, psutil.Process]]:
     """A supervisor at its start, and its master."""
-    supervisor = Supervisor(url, directory, workers=2, within=within).start()
-    try:
+    with Supervisor(url, directory, workers=2, within=within).starting() as supervisor:
         master = wait_until(lambda: _master_of(supervisor), 10, "the master")
         assert master is not None
         yield supervisor, master
-    finally:
-        supervisor.__exit__(None, None, None)
 
 
 def _master_of(supervisor: Supervisor) -> psutil.Process | None:

@@ -148,8 +148,7 @@ def test_36_two_containers_with_one_host_name_and_the_same_pids_are_two_hosts(
             ends_at = time.monotonic() + 6
             wait_until(lambda: time.monotonic() > ends_at, 10, "the second to have swept")
             assert run_row(connection, run_id)["claims"] == 1
-            for process in first.family():
-                process.kill()
+            first.kill_all()
             (tmp_path / "go").touch()
             row = wait_for_status(connection, run_id, "SUCCESSFUL", timeout_s=30)
             assert row["attempts"] == 2

@@ -121,9 +121,9 @@ def test_25_a_server_without_a_connection_to_spare_is_an_error_at_the_start(
 ) -> None:
     with _a_role(connection, database_url) as (role, url):
         _limit_connections(connection, role, 0)
-        supervisor = Supervisor(url, tmp_path, environ={"REPROQ_BOOT_TIMEOUT": "1s"}).start()
-        assert supervisor.wait() == 6
-        assert "too many connections for role" in supervisor.log()
+        with Supervisor(url, tmp_path, environ={"REPROQ_BOOT_TIMEOUT": "1s"}).starting() as supervisor:
+            assert supervisor.wait() == 6
+            assert "too many connections for role" in supervisor.log()
 
 
 @contextmanager
@@ -201,6 +201,6 @@ def test_35_another_schema_is_refused_at_the_start(
     database_url: str, connection: Connection, tmp_path: Path, change: str, said: str
 ) -> None:
     connection.execute(change.encode())
-    supervisor = Supervisor(database_url, tmp_path).start()
-    assert supervisor.wait() == 7
-    assert said in supervisor.log()
+    with Supervisor(database_url, tmp_path).starting() as supervisor:
+        assert supervisor.wait() == 7
+        assert said in supervisor.log()

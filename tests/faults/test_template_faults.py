@@ -114,15 +114,15 @@ def test_a_master_that_is_killed_at_any_moment_of_its_start_leaves_nothing(
     with shop.supervisor(database_url, workers=4):
         pass
     for _ in range(30):
-        supervisor = shop.supervisor(database_url, workers=4).start()
-        if dice.random() < 0.7:  # most of what is delicate lies behind the import of the template
-            wait_until(supervisor.template_pids, 20, "a template")
-            time.sleep(dice.uniform(0, 0.3))
-        else:
-            time.sleep(dice.uniform(0, 1))
-        supervisor.send(signal.SIGKILL)
-        supervisor.wait()
-        _wait_until_empty(supervisor.pid)
+        with shop.supervisor(database_url, workers=4).starting() as supervisor:
+            if dice.random() < 0.7:  # most of what is delicate lies behind the import of the template
+                wait_until(supervisor.template_pids, 20, "a template")
+                time.sleep(dice.uniform(0, 0.3))
+            else:
+                time.sleep(dice.uniform(0, 1))
+            supervisor.send(signal.SIGKILL)
+            supervisor.wait()
+            _wait_until_empty(supervisor.pid)
     wait_until(
         lambda: connection.execute("select count(*) from reproq_workers").fetchone() == (0,),
         10,

@@ -392,12 +392,12 @@ def test_a_module_that_cannot_be_imported_is_refused_at_the_start(
     database_url: str, application: Application
 ) -> None:
     application.write("import absent_module\n")
-    supervisor = supervisor_of(database_url, application).start()
-    assert supervisor.wait() == 2
-    assert (
-        f"The module {application.name} of --allowed-task-modules cannot be imported: "
-        f"ModuleNotFoundError: No module named 'absent_module' ({application.name}.py, line 1)"
-    ) in supervisor.log()
+    with supervisor_of(database_url, application).starting() as supervisor:
+        assert supervisor.wait() == 2
+        assert (
+            f"The module {application.name} of --allowed-task-modules cannot be imported: "
+            f"ModuleNotFoundError: No module named 'absent_module' ({application.name}.py, line 1)"
+        ) in supervisor.log()
 
 
 def test_threads_from_the_import_on_are_refused_at_the_start(
@@ -406,9 +406,9 @@ def test_threads_from_the_import_on_are_refused_at_the_start(
     application.write(
         "import threading, time\nthreading.Thread(target=time.sleep, args=(600,), name='poll').start()\n"
     )
-    supervisor = supervisor_of(database_url, application).start()
-    assert supervisor.wait() == 1
-    assert "has started threads (poll), and beside threads no task can be forked" in supervisor.log()
+    with supervisor_of(database_url, application).starting() as supervisor:
+        assert supervisor.wait() == 1
+        assert "has started threads (poll), and beside threads no task can be forked" in supervisor.log()
 
 
 def test_reload_brings_new_code_without_a_signal(

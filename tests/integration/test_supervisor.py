@@ -236,9 +236,9 @@ def test_a_live_pid_file_is_refused_and_a_stale_one_taken_over(database_url: str
     environ = {"REPROQ_PID_FILE": str(pid_file)}
     with Supervisor(database_url, tmp_path, environ=environ) as first:
         assert int(pid_file.read_text()) == first.pid
-        second = Supervisor(database_url, tmp_path, environ=environ).start()
-        assert second.wait() == 8
-        assert f"process {first.pid}" in second.log()
+        with Supervisor(database_url, tmp_path, environ=environ).starting() as second:
+            assert second.wait() == 8
+            assert f"process {first.pid}" in second.log()
         first.send(signal.SIGKILL)
         first.wait()
         wait_until(lambda: not psutil.pid_exists(first.pid), 5, "the master to be gone")

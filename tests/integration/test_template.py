@@ -118,10 +118,10 @@ if setproctitle.getproctitle() != "reproq-prefork: check":
 def test_an_application_that_only_the_template_cannot_import_ends_the_start(
     database_url: str, tmp_path: Path
 ) -> None:
-    supervisor = Shop(tmp_path, ONLY_IN_A_CHECK).supervisor(database_url).start()
-    assert supervisor.wait() == 3
-    assert "RuntimeError: it works in the check alone" in supervisor.log()
-    assert "giving up: the template ended before it was ready: exit status 2" in supervisor.log()
+    with Shop(tmp_path, ONLY_IN_A_CHECK).supervisor(database_url).starting() as supervisor:
+        assert supervisor.wait() == 3
+        assert "RuntimeError: it works in the check alone" in supervisor.log()
+        assert "giving up: the template ended before it was ready: exit status 2" in supervisor.log()
 
 
 def test_a_reload_that_only_the_template_cannot_import_is_rolled_back(
@@ -147,18 +147,18 @@ while setproctitle.getproctitle() == "reproq-prefork: template":
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGQUIT])
 def test_a_stop_while_the_application_is_imported(database_url: str, tmp_path: Path, signum: int) -> None:
-    supervisor = Shop(tmp_path, HANGS_IN_A_TEMPLATE).supervisor(database_url).start()
-    wait_until(supervisor.template_pids, 10, "a template")
-    family = supervisor.family()
-    assert supervisor.stop(signum) == 0
-    wait_until(lambda: not any(map(is_running, family)), 5, "all of them to be gone")
+    with Shop(tmp_path, HANGS_IN_A_TEMPLATE).supervisor(database_url).starting() as supervisor:
+        wait_until(supervisor.template_pids, 10, "a template")
+        family = supervisor.family()
+        assert supervisor.stop(signum) == 0
+        wait_until(lambda: not any(map(is_running, family)), 5, "all of them to be gone")
 
 
 def test_an_import_that_hangs_is_ended_at_the_boot_timeout(database_url: str, tmp_path: Path) -> None:
     shop = Shop(tmp_path, HANGS_IN_A_TEMPLATE)
-    supervisor = shop.supervisor(database_url, environ={"REPROQ_BOOT_TIMEOUT": "1s"}).start()
-    assert supervisor.wait() == 3
-    assert "it was not ready within 1 s" in supervisor.log()
+    with shop.supervisor(database_url, environ={"REPROQ_BOOT_TIMEOUT": "1s"}).starting() as supervisor:
+        assert supervisor.wait() == 3
+        assert "it was not ready within 1 s" in supervisor.log()
 
 
 UNFIT = {
