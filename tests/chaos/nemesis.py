@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import psycopg
@@ -33,16 +34,15 @@ class Nemesis:
 
         What lasts is done by the calling thread: a server ends with the thread that started it.
         """
-        quick = threading.Thread(target=self._lane, args=(Lane.QUICK,))
-        watch = threading.Thread(target=self._watch_the_machine)
-        quick.start()
-        watch.start()
-        try:
-            self._lane(Lane.SLOW)
-            quick.join()
-        finally:
-            self._over.set()
-            watch.join()
+        with ThreadPoolExecutor() as threads:
+            quick = threads.submit(self._lane, Lane.QUICK)
+            watch = threads.submit(self._watch_the_machine)
+            try:
+                self._lane(Lane.SLOW)
+                quick.result()
+            finally:
+                self._over.set()
+            watch.result()
         return sorted(self._faults, key=lambda fault: fault.at)
 
     def _lane(self, lane: Lane) -> None:

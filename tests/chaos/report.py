@@ -116,10 +116,11 @@ def plot(history: History, path: Path) -> None:
     rate.set_ylabel("runs ended a second")
     rate.axvline(history.healed_at - start, color="green", linestyle=":", label="healed")
     rate.legend(loc="upper right")
+    narrowest_s = len(seconds) / 300  # what is over at once is to be seen as well
     for place, (kind, of_kind) in enumerate(_by_kind(history.faults).items()):
         faults.barh(
             [place] * len(of_kind),
-            [max(0.15, fault.until - fault.at) for fault in of_kind],
+            [max(narrowest_s, fault.until - fault.at) for fault in of_kind],
             left=[fault.at - start for fault in of_kind],
             height=0.6,
             label=kind,
