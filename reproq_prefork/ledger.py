@@ -219,6 +219,10 @@ class Ledger:
             self._store.close()
         self._panel.update(state=WorkerState.STOPPED, run_id=0)
 
+    def close(self) -> None:
+        """End the connection of a worker that has no registration any more."""
+        self._store.close()
+
     def _turn_in_steps(self, ended: Sequence[Attempt], *, max_runs: int = 1) -> Turn:
         """The same as `turn` by a statement for each step, so that it is known which value is at fault.
 

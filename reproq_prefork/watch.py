@@ -55,6 +55,14 @@ class TaskWatch:
             end = min(end, self._panel.lease_end_ns())
         return max(0.0, (end - now) / 1e9)
 
+    def is_too_late(self) -> bool:
+        """Whether the lease is over before the task was started, as where the answer to its claim came late.
+
+        Others may be at the run already.
+        """
+        now = boottime_ns()
+        return now >= self._panel.claimed_lease_end_ns and now >= self._panel.lease_end_ns()
+
     def look(self) -> Stop | None:
         self._orders.read()
         if self._on_overdue is not None and boottime_ns() >= self._overdue_ns:

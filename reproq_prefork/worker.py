@@ -94,6 +94,7 @@ class Worker:
             self._log.warning(str(told))
         except LeaseLost as lost:
             self._log.warning(str(lost))
+            self._ledger.close()
             return ExitStatus.LEASE_LOST
         except TaskWillNotDie as stuck:
             # The master adopts what is left, and sees it gone before the run is claimable.
@@ -169,6 +170,16 @@ class Worker:
         started_ns = boottime_ns()
         timeout_s = self._settings.timeout_s if run.timeout_s is None else run.timeout_s
         deadline_ns = started_ns + int(timeout_s * 1e9) if timeout_s else 0
+        watch = TaskWatch(
+            self._panel,
+            self._orders,
+            deadline_ns=deadline_ns,
+            overdue_ns=batch.overdue_ns,
+            on_overdue=batch.put_aside if batch.is_shared else None,
+        )
+        if watch.is_too_late():
+            batch.not_started(unstarted(run))
+            raise LeaseLost(f"run {run.id} was not started: the worker's lease has ended")
         self._panel.start(
             run.id,
             run.claim,
@@ -179,13 +190,6 @@ class Worker:
         )
         if batch.started == 1:
             setproctitle(f"reproq-prefork: worker {self._slot} [busy {batch.name}]")
-        watch = TaskWatch(
-            self._panel,
-            self._orders,
-            deadline_ns=deadline_ns,
-            overdue_ns=batch.overdue_ns,
-            on_overdue=batch.put_aside if batch.is_shared else None,
-        )
         try:
             ending = self._executor.run(run, watch)
         except NoProcess as reason:

@@ -10,7 +10,17 @@ import pytest
 
 from tests.network import namespace
 from tests.proxy import Break, Proxy
-from tests.supervisor import SHORT_LEASE, Connection, Supervisor, add_run, diary, run_row, wait_for_status
+from tests.shop import Shop
+from tests.supervisor import (
+    SHORT_LEASE,
+    TASK_PROGRAM,
+    Connection,
+    Supervisor,
+    add_run,
+    diary,
+    run_row,
+    wait_for_status,
+)
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow_fault
@@ -60,6 +70,58 @@ def test_20_a_host_that_is_cut_off_ends_its_task_before_another_may_take_it(
         wait_for_status(connection, add_run(connection, {}), "SUCCESSFUL", timeout_s=40)
         assert first.stop() == 0
     assert [what for what, *_ in diary(pages)] == ["start", "start", "end"]
+
+
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize("executor", ["command", "inline"])
+def test_20_a_claim_whose_answer_comes_after_the_lease_is_not_started(
+    database_url: str, connection: Connection, tmp_path: Path, executor: str
+) -> None:
+    """A stale start, a millisecond long, was the storm's first find: seed 195525."""
+    shop = Shop(tmp_path, NOTE)
+    pages = tmp_path / "noted"
+
+    def host(url: str) -> Supervisor:
+        return shop.supervisor(url, workers=1, executor=executor, environ={**SHORT_LEASE, **TASK_COMMAND})
+
+    def enqueue(wait_for: str) -> int:
+        if executor == "command":
+            return add_run(connection, {"wait_for": wait_for, "diary": str(pages)})
+        return shop.enqueue(connection, "note", str(pages), wait_for)
+
+    with Proxy(database_url) as proxy, host(proxy.url) as first:
+        busy, run_id = enqueue(str(tmp_path / "go")), enqueue("/")
+        wait_until(lambda: pages.exists(), 10, "the first task to start")
+        proxy.deaf = True
+        (tmp_path / "go").touch()
+        wait_for_status(connection, busy, "SUCCESSFUL")
+        wait_until(partial(_its_lease_is_over, connection, run_id), 10, "the lease of the claim to be over")
+        with host(database_url) as second:
+            assert wait_for_status(connection, run_id, "SUCCESSFUL")["claims"] == 2
+            proxy.deaf = False
+            first.wait_for_log("was not started: the worker's lease has ended")
+            assert (first.stop(), second.stop()) == (0, 0)
+    assert pages.read_text().count("start") == 2
+
+
+NOTE = """
+@task
+def note(pages, wait_for):
+    with open(pages, "a") as diary:
+        diary.write("start\\n")
+    while not os.path.exists(wait_for):
+        time.sleep(0.005)
+"""
+TASK_COMMAND = {"EXECUTOR_COMMAND": TASK_PROGRAM}
+
+
+def _its_lease_is_over(connection: Connection, run_id: int) -> bool:
+    row = connection.execute(
+        "select run.lease_expires_at < now() and worker.lease_expires_at < now()"
+        " from task_runs as run join reproq_workers as worker on worker.id = run.leased_by where run.id = %s",
+        [run_id],
+    ).fetchone()
+    return row is not None and bool(row[0])
 
 
 def _gone_before_it_is_free(connection: Connection, run_id: int, task: int) -> bool:

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from reproq_prefork import Task, TaskContext, task
-from reproq_prefork.new_run import InvalidRun
+from reproq_prefork.new_run import InvalidRun, NewRun
 from reproq_prefork.spec import SpecError
 
-ENQUEUED: list[dict[str, Any]] = []
+ENQUEUED: list[tuple[object, NewRun]] = []
 
 
 @task
@@ -33,10 +33,10 @@ def ranked(priority: int, queue_name: str = "") -> int:
 def _no_database(monkeypatch: pytest.MonkeyPatch) -> None:
     ENQUEUED.clear()
 
-    def enqueue(connection: object, spec: object, **options: Any) -> None:
-        ENQUEUED.append({"connection": connection, "spec": spec, **options})
+    def enqueue(connection: object, new: NewRun) -> None:
+        ENQUEUED.append((connection, new))
 
-    monkeypatch.setattr("reproq_prefork.store.runs.enqueue", enqueue)
+    monkeypatch.setattr("reproq_prefork.store.runs.enqueue_new", enqueue)
 
 
 def test_a_task_is_called_like_its_function() -> None:
@@ -54,25 +54,25 @@ def test_options_go_to_the_run_and_arguments_to_its_payload() -> None:
     connection = object()
     greet.using(priority=7, retry_base=1).enqueue(connection, "Ada")
     ranked.enqueue(connection, priority=3, queue_name="an argument, too")
-    first, second = ENQUEUED
-    assert first["connection"] is connection
-    assert (first["queue_name"], first["priority"], first["timeout_seconds"]) == ("mail", 7, 120.0)
-    assert (first["retry_base_seconds"], first["retry_max_seconds"], first["executor"]) == (1, None, None)
-    assert (second["queue_name"], second["priority"]) == ("default", 0)
-    assert second["spec"].payload["kwargs"] == {"priority": 3, "queue_name": "an argument, too"}
+    (used, first), (_, second) = ENQUEUED
+    assert used is connection
+    assert (first.queue_name, first.priority, first.timeout_s) == ("mail", 7, 120.0)
+    assert (first.retry_base_s, first.retry_max_s, first.executor) == (1, None, None)
+    assert (second.queue_name, second.priority) == ("default", 0)
+    assert '"kwargs":{"priority":3,"queue_name":"an argument, too"}' in second.spec.canonical
 
 
 def test_the_key_of_a_unique_task_is_its_call_or_what_its_function_says() -> None:
     for name in ("Ada", "Ada", "Bob"):
         greet.enqueue(None, name)
-    first, same, other = (run["unique_key"] for run in ENQUEUED)
+    first, same, other = (new.unique_key for _, new in ENQUEUED)
     assert first == same == f"{greet.path}:{greet.spec('Ada').hash}"
     assert other != first
     ENQUEUED.clear()
     ranked.enqueue(None, 3)
     ranked.enqueue(None, 0)
     add.enqueue(None, 1)
-    assert [run["unique_key"] for run in ENQUEUED] == ["p3", None, None]
+    assert [new.unique_key for _, new in ENQUEUED] == ["p3", None, None]
 
 
 def test_using_leaves_the_task_as_it_is() -> None:

@@ -84,7 +84,7 @@ class ScriptedLedger:
         self.can_record = True
         self.told: list[int] = []
         self.taken_while_holding: list[bool] = []
-        self.has_left = False
+        self.has_left = self.is_closed = False
         self._runs = list(runs)
         self._announcements = list(announcements)
         self._holding = False
@@ -126,6 +126,9 @@ class ScriptedLedger:
     def leave(self) -> None:
         self.has_left = True
 
+    def close(self) -> None:
+        self.is_closed = True
+
 
 class CountingExecutor:
     """Gives each run the next of `endings`, the last one for ever."""
@@ -139,6 +142,7 @@ class CountingExecutor:
         why_not: str | Exception | None = None,
     ) -> None:
         self.runs: list[ClaimedRun] = []
+        self.panel: WorkerPanel  # of its worker
         self.rests = 0
         self.announces = announces
         self.batches = batches
@@ -204,7 +208,7 @@ def work(
     ledger.can_record = can_record
     worker = a_worker(wake, ledger, executor, flags=flags, policy=policy)
     assert worker.run() is status
-    assert ledger.has_left is (status is ExitStatus.OK)
+    assert (ledger.has_left, ledger.is_closed) == (status is ExitStatus.OK, status is ExitStatus.LEASE_LOST)
     return Shift(ledger, executor, ledger.panel)
 
 
@@ -219,7 +223,7 @@ def a_worker(
 ) -> Worker:
     scoreboard = scoreboard or Scoreboard(slots=1, stewards=1)
     record = WorkerRecord(incarnation=1, lease_end_ns=boottime_ns() + 10**12)
-    ledger.panel = WorkerPanel(scoreboard, 0, record)
+    executor.panel = ledger.panel = WorkerPanel(scoreboard, 0, record)
     return Worker(
         settings=resolved(flags=dict(flags or {})).settings,
         slot=0,
@@ -523,6 +527,23 @@ def test_what_has_ended_before_a_lease_is_lost_is_recorded_if_it_can_be(wake: Wa
     endings = [done, done, done, done, Ending(Abandoned("the lease"))]
     shift = work(wake, CountingExecutor(endings, batches=True), runs=several(7), status=ExitStatus.LEASE_LOST)
     assert shift.ledger.put_aside == [[4, 6, 7]]
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_none_is_started_once_the_lease_is_over_and_all_are_handed_back(wake: WakePipe) -> None:
+    class Lasting(CountingExecutor):
+        """Its fifth run ends with the lease, before anything has looked."""
+
+        def run(self, run: ClaimedRun, watch: Watch) -> Ending:
+            if len(self.runs) == 4:
+                self.panel.update(lease_end_ns=boottime_ns())
+            return super().run(run, watch)
+
+    executor = Lasting(batches=True)
+    shift = work(wake, executor, runs=several(7), status=ExitStatus.LEASE_LOST)
+    assert [run.id for run in executor.runs] == [1, 2, 3, 4, 5]
+    assert shift.ledger.put_aside == [[4, 5, 6, 7]]
+    assert [settlement.run_id for settlement in shift.settlements if settlement.refunded] == [6, 7]
 
 
 @pytest.mark.usefixtures("unhurried")
