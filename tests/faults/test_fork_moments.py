@@ -45,10 +45,8 @@ def slow_births() -> tuple[str, ...]:
 def _newborn(master: psutil.Process) -> psutil.Process | None:
     """A child that has done nothing yet, not even taken a title."""
     title = master.cmdline()
-    for child in master.children():
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if child.cmdline() == title:
-                return child
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return next((child for child in master.children() if child.cmdline() == title), None)
     return None
 
 

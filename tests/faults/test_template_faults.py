@@ -163,7 +163,7 @@ def test_whoever_is_killed_at_whatever_moment_of_a_fork_every_run_is_done_and_no
                 kill(dice.choice(victims))
                 kills += 1
             time.sleep(dice.uniform(0, 0.15))  # the pace of the kills is what is asked for
-        assert kills > 10
+        assert kills >= 5  # who dies at its start again and again is forked ever later
         for run_id in runs:
             wait_for_status(connection, run_id, "SUCCESSFUL", timeout_s=60)
         wait_until(lambda: len(supervisor.booted_worker_pids()) == 4, 40, "as many workers as before")
