@@ -14,13 +14,13 @@ import contextlib
 import os
 import signal
 import struct
-import time
 from collections.abc import Callable, Collection
 from typing import NoReturn
 
 from reproq_prefork import processes
 from reproq_prefork.child import run_as_child
 from reproq_prefork.errors import ReproqError
+from reproq_prefork.signals import pause
 
 ADOPTION_POLL_S = 0.0005  # the intermediate is as good as gone when this begins
 _REPORT = struct.Struct("<ii")  # the pid of the new process, or 0 and why there is none (errno)
@@ -125,4 +125,4 @@ def _wait_until_adopted(go_reader: int, intermediate: int) -> None:
     if not os.read(go_reader, 1):
         os._exit(0)
     while os.getppid() == intermediate:
-        time.sleep(ADOPTION_POLL_S)
+        pause(ADOPTION_POLL_S)

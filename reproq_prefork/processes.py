@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from reproq_prefork.identity import HostIdentity, ProcessIdentity
+from reproq_prefork.signals import pause
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -224,7 +225,7 @@ def kill_own_descendants(
                 reap(child)
         if time.monotonic() > gives_up_at:
             return False
-        time.sleep(KILL_POLL_S)
+        pause(KILL_POLL_S)
     return True
 
 
@@ -250,7 +251,7 @@ def kill_tree(process: ProcessIdentity, *, within_s: float) -> bool:
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             if time.monotonic() > gives_up_at:
                 return False
-            time.sleep(KILL_POLL_S)
+            pause(KILL_POLL_S)
     except ProcessLookupError:
         return True
     except PermissionError:

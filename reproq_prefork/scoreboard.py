@@ -20,6 +20,7 @@ from operator import attrgetter
 from typing import Any, ClassVar, Self, TypeVar
 
 from reproq_prefork.identity import ProcessIdentity
+from reproq_prefork.signals import pause
 
 READ_ATTEMPTS = 50
 READ_RETRY_S = 0.0001
@@ -270,7 +271,7 @@ class Scoreboard:
                 (after,) = _SEQUENCE.unpack_from(self._memory, offset)
                 if after == before:
                     return kind.unpack(values)
-            time.sleep(READ_RETRY_S)
+            pause(READ_RETRY_S)
         return None
 
     def _offset(self, kind: type[_Record], index: int) -> int:

@@ -35,7 +35,7 @@ from reproq_prefork.messages import QueuesDrained, WorkerReset
 from reproq_prefork.orders import Orders
 from reproq_prefork.scoreboard import Scoreboard, StewardRecord, WorkerState, boottime_ns
 from reproq_prefork.settings import SWEEP_INTERVAL_S, Settings
-from reproq_prefork.signals import wait_readable
+from reproq_prefork.signals import pause, wait_readable
 from reproq_prefork.store.connection import ConnectionLost, reconnect_delays_s
 from reproq_prefork.store.steward_store import ResetRun, StewardStore
 from reproq_prefork.task_run import FailureKind, LostWorker, Status
@@ -267,7 +267,7 @@ class Steward:
         while any(processes.is_alive(worker.process) for worker in workers.values()):
             if time.monotonic() > gives_up_at:
                 break
-            time.sleep(0.02)
+            pause(0.02)
         for slot, worker in workers.items():
             if processes.is_alive(worker.process):
                 self._log.error("killing a worker that did not stop", pid=worker.pid)
