@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -52,10 +53,12 @@ def migrate(
     *,
     to: int | None = None,
     report: Callable[[Step], None] = lambda step: None,
+    remark: Callable[[str], None] = lambda text: None,
 ) -> tuple[Step, ...]:
     """Bring the database to version `to`, as `plan` does it; gives the steps that were done here.
 
-    `report` is called after each step, which matters where a later one fails.
+    `report` is called after each step, which matters where a later one fails. `remark` gets what a file says to
+    whoever migrates, such as what it could not do.
 
     Each step is a transaction, so after an error the database is at the version of the step before. Several
     may do this at the same time: what another has done meanwhile is left out.
@@ -63,6 +66,7 @@ def migrate(
     Raises as `plan` does, DatabaseUnavailable, and MigrationFailed.
     """
     with _connected(database_url, MIGRATION_LIMITS) as connection:
+        connection.add_notice_handler(partial(_pass_on, remark))
         with translated_errors(), connection.transaction():
             steps = plan(known, _lock_and_adopt(connection, known), to=to)
         done = []
@@ -76,6 +80,12 @@ def migrate(
                 done.append(step)
                 report(step)
         return tuple(done)
+
+
+def _pass_on(remark: Callable[[str], None], notice: psycopg.errors.Diagnostic) -> None:
+    """Those of our files have a hint; the server's own say only what was not there to be dropped."""
+    if notice.message_hint:
+        remark(f"{notice.message_primary}. {notice.message_hint}")
 
 
 def pending_steps(

@@ -29,6 +29,16 @@ union all
 select 'function', proname, pg_get_functiondef(oid), provolatile::text, null
 from pg_proc where pronamespace = 'public'::regnamespace
 union all
+select 'right', c.relname, acl.grantee::regrole::text, acl.privilege_type, null
+from pg_class c, aclexplode(c.relacl) acl where c.relnamespace = 'public'::regnamespace
+union all
+select 'right', c.relname || '.' || a.attname, acl.grantee::regrole::text, acl.privilege_type, null
+from pg_class c join pg_attribute a on a.attrelid = c.oid, aclexplode(a.attacl) acl
+where c.relnamespace = 'public'::regnamespace and not a.attisdropped
+union all
+select 'right', p.proname, acl.grantee::regrole::text, acl.privilege_type, null
+from pg_proc p, aclexplode(p.proacl) acl where p.pronamespace = 'public'::regnamespace
+union all
 select 'type', typname, typtype::text, null, null from pg_type where typnamespace = 'public'::regnamespace
 order by 1, 2, 3, 4
 """

@@ -17,11 +17,30 @@ MIGRATIONS = Path(__file__).parent.parent / "migrations"
 _numbers = itertools.count(1)
 
 
+# Logins of every server of the tests, each a member of one role: by it nothing is done that the role may not do.
+PASSWORD = "of-a-test"
+LOGINS = {f"reproq_test_{role}": f"reproq_{role}" for role in ("producer", "worker", "observer")}
+
+
 def apply_migrations(url: str) -> None:
-    """Do what `cat migrations/*.up.sql | psql` does, without psql."""
+    """Do what `cat migrations/*.up.sql | psql` does, without psql; and make the logins that tests use."""
     with psycopg.connect(url, autocommit=True) as connection:
         for path in sorted(MIGRATIONS.glob("*.up.sql")):
             connection.execute(path.read_bytes())
+        for login, role in LOGINS.items():
+            statement = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {} IN ROLE {}").format(
+                sql.Identifier(login), sql.Literal(PASSWORD), sql.Identifier(role)
+            )
+            # Another run of the tests may use the server at the same time.
+            with contextlib.suppress(psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
+                connection.execute(statement)
+
+
+def as_login(url: str, role: str) -> str:
+    """The same database by the login of a role: producer, worker or observer."""
+    parts = urlsplit(url)
+    place = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=f"reproq_test_{role}:{PASSWORD}@{place}").geturl()
 
 
 @contextlib.contextmanager

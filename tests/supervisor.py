@@ -17,6 +17,7 @@ from typing import Any, Self
 import psutil
 import psycopg
 
+from tests.databases import as_login
 from tests.waiting import wait_until
 
 TASK_PROGRAM = f"{sys.executable} -I -S {Path(__file__).parent / 'programs' / 'task.py'}"
@@ -40,15 +41,20 @@ class Supervisor:
         arguments: tuple[str, ...] = (),
         log_path: Path | None = None,
         within: tuple[str, ...] = (),
+        least_privilege: bool = True,
     ) -> None:
-        """`within`: what to put before the command, such as the program that enters a namespace."""
+        """`within`: what to put before the command, such as the program that enters a namespace.
+
+        It connects as a login that has the rights of a worker and no others, in place of the one in the URL;
+        without `least_privilege` as the URL says, such as where its tasks use the database too.
+        """
         self._within = within
         self.directory = directory
         self._arguments = arguments
         self._log_path = log_path or directory / f"supervisor-{os.urandom(3).hex()}.log"
         self._environ = {
             "PATH": os.environ["PATH"],
-            "DATABASE_URL": database_url,
+            "DATABASE_URL": as_login(database_url, "worker") if least_privilege else database_url,
             "EXECUTOR_COMMAND": TASK_PROGRAM,
             "REPROQ_WORKERS": str(workers),
             "POLL_INTERVAL": "100ms",

@@ -49,13 +49,17 @@ def migrate(context: click.Context, target: int | None, dry_run: bool, status: b
         for step in steps:
             click.echo(f"would {step.direction.value} {step.migration.label}")
     else:
-        steps = migrations.migrate(database_url, known, to=target, report=_report)
+        steps = migrations.migrate(database_url, known, to=target, report=_report, remark=_remark)
     if not steps:
         click.echo(f"nothing to do: the schema has version {known[-1].version if target is None else target}")
 
 
 def _report(step: Step) -> None:
     click.echo(f"{_DONE[step.direction]} {step.migration.label}")
+
+
+def _remark(text: str) -> None:
+    click.echo(f"note: {text}", err=True)
 
 
 def _row(state: MigrationState) -> tuple[str, str, str]:

@@ -80,6 +80,7 @@ def django_workers(django_database: str, tmp_path: Path) -> Workers:
             environ={"EXECUTOR_COMMAND": "", **(environ or {})},
             arguments=("--django", "tests.django.settings", *arguments),
             log_path=tmp_path / log_name,
+            least_privilege=False,  # the tasks of the site use its tables
         )
 
     return workers

@@ -74,6 +74,7 @@ def database_with_workers(
             environ={"EXECUTOR_COMMAND": "", "PYTHONPATH": paths, FILE_VARIABLE: str(records)},
             arguments=("--django", "tests.django.upstream.worker_settings"),
             log_path=directory / "log",
+            least_privilege=False,  # the tasks of the site use its tables
         )
         with supervisor, pytest.MonkeyPatch.context() as patch:
             patch.setenv(FILE_VARIABLE, str(records))

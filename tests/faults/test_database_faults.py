@@ -69,7 +69,8 @@ def test_17_a_server_that_is_absent_at_the_start_is_waited_for(
 
 def test_17_a_server_that_stays_absent_is_an_error_with_its_own_exit_status(tmp_path: Path) -> None:
     url = "postgresql://app:secret-word@127.0.0.1:9/app"
-    with Supervisor(url, tmp_path, environ={"REPROQ_BOOT_TIMEOUT": "1s"}).starting() as supervisor:
+    supervisor = Supervisor(url, tmp_path, environ={"REPROQ_BOOT_TIMEOUT": "1s"}, least_privilege=False)
+    with supervisor.starting():
         assert supervisor.wait() == 6
         assert "127.0.0.1" in supervisor.log()
         assert "secret-word" not in supervisor.log()

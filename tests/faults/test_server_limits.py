@@ -103,7 +103,7 @@ def test_25_where_no_connection_can_be_had_those_that_there_are_work_on(
 ) -> None:
     with (
         _a_role(connection, database_url) as (role, url),
-        Supervisor(url, tmp_path, workers=2) as supervisor,
+        Supervisor(url, tmp_path, workers=2, least_privilege=False) as supervisor,
     ):
         _limit_connections(connection, role, 1)
         first, second = supervisor.worker_pids()
@@ -121,7 +121,9 @@ def test_25_a_server_without_a_connection_to_spare_is_an_error_at_the_start(
 ) -> None:
     with _a_role(connection, database_url) as (role, url):
         _limit_connections(connection, role, 0)
-        with Supervisor(url, tmp_path, environ={"REPROQ_BOOT_TIMEOUT": "1s"}).starting() as supervisor:
+        with Supervisor(
+            url, tmp_path, environ={"REPROQ_BOOT_TIMEOUT": "1s"}, least_privilege=False
+        ).starting() as supervisor:
             assert supervisor.wait() == 6
             assert "too many connections for role" in supervisor.log()
 

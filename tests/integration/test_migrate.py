@@ -76,6 +76,7 @@ def test_psql_and_migrate_leave_the_same_schema(empty_database_url: str, databas
         "index",
         "trigger",
         "function",
+        "right",
         "type",
     }
 
