@@ -7,12 +7,13 @@ import itertools
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import pytest
 
 _numbers = itertools.count(1)
+_END = {"INPUT": "-i", "OUTPUT": "-o"}
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,15 @@ class Namespace:
         """What to put before a command, to have it run there."""
         return "ip", "netns", "exec", self.name
 
-    def cut(self) -> None:
-        """Drop all packets, both ways; nobody is told."""
-        for chain, option in (("INPUT", "-i"), ("OUTPUT", "-o")):
-            _do("iptables", "-w", "-I", chain, option, self.link, "-j", "DROP")
+    def cut(self, chains: Iterable[str] = ("INPUT", "OUTPUT")) -> None:
+        """Drop the packets that come from it (INPUT), go to it (OUTPUT), or both; nobody is told."""
+        for chain in chains:
+            _do("iptables", "-w", "-I", chain, _END[chain], self.link, "-j", "DROP")
 
     def heal(self) -> None:
-        for chain, option in (("INPUT", "-i"), ("OUTPUT", "-o")):
-            _do("iptables", "-w", "-D", chain, option, self.link, "-j", "DROP")
+        for chain, end in _END.items():
+            with contextlib.suppress(subprocess.CalledProcessError):  # not cut that way
+                _do("iptables", "-w", "-D", chain, end, self.link, "-j", "DROP")
 
 
 @contextlib.contextmanager
@@ -60,8 +62,7 @@ def namespace() -> Iterator[Namespace]:
         _do("ip", "-n", name, "link", "set", "lo", "up")
         yield made
     finally:
-        with contextlib.suppress(subprocess.CalledProcessError):
-            made.heal()  # a rule would outlive the link that it names
+        made.heal()  # a rule would outlive the link that it names
         _do("ip", "netns", "del", name)
 
 
