@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg
 
-from reproq_prefork.errors import DatabaseUnavailable, ReproqError, SchemaMismatch
+from reproq_prefork.errors import DatabaseUnavailable, ExitStatus, ReproqError, SchemaMismatch
 from reproq_prefork.migration_files import Migration, known_migrations
 from reproq_prefork.migration_plan import Applied, Direction, MigrationState, Step, plan, states
 from reproq_prefork.settings import Settings
@@ -44,6 +44,20 @@ class MigrationFailed(ReproqError):
         super().__init__(
             f"Could not {step.direction.value} migration {step.migration.label}, so the schema is as it was "
             f"before this step: {reason.rstrip('.')}."
+        )
+
+
+class RightsMissing(ReproqError):
+    """The login of DATABASE_URL may not do what workers do; `rights` says what is missing, as in GRANT."""
+
+    exit_status = ExitStatus.DATABASE_UNAVAILABLE
+
+    def __init__(self, login: str, rights: Sequence[str]) -> None:
+        self.login = login
+        self.rights = tuple(rights)
+        super().__init__(
+            f"The database login {login} lacks the right of {', '.join(rights)}: make it a member of the role "
+            "reproq_worker, or work as the owner of the tables."
         )
 
 
@@ -103,12 +117,15 @@ def migration_states(database_url: str, known: Sequence[Migration]) -> tuple[Mig
 
 
 def check_database(settings: Settings) -> None:
-    """The server can be worked with, and has this release's schema.
+    """The server can be worked with, has this release's schema, and lets us do what workers do.
 
-    Raises SettingsError, DatabaseUnavailable or SchemaMismatch.
+    Raises SettingsError, DatabaseUnavailable, SchemaMismatch or RightsMissing.
     """
     with _connected(settings.require_database_url()) as connection:
         check_schema(connection)
+        missing = _ask(connection, "missing_rights")
+        if missing:
+            raise RightsMissing(missing[0].login, [f"{row.privilege} on {row.relation}" for row in missing])
 
 
 def check_schema(connection: psycopg.Connection[Any]) -> None:

@@ -19,7 +19,7 @@ from psycopg import conninfo
 from psycopg.rows import namedtuple_row, tuple_row
 from psycopg.types.numeric import Int8Dumper
 
-from reproq_prefork.errors import DatabaseUnavailable, ReproqError
+from reproq_prefork.errors import DatabaseUnavailable, ExitStatus, ReproqError
 from reproq_prefork.store.statements import numbered, statement
 
 T = TypeVar("T")
@@ -52,7 +52,9 @@ class ConnectionLost(ReproqError):
 
 
 class StatementRefused(ReproqError):
-    """The server rolled the statement back and may take it later: a lock, a deadlock, a full disk."""
+    """The server rolled the statement back and may take it later: a lock, a deadlock, a full disk, no right."""
+
+    exit_status = ExitStatus.DATABASE_UNAVAILABLE
 
 
 class StatementTimedOut(StatementRefused):

@@ -278,7 +278,6 @@ def test_a_unique_task_is_enqueued_once(connection: Connection, application: App
     assert ship.enqueue(connection, 7, fast=True).id == first.id
 
 
-@pytest.mark.usefixtures("running")
 def test_many_calls_are_enqueued_at_once_each_with_the_options_of_its_task(
     connection: Connection, application: Application
 ) -> None:
@@ -291,6 +290,7 @@ def test_many_calls_are_enqueued_at_once_each_with_the_options_of_its_task(
     assert runs[3].payload == once.enqueue(connection, "desk").payload
 
 
+@pytest.mark.usefixtures("running")
 def test_what_is_no_task_of_an_allowed_module_is_refused_and_not_retried(
     connection: Connection, application: Application
 ) -> None:

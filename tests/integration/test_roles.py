@@ -17,7 +17,7 @@ from reproq_prefork.migration_files import known_migrations
 from tests.databases import PASSWORD, as_login
 from tests.integration.command_line import CommandLine
 from tests.servers import embedded_server
-from tests.supervisor import Connection, add_run, run_row
+from tests.supervisor import Connection, Supervisor, add_run, run_row
 
 
 @contextmanager
@@ -130,6 +130,22 @@ def test_an_owner_who_may_make_no_roles_migrates_all_the_same_and_is_told_what_i
             with psycopg.connect(url.geturl()) as owner:
                 owner.execute("select reproq_grant_roles()")
             assert enqueue(producer, {}).created
+
+
+@pytest.mark.parametrize(
+    ("role", "rights"),
+    [
+        ("observer", "UPDATE on task_runs, INSERT on reproq_workers, UPDATE on reproq_workers, DELETE on"),
+        ("producer", "UPDATE on task_runs, INSERT on reproq_workers"),
+    ],
+)
+def test_a_login_that_may_not_work_is_refused_at_the_start(
+    database_url: str, tmp_path: Path, role: str, rights: str
+) -> None:
+    supervisor = Supervisor(as_login(database_url, role), tmp_path, least_privilege=False)
+    with supervisor.starting():
+        assert supervisor.wait() == 6
+        assert f"The database login reproq_test_{role} lacks the right of {rights}" in supervisor.log()
 
 
 def test_rights_are_taken_back_and_the_roles_stay(database_url: str, connection: Connection) -> None:
