@@ -19,7 +19,7 @@ PIP_INSTALL := python -m pip install -qq --disable-pip-version-check --no-warn-s
 	--constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install check format test test-all test-django52 test-django60 test-django61 faults chaos demo bench bench-peers clean
+.PHONY: help install check format test test-all test-django52 test-django60 test-django61 faults chaos fuzz demo bench bench-peers clean
 
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' Makefile | sort | while IFS= read -r line; do \
@@ -87,6 +87,9 @@ faults: $(STAMP) ## Run the faults of hosts, networks and servers (as root: name
 chaos: $(STAMP) ## Let a kill storm loose for a minute and check its history (SEED=…, MINUTES=…); writes build/chaos
 	@$(BIN)/$(PIP_INSTALL) --editable '.[bench]'
 	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
+
+fuzz: $(STAMP) ## Give the parsers of task output, settings and addresses made-up bytes for a minute (SEED=…, SECONDS=…)
+	@$(BIN)/python -m tests.fuzz $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
 
 demo: $(STAMP) ## Watch 200 tasks, a killed worker and two replays, on a private PostgreSQL
 	@$(BIN)/reproq-prefork demo

@@ -1,0 +1,1 @@
+"""Bytes from elsewhere, made up by the million."""
