@@ -1,0 +1,83 @@
+"""SQL stands in files, and values are bound: what is sent to a server is never put together in Python."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import reproq_prefork
+
+PACKAGE = Path(reproq_prefork.__file__).parent
+SENDING = frozenset({"execute", "executemany", "stream"})
+# Who passes on what another has read from a file: (file, name of the argument).
+PASSED_ON = {
+    ("store/connection.py", "statement"),  # `fetch`, whose callers are looked at as well
+    ("store/connection.py", "text"),
+    ("django/sql_file.py", "file_text"),
+    ("migrate.py", "file_text"),
+}
+BEGINS_LIKE_SQL = re.compile(
+    r"\s*(select|insert\s+into|update\s+\w+\s+set|delete\s+from|truncate|create\s+\w+|alter\s+\w+|drop\s+\w+|with)\s",
+    re.IGNORECASE,
+)
+
+
+def violations(source: str, file: str) -> Iterator[str]:
+    """A sentence for each place where SQL is not what a file says."""
+    tree = ast.parse(source)
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and (sent := _sent_by(node)) is not None:
+            if not _is_from_a_file(sent, file):
+                yield f"{file}:{node.lineno} sends {ast.unparse(sent)}"
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            # Words that are a sentence for people begin like SQL too: but then a line of it has no `from`.
+            if BEGINS_LIKE_SQL.match(node.value) and re.search(r"\b(from|into|set|table)\b", node.value):
+                yield f"{file}:{node.lineno} holds SQL: {node.value[:60]!r}"
+
+
+def _sent_by(call: ast.Call) -> ast.expr | None:
+    """The SQL of a call that sends some; a sender's `fetch` takes the name of a file instead."""
+    match call:
+        case ast.Call(func=ast.Attribute(attr=attribute), args=[sent, *_]) if attribute in SENDING:
+            return sent
+        case ast.Call(func=ast.Name(id="fetch"), args=[_, sent, *_]):
+            return sent
+    return None
+
+
+def _is_from_a_file(sent: ast.expr, file: str) -> bool:
+    match sent:
+        case ast.Call(func=ast.Name(id="statement")):
+            return True
+        case ast.Name(id=name) | ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="encode")):
+            return (file, name) in PASSED_ON
+    return False
+
+
+def test_all_sql_of_the_package_is_in_files() -> None:
+    found = [
+        violation
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for violation in violations(path.read_text(), path.relative_to(PACKAGE).as_posix())
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        'connection.execute(f"select {name} from task_runs")',
+        'connection.execute("select 1 from task_runs")',
+        "cursor.execute(\"update task_runs set queue_name = '%s'\" % name)",
+        "cursor.executemany(text + where, rows)",
+        'QUERY = "delete from task_runs where id = " + run_id',
+        "fetch(connection, built, {})",
+    ],
+)
+def test_sql_that_is_put_together_is_found(planted: str) -> None:
+    assert list(violations(planted, "store/planted.py"))
