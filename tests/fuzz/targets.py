@@ -26,7 +26,7 @@ from reproq_prefork.strict_json import parse_json
 from reproq_prefork.task_run import Failure, Success
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-SECRET = "xyzzy"  # noqa: S105 (it stands for one)
+SECRET = "xyzzy"
 
 UGLY = (
     *(
