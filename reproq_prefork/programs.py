@@ -205,6 +205,7 @@ class ForkedPrograms:
                 application_name=f"reproq-prefork steward {host.name}",
                 queues=settings.queues,
                 max_attempts_ceiling=settings.max_attempts_ceiling,
+                max_lock_wait_s=settings.renew_interval_s,
             ),
             announces=settings.django_settings is not None,
             log=self._log_of(settings, "steward"),

@@ -150,11 +150,11 @@ class Steward:
             store = self._connected_store()
             if store is None:
                 return
-            self._reset_lost(store)
+            self._do(self._reset_lost, store)
             for appointment in self._appointments:
                 if time.monotonic() >= appointment.at:
                     appointment.at = time.monotonic() + appointment.duty.period_s * random.uniform(0.9, 1.1)
-                    appointment.duty.run(store)
+                    self._do(appointment.duty.run, store)
                     self._show_heartbeat()
             news = store.news()
             self._await_new_runs.again_if_idle(store)
@@ -168,8 +168,20 @@ class Steward:
             self._log.warning("the connection is lost", reason=str(lost))
             self._disconnect()
         except (ReproqError, OSError) as error:
-            # OSError: the host is out of descriptors, and nothing can be known of its processes.
-            self._log.warning("a duty could not be done; it will be tried again", reason=str(error))
+            self._not_done(error)
+
+    def _do(self, duty: Callable[[StewardStore], object], store: StewardStore) -> None:
+        """One duty. What keeps it from being done, such as a lock, keeps no other, least of all the renewals."""
+        try:
+            duty(store)
+        except ConnectionLost:
+            raise
+        except (ReproqError, OSError) as error:
+            self._not_done(error)
+
+    def _not_done(self, error: Exception) -> None:
+        # OSError: the host is out of descriptors, and nothing can be known of its processes.
+        self._log.warning("a duty could not be done; it will be tried again", reason=str(error))
 
     def _connected_store(self) -> StewardStore | None:
         if self._store is None and time.monotonic() >= self._connect_at:

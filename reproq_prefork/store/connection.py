@@ -165,7 +165,7 @@ def _set_up(connection: DeadlineConnection, limits: TimeLimits) -> None:
         statement("session_settings"),
         {
             "statement_timeout": f"{limits.statement_s:.0f}s",
-            "lock_timeout": f"{limits.lock_s:.0f}s",
+            "lock_timeout": f"{limits.lock_s * 1000:.0f}ms",
             "idle_in_transaction_timeout": f"{IDLE_IN_TRANSACTION_TIMEOUT_S:.0f}s",
         },
     )

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from reproq_prefork.identity import HostIdentity, ProcessIdentity
-from reproq_prefork.store.connection import Backend, connect, end_backend_of, fetch, translated_errors
+from reproq_prefork.store.connection import (
+    LOCK_TIMEOUT_S,
+    Backend,
+    TimeLimits,
+    connect,
+    end_backend_of,
+    fetch,
+    translated_errors,
+)
 from reproq_prefork.store.statements import statement
 from reproq_prefork.task_run import FailureKind, LostWorker, Status
 
@@ -68,11 +76,16 @@ class StewardStore:
         application_name: str,
         queues: Sequence[str],
         max_attempts_ceiling: int | None,
+        max_lock_wait_s: float = LOCK_TIMEOUT_S,
     ) -> None:
-        """Connect. Raises `DatabaseUnavailable`."""
+        """Connect. Raises `DatabaseUnavailable`.
+
+        `max_lock_wait_s`: how long what is done here may wait for a lock, and so keep renewals from being sent.
+        """
         self._queues = ",".join(queues)
         self._max_attempts_ceiling = max_attempts_ceiling
-        self._connection = connect(database_url, application_name=application_name)
+        limits = TimeLimits(lock_s=min(LOCK_TIMEOUT_S, max_lock_wait_s))
+        self._connection = connect(database_url, application_name=application_name, limits=limits)
         self.backend: Backend = self._connection.backend
 
     def close(self) -> None:

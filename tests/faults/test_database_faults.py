@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from reproq_prefork.embedded import EmbeddedPostgres
-from tests.supervisor import Connection, Supervisor, add_run, diary, run_row, wait_for_status
+from tests.supervisor import SHORT_LEASE, Connection, Supervisor, add_run, diary, run_row, wait_for_status
 from tests.waiting import wait_until
 
 
@@ -124,6 +124,21 @@ def test_23_a_locked_table_is_waited_out_and_no_attempt_is_charged(
         with psycopg.connect(database_url) as locker:
             locker.execute("lock table task_runs in access exclusive mode")
             supervisor.wait_for_log("trying again", timeout_s=20)
+        row = wait_for_status(connection, run_id, "SUCCESSFUL")
+        assert (row["attempts"], row["claims"]) == (1, 1)
+
+
+@pytest.mark.timeout(90)
+def test_23_a_lock_that_lasts_longer_than_the_lease_expires_none(
+    database_url: str, connection: Connection, tmp_path: Path
+) -> None:
+    """Renewals go on beside what waits for the table."""
+    with Supervisor(database_url, tmp_path, workers=1, environ=SHORT_LEASE) as supervisor:
+        run_id = add_run(connection, {"sleep": 5})
+        wait_for_status(connection, run_id, "RUNNING")
+        with psycopg.connect(database_url) as locker:
+            locker.execute("lock table task_runs in access exclusive mode")
+            supervisor.wait_for_log("a duty could not be done", times=6, timeout_s=20)
         row = wait_for_status(connection, run_id, "SUCCESSFUL")
         assert (row["attempts"], row["claims"]) == (1, 1)
 

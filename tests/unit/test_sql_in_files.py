@@ -34,10 +34,14 @@ def violations(source: str, file: str) -> Iterator[str]:
         if isinstance(node, ast.Call) and (sent := _sent_by(node)) is not None:
             if not _is_from_a_file(sent, file):
                 yield f"{file}:{node.lineno} sends {ast.unparse(sent)}"
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
-            # Words that are a sentence for people begin like SQL too: but then a line of it has no `from`.
-            if BEGINS_LIKE_SQL.match(node.value) and re.search(r"\b(from|into|set|table)\b", node.value):
-                yield f"{file}:{node.lineno} holds SQL: {node.value[:60]!r}"
+        elif isinstance(node, ast.Constant) and id(node) not in docstrings and _looks_like_sql(node.value):
+            yield f"{file}:{node.lineno} holds SQL: {ast.unparse(node)[:60]}"
+
+
+def _looks_like_sql(value: object) -> bool:
+    """A sentence for people may begin like SQL, too."""
+    text = value if isinstance(value, str) else ""
+    return bool(BEGINS_LIKE_SQL.match(text) and re.search(r"\b(from|into|set|table)\b", text))
 
 
 def _sent_by(call: ast.Call) -> ast.expr | None:
