@@ -19,7 +19,7 @@ PIP_INSTALL := python -m pip install -qq --disable-pip-version-check --no-warn-s
 	--constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install check format test test-all test-django52 test-django60 test-django61 faults chaos fuzz demo bench bench-peers clean
+.PHONY: help install check format test test-all test-django52 test-django60 test-django61 faults chaos fuzz demo bench bench-peers chaos-peers clean
 
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' Makefile | sort | while IFS= read -r line; do \
@@ -100,6 +100,9 @@ bench: $(STAMP) ## Measure us and the limit for a minute or two, on a private Po
 bench-peers: $(STAMP) ## Measure all there is, beside other queues, and write docs/performance.md (half an hour)
 	@$(BIN)/$(PIP_INSTALL) --editable '.[bench]'
 	@$(BIN)/python -m benchmarks
+
+chaos-peers: $(STAMP) ## Kill workers and masters of ours and of other queues, and see what they lose (a quarter of an hour; SEED=…)
+	@$(BIN)/python -m benchmarks.storm $(if $(SEED),--seed $(SEED))
 
 clean: ## Remove the environments and everything that tools have left here
 	@rm -rf .venv .venv-django60 .venv-django61

@@ -41,7 +41,7 @@ class InstalledPeer:
 
     def do(self, verb: str, *words: object) -> str:
         command = [*self.environment.program, verb, *map(str, words)]
-        return output_of(command, cwd=self._cwd, environ=self._environ)
+        return output_of(command, cwd=self.cwd, environ=self.environ)
 
     @contextmanager
     def working(self) -> Iterator[list[subprocess.Popen[bytes]]]:
@@ -49,7 +49,7 @@ class InstalledPeer:
         command = [*self.environment.program, "work", *([self.peer.option] if self.peer.option else [])]
         log = self.scratch / f"{self.peer.module}.log"
         with running(
-            command, count=self.peer.processes, cwd=self._cwd, environ=self._environ, log=log
+            command, count=self.peer.processes, cwd=self.cwd, environ=self.environ, log=log
         ) as children:
             yield children
 
@@ -69,11 +69,11 @@ class InstalledPeer:
         return drain
 
     @property
-    def _cwd(self) -> Path:
+    def cwd(self) -> Path:
         return self.environment.directory if self.peer.runtime is Runtime.NODE else CHECKOUT
 
     @property
-    def _environ(self) -> dict[str, str]:
+    def environ(self) -> dict[str, str]:
         bin_directory = self.environment.directory / "bin"
         return {
             "PATH": f"{bin_directory}:{os.environ['PATH']}",

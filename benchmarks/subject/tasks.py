@@ -6,6 +6,7 @@ import os
 import time
 from pathlib import Path
 
+from benchmarks.peers.programs import verbs
 from reproq_prefork import TaskContext, task
 
 STARTS_FILE = "BENCH_STARTS"  # names the file that `note` writes to
@@ -22,6 +23,12 @@ def note(number: int) -> None:
     started_at = time.time()
     with Path(os.environ[STARTS_FILE]).open("a") as starts:
         starts.write(f"{number} {started_at!r}\n")
+
+
+@task
+def body(number: int) -> None:
+    """What the tasks of a storm do, as those of the peers."""
+    verbs.body(number)
 
 
 @task(takes_context=True)

@@ -14,7 +14,13 @@ from benchmarks.peers.programs import verbs
 
 URL = os.environ["BENCH_URL"]
 app = Celery("bench", broker=URL, backend=URL)
-app.conf.update(task_acks_late=True, broker_connection_retry_on_startup=True)
+app.conf.update(
+    task_acks_late=True,
+    broker_connection_retry_on_startup=True,
+    # Only a storm sets these.
+    task_reject_on_worker_lost=bool(os.environ.get("BENCH_REJECT_ON_WORKER_LOST")),
+    broker_transport_options=json.loads(os.environ.get("BENCH_TRANSPORT_OPTIONS", "{}")),
+)
 
 
 @app.task
@@ -25,6 +31,11 @@ def no_op(number):
 @app.task
 def note(number):
     verbs.note_start(number)
+
+
+@app.task
+def body(number):
+    verbs.body(number)
 
 
 def prepare():
@@ -40,6 +51,20 @@ def enqueue(count):
 
 def produce(count, pause_s):
     verbs.produce(lambda number: note.delay(number), int(count), float(pause_s))
+
+
+def feed(count, pause_s):
+    verbs.produce(lambda number: body.delay(number), int(count), float(pause_s))
+
+
+def states():
+    """What is left in Redis: queued, handed out and not acknowledged, and results by their status."""
+    redis = Redis.from_url(URL)
+    found = {"queued": redis.llen("celery"), "unacknowledged": redis.hlen("unacked")}
+    for key in redis.scan_iter("celery-task-meta-*", count=5_000):
+        status = json.loads(redis.get(key))["status"]
+        found[status] = found.get(status, 0) + 1
+    print(json.dumps(found))
 
 
 def work(_option=""):
@@ -82,4 +107,6 @@ if __name__ == "__main__":
         produce=celery.produce,
         work=celery.work,
         watch=celery.watch,
+        feed=celery.feed,
+        states=celery.states,
     )

@@ -21,7 +21,7 @@ def main(peer, work, tables, enqueue_many=None):
     from django.core.management import call_command
     from django.db import connection, transaction
 
-    from benchmarks.peers.programs.django_site_tasks import no_op, note
+    from benchmarks.peers.programs.django_site_tasks import body, no_op, note
 
     def enqueue(count):
         with connection.cursor() as cursor:
@@ -37,5 +37,6 @@ def main(peer, work, tables, enqueue_many=None):
         prepare=lambda: call_command("migrate", verbosity=0),
         enqueue=enqueue,
         produce=lambda count, pause_s: verbs.produce(note.enqueue, int(count), float(pause_s)),
+        feed=lambda count, pause_s: verbs.produce(body.enqueue, int(count), float(pause_s)),
         work=lambda _option="": os.execv(sys.executable, [sys.executable, "-m", "django", *work]),
     )

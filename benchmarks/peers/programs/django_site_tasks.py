@@ -13,5 +13,10 @@ def no_op(number):
 
 
 @task
+def body(number):
+    verbs.body(number)
+
+
+@task
 def note(number):
     verbs.note_start(number)

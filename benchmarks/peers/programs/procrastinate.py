@@ -27,6 +27,21 @@ async def note(number):
     verbs.note_start(number)
 
 
+@app.task(name="body")
+def body(number):  # in a thread, as functions that block are run
+    verbs.body(number)
+
+
+# As its guide "Retry stalled jobs" has it, but each minute and not each ten minutes. Only a storm has it.
+if os.environ.get("BENCH_RETRY_STALLED"):
+
+    @app.periodic(cron="* * * * *")
+    @app.task(name="retry_stalled_jobs", queueing_lock="retry_stalled_jobs", pass_context=True)
+    async def retry_stalled_jobs(context, timestamp):
+        for job in await app.job_manager.get_stalled_jobs():
+            await app.job_manager.retry_job(job)
+
+
 async def prepared():
     async with app.open_async():
         await app.schema_manager.apply_schema_async()
@@ -50,6 +65,13 @@ async def produced(count, pause_s):
                 await asyncio.sleep(pause_s)
 
 
+async def fed(count, pause_s):
+    async with app.open_async():
+        for number in range(count):
+            await body.defer_async(number=number)
+            await asyncio.sleep(pause_s)
+
+
 async def worked():
     async with app.open_async():
         await app.run_worker_async(concurrency=CONCURRENCY)
@@ -60,5 +82,6 @@ if __name__ == "__main__":
         prepare=lambda: asyncio.run(prepared()),
         enqueue=lambda count: asyncio.run(enqueued(int(count))),
         produce=lambda count, pause_s: asyncio.run(produced(int(count), float(pause_s))),
+        feed=lambda count, pause_s: asyncio.run(fed(int(count), float(pause_s))),
         work=lambda _option="": asyncio.run(worked()),
     )

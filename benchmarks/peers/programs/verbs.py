@@ -8,6 +8,8 @@ import sys
 import time
 
 STARTS_FILE = "BENCH_STARTS"
+BODIES_FILE = "BENCH_BODIES"
+BODY_S = 0.2
 
 
 def note_start(number: int) -> None:
@@ -15,6 +17,20 @@ def note_start(number: int) -> None:
     started_at = time.time()
     with open(os.environ[STARTS_FILE], "a") as starts:  # noqa: PTH123
         starts.write(f"{number} {started_at!r}\n")
+
+
+def body(number: int) -> None:
+    """A task of a storm: a line when it begins, one when it ends, and some work between them."""
+    _line("start", number)
+    time.sleep(BODY_S)
+    _line("end", number)
+
+
+def _line(moment: str, number: int) -> None:
+    at = time.clock_gettime(time.CLOCK_BOOTTIME)
+    log = os.open(os.environ[BODIES_FILE], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    os.write(log, f"{moment} {number} {os.getpid()} {os.getppid()} {at:.6f}\n".encode())
+    os.close(log)
 
 
 def produce(enqueue_one, count: int, pause_s: float) -> None:
