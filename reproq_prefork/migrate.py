@@ -129,7 +129,9 @@ def check_database(settings: Settings) -> None:
 
 
 def check_schema(connection: psycopg.Connection[Any]) -> None:
-    """Raises SchemaMismatch where the schema is absent, older, newer, or made with other files."""
+    """Raises SchemaMismatch where the schema is absent, older, made with other files, or newer and made for newer
+    releases only.
+    """
     missing = plan(known_migrations(), _applied(connection))
     if missing:
         before = missing[0].migration.version - 1
@@ -194,7 +196,7 @@ def _applied(connection: psycopg.Connection[Any]) -> tuple[Applied, ...]:
     if not _ask(connection, "has_schema")[0].has_schema:
         return ()
     return tuple(
-        Applied(row.version, row.name, row.checksum, row.applied_at)
+        Applied(row.version, row.name, row.checksum, row.applied_at, row.works_with_since)
         for row in _ask(connection, "applied_migrations")
     )
 

@@ -26,12 +26,17 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What the database says of one migration; `checksum` is None where psql applied it."""
+    """What the database says of one migration; `checksum` is None where psql applied it.
+
+    `works_with_since`: the oldest version whose release goes on working once this migration has been applied; None
+    where no older one does.
+    """
 
     version: int
     name: str
     checksum: str | None
     applied_at: datetime
+    works_with_since: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +53,17 @@ class MigrationState:
 def plan(
     known: Sequence[Migration], applied: Sequence[Applied], *, to: int | None = None
 ) -> tuple[Step, ...]:
-    """The steps that lead to version `to` (0: an empty database; None: the newest that is known).
+    """The steps that lead to version `to` (0: an empty database; None: what this release works with).
 
     Raises SchemaMismatch where the database is ahead of `known` or was made with other files, and
-    SettingsError for a version that there is not.
+    SettingsError for a version that there is not. Ahead is no mismatch where no version is asked for, and every
+    migration that is not known says that this release works with it: there are no steps then.
     """
     newest = known[-1].version
     target = newest if to is None else to
     if target != 0 and target not in {migration.version for migration in known}:
         raise SettingsError([f"--to: there is no version {target}; give one from 0 to {newest}."])
-    _refuse_mismatch(known, applied)
+    _refuse_mismatch(known, applied, may_be_ahead=to is None)
     done = {each.version for each in applied}
     up = [Step(each, Direction.UP) for each in known if each.version <= target and each.version not in done]
     down = [
@@ -68,10 +74,11 @@ def plan(
     return (*down, *up)
 
 
-def _refuse_mismatch(known: Sequence[Migration], applied: Sequence[Applied]) -> None:
+def _refuse_mismatch(known: Sequence[Migration], applied: Sequence[Applied], *, may_be_ahead: bool) -> None:
     newest = known[-1].version
     found = max((each.version for each in applied), default=None)
-    if found is not None and found > newest:
+    newer = [each for each in applied if each.version > newest]
+    if newer and not (may_be_ahead and all(_works_with(each, newest) for each in newer)):
         raise SchemaMismatch(found, newest)
     checksums = {each.version: each.checksum for each in applied}
     changed = [
@@ -81,6 +88,10 @@ def _refuse_mismatch(known: Sequence[Migration], applied: Sequence[Applied]) -> 
     ]
     if changed:
         raise SchemaMismatch(found, newest, tampered=changed)
+
+
+def _works_with(newer: Applied, version: int) -> bool:
+    return newer.works_with_since is not None and newer.works_with_since <= version
 
 
 def states(known: Sequence[Migration], applied: Sequence[Applied]) -> tuple[MigrationState, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 
 from reproq_prefork import migrate as migrations
@@ -9,7 +11,7 @@ from reproq_prefork.cli.flags import CONNECTING, given_flags, setting_flags
 from reproq_prefork.cli.help import HelpfulCommand, verbatim
 from reproq_prefork.cli.invocation import PROGRAM, Invocation
 from reproq_prefork.cli.text import moment, table
-from reproq_prefork.migration_files import known_migrations
+from reproq_prefork.migration_files import Migration, known_migrations
 from reproq_prefork.migration_plan import Direction, MigrationState, Step
 
 _DONE = {Direction.UP: "applied", Direction.DOWN: "taken back"}
@@ -51,7 +53,13 @@ def migrate(context: click.Context, target: int | None, dry_run: bool, status: b
     else:
         steps = migrations.migrate(database_url, known, to=target, report=_report, remark=_remark)
     if not steps:
-        click.echo(f"nothing to do: the schema has version {known[-1].version if target is None else target}")
+        click.echo(f"nothing to do: the schema has version {_version(database_url, known)}")
+
+
+def _version(database_url: str, known: Sequence[Migration]) -> int:
+    """It may be newer than this release."""
+    states = migrations.migration_states(database_url, known)
+    return max((state.version for state in states if state.applied_at is not None), default=0)
 
 
 def _report(step: Step) -> None:

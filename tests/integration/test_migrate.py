@@ -241,7 +241,7 @@ def test_each_migration_tells_when_it_was_applied(empty_database_url: str) -> No
     assert second.applied_at is None
 
 
-def test_a_start_needs_exactly_this_schema(empty_database_url: str) -> None:
+def test_a_start_needs_this_schema(empty_database_url: str) -> None:
     with pytest.raises(SchemaMismatch, match=r"no reproq schema.*`reproq-prefork migrate`"):
         check(empty_database_url)
     migrate(empty_database_url, KNOWN, to=1)
@@ -252,6 +252,64 @@ def test_a_start_needs_exactly_this_schema(empty_database_url: str) -> None:
     execute(empty_database_url, "insert into reproq_schema_migrations (version, name) values (9, 'later')")
     with pytest.raises(SchemaMismatch, match="Install a newer release"):
         check(empty_database_url)
+
+
+@pytest.mark.parametrize(
+    ("works_with_since", "accepted"),
+    [
+        ((NEWEST,), True),
+        ((1,), True),
+        ((NEWEST, NEWEST), True),
+        ((None,), False),
+        ((NEWEST + 1,), False),
+        ((NEWEST, NEWEST + 1), False),
+        ((None, NEWEST), False),
+    ],
+)
+def test_a_newer_schema_will_do_where_each_newer_migration_says_so(
+    database_url: str, works_with_since: tuple[int | None, ...], accepted: bool
+) -> None:
+    migrate(database_url, KNOWN)
+    later_migrations(database_url, works_with_since)
+    before = versions(database_url)
+    if accepted:
+        check(database_url)
+        assert migrate(database_url, KNOWN) == ()
+    else:
+        with pytest.raises(SchemaMismatch, match="Install a newer release"):
+            check(database_url)
+        with pytest.raises(SchemaMismatch, match="Install a newer release"):
+            migrate(database_url, KNOWN)
+    assert versions(database_url) == before
+
+
+def test_an_older_release_never_takes_back_what_it_does_not_know(database_url: str) -> None:
+    later_migrations(database_url, (NEWEST,))
+    for target in (0, NEWEST):
+        with pytest.raises(SchemaMismatch, match="Install a newer release"):
+            migrate(database_url, KNOWN, to=target)
+
+
+def test_a_changed_file_is_refused_under_a_newer_schema_too(database_url: str) -> None:
+    migrate(database_url, KNOWN)
+    later_migrations(database_url, (NEWEST,))
+    changed = [replace(KNOWN[0], checksum="0" * 64), *KNOWN[1:]]
+    with pytest.raises(SchemaMismatch, match="other files"):
+        migrate(database_url, changed)
+
+
+def later_migrations(url: str, works_with_since: tuple[int | None, ...]) -> None:
+    """As newer releases leave them."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "alter table reproq_schema_migrations add column if not exists works_with_since integer"
+        )
+        for version, since in enumerate(works_with_since, NEWEST + 1):
+            connection.execute(
+                "insert into reproq_schema_migrations (version, name, works_with_since)"
+                " values (%s, 'later', %s)",
+                [version, since],
+            )
 
 
 def test_a_server_that_only_reads_is_refused(database_url: str) -> None:
