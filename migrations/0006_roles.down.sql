@@ -29,5 +29,6 @@ begin
     end loop;
 
     delete from reproq_schema_migrations where version = 6;
+    alter table reproq_schema_migrations drop column works_with_since;
 end
 $migration$;

@@ -33,7 +33,8 @@ begin
     end loop;
 
     -- By the rights of the caller, who must be the owner of the tables. It gives each of the roles that there are what
-    -- it needs, may be called again, and takes nothing from anybody.
+    -- it needs, may be called again, and takes nothing from anybody. A later migration that adds a column which workers
+    -- write, or producers set, replaces it.
     create function reproq_grant_roles() returns void language plpgsql as $function$
     declare
         schema constant name := current_schema();
@@ -73,6 +74,8 @@ begin
     revoke execute on function reproq_grant_roles() from public;
     perform reproq_grant_roles();
 
-    insert into reproq_schema_migrations (version, name) values (6, 'roles');
+    -- The oldest version whose release goes on working with what a migration leaves; here it only adds.
+    alter table reproq_schema_migrations add column works_with_since integer;
+    insert into reproq_schema_migrations (version, name, works_with_since) values (6, 'roles', 5);
 end
 $migration$;

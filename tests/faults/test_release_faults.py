@@ -71,7 +71,8 @@ def test_38_an_older_release_works_beside_one_that_has_migrated_and_may_start_ag
 ) -> None:
     later = LaterRelease(
         tmp_path / "later",
-        change="alter table task_runs add column claimed_with text",
+        change="alter table task_runs add column claimed_with text;"
+        "grant update (claimed_with) on task_runs to reproq_worker",
         works_with_since=NEWEST,
         edits={"finish_and_claim": (CLAIM, f"{CLAIM}        claimed_with = '{LaterRelease.version}',\n")},
     )
@@ -125,7 +126,15 @@ def test_38_an_older_release_that_the_new_schema_breaks_loses_nothing_and_does_n
         change="alter table reproq_waiters rename to reproq_listeners",
         works_with_since=None,
         edits=dict.fromkeys(
-            ("finish_and_claim", "reset_worker", "hand_back_waiting", "sweep_expired", "cancel_run"), WAITERS
+            (
+                "finish_and_claim",
+                "reset_worker",
+                "hand_back_waiting",
+                "sweep_expired",
+                "cancel_run",
+                "missing_rights",
+            ),
+            WAITERS,
         ),
     )
     audit.install(connection)
