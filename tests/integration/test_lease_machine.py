@@ -65,11 +65,12 @@ from tests.lease_model import (
     Ending,
     Model,
     Run,
+    Token,
 )
 from tests.lease_table import LeaseTable
 from tests.servers import Server
 
-EXAMPLES = int(os.environ.get("REPROQ_LEASE_MACHINE_EXAMPLES", "300"))
+EXAMPLES = int(os.environ.get("REPROQ_LEASE_MACHINE_EXAMPLES", "250"))
 STEPS = 25
 EXAMPLE_S = 1.0  # twenty times what one takes on a machine that is not busy
 FOR_EVER_S = 1e9
@@ -345,13 +346,7 @@ class LeaseMachine(RuleBasedStateMachine):
         own = [claimed.token for holder, claimed in self.claims if holder == worker_id]
         own.sort(key=lambda token: token[0] in held)
         token = None if started is None or not own else self._pick(started, own)
-        lost = LostWorker(worker_id, token, charge_all, refund, FailureKind.WORKER_LOST, "the worker died")
-        charged = self.model.reset(worker_id, started=token, charge_all=charge_all, refund=refund, keep=keep)
-        reset = self.steward.reset_worker(lost, keep_registration=keep)
-        assert {run.id: run.charged for run in reset} == charged
-        assert {run.id: run.status for run in reset} == {
-            run_id: self.model.runs[run_id].status for run_id in charged
-        }
+        self._reset(worker_id, token, charge_all=charge_all, refund=refund, keep=keep)
         self.work(turns)
 
     @precondition(lambda machine: machine.claims)
@@ -360,8 +355,39 @@ class LeaseMachine(RuleBasedStateMachine):
         """Behind a run that takes long: told of with its holder, or with a token that is stale or another's."""
         holder, claimed = self._pick(which, self._any_claim(current))
         worker_id = holder if by is None else self._worker(by)
-        expected = self.model.hand_back_waiting(worker_id, claimed.token)
-        reset = self.steward.hand_back_waiting(worker_id, *claimed.token)
+        self._hand_back_waiting(worker_id, claimed.token)
+
+    @rule(which=which, dies=st.booleans())
+    def tell_late(self, which: int, dies: bool) -> None:
+        """What is said of a claim arrives after the worker has handed that back and claimed the same once more."""
+        worker_id = self._worker(which)
+        own: list[ClaimedRun] = []
+        for _ in range(2):
+            own = [claimed for holder, claimed in self._current() if holder == worker_id]
+            self._turn(worker_id, [(claimed, None) for claimed in own], 0)
+            self.the_table_is_what_the_model_says()
+            self._turn(worker_id, (), 4)
+            self.the_table_is_what_the_model_says()
+        for claimed in own[:1]:
+            if dies:
+                self._reset(worker_id, claimed.token, charge_all=False, refund=False, keep=False)
+            else:
+                self._hand_back_waiting(worker_id, claimed.token)
+
+    def _reset(
+        self, worker_id: str, token: Token | None, *, charge_all: bool, refund: bool, keep: bool
+    ) -> None:
+        lost = LostWorker(worker_id, token, charge_all, refund, FailureKind.WORKER_LOST, "the worker died")
+        charged = self.model.reset(worker_id, started=token, charge_all=charge_all, refund=refund, keep=keep)
+        reset = self.steward.reset_worker(lost, keep_registration=keep)
+        assert {run.id: run.charged for run in reset} == charged
+        assert {run.id: run.status for run in reset} == {
+            run_id: self.model.runs[run_id].status for run_id in charged
+        }
+
+    def _hand_back_waiting(self, worker_id: str, token: Token) -> None:
+        expected = self.model.hand_back_waiting(worker_id, token)
+        reset = self.steward.hand_back_waiting(worker_id, *token)
         assert sorted(run.id for run in reset) == sorted(expected)
 
     # --- after each step ---
