@@ -34,10 +34,10 @@ def test_runs_succeed_are_retried_time_out_and_are_cancelled(
 ) -> None:
     with Supervisor(pooled_url, tmp_path, workers=4) as supervisor:
         supervisor.wait_for_log("behind a transaction pooler: polling only")
-        plain = [add_run(connection, {"value": number}) for number in range(200)]
+        plain = [add_run(connection, {"value": number}) for number in range(60)]
         retried = add_run(connection, {"exit": 1, "fail_attempts": 2})
         late = add_run(connection, {"sleep": 60}, timeout_seconds=0.3, max_attempts=1)
-        endless = add_run(connection, {"sleep": 60})
+        endless = add_run(connection, {"sleep": 60}, priority=1)
         wait_for_status(connection, endless, "RUNNING")
         with psycopg.connect(pooled_url, autocommit=True) as producer:
             producer.prepare_threshold = None

@@ -56,7 +56,8 @@ def test_24_a_statement_that_was_the_victim_is_sent_again_and_charges_nobody(
     # A sequence is not rolled back, so only the first three tries fail.
     connection.execute(
         "create sequence tries;"
-        "create function refuse() returns trigger language plpgsql as $$ begin"
+        "create function refuse() returns trigger language plpgsql security definer"
+        " set search_path = public as $$ begin"
         f"  if nextval('tries') <= 3 then raise exception 'you are the victim' using errcode = '{code}'; end if;"
         "  return new;"
         "end $$;"
