@@ -29,6 +29,7 @@ class Kind:
     recovery_s: float
     lasts_s: tuple[float, float] = (0.0, 0.0)
     takes_s: float = 0.0  # about, beyond that
+    aftermath_s: float = 0.0  # how long it goes on for those it hit when it was taken back
     reruns: bool = False  # a run may be run again for it
     counts_from_its_start: bool = False  # recovery: what is hit is free while the fault goes on
     pauses: bool = False  # two executions of a run may overlap for it
@@ -68,7 +69,17 @@ KINDS = (
     Kind("stop a steward", "9", Lane.SLOW, 1, LEASE_S + SWEEP_S, (1.0, 4.0), reruns=True),
     Kind("reload", "15", Lane.SLOW, 1, 1.0),
     Kind("stop and start", "10", Lane.SLOW, 1, 1.0, takes_s=3),
-    Kind("crash the server", "16", Lane.SLOW, 1, RECONNECT_S + SWEEP_S, (0.1, 2.0), takes_s=1, reruns=True),
+    Kind(
+        "crash the server",
+        "16",
+        Lane.SLOW,
+        1,
+        SWEEP_S,
+        (0.1, 2.0),
+        takes_s=1,
+        aftermath_s=RECONNECT_S,
+        reruns=True,
+    ),
     Kind(
         "cut a host off",
         "20",

@@ -64,7 +64,7 @@ class Nemesis:
             Fault(
                 kind=name,
                 at=at,
-                until=boottime(),
+                until=boottime() + kind.aftermath_s,
                 recovery_s=kind.recovery_s,
                 host=host,
                 pids=pids,
