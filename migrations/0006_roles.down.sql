@@ -17,6 +17,7 @@ begin
     end if;
 
     drop function if exists reproq_grant_roles();
+    grant execute on function reproq_remember_specs(), reproq_forget_specs(), reproq_forget_all_specs() to public;
     for role in
         select rolname as name from pg_roles
         where rolname in ('reproq_producer', 'reproq_worker', 'reproq_observer')

@@ -74,6 +74,10 @@ begin
     revoke execute on function reproq_grant_roles() from public;
     perform reproq_grant_roles();
 
+    -- These act by the rights of the owner. Whoever may execute one could make it the trigger of a table of their own.
+    -- That task_runs has them as triggers already asks for no such right.
+    revoke execute on function reproq_remember_specs(), reproq_forget_specs(), reproq_forget_all_specs() from public;
+
     -- The oldest version whose release goes on working with what a migration leaves; here it only adds.
     alter table reproq_schema_migrations add column works_with_since integer;
     insert into reproq_schema_migrations (version, name, works_with_since) values (6, 'roles', 5);

@@ -91,6 +91,22 @@ def test_a_role_may_do_nothing_beyond_its_work(database_url: str, connection: Co
     assert run_row(connection, run_id) == before
 
 
+@pytest.mark.parametrize("role", FORBIDDEN)
+def test_nobody_acts_by_the_rights_of_the_owner_with_a_trigger_on_a_table_of_their_own(
+    database_url: str, connection: Connection, role: str
+) -> None:
+    definers = connection.execute("""
+        select proname, format('create trigger mine after insert on mine execute function %s()', oid::regproc)
+        from pg_proc where prosecdef and pronamespace = current_schema()::regnamespace
+    """).fetchall()
+    assert len(definers) >= 3  # those that keep reproq_specs
+    with connected(database_url, role) as login:
+        login.execute("create temporary table mine (n integer)")
+        for name, statement in definers:
+            with pytest.raises(psycopg.errors.InsufficientPrivilege, match=f"denied for function {name}"):
+                login.execute(statement.encode())
+
+
 def test_an_observer_sees_all_and_ends_nothing(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
