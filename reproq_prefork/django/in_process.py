@@ -78,6 +78,15 @@ class _StoreOnDjangosConnection(WorkerStore):
 
     _run_hot = _run
 
+    @contextlib.contextmanager
+    def uncompiled(self) -> Iterator[None]:
+        """Meanwhile the server compiles nothing just in time, as on every connection of a worker's own."""
+        before = self._run("set_jit", {"jit": "off"})[0].before
+        try:
+            yield
+        finally:
+            self._run("set_jit", {"jit": before})
+
 
 def perform_due(backend: ReproqBackend, queues: Sequence[str] | None = None) -> list[int]:
     """Run all that is due, and what that enqueues, until nothing is; gives the ids of the runs that ended.
@@ -93,7 +102,8 @@ def perform_due(backend: ReproqBackend, queues: Sequence[str] | None = None) -> 
     performer = Performer(NO_WAIT, owns_connections=False)
     store.register()
     try:
-        return list(_performed(store, performer, alias))
+        with store.uncompiled():
+            return list(_performed(store, performer, alias))
     finally:
         store.deregister()
 

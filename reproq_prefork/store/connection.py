@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg import conninfo
-from psycopg.rows import namedtuple_row, tuple_row
+from psycopg.rows import RowFactory, namedtuple_row, tuple_row
 from psycopg.types.numeric import Int8Dumper
 
 from reproq_prefork.errors import DatabaseUnavailable, ExitStatus, ReproqError
@@ -92,10 +92,14 @@ MIGRATION_LIMITS = TimeLimits(MIGRATION_TIMEOUT_S, MIGRATION_TIMEOUT_S, MIGRATIO
 
 
 class DeadlineConnection(psycopg.Connection[Any]):
-    """A psycopg connection that gives up a statement after `deadline_s`, and knows its `backend`."""
+    """A psycopg connection that gives up a statement after `deadline_s`, and knows its `backend`.
+
+    `settings`: behind a pooler, the statement that goes before each other one, in one transaction with it.
+    """
 
     deadline_s: float = CLIENT_DEADLINE_S
     backend: Backend
+    settings: str | None = None
 
     def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
         return super().wait(_with_deadline(gen, self.deadline_s), *args, **kwargs)
@@ -157,18 +161,19 @@ def _set_up(connection: DeadlineConnection, limits: TimeLimits) -> None:
     # combination of types would be prepared (and planned) as another statement.
     connection.adapters.register_dumper(int, Int8Dumper)
     connection.backend = _backend_of(connection)
-    if connection.backend.pooled:
+    pooled = connection.backend.pooled
+    settings = {
+        "statement_timeout": f"{limits.statement_s:.0f}s",
+        "lock_timeout": f"{limits.lock_s * 1000:.0f}ms",
+        "idle_in_transaction_timeout": f"{IDLE_IN_TRANSACTION_TIMEOUT_S:.0f}s",
+        "of_transaction": pooled,
+    }
+    if pooled:
         # A session's settings and prepared statements would land on a connection shared with others.
-        return
-    connection.prepare_threshold = 0
-    connection.execute(
-        statement("session_settings"),
-        {
-            "statement_timeout": f"{limits.statement_s:.0f}s",
-            "lock_timeout": f"{limits.lock_s * 1000:.0f}ms",
-            "idle_in_transaction_timeout": f"{IDLE_IN_TRANSACTION_TIMEOUT_S:.0f}s",
-        },
-    )
+        connection.settings = psycopg.ClientCursor(connection).mogrify(statement("settings"), settings)
+    else:
+        connection.prepare_threshold = 0
+        connection.execute(statement("settings"), settings)
 
 
 def _backend_of(connection: psycopg.Connection[Any]) -> Backend:
@@ -221,6 +226,8 @@ def fetch(
     connection: psycopg.Connection[Any], statement: str, parameters: Mapping[str, Any]
 ) -> Sequence[Any]:
     """Run one statement and fetch all its rows, as named tuples; errors are translated. Any connection will do."""
+    if isinstance(connection, DeadlineConnection) and connection.settings is not None:
+        return _fetch_with_settings(connection, connection.settings, statement, parameters, namedtuple_row)
     # A cursor of our own: another's connection may make cursors of other rows, that take other placeholders.
     with translated_errors(), psycopg.Cursor(connection, row_factory=namedtuple_row) as cursor:
         cursor.execute(statement, parameters)
@@ -230,12 +237,29 @@ def fetch(
 
 
 def fetch_tuples(
-    connection: psycopg.Connection[Any], name: str, parameters: Mapping[str, Any]
+    connection: DeadlineConnection, name: str, parameters: Mapping[str, Any]
 ) -> Sequence[tuple[Any, ...]]:
     """Run the statement `name` as fast as can be, and fetch all its rows, of which there is at least one."""
+    if connection.settings is not None:
+        return _fetch_with_settings(connection, connection.settings, statement(name), parameters, tuple_row)
     text, names = numbered(name)
     with translated_errors(), psycopg.RawCursor(connection, row_factory=tuple_row) as cursor:
         return cursor.execute(text, [parameters[each] for each in names]).fetchall()
+
+
+def _fetch_with_settings(
+    connection: DeadlineConnection,
+    settings: str,
+    statement: str,
+    parameters: Mapping[str, Any],
+    row_factory: RowFactory[Any],
+) -> Sequence[Any]:
+    """Both in one message of the simple protocol: its statements are one transaction, on one server process."""
+    with translated_errors(), psycopg.ClientCursor(connection, row_factory=row_factory) as cursor:
+        cursor.execute(f"{settings};\n{statement}".encode(), parameters)
+        cursor.nextset()
+        has_rows = cursor.pgresult is not None and cursor.pgresult.nfields > 0
+        return cursor.fetchall() if has_rows else ()
 
 
 def end_backend_of(connection: psycopg.Connection[Any], worker_id: str) -> bool:

@@ -60,6 +60,14 @@ class Performed(TestCase):
         assert run_tasks()[0].status == STATUSES.SUCCESSFUL
         assert Note.objects.get().text == "hello"
 
+    def test_the_connection_compiles_nothing_meanwhile_and_has_its_setting_back_afterwards(self) -> None:
+        tasks.read_setting.enqueue("jit")
+        with connection.cursor() as cursor:
+            cursor.execute("set jit = on")
+            assert run_tasks()[0].return_value == "off"
+            cursor.execute("show jit")
+            assert cursor.fetchone() == ("on",)
+
     def test_the_order_is_priority_then_age(self) -> None:
         low = tasks.add.using(priority=-5).enqueue(1, 1)
         first = tasks.add.enqueue(1, 2)

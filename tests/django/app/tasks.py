@@ -327,6 +327,13 @@ def leave_a_query_unread(seconds: float) -> None:
     time.sleep(seconds)
 
 
+@task
+def read_setting(name: str) -> str:
+    with connection.cursor() as cursor:
+        cursor.execute("select current_setting(%s)", [name])
+        return str(cursor.fetchone()[0])
+
+
 # Django 6.0 takes no others than its own here.
 TAKES_OPTIONS = not (6, 0) <= django.VERSION[:2] < (6, 1)
 _task: Any = task

@@ -1,0 +1,71 @@
+"""What each statement of ours is bound by on the server, on a connection of its own and behind a pooler."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+import pytest
+
+from reproq_prefork.store.connection import (
+    DeadlineConnection,
+    StatementRefused,
+    StatementTimedOut,
+    TimeLimits,
+    connect,
+    fetch,
+    fetch_tuples,
+)
+from tests.pgbouncer import pooler
+from tests.supervisor import Connection
+
+SETTINGS = """
+    select
+        current_setting('statement_timeout') as statement_timeout, current_setting('lock_timeout') as lock_timeout,
+        current_setting('jit') as jit, current_setting('plan_cache_mode') as plan_cache_mode, %(given)s as given
+"""
+LIMITS = TimeLimits(statement_s=3.0, lock_s=0.2)
+
+
+@contextmanager
+def connected(url: str) -> Iterator[DeadlineConnection]:
+    with closing(connect(url, application_name="a test", limits=LIMITS)) as connection:
+        yield connection
+
+
+@pytest.fixture(params=["a connection of its own", "behind a pooler"])
+def url(request: pytest.FixtureRequest, database_url: str) -> Iterator[str]:
+    if request.param == "behind a pooler":
+        with pooler(database_url, connections=1) as url:
+            yield url
+    else:
+        yield database_url
+
+
+def test_statements_have_limits_and_are_not_compiled(url: str) -> None:
+    with connected(url) as connection:
+        (row,) = fetch(connection, SETTINGS, {"given": "50 % of 'it'"})
+        assert tuple(row) == ("3s", "200ms", "off", "force_generic_plan", "50 % of 'it'")
+        ((pid,),) = fetch_tuples(connection, "backend_pid", {})
+        assert (pid != connection.info.backend_pid) == connection.backend.pooled
+
+
+def test_a_statement_that_takes_long_or_waits_for_a_lock_is_taken_back_by_the_server(
+    url: str, connection: Connection
+) -> None:
+    with connected(url) as bound, connection.transaction():
+        connection.execute("lock table task_runs")
+        with pytest.raises(StatementRefused, match="lock timeout"):
+            fetch(bound, "select count(*) from task_runs", {})
+        with pytest.raises(StatementTimedOut):
+            fetch(bound, "select pg_sleep(60)", {})
+        assert fetch(bound, "select 1 as one", {})[0].one == 1
+
+
+def test_nothing_of_it_is_left_on_a_connection_that_others_get(database_url: str) -> None:
+    with pooler(database_url, connections=1) as url, connected(url) as connection:
+        fetch(connection, SETTINGS, {"given": 1})
+        row = connection.execute(SETTINGS, {"given": 1}).fetchone()
+        assert row is not None
+        assert "3s" not in row
+        assert "200ms" not in row
