@@ -96,10 +96,10 @@ def test_20_a_claim_whose_answer_comes_after_the_lease_is_not_started(
         (tmp_path / "go").touch()
         wait_for_status(connection, busy, "SUCCESSFUL")
         wait_until(partial(_its_lease_is_over, connection, run_id), 10, "the lease of the claim to be over")
+        proxy.deaf = False  # before the client's own patience of 8 s is over
+        first.wait_for_log("was not started: the worker's lease has ended")
         with host(database_url) as second:
             assert wait_for_status(connection, run_id, "SUCCESSFUL")["claims"] == 2
-            proxy.deaf = False
-            first.wait_for_log("was not started: the worker's lease has ended")
             assert (first.stop(), second.stop()) == (0, 0)
     assert pages.read_text().count("start") == 2
 
