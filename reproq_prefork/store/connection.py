@@ -255,8 +255,9 @@ def _fetch_with_settings(
     row_factory: RowFactory[Any],
 ) -> Sequence[Any]:
     """Both in one message of the simple protocol: its statements are one transaction, on one server process."""
+    text = f"{settings};\n{statement}".encode()
     with translated_errors(), psycopg.ClientCursor(connection, row_factory=row_factory) as cursor:
-        cursor.execute(f"{settings};\n{statement}".encode(), parameters)
+        cursor.execute(text, parameters)
         cursor.nextset()
         has_rows = cursor.pgresult is not None and cursor.pgresult.nfields > 0
         return cursor.fetchall() if has_rows else ()
