@@ -69,20 +69,20 @@ test: test-django52 ## Run the whole suite, and what needs Django on 6.1 too; th
 		echo "test: not run on Django 6.1, for there is no Python $(subst $() , or ,$(PYTHON_django61)) on this machine" >&2; \
 	fi
 
-test-all: ## Run the tests on all of the matrix, also where a part of it has failed
+test-all: ## Run the suite on all of the matrix, also where a part of it has failed
 	@$(MAKE) --no-print-directory --keep-going test-django60 test-django61 test-django52
 
 test-django52: $(STAMP) ## Run the whole suite in .venv: on Python 3.11, Django 5.2 and the backport
 	@$(BIN)/$(PYTEST)
 
-test-django60: .venv-django60/.installed ## Run what needs Django on 6.0 (Python 3.12), and the unit tests
-	@.venv-django60/bin/$(PYTEST) tests/django tests/unit
+test-django60: .venv-django60/.installed ## Run what needs Django on 6.0 (Python 3.12)
+	@.venv-django60/bin/$(PYTEST) tests/django
 
 test-django61: .venv-django61/.installed ## Run what needs Django on 6.1 (Python 3.13), and the unit tests
 	@.venv-django61/bin/$(PYTEST) tests/django tests/unit
 
-faults: $(STAMP) ## Run the faults of hosts, networks and servers (as root: namespaces, control groups, a small disk)
-	@$(BIN)/$(PYTEST) -m slow_fault tests/faults tests/chaos
+faults: $(STAMP) ## Run what the suite leaves out: kills by the hundred, faults of hosts, networks and servers (as root)
+	@$(BIN)/$(PYTEST) -m slow_fault
 
 chaos: $(STAMP) ## Let a kill storm loose for a minute and check its history (SEED=…, MINUTES=…); writes build/chaos
 	@$(BIN)/$(PIP_INSTALL) --editable '.[bench]'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ _stack_key = pytest.StashKey[contextlib.ExitStack]()
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Start the server before anything is reported, so that the first line can say which one it is."""
     config = session.config
+    # A shell has what it puts in the background ignore SIGINT, and all that the tests start would inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.option.collectonly:
         return
     if hasattr(config, "workerinput"):

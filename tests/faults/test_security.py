@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from reproq_prefork import NewRun, Spec, enqueue, enqueue_many, get_run
+from reproq_prefork.cli import entry
 from reproq_prefork.errors import ReproqError
 from tests.databases import PASSWORD, as_login
 from tests.integration.command_line import CommandLine
@@ -131,9 +132,14 @@ def _many(producer: Connection, payload: dict[str, str], options: dict[str, str]
 
 @pytest.mark.parametrize("text", [text for text in HOSTILE if "\0" not in text and "\ud800" not in text])
 def test_hostile_strings_on_the_command_line_draw_nothing_on_the_terminal(
-    database_url: str, tmp_path: Path, text: str
+    database_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    text: str,
 ) -> None:
-    cli = CommandLine(tmp_path, as_login(database_url, "producer"))
+    monkeypatch.chdir(tmp_path)  # no .env of somebody's
+    environ = {"DATABASE_URL": as_login(database_url, "producer")}
     for arguments in (
         ("--requeue-hash", text),
         ("--requeue-id", text),
@@ -141,10 +147,10 @@ def test_hostile_strings_on_the_command_line_draw_nothing_on_the_terminal(
         ("enqueue", "{}", "--queue", text),
         ("enqueue", text),
     ):
-        done = cli.run(*arguments)
-        assert not re.search(
-            "[\x00-\x08\x0b-\x1f\x7f\x9b]|\N{RIGHT-TO-LEFT OVERRIDE}", done.stdout + done.stderr
-        )
+        entry.run(arguments, environ)
+        done = capsys.readouterr()
+        assert done.out + done.err
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f\x9b]|\N{RIGHT-TO-LEFT OVERRIDE}", done.out + done.err)
 
 
 def test_a_line_of_the_log_is_one_line_whatever_a_task_says(

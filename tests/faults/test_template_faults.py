@@ -103,6 +103,7 @@ def test_a_stopped_template_dies_with_its_master(database_url: str, tmp_path: Pa
         wait_until(lambda: not any(map(is_running, family)), 5, "all of them to be gone")
 
 
+@pytest.mark.slow_fault
 @pytest.mark.timeout(180)
 def test_a_master_that_is_killed_at_any_moment_of_its_start_leaves_nothing(
     database_url: str, connection: Connection, tmp_path: Path
@@ -113,7 +114,7 @@ def test_a_master_that_is_killed_at_any_moment_of_its_start_leaves_nothing(
     shop = Shop(tmp_path)
     with shop.supervisor(database_url, workers=4):
         pass
-    for _ in range(30):
+    for _ in range(20):
         with shop.supervisor(database_url, workers=4).starting() as supervisor:
             if dice.random() < 0.7:  # most of what is delicate lies behind the import of the template
                 wait_until(supervisor.template_pids, 20, "a template")
@@ -143,6 +144,7 @@ def _of_session(leader: int) -> list[psutil.Process]:
     return found
 
 
+@pytest.mark.slow_fault
 @pytest.mark.timeout(180)
 def test_whoever_is_killed_at_whatever_moment_of_a_fork_every_run_is_done_and_nobody_is_left_over(
     database_url: str, connection: Connection, tmp_path: Path
@@ -185,6 +187,7 @@ def _called(supervisor: Supervisor, title: str) -> list[int]:
     return pids
 
 
+@pytest.mark.slow_fault
 @pytest.mark.timeout(120)
 def test_whoever_is_killed_between_a_template_and_its_master_every_run_is_done_and_nobody_is_left_over(
     database_url: str, connection: Connection, tmp_path: Path

@@ -13,7 +13,7 @@ CHECKOUT = Path(__file__).parent.parent.parent
 
 
 def benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "benchmarks", "--quick", "--rounds", "1", "--share", "0.01", *arguments]
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--rounds", "1", "--share", "0.003", *arguments]
     return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
 
 
