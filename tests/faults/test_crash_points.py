@@ -56,7 +56,7 @@ def _live(connection: Connection, proxy: Proxy, directory: Path, number: int, wa
     """Until nothing is left to do; how often it had to be started, as systemd would."""
     pages = str(directory / "diary")
     add_run(connection, {"diary": pages})
-    add_run(connection, {"diary": pages, "exit": 1, "fail_attempts": 1})
+    add_run(connection, {"diary": pages, "exit": 1, "fail_attempts": 1}, retry_base_seconds=0.1)
     add_run(connection, {"diary": pages}, max_attempts=1)
     proxy.break_statement(number, way)
     for lives in range(1, 4):
