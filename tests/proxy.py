@@ -24,7 +24,7 @@ START_TIMEOUT_S = 10.0
 CHUNK_BYTES = 65536
 SSL_REQUEST, GSSENC_REQUEST, PROTOCOL_3 = 80877103, 80877104, 196608
 END_OF_STATEMENT = frozenset(b"SQ")  # Sync, Query
-READY_FOR_QUERY = ord("Z")
+READY_FOR_QUERY, COPY_IN = b"ZG"
 
 
 class Break(enum.Enum):
@@ -209,7 +209,7 @@ class _Link:
         while data := await self._from_server.read(CHUNK_BYTES):
             await self._hold(lambda: self._proxy.deaf)
             if self._swallows:
-                if _is_ready(data):
+                if _ends_an_answer(data):
                     return
                 continue
             self._to_client.write(data)
@@ -241,6 +241,7 @@ class _Link:
         )
 
 
-def _is_ready(data: bytes) -> bool:
-    """Whether a piece ends with the message that ends an answer: its type, its length, and one byte."""
-    return len(data) >= 6 and data[-6] == READY_FOR_QUERY and int.from_bytes(data[-5:-1]) == 5
+def _ends_an_answer(data: bytes) -> bool:
+    """Whether a piece ends with what ends an answer (its type, its length, one byte), or asks for rows to copy."""
+    is_ready = len(data) >= 6 and data[-6] == READY_FOR_QUERY and int.from_bytes(data[-5:-1]) == 5
+    return is_ready or data[0] == COPY_IN

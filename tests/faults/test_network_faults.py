@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from functools import partial
 from pathlib import Path
 
+import psycopg
 import pytest
 
+from reproq_prefork import NewRun, enqueue_many
 from tests.network import namespace
 from tests.proxy import Break, Proxy
 from tests.shop import Shop
@@ -171,3 +174,27 @@ def test_22_a_link_that_is_half_open_is_given_up_and_replaced(
         (tmp_path / "go").touch()
         row = wait_for_status(connection, run_id, "SUCCESSFUL", timeout_s=30)
         assert (row["attempts"], row["claims"]) == (1, 1)
+
+
+@pytest.mark.parametrize("how", [Break.BEFORE, Break.AFTER])
+def test_19_a_producer_that_hears_no_answer_has_added_all_or_nothing(
+    database_url: str, connection: Connection, how: Break
+) -> None:
+    """Whichever statement it is that breaks, of those by which many runs are copied."""
+    new_runs = [NewRun.of({"n": n}) for n in range(600)]
+    found: list[int] = []
+    added = 0
+    for number in itertools.count(1):
+        with Proxy(database_url) as proxy, psycopg.connect(proxy.url, autocommit=True) as producer:
+            proxy.break_statement(number, how)
+            try:
+                enqueue_many(producer, new_runs)
+            except psycopg.OperationalError:
+                assert producer.broken
+            added = connection.execute("delete from task_runs").rowcount
+            if not proxy.has_broken:
+                break
+            found.append(added)
+    assert added == len(new_runs)
+    assert len(found) > 3
+    assert set(found) == ({0} if how is Break.BEFORE else {0, len(new_runs)})
