@@ -16,7 +16,7 @@ from tests import audit
 from tests.supervisor import Connection, Supervisor, diary
 from tests.waiting import wait_until
 
-RUNS = 1_000
+RUNS = 2_000
 KILL_INTERVAL_S = 0.2
 
 

@@ -114,7 +114,7 @@ def test_a_master_that_is_killed_at_any_moment_of_its_start_leaves_nothing(
     shop = Shop(tmp_path)
     with shop.supervisor(database_url, workers=4):
         pass
-    for _ in range(20):
+    for _ in range(30):
         with shop.supervisor(database_url, workers=4).starting() as supervisor:
             if dice.random() < 0.7:  # most of what is delicate lies behind the import of the template
                 wait_until(supervisor.template_pids, 20, "a template")

@@ -70,9 +70,9 @@ from tests.lease_model import (
 from tests.lease_table import LeaseTable
 from tests.servers import Server
 
-EXAMPLES = int(os.environ.get("REPROQ_LEASE_MACHINE_EXAMPLES", "100"))
+EXAMPLES = int(os.environ.get("REPROQ_LEASE_MACHINE_EXAMPLES", "250"))
 STEPS = 25
-EXAMPLE_S = 2.0  # twenty times what one takes on a machine that is not busy
+EXAMPLE_S = 1.0  # twenty times what one takes on a machine that is not busy
 FOR_EVER_S = 1e9
 
 
