@@ -15,7 +15,7 @@ DJANGO_django61 := 6.1.3
 # Most tests wait for something most of the time, so more of them than there are cores.
 TEST_PROCESSES ?= 4
 # Some of the other queues need Python 3.12: all are measured on it, and so are we, where there is one.
-BESIDE_PEERS := $(if $(shell scripts/find-python 3.12 2>/dev/null),.venv-django60,.venv)
+BESIDE_PEERS = $(if $(shell scripts/find-python 3.12 2>/dev/null),.venv-django60,.venv)
 PYTEST := python -m pytest -n $(TEST_PROCESSES) --dist worksteal
 PIP_INSTALL := python -m pip install -qq --disable-pip-version-check --no-warn-script-location \
 	--constraint constraints.txt
@@ -99,11 +99,13 @@ demo: $(STAMP) ## Watch 200 tasks, a killed worker and two replays, on a private
 bench: $(STAMP) ## Measure us and the limit for a minute or two, on a private PostgreSQL
 	@$(BIN)/python -m benchmarks --quick
 
-bench-peers: $(BESIDE_PEERS)/.installed ## Measure all there is, beside other queues, and write docs/performance.md (half an hour)
+bench-peers: ## Measure all there is, beside other queues, and write docs/performance.md (half an hour)
+	@$(MAKE) --no-print-directory $(BESIDE_PEERS)/.installed
 	@$(BESIDE_PEERS)/bin/$(PIP_INSTALL) --editable '.[bench]'
 	@$(BESIDE_PEERS)/bin/python -m benchmarks
 
-chaos-peers: $(BESIDE_PEERS)/.installed ## Kill workers and masters of ours and of other queues, and see what they lose (a quarter of an hour; SEED=…)
+chaos-peers: ## Kill workers and masters of ours and of other queues, and see what they lose (a quarter of an hour; SEED=…)
+	@$(MAKE) --no-print-directory $(BESIDE_PEERS)/.installed
 	@$(BESIDE_PEERS)/bin/python -m benchmarks.storm $(if $(SEED),--seed $(SEED))
 
 clean: ## Remove the environments and everything that tools have left here

@@ -231,9 +231,7 @@ def fetch(
     # A cursor of our own: another's connection may make cursors of other rows, that take other placeholders.
     with translated_errors(), psycopg.Cursor(connection, row_factory=namedtuple_row) as cursor:
         cursor.execute(statement, parameters)
-        # Not `description`, which makes an object of each column.
-        has_rows = cursor.pgresult is not None and cursor.pgresult.nfields > 0
-        return cursor.fetchall() if has_rows else ()
+        return _rows_of(cursor)
 
 
 def fetch_tuples(
@@ -259,8 +257,13 @@ def _fetch_with_settings(
     with translated_errors(), psycopg.ClientCursor(connection, row_factory=row_factory) as cursor:
         cursor.execute(text, parameters)
         cursor.nextset()
-        has_rows = cursor.pgresult is not None and cursor.pgresult.nfields > 0
-        return cursor.fetchall() if has_rows else ()
+        return _rows_of(cursor)
+
+
+def _rows_of(cursor: psycopg.Cursor[Any]) -> Sequence[Any]:
+    # Not `description`, which makes an object of each column.
+    has_rows = cursor.pgresult is not None and cursor.pgresult.nfields > 0
+    return cursor.fetchall() if has_rows else ()
 
 
 def end_backend_of(connection: psycopg.Connection[Any], worker_id: str) -> bool:

@@ -12,18 +12,8 @@ import pytest
 CHECKOUT = Path(__file__).parent.parent.parent
 
 
-def benchmarks(*arguments: str, share: float = 0.003) -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks",
-        "--quick",
-        "--rounds",
-        "1",
-        "--share",
-        str(share),
-        *arguments,
-    ]
+def benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--rounds", "1", *arguments]
     return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
 
 
@@ -46,7 +36,8 @@ def benchmarks(*arguments: str, share: float = 0.003) -> subprocess.CompletedPro
 )
 def test_a_measurement_prints_a_figure_in_every_line(measurement: str, lines: list[str]) -> None:
     # A drain of `scale` is looked at in tenths, and each has to take some time.
-    done = benchmarks(measurement, "--workers", "1", share=0.01 if measurement == "scale" else 0.003)
+    share = "0.01" if measurement == "scale" else "0.003"
+    done = benchmarks(measurement, "--workers", "1", "--share", share)
     assert done.returncode == 0, done.stderr
     for line in lines:
         assert any(line in printed for printed in done.stdout.splitlines()), (line, done.stdout)
