@@ -20,6 +20,9 @@ PYTEST := python -m pytest -n $(TEST_PROCESSES) --dist worksteal
 PIP_INSTALL := python -m pip install -qq --disable-pip-version-check --no-warn-script-location \
 	--constraint constraints.txt
 
+# Where nothing compiled may be kept, each process of the tests compiles all of the code again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help install check format test test-all test-django52 test-django60 test-django61 faults chaos fuzz demo bench bench-peers chaos-peers clean
 

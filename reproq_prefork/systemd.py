@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import time
 
@@ -13,7 +14,7 @@ class Notifier:
     def __init__(self, address: str | None, *, watchdog_s: float | None = None) -> None:
         self._address = address
         self._watchdog_s = watchdog_s
-        self._alive_at = 0.0
+        self._alive_at = -math.inf  # no sign yet; the clock may be younger than the watchdog is patient
 
     def tell(self, state: str) -> None:
         """`READY=1`, `STOPPING=1`, ... A service manager that does not listen is no reason to stop work."""

@@ -6,7 +6,11 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-POLL_INTERVAL_S = 0.01
+# To look takes work too (a query, all of /proc, a script in a browser), which what is waited for could use: so the
+# longer it has taken, the longer until the next look.
+SHORTEST_PAUSE_S = 0.01
+LONGEST_PAUSE_S = 0.1
+PAUSE_SHARE = 0.1  # of the time waited so far
 
 T = TypeVar("T")
 
@@ -17,11 +21,12 @@ def wait_until(condition: Callable[[], T], timeout_s: float, describe: str) -> T
     Raises AssertionError after `timeout_s`, with the last value seen; `describe` completes "waited for …".
     An exception of `condition` passes through: a condition that may fail says so by its value.
     """
-    deadline_s = time.monotonic() + timeout_s
+    began_s = time.monotonic()
     while True:
         value = condition()
         if value:
             return value
-        if time.monotonic() >= deadline_s:
+        waited_s = time.monotonic() - began_s
+        if waited_s >= timeout_s:
             raise AssertionError(f"waited {timeout_s:g} s for {describe}; last seen: {value!r}")
-        time.sleep(POLL_INTERVAL_S)
+        time.sleep(min(max(SHORTEST_PAUSE_S, waited_s * PAUSE_SHARE), LONGEST_PAUSE_S))

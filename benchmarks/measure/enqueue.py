@@ -170,7 +170,8 @@ def _somebody_to_tell(url: str) -> Iterator[None]:
 
 def _seconds_together(url: str, produce: Producer, share: int) -> float:
     """From when all producers are connected to when all are done."""
-    fresh = multiprocessing.get_context("spawn")
+    fresh = multiprocessing.get_context("forkserver")
+    fresh.set_forkserver_preload([__name__])
     ready, go = fresh.Semaphore(0), fresh.Semaphore(0)
     loops = [
         fresh.Process(target=_produce_when_told, args=(url, produce, share, ready, go))

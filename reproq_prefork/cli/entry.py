@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -20,7 +21,10 @@ SIGNAL_EXIT_BASE = 128  # as a shell reports a program that a signal ended
 
 def main() -> NoReturn:
     """The program; ends the process with an exit status."""
-    sys.exit(run(sys.argv[1:], os.environ))
+    status = run(sys.argv[1:], os.environ)
+    # The interpreter looks for garbage in all there is before it ends: a fifth of the time of a short command.
+    gc.freeze()
+    sys.exit(status)
 
 
 def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:

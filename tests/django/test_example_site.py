@@ -31,7 +31,7 @@ MIGRATE, WORKER, SERVER = re.findall(
 )
 START_TIMEOUT_S = 30
 STOP_TIMEOUT_S = 20
-STEP_S = 0.5  # a report has twelve
+STEP_S = 0.3  # a report has twelve
 
 
 @dataclass(frozen=True)

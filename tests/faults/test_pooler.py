@@ -75,8 +75,9 @@ def test_killed_workers_lose_nothing_and_nobody_elses_connection_is_ended(
         ]
         for kill in range(10):
             wait_until(lambda kill=kill: len(list(diary(pages))) > 20 * kill, 20, "work to go on")  # type: ignore[misc]
-            victims = wait_until(supervisor.booted_worker_pids, 20, "a worker")
-            os.kill(victims[0], signal.SIGKILL)
+            victim = wait_until(supervisor.booted_worker_pids, 20, "a worker")[0]
+            os.kill(victim, signal.SIGKILL)
+            wait_until(lambda pid=victim: pid not in supervisor.worker_pids(), 20, "the death")  # type: ignore[misc]
         for run_id in runs:
             wait_for_status(connection, run_id, "SUCCESSFUL", timeout_s=40)
         assert "terminating connection" not in supervisor.log()

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from reproq_prefork.cli.entry import main
+
 TIMEOUT_S = 30
+
+# To start Python and import the program takes a quarter of a second; what has done so once can be forked.
+_warm = multiprocessing.get_context("forkserver")
+_warm.set_forkserver_preload(["reproq_prefork.cli.entry"])
 
 
 class CommandLine:
@@ -28,17 +36,21 @@ class CommandLine:
         status: int | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run it to its end; `status` is what it must exit with. A traceback is never an answer."""
-        finished = subprocess.run(
-            [sys.executable, "-m", "reproq_prefork", *arguments],
-            input=stdin.encode() if isinstance(stdin, str) else stdin,
-            capture_output=True,
-            cwd=self.directory,
-            env=self.environ | dict(environ or {}),
-            timeout=TIMEOUT_S,
-        )
-        done = subprocess.CompletedProcess(
-            finished.args, finished.returncode, finished.stdout.decode(), finished.stderr.decode()
-        )
+        with tempfile.TemporaryDirectory() as name:
+            streams = [Path(name, each) for each in ("stdin", "stdout", "stderr")]
+            streams[0].write_bytes(stdin.encode() if isinstance(stdin, str) else stdin)
+            whole_environ = self.environ | dict(environ or {})
+            process = _warm.Process(
+                target=_become, args=(arguments, self.directory, whole_environ, streams), daemon=True
+            )
+            process.start()
+            process.join(TIMEOUT_S)
+            if process.exitcode is None:
+                process.kill()
+                raise AssertionError(f"{arguments} has not ended within {TIMEOUT_S} s")
+            out, err = (stream.read_text(encoding="utf-8") for stream in streams[1:])
+            done = subprocess.CompletedProcess(arguments, process.exitcode, out, err)
+            process.close()
         assert "Traceback" not in done.stderr, done.stderr
         if status is not None:
             assert done.returncode == status, (done.args, done.returncode, done.stdout, done.stderr)
@@ -61,3 +73,17 @@ class CommandLine:
             cwd=self.directory,
             env=self.environ | dict(environ or {}),
         )
+
+
+def _become(
+    arguments: tuple[str, ...], directory: Path, environ: Mapping[str, str], streams: list[Path]
+) -> None:
+    for number, (path, mode) in enumerate(zip(streams, "rww", strict=True)):
+        with path.open(mode) as stream:
+            os.dup2(stream.fileno(), number)
+    sys.stdin = os.fdopen(0, closefd=False)  # multiprocessing has closed the one before
+    os.chdir(directory)
+    os.environ.clear()
+    os.environ.update(environ)
+    sys.argv = [sys.argv[0], *arguments]
+    main()
