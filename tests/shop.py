@@ -41,7 +41,8 @@ class Shop:
         self.write(text)
 
     def write(self, text: str = "", *, version: int = 1) -> None:
-        module = TASKS.replace("VERSION = 1", f"VERSION = {version}") + text
+        # Each version of another size: Python's cache looks at that, and at the second.
+        module = TASKS.replace("VERSION = 1", f"VERSION = {version}{' ' * version}") + text
         (self.directory / f"{self.name}.py").write_text(module)
 
     def imports(self) -> list[int]:

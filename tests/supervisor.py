@@ -19,6 +19,7 @@ import psycopg
 
 from tests.databases import as_login
 from tests.waiting import wait_until
+from tests.warm import WarmProgram, is_alike
 
 TASK_PROGRAM = f"{sys.executable} -I -S {Path(__file__).parent / 'programs' / 'task.py'}"
 START_TIMEOUT_S = 20.0
@@ -64,10 +65,16 @@ class Supervisor:
             "REPROQ_ENV_FILE": "",
             **(environ or {}),
         }
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | WarmProgram | None = None
 
     def start(self) -> Self:
         with self._log_path.open("ab") as log:
+            if not self._within and is_alike(self._environ):
+                streams = [Path(os.devnull), self._log_path, self._log_path]
+                self._process = WarmProgram(
+                    self._arguments, directory=self.directory, environ=self._environ, streams=streams
+                )
+                return self
             self._process = subprocess.Popen(
                 [*self._within, sys.executable, "-m", "reproq_prefork", *self._arguments],
                 cwd=self.directory,

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from reproq_prefork.cli.entry import main
+from tests.warm import WarmProgram
 
 TIMEOUT_S = 30
-
-# To start Python and import the program takes a quarter of a second; what has done so once can be forked.
-_warm = multiprocessing.get_context("forkserver")
-_warm.set_forkserver_preload(["reproq_prefork.cli.entry"])
 
 
 class CommandLine:
@@ -39,18 +35,19 @@ class CommandLine:
         with tempfile.TemporaryDirectory() as name:
             streams = [Path(name, each) for each in ("stdin", "stdout", "stderr")]
             streams[0].write_bytes(stdin.encode() if isinstance(stdin, str) else stdin)
-            whole_environ = self.environ | dict(environ or {})
-            process = _warm.Process(
-                target=_become, args=(arguments, self.directory, whole_environ, streams), daemon=True
+            program = WarmProgram(
+                arguments,
+                directory=self.directory,
+                environ=self.environ | dict(environ or {}),
+                streams=streams,
             )
-            process.start()
-            process.join(TIMEOUT_S)
-            if process.exitcode is None:
-                process.kill()
-                raise AssertionError(f"{arguments} has not ended within {TIMEOUT_S} s")
+            try:
+                returncode = program.wait(TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                os.kill(program.pid, signal.SIGKILL)
+                raise
             out, err = (stream.read_text(encoding="utf-8") for stream in streams[1:])
-            done = subprocess.CompletedProcess(arguments, process.exitcode, out, err)
-            process.close()
+            done = subprocess.CompletedProcess(arguments, returncode, out, err)
         assert "Traceback" not in done.stderr, done.stderr
         if status is not None:
             assert done.returncode == status, (done.args, done.returncode, done.stdout, done.stderr)
@@ -73,17 +70,3 @@ class CommandLine:
             cwd=self.directory,
             env=self.environ | dict(environ or {}),
         )
-
-
-def _become(
-    arguments: tuple[str, ...], directory: Path, environ: Mapping[str, str], streams: list[Path]
-) -> None:
-    for number, (path, mode) in enumerate(zip(streams, "rww", strict=True)):
-        with path.open(mode) as stream:
-            os.dup2(stream.fileno(), number)
-    sys.stdin = os.fdopen(0, closefd=False)  # multiprocessing has closed the one before
-    os.chdir(directory)
-    os.environ.clear()
-    os.environ.update(environ)
-    sys.argv = [sys.argv[0], *arguments]
-    main()
