@@ -16,6 +16,7 @@ import pytest
 from reproq_prefork.embedded import EmbeddedPostgres
 from tests.databases import apply_migrations, new_database
 from tests.servers import Server, embedded_server, running_server
+from tests.warm import warm_server
 
 UNIT_TESTS = Path(__file__).parent / "unit"
 
@@ -40,6 +41,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         line = "database: none, for only unit tests were asked for"
     else:
         config.stash[_server_key] = stack.enter_context(running_server())
+        stack.enter_context(warm_server())
         line = f"database: {config.stash[_server_key]}"
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None:

@@ -19,7 +19,7 @@ import psycopg
 
 from tests.databases import as_login
 from tests.waiting import wait_until
-from tests.warm import WarmProgram, is_alike
+from tests.warm import WarmProgram, can_be_warm
 
 TASK_PROGRAM = f"{sys.executable} -I -S {Path(__file__).parent / 'programs' / 'task.py'}"
 START_TIMEOUT_S = 20.0
@@ -69,7 +69,7 @@ class Supervisor:
 
     def start(self) -> Self:
         with self._log_path.open("ab") as log:
-            if not self._within and is_alike(self._environ):
+            if not self._within and can_be_warm(self._environ):
                 streams = [Path(os.devnull), self._log_path, self._log_path]
                 self._process = WarmProgram(
                     self._arguments, directory=self.directory, environ=self._environ, streams=streams

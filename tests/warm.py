@@ -2,26 +2,45 @@
 
 To start Python and import the program takes a quarter of a second of processor time, to fork what has done so some
 milliseconds. All else is as for `python -m reproq_prefork`: arguments, environment, directory, streams, exit
-status.
+status. Outside of pytest there is no such process.
 """
 
 from __future__ import annotations
 
-import multiprocessing
+import contextlib
+import json
 import os
+import select
+import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from setproctitle import getproctitle
+ADDRESS = "REPROQ_TEST_WARM_SERVER"  # for all processes that run a part of the tests
+CHECKOUT = Path(__file__).parent.parent
 
-from reproq_prefork.cli.entry import main
 
-_forkserver = multiprocessing.get_context("forkserver")
-_forkserver.set_forkserver_preload(["reproq_prefork.cli.entry"])
+@contextlib.contextmanager
+def warm_server() -> Iterator[None]:
+    """Have one until the end; it is no child of this process, for some tests end all that are."""
+    with tempfile.TemporaryDirectory(prefix="reproq-warm-") as name:
+        address = os.environ[ADDRESS] = str(Path(name, "socket"))
+        command = [sys.executable, "-m", "tests.warm_server", address]
+        lives_as_long, keep = os.pipe()
+        try:
+            subprocess.run(command, cwd=CHECKOUT, stdin=lives_as_long, check=True)
+            yield
+        finally:
+            os.close(lives_as_long)
+            os.close(keep)
+            del os.environ[ADDRESS]
 
-_MODES = (os.O_RDONLY, os.O_WRONLY | os.O_CREAT | os.O_APPEND, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+def can_be_warm(environ: Mapping[str, str]) -> bool:
+    """Whether a new interpreter would be like the one that is forked, and there is one."""
+    return ADDRESS in os.environ and not any(name.startswith("PYTHON") for name in environ)
 
 
 class WarmProgram:
@@ -36,45 +55,33 @@ class WarmProgram:
         streams: Sequence[Path],
     ) -> None:
         """`streams`: the files that standard input is read from, and output and errors are added to."""
-        # Daemon: what is left of it when the tests end is ended.
-        self._process = _forkserver.Process(
-            target=_become, args=(list(arguments), directory, dict(environ), list(streams)), daemon=True
-        )
-        self._process.start()
-        assert self._process.pid is not None
-        self.pid = self._process.pid
-
-    @property
-    def returncode(self) -> int | None:
-        return self._process.exitcode
+        wanted = {
+            "arguments": list(arguments),
+            "directory": str(directory),
+            "environ": dict(environ),
+            "streams": list(map(str, streams)),
+        }
+        self.returncode: int | None = None
+        self._connection = socket.socket(socket.AF_UNIX)
+        self._connection.connect(os.environ[ADDRESS])
+        self._connection.sendall(json.dumps(wanted).encode())
+        self._connection.shutdown(socket.SHUT_WR)
+        self._answers = self._connection.makefile("rb", buffering=0)
+        self.pid = int(self._answers.readline())
 
     def poll(self) -> int | None:
-        return self._process.exitcode
+        return self._hear(0)
 
     def wait(self, timeout_s: float | None = None) -> int:
         """Raises subprocess.TimeoutExpired."""
-        self._process.join(timeout_s)
-        if self._process.exitcode is None:
+        returncode = self._hear(timeout_s)
+        if returncode is None:
             raise subprocess.TimeoutExpired("reproq-prefork", timeout_s or 0)
-        return self._process.exitcode
+        return returncode
 
-
-def is_alike(environ: Mapping[str, str]) -> bool:
-    """Whether a new interpreter would be like the one that is forked."""
-    return not any(name.startswith("PYTHON") for name in environ)
-
-
-def _become(arguments: list[str], directory: Path, environ: dict[str, str], streams: list[Path]) -> None:
-    os.setsid()
-    for number, (path, mode) in enumerate(zip(streams, _MODES, strict=True)):
-        opened = os.open(path, mode, 0o644)
-        os.dup2(opened, number)
-        os.close(opened)
-    sys.stdin = os.fdopen(0, closefd=False)  # multiprocessing has closed the one before
-    os.chdir(directory)
-    getproctitle()  # finds where the title stands beside the environment, as long as that is where it was
-    os.environ.clear()
-    os.environ.update(environ)
-    sys.path.insert(0, str(directory))
-    sys.argv[1:] = arguments
-    main()
+    def _hear(self, timeout_s: float | None) -> int | None:
+        if self.returncode is None and select.select([self._connection], [], [], timeout_s)[0]:
+            self.returncode = int(self._answers.readline())
+            self._answers.close()
+            self._connection.close()
+        return self.returncode

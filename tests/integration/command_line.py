@@ -45,6 +45,7 @@ class CommandLine:
                 returncode = program.wait(TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 os.kill(program.pid, signal.SIGKILL)
+                program.wait()
                 raise
             out, err = (stream.read_text(encoding="utf-8") for stream in streams[1:])
             done = subprocess.CompletedProcess(arguments, returncode, out, err)
