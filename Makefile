@@ -86,8 +86,8 @@ test-django60: .venv-django60/.installed ## Run what needs Django on 6.0 (Python
 test-django61: .venv-django61/.installed ## Run what needs Django on 6.1 (Python 3.13), and the unit tests
 	@.venv-django61/bin/$(PYTEST) tests/django tests/unit
 
-faults: $(STAMP) ## Run what the suite leaves out: kills by the hundred, faults of hosts, networks and servers (as root)
-	@$(BIN)/$(PYTEST) -m slow_fault
+faults: $(STAMP) ## Run what the suite leaves out: all that can go wrong with processes, hosts, networks, servers (as root)
+	@$(BIN)/$(PYTEST) -m fault
 
 chaos: $(STAMP) ## Let a kill storm loose for a minute and check its history (SEED=…, MINUTES=…); writes build/chaos
 	@$(BIN)/$(PIP_INSTALL) --editable '.[bench]'

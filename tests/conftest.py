@@ -15,10 +15,12 @@ import pytest
 
 from reproq_prefork.embedded import EmbeddedPostgres
 from tests.databases import apply_migrations, new_database
+from tests.memory import temporary_files_in_memory
 from tests.servers import Server, embedded_server, running_server
 from tests.warm import warm_server
 
 UNIT_TESTS = Path(__file__).parent / "unit"
+FAULT_TESTS = Path(__file__).parent / "faults"
 
 _server_key = pytest.StashKey[Server]()
 _stack_key = pytest.StashKey[contextlib.ExitStack]()
@@ -37,6 +39,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         _take_server_of_the_run(config)
         return
     stack = config.stash[_stack_key] = contextlib.ExitStack()
+    stack.enter_context(temporary_files_in_memory())
     if _only_unit_tests(config):
         line = "database: none, for only unit tests were asked for"
     else:
@@ -66,8 +69,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         config.stash[_stack_key].close()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        if FAULT_TESTS in item.path.parents:
+            item.add_marker("fault")
         if UNIT_TESTS in item.path.parents and "server" in getattr(item, "fixturenames", ()):
             raise pytest.UsageError(f"{item.nodeid} is a unit test, so it must not use a database")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -18,14 +17,13 @@ import psycopg
 import pytest
 
 from reproq_prefork.embedded import EmbeddedPostgres
+from tests.memory import shared_memory
 
 DEFAULT_IMAGE = "postgres:18"
 CONNECT_TIMEOUT_S = 10
 ENGINE_TIMEOUT_S = 5
 PULL_TIMEOUT_S = 120  # between two answers of the engine, not for the whole image
 CONTAINER_START_TIMEOUT_S = 60
-SHARED_MEMORY = Path("/dev/shm")
-ENOUGH_MEMORY_BYTES = 2 << 30
 
 
 @dataclass(frozen=True)
@@ -114,21 +112,12 @@ def _ensure_image(image: str) -> None:
 
 @contextlib.contextmanager
 def embedded_server() -> Iterator[EmbeddedPostgres]:
-    """A throw-away embedded server, in memory where there is enough of it.
-
-    A database is some 300 small files. Making them took 6 ms in memory, and from 12 to 300 ms on a disk,
-    which would be most of a test's time.
-    """
-    root = SHARED_MEMORY if _free_bytes(SHARED_MEMORY) >= ENOUGH_MEMORY_BYTES else None
+    """A throw-away embedded server."""
     with (
-        tempfile.TemporaryDirectory(prefix="reproq-tests-", dir=root) as name,
+        tempfile.TemporaryDirectory(prefix="reproq-tests-", dir=shared_memory()) as name,
         EmbeddedPostgres(Path(name), settings={"fsync": "off"}) as server,
     ):
         yield server
-
-
-def _free_bytes(directory: Path) -> int:
-    return shutil.disk_usage(directory).free if os.access(directory, os.W_OK) else 0
 
 
 def _engine_answers() -> bool:

@@ -26,7 +26,7 @@ from tests.faketime import clock
 from tests.supervisor import Connection
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.slow_fault, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.fault, pytest.mark.timeout(180)]
 
 ALL = 2 * WORKERS  # runs, one for each worker there is
 BEGIN_S = 0.3

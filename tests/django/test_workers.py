@@ -178,7 +178,7 @@ def test_connections_are_never_shared_with_a_fork(django_workers: Workers, execu
             assert own.isdisjoint(ports)
 
 
-@pytest.mark.slow_fault
+@pytest.mark.fault
 @pytest.mark.timeout(180)
 @BOTH
 def test_500_atomic_tasks_under_kills_write_500_rows(

@@ -20,8 +20,6 @@ from tests.proxy import Break, Proxy
 from tests.servers import Server
 from tests.supervisor import Connection, Supervisor, add_run, diary, run_row
 
-pytestmark = pytest.mark.slow_fault
-
 LANES = 4  # which run side by side
 LONGEST_LIFE_S = 40.0
 ENVIRON = {"REPROQ_LEASE": "2s", "REPROQ_BOOT_TIMEOUT": "20s"}

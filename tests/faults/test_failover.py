@@ -18,7 +18,7 @@ from tests.servers import embedded_server
 from tests.supervisor import Connection, Supervisor, diary
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.slow_fault, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 BEFORE, AFTER = 300, 200  # runs that are enqueued before the primary dies, and after
 LAST_MOMENTS_S = 2.0  # what an asynchronous replica may not have had when the primary died

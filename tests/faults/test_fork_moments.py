@@ -19,8 +19,6 @@ import pytest
 from tests.supervisor import Connection, Supervisor, add_run, is_running, wait_for_status
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.slow_fault
-
 DELAY_US = 1_000_000
 
 

@@ -15,8 +15,6 @@ from tests.shop import Shop
 from tests.supervisor import SHORT_LEASE, Connection, Supervisor, add_run, diary, run_row, wait_for_status
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.slow_fault
-
 MIB = 1 << 20
 
 

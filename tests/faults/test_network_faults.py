@@ -26,8 +26,6 @@ from tests.supervisor import (
 )
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.slow_fault
-
 
 @pytest.mark.timeout(120)
 def test_19_replies_that_are_lost_after_the_commit_cost_no_second_execution(

@@ -18,7 +18,7 @@ from tests.pgbouncer import pooler
 from tests.supervisor import SHORT_LEASE, Connection, Supervisor, add_run, diary, run_row, wait_for_status
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.slow_fault, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.timeout(90)
 
 CONNECTIONS = 2  # to the server, for a steward and four workers
 

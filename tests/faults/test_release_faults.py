@@ -65,7 +65,6 @@ def releases_that_ran(connection: Connection, runs: list[int]) -> set[str | None
     return {claimed_with for (claimed_with,) in rows}
 
 
-@pytest.mark.slow_fault
 @pytest.mark.timeout(180)
 def test_38_an_older_release_works_beside_one_that_has_migrated_and_may_start_again(
     database_url: str, connection: Connection, tmp_path: Path
@@ -118,7 +117,6 @@ def test_38_an_older_release_works_beside_one_that_has_migrated_and_may_start_ag
     assert audit.edges(connection) <= LEGAL_EDGES
 
 
-@pytest.mark.slow_fault
 @pytest.mark.timeout(120)
 def test_38_an_older_release_that_the_new_schema_breaks_loses_nothing_and_does_not_start_again(
     database_url: str, connection: Connection, tmp_path: Path

@@ -13,8 +13,6 @@ import pytest
 from tests.supervisor import Supervisor
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.slow_fault
-
 RESPAWNS = 500
 WARM_AFTER = 50  # by then it has done everything at least once
 GROWTH_BYTES = 2 << 20  # some 4 KiB a respawn would be a leak that is seen

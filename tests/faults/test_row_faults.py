@@ -12,8 +12,6 @@ from reproq_prefork.errors import UniqueKeyHeld
 from tests.supervisor import Connection, Supervisor, add_run, diary, run_row, wait_for_status
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.slow_fault
-
 
 def test_37_a_run_that_is_deleted_under_its_worker_is_forgotten(
     database_url: str, connection: Connection, tmp_path: Path

@@ -21,8 +21,6 @@ from tests.databases import apply_migrations
 from tests.supervisor import Connection, Supervisor, add_run, diary, wait_for_status
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.slow_fault
-
 MIB = 1 << 20
 
 

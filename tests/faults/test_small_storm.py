@@ -20,7 +20,6 @@ RUNS = 2_000
 KILL_INTERVAL_S = 0.2
 
 
-@pytest.mark.slow_fault
 @pytest.mark.timeout(180)
 def test_two_masters_under_kills_lose_nothing_finish_nothing_twice_and_charge_the_kills(
     database_url: str, connection: Connection, tmp_path: Path

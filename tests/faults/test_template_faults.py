@@ -103,7 +103,6 @@ def test_a_stopped_template_dies_with_its_master(database_url: str, tmp_path: Pa
         wait_until(lambda: not any(map(is_running, family)), 5, "all of them to be gone")
 
 
-@pytest.mark.slow_fault
 @pytest.mark.timeout(180)
 def test_a_master_that_is_killed_at_any_moment_of_its_start_leaves_nothing(
     database_url: str, connection: Connection, tmp_path: Path
@@ -144,7 +143,6 @@ def _of_session(leader: int) -> list[psutil.Process]:
     return found
 
 
-@pytest.mark.slow_fault
 @pytest.mark.timeout(180)
 def test_whoever_is_killed_at_whatever_moment_of_a_fork_every_run_is_done_and_nobody_is_left_over(
     database_url: str, connection: Connection, tmp_path: Path
@@ -187,7 +185,6 @@ def _called(supervisor: Supervisor, title: str) -> list[int]:
     return pids
 
 
-@pytest.mark.slow_fault
 @pytest.mark.timeout(120)
 def test_whoever_is_killed_between_a_template_and_its_master_every_run_is_done_and_nobody_is_left_over(
     database_url: str, connection: Connection, tmp_path: Path

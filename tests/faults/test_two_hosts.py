@@ -14,7 +14,7 @@ from tests.proxy import Proxy
 from tests.supervisor import SHORT_LEASE, Connection, Supervisor, add_run, diary, run_row, wait_for_status
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.slow_fault, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.mark.parametrize("chains", [("INPUT", "OUTPUT"), ("INPUT",), ("OUTPUT",)], ids=["both", "to", "from"])

@@ -69,7 +69,6 @@ def test_02_the_task_of_a_dead_worker_is_pending_again_at_once_and_its_processes
         assert "killed by signal 9" in row["errors"][0]["message"]
 
 
-@pytest.mark.slow_fault
 def test_02_workers_killed_200_times_leave_nothing_running_and_lose_nothing(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
