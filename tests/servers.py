@@ -83,7 +83,8 @@ def _container() -> Iterator[Server]:
     from testcontainers.community.postgres import PostgresContainer
 
     container = PostgresContainer(image, driver=None).with_command("-c fsync=off")
-    container.with_tmpfs_mount("/var/lib/postgresql")  # in memory, for the same reason as below
+    container.with_tmpfs_mount("/var/lib/postgresql")
+    container.with_kwargs(shm_size="512m")  # what vacuums in parallel share; Docker's default is 64 MiB
     try:
         container.start()
         server = Server.at(container.get_connection_url(), f"a container of {image}")
