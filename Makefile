@@ -16,7 +16,7 @@ DJANGO_django61 := 6.1.3
 TEST_PROCESSES ?= 4
 # Some of the other queues need Python 3.12: all are measured on it, and so are we, where there is one.
 BESIDE_PEERS = $(if $(shell scripts/find-python 3.12 2>/dev/null),.venv-django60,.venv)
-PYTEST := python -m pytest -n $(TEST_PROCESSES) --dist loadgroup
+PYTEST := python -m pytest -n $(TEST_PROCESSES)
 PIP_INSTALL := python -m pip install -qq --disable-pip-version-check --no-warn-script-location \
 	--constraint constraints.txt
 

@@ -17,6 +17,7 @@ django.setup()
 
 # Only now: models can be imported once the applications are set up.
 from django.core.management import call_command  # noqa: E402
+from django.db import transaction  # noqa: E402
 from django.test import TestCase  # noqa: E402
 
 from tests.databases import new_database  # noqa: E402
@@ -54,6 +55,14 @@ def django_database(server: Server, django_template_url: str) -> Iterator[str]:
     """The URL of this test's own database, migrated and without rows; Django's default connection is to it."""
     with new_database(server.url, django_template_url) as url, pointed_at(url):
         yield url
+
+
+@pytest.fixture
+def django_transaction(django_session_database: str) -> Iterator[None]:
+    """Where a TestCase works too, for what commits nothing and needs no database of its own; it is taken back."""
+    with transaction.atomic():
+        yield
+        transaction.set_rollback(True)
 
 
 @pytest.fixture(autouse=True)

@@ -30,7 +30,7 @@ def _rendered_contexts() -> Iterator[None]:
 
 
 @pytest.fixture
-def admin(django_database: str) -> Client:
+def admin(django_transaction: None) -> Client:
     """Somebody who may do everything."""
     return logged_in(User.objects.create_superuser("root"))
 
@@ -194,7 +194,8 @@ def test_a_list_asks_as_much_for_many_runs_as_for_few(url: str, admin: Client) -
 
 
 @pytest.fixture
-def many_runs(admin: Client) -> Client:
+def many_runs(django_database: str) -> Client:
+    admin = logged_in(User.objects.create_superuser("root"))
     add_many(20_000, spec_hash=HASH)
     add_many(130_000)
     with connection.cursor() as cursor:
@@ -485,7 +486,7 @@ def test_nothing_is_done_by_a_get_or_from_another_site(name: str, admin: Client)
 # Who may
 
 
-def test_who_may_only_look_can_do_nothing(django_database: str) -> None:
+def test_who_may_only_look_can_do_nothing(django_transaction: None) -> None:
     viewer = somebody_who_may("view_taskrun")
     run_id = add_run()
     assert "requeue" not in text_of(viewer.get(page(run_id)))
@@ -498,14 +499,14 @@ def test_who_may_only_look_can_do_nothing(django_database: str) -> None:
     assert viewer.get(WORKERS).status_code == 403
 
 
-def test_who_may_change_can_cancel(django_database: str) -> None:
+def test_who_may_change_can_cancel(django_transaction: None) -> None:
     editor = somebody_who_may("change_taskrun")
     run_id = add_run()
     editor.post(f"{LIST}{run_id}/cancel/")
     assert statuses() == {run_id: "CANCELLED"}
 
 
-def test_without_a_permission_there_is_nothing_to_see(django_database: str) -> None:
+def test_without_a_permission_there_is_nothing_to_see(django_transaction: None) -> None:
     nobody = somebody_who_may()
     run_id = add_run()
     for url in (LIST, page(run_id), QUEUES, WORKERS):

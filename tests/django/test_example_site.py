@@ -25,7 +25,6 @@ from tests.django.conftest import ROOT
 from tests.servers import Server
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.xdist_group("one example site")
 EXAMPLE = ROOT / "examples" / "django_site"
 MIGRATE, WORKER, SERVER = re.findall(
     r"^    (python3 manage\.py .*?)(?: +#.*)?$", (EXAMPLE / "README.md").read_text(), re.M

@@ -14,7 +14,6 @@ from reproq_prefork.store.statements import statement
 from tests.databases import new_database
 from tests.servers import Server
 
-pytestmark = pytest.mark.xdist_group("one crowded table")
 MAX_BUFFERS = 50
 QUEUES = ("default", "mail", "reports")
 
