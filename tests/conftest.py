@@ -70,7 +70,13 @@ class _ByWhatTheyShare(LoadScopeScheduling):  # type: ignore[misc]
     (A mark for it, `xdist_group`, has no effect with pytest 9.2 and pytest-xdist 3.8.)
     """
 
-    MODULES = frozenset({"tests/integration/test_claim_plan.py", "tests/django/test_example_site.py"})
+    MODULES = frozenset(
+        {
+            "tests/django/test_admin_browser.py",
+            "tests/django/test_example_site.py",
+            "tests/integration/test_claim_plan.py",
+        }
+    )
 
     def _split_scope(self, nodeid: str) -> str:
         module = nodeid.split("::")[0]

@@ -19,6 +19,7 @@ PAGE_TIMEOUT_S = 20.0
 SWITCHES = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
+    "--hide-scrollbars",  # in pictures
     "--window-size=1000,900",
 )
 
@@ -58,6 +59,12 @@ class Browser:
 
     def __init__(self, driver: Chrome) -> None:
         self.driver = driver
+
+    def forget(self) -> None:
+        """Know nothing of what was before: no cookie of any site, and no complaint."""
+        self.driver.get("about:blank")
+        self.driver.execute_cdp_cmd("Network.clearBrowserCookies", {})
+        self.complaints()
 
     def open(self, url: str) -> None:
         self.driver.get(url)

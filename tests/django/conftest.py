@@ -21,6 +21,7 @@ from django.db import transaction  # noqa: E402
 from django.test import TestCase  # noqa: E402
 
 from tests.databases import new_database  # noqa: E402
+from tests.django.browser import Browser, browser, need_browser  # noqa: E402
 from tests.django.databases import pointed_at  # noqa: E402
 from tests.servers import Server  # noqa: E402
 from tests.supervisor import Supervisor  # noqa: E402
@@ -70,6 +71,21 @@ def _a_database_for_each_test_that_commits(request: pytest.FixtureRequest) -> No
     in_transactions = isinstance(request.instance, TestCase)
     if isinstance(request.instance, unittest.TestCase) and not in_transactions:
         request.getfixturevalue("django_database")
+
+
+@pytest.fixture(scope="session")
+def browser_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """To start one takes seconds."""
+    need_browser()
+    with browser(tmp_path_factory.mktemp("profile")) as one:
+        yield one
+
+
+@pytest.fixture
+def fresh_browser(browser_of_the_session: Browser) -> Browser:
+    """A browser that knows no cookies yet."""
+    browser_of_the_session.forget()
+    return browser_of_the_session
 
 
 @pytest.fixture

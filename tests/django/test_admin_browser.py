@@ -6,7 +6,6 @@ With REPROQ_SCREENSHOTS=docs/images it takes the pictures of docs/admin.md anew.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,11 +18,9 @@ from django.test import Client
 from django.test.testcases import LiveServerThread
 
 from reproq_prefork.django.models import TaskRun
+from tests.django.browser import Browser
 from tests.django.runs import add_run, add_worker
 from tests.waiting import wait_until
-
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium and its driver are not installed")
 
 WIDTH, HEIGHT = 1440, 940
 MIN_CONTRAST = 4.5  # of WCAG 2.2, level AA
@@ -73,27 +70,16 @@ def site(django_database: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def browser(site: str) -> Iterator[Any]:
+def browser(site: str, fresh_browser: Browser) -> Iterator[Any]:
     """Chromium, logged in as somebody who may do everything."""
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--hide-scrollbars"):
-        options.add_argument(flag)
-    options.add_argument(f"--window-size={WIDTH},{HEIGHT}")
-    options.binary_location = CHROMIUM or ""
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=DRIVER))
+    chrome = fresh_browser.driver
+    chrome.set_window_size(WIDTH, HEIGHT)
     client = Client()
     client.force_login(User.objects.create_superuser("ada"))
     chrome.get(f"{site}/admin/login/")
     chrome.add_cookie({"name": "sessionid", "value": client.cookies["sessionid"].value})
-    try:
-        yield chrome
-        logged: Any = chrome.get_log("browser")  # type: ignore[no-untyped-call,unused-ignore]
-    finally:
-        chrome.quit()
-    assert [each for each in logged if each["level"] == "SEVERE" and "favicon" not in each["message"]] == []
+    yield chrome
+    assert [each for each in fresh_browser.complaints() if "favicon" not in each] == []
 
 
 @pytest.fixture

@@ -112,10 +112,9 @@ def answers(port: int) -> bool:
 
 
 @pytest.fixture
-def page(site: Site, tmp_path: Path) -> Iterator[Browser]:
-    with browser(tmp_path / "profile") as page:
-        page.open(site.url)
-        yield page
+def page(site: Site, fresh_browser: Browser) -> Browser:
+    fresh_browser.open(site.url)
+    return fresh_browser
 
 
 def order(page: Browser, year: str) -> None:
