@@ -67,7 +67,7 @@ format: $(STAMP) ## Format the code and fix what ruff can fix by itself
 	@$(BIN)/ruff check --quiet --fix-only .
 	@$(BIN)/ruff format --quiet .
 
-test: test-django52 ## Run the whole suite, and what needs Django on 6.1 too; the first line names the PostgreSQL
+test: test-django52 ## Run the suite without the faults, and what needs Django on 6.1 too; the first line names the PostgreSQL
 	@if scripts/find-python $(PYTHON_django61) >/dev/null; then \
 		$(MAKE) --no-print-directory .venv-django61/.installed && .venv-django61/bin/$(PYTEST) tests/django; \
 	else \
@@ -77,7 +77,7 @@ test: test-django52 ## Run the whole suite, and what needs Django on 6.1 too; th
 test-all: ## Run the suite on all of the matrix, also where a part of it has failed
 	@$(MAKE) --no-print-directory --keep-going test-django60 test-django61 test-django52
 
-test-django52: $(STAMP) ## Run the whole suite in .venv: on Python 3.11, Django 5.2 and the backport
+test-django52: $(STAMP) ## Run the suite without the faults in .venv: on Python 3.11, Django 5.2 and the backport
 	@$(BIN)/$(PYTEST)
 
 test-django60: .venv-django60/.installed ## Run what needs Django on 6.0 (Python 3.12)
