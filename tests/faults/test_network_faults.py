@@ -142,13 +142,19 @@ def test_22_a_slow_link_expires_no_lease(database_url: str, connection: Connecti
             assert (row["attempts"], row["claims"]) == (1, 1)
 
 
+def _a_run_whose_task_has_started(connection: Connection, directory: Path) -> int:
+    """RUNNING it is before its worker has heard of that, and a claim whose answer is lost is handed back."""
+    run_id = add_run(connection, {"wait_for": str(directory / "go"), "diary": str(directory / "diary")})
+    wait_until(lambda: list(diary(directory / "diary")), 10, "the task to start")
+    return run_id
+
+
 @pytest.mark.timeout(60)
 def test_22_connections_that_are_reset_under_a_task_cost_it_nothing(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     with Proxy(database_url) as proxy, Supervisor(proxy.url, tmp_path, workers=1):
-        run_id = add_run(connection, {"wait_for": str(tmp_path / "go")})
-        wait_for_status(connection, run_id, "RUNNING")
+        run_id = _a_run_whose_task_has_started(connection, tmp_path)
         for _ in range(3):
             proxy.reset()
             wait_until(lambda: proxy.connections > 0, 20, "the steward to come back")
@@ -163,8 +169,7 @@ def test_22_a_link_that_is_half_open_is_given_up_and_replaced(
 ) -> None:
     """Nothing arrives, nothing is refused: only the client's own deadline ends such a wait."""
     with Proxy(database_url) as proxy, Supervisor(proxy.url, tmp_path, workers=1) as supervisor:
-        run_id = add_run(connection, {"wait_for": str(tmp_path / "go")})
-        wait_for_status(connection, run_id, "RUNNING")
+        run_id = _a_run_whose_task_has_started(connection, tmp_path)
         proxy.silent = proxy.deaf = True
         supervisor.wait_for_log("no answer from the server", timeout_s=30)
         proxy.reset()
