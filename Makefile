@@ -17,6 +17,8 @@ TEST_PROCESSES ?= 4
 # Some of the other queues need Python 3.12: all are measured on it, and so are we, where there is one.
 BESIDE_PEERS = $(if $(shell scripts/find-python 3.12 2>/dev/null),.venv-django60,.venv)
 PYTEST := python -m pytest -n $(TEST_PROCESSES)
+# `make test` opens a browser on one Django; the matrix does on each.
+BROWSER_TESTS := tests/django/test_admin_browser.py tests/django/test_example_site.py
 PIP_INSTALL := python -m pip install -qq --disable-pip-version-check --no-warn-script-location \
 	--constraint constraints.txt
 
@@ -67,11 +69,13 @@ format: $(STAMP) ## Format the code and fix what ruff can fix by itself
 	@$(BIN)/ruff check --quiet --fix-only .
 	@$(BIN)/ruff format --quiet .
 
-test: test-django52 ## Run the suite without the faults, and what needs Django on 6.1 too; the first line names the PostgreSQL
+test: $(STAMP) ## Run the suite without the faults, and what needs Django on 6.1 too; the first line names the PostgreSQL
 	@if scripts/find-python $(PYTHON_django61) >/dev/null; then \
-		$(MAKE) --no-print-directory .venv-django61/.installed && .venv-django61/bin/$(PYTEST) tests/django; \
+		$(MAKE) --no-print-directory .venv-django61/.installed && \
+		$(BIN)/$(PYTEST) $(BROWSER_TESTS:%=--ignore=%) && .venv-django61/bin/$(PYTEST) tests/django; \
 	else \
 		echo "test: not run on Django 6.1, for there is no Python $(subst $() , or ,$(PYTHON_django61)) on this machine" >&2; \
+		$(BIN)/$(PYTEST); \
 	fi
 
 test-all: ## Run the suite on all of the matrix, also where a part of it has failed

@@ -485,6 +485,7 @@ def table(server: Server, template_url: str, monkeypatch: pytest.MonkeyPatch) ->
             yield LeaseTable(url, shared)
 
 
+@pytest.mark.fault
 @pytest.mark.timeout(60 + EXAMPLES * EXAMPLE_S)
 def test_whatever_happens_in_any_order_the_table_is_what_the_model_says(table: LeaseTable) -> None:
     run_state_machine_as_test(
