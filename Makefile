@@ -16,7 +16,7 @@ DJANGO_django61 := 6.1.3
 TEST_PROCESSES ?= 4
 # Some of the other queues need Python 3.12: all are measured on it, and so are we, where there is one.
 BESIDE_PEERS = $(if $(shell scripts/find-python 3.12 2>/dev/null),.venv-django60,.venv)
-PYTEST := python -m pytest -n $(TEST_PROCESSES)
+PYTEST := python -m pytest -n $(TEST_PROCESSES) --dist worksteal
 # `make test` opens a browser on one Django; the matrix does on each.
 BROWSER_TESTS := tests/django/test_admin_browser.py tests/django/test_example_site.py
 PIP_INSTALL := python -m pip install -qq --disable-pip-version-check --no-warn-script-location \

@@ -12,7 +12,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from reproq_prefork.embedded import EmbeddedPostgres
 from tests.databases import apply_migrations, new_database
@@ -57,30 +56,6 @@ def pytest_configure_node(node: Any) -> None:
     """Tell a process that runs a part of the tests (pytest-xdist) of the one server that all share."""
     server = node.config.stash.get(_server_key, None)
     node.workerinput["server"] = server and dataclasses.asdict(server)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    return _ByWhatTheyShare(config, log)
-
-
-class _ByWhatTheyShare(LoadScopeScheduling):  # type: ignore[misc]
-    """A test to each process that has none, but all of these modules' to one: what they share is made once.
-
-    (A mark for it, `xdist_group`, has no effect with pytest 9.2 and pytest-xdist 3.8.)
-    """
-
-    MODULES = frozenset(
-        {
-            "tests/django/test_admin_browser.py",
-            "tests/django/test_example_site.py",
-            "tests/integration/test_claim_plan.py",
-        }
-    )
-
-    def _split_scope(self, nodeid: str) -> str:
-        module = nodeid.split("::")[0]
-        return module if module in self.MODULES else nodeid
 
 
 def _take_server_of_the_run(config: Any) -> None:

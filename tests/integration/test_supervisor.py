@@ -82,10 +82,13 @@ def test_only_its_own_queues_are_served(database_url: str, connection: Connectio
     assert run_row(connection, other)["status"] == "PENDING"
 
 
-def test_term_lets_the_running_task_finish(supervisor: Supervisor, connection: Connection) -> None:
+def test_term_lets_the_running_task_finish(
+    supervisor: Supervisor, connection: Connection, tmp_path: Path
+) -> None:
     with supervisor:
-        run_id = add_run(connection, {"sleep": 1})
-        wait_for_status(connection, run_id, "RUNNING")
+        run_id = add_run(connection, {"sleep": 1, "diary": str(tmp_path / "diary")})
+        # RUNNING it is before that, and what has not started is handed back.
+        wait_until(lambda: list(diary(tmp_path / "diary")), 10, "the task to start")
         later = add_run(connection, {}, queue_name="default", run_after="2100-01-01")
         assert supervisor.stop() == 0
         assert supervisor.family() == []
@@ -96,8 +99,8 @@ def test_term_lets_the_running_task_finish(supervisor: Supervisor, connection: C
 
 def test_term_takes_nothing_new(database_url: str, connection: Connection, tmp_path: Path) -> None:
     with Supervisor(database_url, tmp_path, workers=1) as supervisor:
-        running = add_run(connection, {"sleep": 2})
-        wait_for_status(connection, running, "RUNNING")
+        running = add_run(connection, {"sleep": 2, "diary": str(tmp_path / "diary")})
+        wait_until(lambda: list(diary(tmp_path / "diary")), 10, "the task to start")
         waiting = add_run(connection, {})
         assert supervisor.stop() == 0
     assert run_row(connection, running)["status"] == "SUCCESSFUL"
