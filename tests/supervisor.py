@@ -217,6 +217,15 @@ def run_row(connection: Connection, run_id: int) -> dict[str, Any]:
     return dict(zip((column.name for column in cursor.description), row, strict=True))
 
 
+def wait_for_start(pages: Path) -> None:
+    """Until the diary has a page: its task has started.
+
+    The row is RUNNING before that, as soon as the claim commits; and what has not started, or was claimed by a
+    statement whose answer is lost, is handed back.
+    """
+    wait_until(lambda: list(diary(pages)), 10, "the task to start")
+
+
 def wait_for_status(
     connection: Connection, run_id: int, *statuses: str, timeout_s: float = 20.0
 ) -> dict[str, Any]:

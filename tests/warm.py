@@ -55,6 +55,7 @@ class WarmProgram:
         streams: Sequence[Path],
     ) -> None:
         """`streams`: the files that standard input is read from, and output and errors are added to."""
+        assert can_be_warm(environ), "what starts an interpreter of its own is `python -m reproq_prefork`"
         wanted = {
             "arguments": list(arguments),
             "directory": str(directory),

@@ -31,14 +31,17 @@ def _rendered_contexts() -> Iterator[None]:
 
 @pytest.fixture
 def admin(django_transaction: None) -> Client:
-    """Somebody who may do everything."""
-    return logged_in(User.objects.create_superuser("root"))
+    return somebody_who_may_do_everything()
 
 
 def logged_in(user: User) -> Client:
     client = Client()
     client.force_login(user)
     return client
+
+
+def somebody_who_may_do_everything() -> Client:
+    return logged_in(User.objects.create_superuser("root"))
 
 
 def somebody_who_may(*permissions: str) -> Client:
@@ -195,7 +198,7 @@ def test_a_list_asks_as_much_for_many_runs_as_for_few(url: str, admin: Client) -
 
 @pytest.fixture
 def many_runs(django_database: str) -> Client:
-    admin = logged_in(User.objects.create_superuser("root"))
+    admin = somebody_who_may_do_everything()
     add_many(20_000, spec_hash=HASH)
     add_many(130_000)
     with connection.cursor() as cursor:

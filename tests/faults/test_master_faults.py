@@ -18,6 +18,7 @@ from tests.supervisor import (
     diary,
     is_running,
     run_row,
+    wait_for_start,
     wait_for_status,
 )
 from tests.waiting import wait_until
@@ -89,7 +90,7 @@ def test_07_a_tree_that_was_stopped_past_its_lease_changes_nothing_when_it_wakes
     with Supervisor(database_url, tmp_path, workers=1, environ=SHORT_LEASE) as first:
         run_id = add_run(connection, {"wait_for": str(tmp_path / "go"), "diary": str(pages)})
         wait_for_status(connection, run_id, "RUNNING")
-        wait_until(lambda: list(diary(pages)), 10, "the task to start")
+        wait_for_start(pages)
         stopped = first.family()
         for process in stopped:
             process.suspend()

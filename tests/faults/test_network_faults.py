@@ -22,6 +22,7 @@ from tests.supervisor import (
     add_run,
     diary,
     run_row,
+    wait_for_start,
     wait_for_status,
 )
 from tests.waiting import wait_until
@@ -55,7 +56,7 @@ def test_20_a_host_that_is_cut_off_ends_its_task_before_another_may_take_it(
         Supervisor(proxy.url, tmp_path, workers=1, environ=SHORT_LEASE, within=cut_off.prefix) as first,
     ):
         run_id = add_run(connection, {"wait_for": str(tmp_path / "go"), "diary": str(pages)})
-        wait_until(lambda: list(diary(pages)), 10, "the task to start")
+        wait_for_start(pages)
         task = next(diary(pages))[3]
         with Supervisor(database_url, tmp_path, workers=1, environ=SHORT_LEASE) as second:
             cut_off.cut()
@@ -143,9 +144,8 @@ def test_22_a_slow_link_expires_no_lease(database_url: str, connection: Connecti
 
 
 def _a_run_whose_task_has_started(connection: Connection, directory: Path) -> int:
-    """RUNNING it is before its worker has heard of that, and a claim whose answer is lost is handed back."""
     run_id = add_run(connection, {"wait_for": str(directory / "go"), "diary": str(directory / "diary")})
-    wait_until(lambda: list(diary(directory / "diary")), 10, "the task to start")
+    wait_for_start(directory / "diary")
     return run_id
 
 

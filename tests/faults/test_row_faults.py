@@ -9,7 +9,7 @@ import pytest
 
 from reproq_prefork import cancel, requeue
 from reproq_prefork.errors import UniqueKeyHeld
-from tests.supervisor import Connection, Supervisor, add_run, diary, run_row, wait_for_status
+from tests.supervisor import Connection, Supervisor, add_run, run_row, wait_for_start, wait_for_status
 from tests.waiting import wait_until
 
 
@@ -19,7 +19,7 @@ def test_37_a_run_that_is_deleted_under_its_worker_is_forgotten(
     with Supervisor(database_url, tmp_path, workers=1) as supervisor:
         worker = supervisor.worker_pids()
         run_id = add_run(connection, {"wait_for": str(tmp_path / "go"), "diary": str(tmp_path / "diary")})
-        wait_until(lambda: list(diary(tmp_path / "diary")), 10, "the task to start")
+        wait_for_start(tmp_path / "diary")
         connection.execute("delete from task_runs where id = %s", [run_id])
         (tmp_path / "go").touch()
         wait_for_status(connection, add_run(connection, {}), "SUCCESSFUL")
@@ -36,7 +36,7 @@ def test_37_a_run_that_somebody_takes_from_its_worker_is_not_written_by_it(
         run_id = add_run(
             connection, {"wait_for": str(tmp_path / "go"), "diary": str(pages), "exit": 3, "fail_attempts": 1}
         )
-        wait_until(lambda: list(diary(pages)), 10, "the task to start")
+        wait_for_start(pages)
         connection.execute(
             "update task_runs set status = 'PENDING', leased_by = null, lease_expires_at = null where id = %s",
             [run_id],

@@ -12,7 +12,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.supervisor import Connection, Supervisor, add_run, diary, is_running, run_row, wait_for_status
+from tests.supervisor import (
+    Connection,
+    Supervisor,
+    add_run,
+    diary,
+    is_running,
+    run_row,
+    wait_for_start,
+    wait_for_status,
+)
 from tests.waiting import wait_until
 
 RECOVERY_S = (
@@ -153,7 +162,7 @@ def test_12_a_worker_that_does_not_end_its_task_at_the_deadline_is_killed_and_th
     with Supervisor(database_url, tmp_path, workers=1) as supervisor:
         payload = {"sleep": 60, "diary": str(tmp_path / "diary")}
         run_id = add_run(connection, payload, max_attempts=1, timeout_seconds=2)
-        wait_until(lambda: list(diary(tmp_path / "diary")), 10, "the task to start")
+        wait_for_start(tmp_path / "diary")
         worker = supervisor.worker_pids()[0]
         os.kill(worker, signal.SIGSTOP)  # as one that hangs in C with the interpreter's lock held
         row = wait_for_status(connection, run_id, "FAILED")

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.supervisor import Connection, Supervisor, add_run, diary, run_row, wait_for_status
+from tests.supervisor import Connection, Supervisor, add_run, diary, run_row, wait_for_start, wait_for_status
 from tests.waiting import wait_until
 
 
@@ -87,8 +87,7 @@ def test_term_lets_the_running_task_finish(
 ) -> None:
     with supervisor:
         run_id = add_run(connection, {"sleep": 1, "diary": str(tmp_path / "diary")})
-        # RUNNING it is before that, and what has not started is handed back.
-        wait_until(lambda: list(diary(tmp_path / "diary")), 10, "the task to start")
+        wait_for_start(tmp_path / "diary")
         later = add_run(connection, {}, queue_name="default", run_after="2100-01-01")
         assert supervisor.stop() == 0
         assert supervisor.family() == []
@@ -100,7 +99,7 @@ def test_term_lets_the_running_task_finish(
 def test_term_takes_nothing_new(database_url: str, connection: Connection, tmp_path: Path) -> None:
     with Supervisor(database_url, tmp_path, workers=1) as supervisor:
         running = add_run(connection, {"sleep": 2, "diary": str(tmp_path / "diary")})
-        wait_until(lambda: list(diary(tmp_path / "diary")), 10, "the task to start")
+        wait_for_start(tmp_path / "diary")
         waiting = add_run(connection, {})
         assert supervisor.stop() == 0
     assert run_row(connection, running)["status"] == "SUCCESSFUL"
