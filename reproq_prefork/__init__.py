@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from reproq_prefork.spec import Spec
     from reproq_prefork.store.runs import cancel, enqueue, enqueue_many, get_run, requeue
     from reproq_prefork.task_run import Status, TaskRun
-    from reproq_prefork.verdicts import Discard, Retry, TaskCancelled, TaskInterrupted, TaskTimeout
+    from reproq_prefork.verdicts import Discard, Retry, Snooze, TaskCancelled, TaskInterrupted, TaskTimeout
 
 __version__ = "0.1.0"
 __all__ = [
     "Discard",
     "NewRun",
     "Retry",
+    "Snooze",
     "Spec",
     "Status",
     "Task",
@@ -42,6 +43,7 @@ _MODULES = {
     "Discard": "reproq_prefork.verdicts",
     "NewRun": "reproq_prefork.new_run",
     "Retry": "reproq_prefork.verdicts",
+    "Snooze": "reproq_prefork.verdicts",
     "Spec": "reproq_prefork.spec",
     "Status": "reproq_prefork.task_run",
     "Task": "reproq_prefork.python_task",

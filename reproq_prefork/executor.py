@@ -19,9 +19,9 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple, NoReturn
 
-from reproq_prefork.verdicts import Discard, Retry
+from reproq_prefork.verdicts import Discard, Retry, Snooze, verdict_of
 
-__all__ = ["Attempt", "Discard", "Retry", "context", "run"]
+__all__ = ["Attempt", "Discard", "Retry", "Snooze", "context", "run"]
 
 USAGE_STATUS = 2
 STDERR_FD = 2
@@ -62,8 +62,9 @@ def run(handler: Callable[[Any], Any]) -> NoReturn:
     """Run the task that this process was started for, and exit.
 
     `handler` gets the payload as `json.loads` gives it, and returns what JSON can hold; it may be an `async def`.
-    An exception is a failed attempt: Discard and Retry say what becomes of the task. `sys.exit()` in the
-    handler ends it at once: with 0 or nothing the result is null, anything else is a failed attempt.
+    An exception is a failed attempt: Discard and Retry say what becomes of the task. After Snooze the task runs
+    again later, and this attempt is not counted. `sys.exit()` in the handler ends it at once: with 0 or nothing
+    the result is null, anything else is a failed attempt.
     """
     payload = _payload_argument(sys.argv)
     result_fd = _take_result_fd()
@@ -128,6 +129,10 @@ def _parsed(payload: bytes) -> Any:
 
 
 def _error_object(error: Exception) -> str:
+    verdict = verdict_of(error)
+    if isinstance(verdict, Snooze):
+        reason = _storable(str(verdict))[:MAX_MESSAGE_CHARS]
+        return json.dumps({"snooze_seconds": verdict.after_s, "message": reason}, ensure_ascii=False)
     import traceback
 
     said: dict[str, object] = {
@@ -135,10 +140,10 @@ def _error_object(error: Exception) -> str:
         "exception": _storable(_name_of(type(error))),
         "traceback": _storable("".join(traceback.format_exception(error)))[-MAX_TRACEBACK_CHARS:],
     }
-    if isinstance(error, Discard):
+    if isinstance(verdict, Discard):
         said["retry"] = False
-    if isinstance(error, Retry) and error.after_s is not None:
-        said["retry_after_seconds"] = error.after_s
+    if isinstance(verdict, Retry) and verdict.after_s is not None:
+        said["retry_after_seconds"] = verdict.after_s
     return json.dumps(said, ensure_ascii=False)
 
 

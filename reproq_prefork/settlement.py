@@ -17,6 +17,7 @@ from reproq_prefork.task_run import (
     Outcome,
     RetryPolicy,
     Settlement,
+    Snoozed,
     Status,
     Success,
     Usage,
@@ -49,6 +50,9 @@ def settle(
             return Settlement(
                 run.id, run.claim, Status.FAILED, error={"kind": FailureKind.SHUTDOWN, "message": reason}
             )
+        case Snoozed(after_s):
+            # Also where it may start only once: it says itself that it has done nothing that counts.
+            return handed_back(run.id, run.claim)._replace(delay_s=after_s)
         case Abandoned() | Completed():
             return None
 

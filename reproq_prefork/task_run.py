@@ -24,7 +24,7 @@ LEGAL_EDGES = frozenset(
     {
         (Status.PENDING, Status.RUNNING),  # claimed
         (Status.PENDING, Status.CANCELLED),
-        (Status.RUNNING, Status.PENDING),  # to be retried, handed back, or its holder died
+        (Status.RUNNING, Status.PENDING),  # to be retried, snoozed, handed back, or its holder died
         (Status.RUNNING, Status.SUCCESSFUL),
         (Status.RUNNING, Status.FAILED),
         (Status.RUNNING, Status.CANCELLED),
@@ -184,7 +184,15 @@ class Completed:
     """The attempt has recorded its success itself, in the transaction of its own effects (`atomic`)."""
 
 
-Outcome = Success | Failure | Interrupted | Abandoned | Cancelled | Completed
+@dataclass(frozen=True, slots=True)
+class Snoozed:
+    """The task had nothing to do yet: it is to run again `after_s` later, as if it had not been claimed."""
+
+    after_s: float
+    reason: str = ""
+
+
+Outcome = Success | Failure | Interrupted | Abandoned | Cancelled | Completed | Snoozed
 
 
 class Usage(NamedTuple):

@@ -5,8 +5,10 @@ Each process of a task may import this, so it imports next to nothing.
 
 from __future__ import annotations
 
-import math
+import sys
 from datetime import timedelta
+
+MAX_SNOOZE_S = 100 * 365 * 86_400.0  # as far ahead as a new run may be scheduled
 
 
 class Discard(Exception):
@@ -23,11 +25,57 @@ class Retry(Exception):
     def __init__(
         self, message: str = "the task asked to be run again later", *, after: float | timedelta | None = None
     ) -> None:
-        seconds = after.total_seconds() if isinstance(after, timedelta) else after
-        if seconds is not None and not (math.isfinite(seconds) and seconds >= 0):
-            raise ValueError(f"after is a number of seconds from 0 on, or a timedelta, not {after!r}")
+        seconds = None if after is None else _seconds(after, sys.float_info.max)
+        if after is not None and seconds is None:
+            raise ValueError(f"after is a number of seconds from 0 on, or a timedelta, not {_shown(after)}")
         super().__init__(message)
         self.after_s = seconds
+
+
+class Snooze(Exception):
+    """Raised by a task: there is nothing to do yet, so run it again `after` that many seconds.
+
+    The attempt is not counted and leaves no error: the run is PENDING as if this worker had never claimed it. So a
+    task may snooze as often as it likes, also one that may start only once (`max_attempts=1`).
+
+    `after` is a number of seconds or a timedelta, from 0 to a hundred years; else ValueError. `message` is for the
+    worker's log.
+    """
+
+    def __init__(self, message: str = "", *, after: float | timedelta) -> None:
+        seconds = _seconds(after, MAX_SNOOZE_S)
+        if seconds is None:
+            raise ValueError(
+                f"after must be from 0 to {MAX_SNOOZE_S:.0f} seconds (a hundred years), as a number or a "
+                f"timedelta, not {_shown(after)}"
+            )
+        super().__init__(message)
+        self.after_s = seconds
+
+
+def verdict_of(error: BaseException) -> Discard | Retry | Snooze | None:
+    """What a task says of its run by raising `error`. asyncio's TaskGroup wraps that into a group, here of one."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error if isinstance(error, Discard | Retry | Snooze) else None
+
+
+def _seconds(after: object, most: float) -> float | None:
+    """None: not a number of seconds from 0 to `most`."""
+    seconds: object = after.total_seconds() if isinstance(after, timedelta) else after
+    try:
+        return float(seconds) if 0 <= seconds <= most else None  # type: ignore[operator,arg-type]
+    except TypeError:
+        return None
+
+
+def _shown(value: object) -> str:
+    """Python refuses to write out an int of thousands of digits."""
+    try:
+        shown = repr(value)
+    except Exception:
+        return f"an object of {type(value).__name__}"
+    return shown if len(shown) <= 80 else f"{shown[:80]}..."
 
 
 class TaskStopped(KeyboardInterrupt):

@@ -34,6 +34,7 @@ from reproq_prefork.task_run import (
     Interrupted,
     RetryPolicy,
     Settlement,
+    Snoozed,
     Success,
 )
 from reproq_prefork.wakeup import Sleep, WakePipe
@@ -225,7 +226,7 @@ class Worker:
 
     def _report(self, run: ClaimedRun, ending: Ending, settlement: Settlement | None, seconds: float) -> None:
         fields: dict[str, object] = {"attempt": run.attempt, "seconds": round(seconds, 3)}
-        if settlement is not None and settlement.delay_s is not None:
+        if isinstance(ending.outcome, Failure) and settlement is not None and settlement.delay_s is not None:
             fields["retry_in_s"] = round(settlement.delay_s, 3)
         match ending.outcome:
             case Failure(kind, message):
@@ -236,6 +237,10 @@ class Worker:
             case Interrupted(reason):
                 verdict = "is handed back" if settlement is not None and settlement.refunded else "failed"
                 self._log.warning(f"run {run.id} {verdict}", reason=reason, **fields)
+            case Snoozed(after_s, reason):
+                if reason:
+                    fields["reason"] = reason
+                self._log.info(f"run {run.id} is snoozed for {after_s:.15g} s", **fields)
             case Cancelled():
                 self._log.info(f"run {run.id} was cancelled", **fields)
             case Success() | Completed():

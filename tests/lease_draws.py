@@ -9,7 +9,15 @@ from typing import Any, NamedTuple
 from hypothesis import strategies as st
 
 from reproq_prefork.spec import Spec
-from reproq_prefork.task_run import Cancelled, Failure, FailureKind, Interrupted, Outcome, Success
+from reproq_prefork.task_run import (
+    Cancelled,
+    Failure,
+    FailureKind,
+    Interrupted,
+    Outcome,
+    Snoozed,
+    Success,
+)
 
 LATER_S = 3600.0
 SPECS = tuple(Spec.of({"spec": number}) for number in range(3))
@@ -34,6 +42,8 @@ outcomes = st.sampled_from(
         Failure(FailureKind.UNREADABLE, "never", retry=False),
         Interrupted("a shutdown"),
         Cancelled("the task was cancelled"),
+        Snoozed(0.0),
+        Snoozed(LATER_S),
         None,  # not started: handed back
     ]
 )

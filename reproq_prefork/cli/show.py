@@ -82,11 +82,17 @@ def _facts(run: TaskRun, replays: Replays) -> list[tuple[str, str]]:
         ("spec hash", run.spec_hash),
         ("unique key", run.unique_key or ""),
         *((name, moment(at)) for name, at in times.items() if at is not None),
+        ("claimed", _claimed(run)),
         ("held by", run.leased_by or ""),
         ("attempted by", ", ".join(run.worker_ids)),
         ("re-run of", "" if run.replay_of is None else str(run.replay_of)),
         ("re-run as", ", ".join(f"{run_id} ({status.value})" for run_id, status in replays)),
     ]
+
+
+def _claimed(run: TaskRun) -> str:
+    """Only where it says more than the attempts: a run that was snoozed, or handed back."""
+    return f"{run.claims} times" if run.claims > max(1, run.attempts) else ""
 
 
 def _retry_wait(run: TaskRun) -> str:

@@ -9,12 +9,13 @@ if TYPE_CHECKING:
     from reproq_prefork.django.backend import ReproqBackend
     from reproq_prefork.django.bulk import abulk_enqueue, bulk_enqueue, call
     from reproq_prefork.django.options import reproq_options
-    from reproq_prefork.verdicts import Discard, Retry, TaskCancelled, TaskTimeout
+    from reproq_prefork.verdicts import Discard, Retry, Snooze, TaskCancelled, TaskTimeout
 
 __all__ = [
     "Discard",
     "ReproqBackend",
     "Retry",
+    "Snooze",
     "TaskCancelled",
     "TaskTimeout",
     "abulk_enqueue",
@@ -27,6 +28,7 @@ _MODULES = {
     "Discard": "reproq_prefork.verdicts",
     "ReproqBackend": "reproq_prefork.django.backend",
     "Retry": "reproq_prefork.verdicts",
+    "Snooze": "reproq_prefork.verdicts",
     "TaskCancelled": "reproq_prefork.verdicts",
     "TaskTimeout": "reproq_prefork.verdicts",
     "abulk_enqueue": "reproq_prefork.django.bulk",

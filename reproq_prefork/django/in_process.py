@@ -1,7 +1,8 @@
 """Performing runs in the process that has enqueued them, on Django's own connection: for tests.
 
-The statements are those of a worker, and so is what becomes of a failure; only nobody waits before a retry. All of
-it happens in the transaction that is open, so it works in Django's TestCase too.
+The statements are those of a worker, and so is what becomes of a failure; only nobody waits before a retry. A task
+that snoozes is left until its time. All of it happens in the transaction that is open, so it works in Django's
+TestCase too.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from reproq_prefork.identity import HostIdentity, ProcessIdentity, WorkerIdentit
 from reproq_prefork.settlement import settle
 from reproq_prefork.store.connection import Backend
 from reproq_prefork.store.worker_store import WorkerStore
-from reproq_prefork.task_run import ClaimedRun, RetryPolicy, Settlement, TaskRun
+from reproq_prefork.task_run import ClaimedRun, RetryPolicy, Settlement, Snoozed, TaskRun
 from reproq_prefork.verdicts import TaskStopped
 
 LEASE_S = 3600.0
@@ -91,7 +92,8 @@ class _StoreOnDjangosConnection(WorkerStore):
 def perform_due(backend: ReproqBackend, queues: Sequence[str] | None = None) -> list[int]:
     """Run all that is due, and what that enqueues, until nothing is; gives the ids of the runs that ended.
 
-    `queues`: None for all of them. An attempt that fails is made again at once, as long as the run has attempts.
+    `queues`: None for all of them. An attempt that fails is made again at once, as long as the run has attempts; a
+    run that is snoozed waits as long as it said.
     """
     alias = backend.database
     if queues is None:
@@ -143,8 +145,10 @@ def _attempt(run: ClaimedRun, performer: Performer, alias: str) -> Settlement | 
     settlement = settle(at_once, ending.outcome, NO_WAIT, 0.0, ending.usage)
     if settlement is None:
         return None
-    delay_s = None if settlement.delay_s is None else 0.0
-    return settlement._replace(delay_s=delay_s, finish_due=not ending.announced)
+    settlement = settlement._replace(finish_due=not ending.announced)
+    if settlement.delay_s is None or isinstance(ending.outcome, Snoozed):
+        return settlement  # what a task polls for does not come while its own test waits for it
+    return settlement._replace(delay_s=0.0)
 
 
 @contextlib.contextmanager

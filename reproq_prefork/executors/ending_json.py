@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from typing import Any
 
 from reproq_prefork.settings import MAX_RESULT_BYTES
@@ -23,14 +22,16 @@ from reproq_prefork.task_run import (
     FailureKind,
     Interrupted,
     Outcome,
+    Snoozed,
     Success,
 )
+from reproq_prefork.verdicts import MAX_SNOOZE_S
 
 # Each quote and backslash of a result becomes two bytes; the rest is room for what is said of a failure.
 MAX_ENDING_BYTES = 2 * MAX_RESULT_BYTES + 512 * 1024
 
 _OUTCOMES: dict[str, type[Outcome]] = {
-    kind.__name__: kind for kind in (Success, Failure, Cancelled, Completed, Interrupted, Abandoned)
+    kind.__name__: kind for kind in (Success, Failure, Cancelled, Completed, Interrupted, Abandoned, Snoozed)
 }
 
 
@@ -61,14 +62,20 @@ def load_ending(written: bytes) -> Ending | None:
 
 
 def _outcome(kind: type[Outcome], values: dict[str, Any]) -> Outcome:
+    seconds: Any = None
     if kind is Failure:
         values = {**values, "kind": FailureKind(values["kind"])}
-        after_s = values["retry_after_s"]
-        if after_s is not None and not (math.isfinite(after_s) and after_s >= 0):
-            raise ValueError("no number of seconds")
+        seconds = values["retry_after_s"]
         texts = [values[name] for name in ("message", "exception", "traceback", "stderr")]
+    elif kind is Snoozed:
+        seconds = values["after_s"]
+        if seconds is None:
+            raise ValueError("no number of seconds")
+        texts = [values["reason"]]
     else:
         texts = list(values.values())
+    if seconds is not None and (isinstance(seconds, bool) or not 0 <= seconds <= MAX_SNOOZE_S):
+        raise ValueError("no number of seconds")
     if any(not (isinstance(text, str) or (kind is Failure and text is None)) for text in texts):
         raise TypeError("no text")
     return kind(**values)

@@ -14,12 +14,16 @@ from typing import Any
 from reproq_prefork.executors.tail import Tail
 from reproq_prefork.json_rules import SpecError
 from reproq_prefork.settings import MAX_RESULT_BYTES
+from reproq_prefork.spec import canonical_json
 from reproq_prefork.strict_json import parse_json
-from reproq_prefork.task_run import Failure, FailureKind, Outcome, Success
+from reproq_prefork.task_run import Failure, FailureKind, Outcome, Snoozed, Success
+from reproq_prefork.verdicts import MAX_SNOOZE_S
 
 MAX_MESSAGE_CHARS = 1_000
 MAX_TRACEBACK_CHARS = 32_768
-VERDICT_KEYS = frozenset({"retry", "retry_after_seconds"})  # of the JSON object on stderr; they are acted on
+MAX_SHOWN_CHARS = 80
+# Of the JSON object on stderr; they are acted on.
+VERDICT_KEYS = frozenset({"retry", "retry_after_seconds", "snooze_seconds"})
 MAX_RETRY_AFTER_S = 365 * 86_400.0
 
 
@@ -43,6 +47,15 @@ def outcome_of(output: Output) -> Outcome:
     else:
         kind, fallback = FailureKind.FAILED, _last_line(stderr) or f"exit status {output.exit_status}"
     message = _text(said, "message", "error")
+    snooze_s = said.get("snooze_seconds")
+    # A program that was killed did not get to its end: a crash counts, whatever it wrote before.
+    if output.exit_status > 0 and snooze_s is not None:
+        if _is_snooze(snooze_s):
+            return Snoozed(float(snooze_s), message or "")
+        message = (
+            f"snooze_seconds must be a number of seconds from 0 to {MAX_SNOOZE_S:.0f} (a hundred years), not "
+            f"{canonical_json(snooze_s)[:MAX_SHOWN_CHARS]}"
+        )
     exception = _text(said, "exception", "type")
     traceback = _text(said, "traceback", limit=MAX_TRACEBACK_CHARS)
     return Failure(
@@ -119,6 +132,12 @@ def _text(said: Mapping[str, Any], *names: str, limit: int = MAX_MESSAGE_CHARS) 
         if isinstance(value, str) and value:
             return value[-limit:] if name == "traceback" else value[:limit]
     return None
+
+
+def _is_snooze(value: object) -> bool:
+    return (
+        isinstance(value, (int, Decimal)) and not isinstance(value, bool) and bool(0 <= value <= MAX_SNOOZE_S)
+    )
 
 
 def _retry_after_s(said: Mapping[str, Any]) -> float | None:

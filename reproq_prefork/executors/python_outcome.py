@@ -19,9 +19,10 @@ from reproq_prefork.task_run import (
     FailureKind,
     Interrupted,
     Outcome,
+    Snoozed,
     Success,
 )
-from reproq_prefork.verdicts import Discard, Retry
+from reproq_prefork.verdicts import Discard, Retry, Snooze, verdict_of
 
 # Nothing shorter nests deeper than a value may, or has more digits than a number may.
 SHORTEST_DOUBTFUL_CHARS = min(2 * MAX_DEPTH, MAX_DIGITS)
@@ -53,7 +54,14 @@ def outcome_of_result(result: object) -> Success | Failure:
 
 
 def outcome_of_error(error: BaseException, stop: Stop | None) -> Outcome:
-    """The outcome of a task that raised; `stop`: why it was told to end before, if it was."""
+    """The outcome of a task that raised; `stop`: why it was told to end before, if it was.
+
+    A Snooze is the task's own word, as what it returns is: it counts also once it was told to end. A run that
+    somebody has cancelled, or that is another worker's by now, is not snoozed.
+    """
+    said = verdict_of(error)
+    if isinstance(said, Snooze) and stop not in (Stop.CANCEL, Stop.LEASE):
+        return Snoozed(said.after_s, storable(str(said))[:MAX_MESSAGE_CHARS])
     match stop:
         case Stop.CANCEL:
             return Cancelled(stop.value)
@@ -78,15 +86,16 @@ def _failure(kind: FailureKind, message: str, error: BaseException) -> Failure:
         message=storable(message)[:MAX_MESSAGE_CHARS],
         exception=dotted_name(type(error)),
         traceback=traceback_of(error),
-        retry=not isinstance(error, Discard),
+        retry=not isinstance(verdict_of(error), Discard),
         retry_after_s=_retry_after_s(error),
     )
 
 
 def _retry_after_s(error: BaseException) -> float | None:
-    if not isinstance(error, Retry) or error.after_s is None:
+    said = verdict_of(error)
+    if not isinstance(said, Retry) or said.after_s is None:
         return None
-    return min(float(error.after_s), MAX_RETRY_AFTER_S)
+    return min(said.after_s, MAX_RETRY_AFTER_S)
 
 
 def _unusable(why: str) -> Failure:

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -21,7 +22,8 @@ from reproq_prefork.settings import (
     MAX_RESULT_BYTES,
     MAX_STDERR_TAIL_BYTES,
 )
-from reproq_prefork.task_run import Failure, FailureKind
+from reproq_prefork.task_run import Failure, FailureKind, Outcome, Snoozed
+from reproq_prefork.verdicts import MAX_SNOOZE_S, Discard, Snooze
 from tests.supervisor import Connection, Supervisor, add_run, wait_for_status
 
 PAGE = (Path(__file__).parents[2] / "docs" / "executors.md").read_text(encoding="utf-8")
@@ -84,7 +86,7 @@ def run_once(
         return wait_for_status(connection, run_id, "SUCCESSFUL", "FAILED")
 
 
-@pytest.mark.parametrize("number", [0, 1], ids=["plain", "helper"])
+@pytest.mark.parametrize("number", [0, 2], ids=["plain", "helper"])
 def test_the_programs_of_the_page_are_executors(
     number: int, connection: Connection, database_url: str, tmp_path: Path
 ) -> None:
@@ -167,12 +169,35 @@ def test_the_failure_of_the_page_says_all_that_a_failure_can() -> None:
     assert failed_with('{"retry_after_seconds": 1e12}').retry_after_s == MAX_RETRY_AFTER_S == 365 * 86_400
 
 
-def failed_with(stderr: str) -> Failure:
+def said_at_the_end(stderr: str) -> Outcome:
     tails = Tail(MAX_RESULT_BYTES), Tail(MAX_STDERR_TAIL_BYTES), Tail(MAX_RESULT_BYTES)
     tails[1].feed(stderr.encode())
-    outcome = outcome_of(Output(1, *tails))
+    return outcome_of(Output(1, *tails))
+
+
+def failed_with(stderr: str) -> Failure:
+    outcome = said_at_the_end(stderr)
     assert isinstance(outcome, Failure)
     return outcome
+
+
+def test_the_snooze_of_the_page_is_one() -> None:
+    assert said_at_the_end(block("json", 1)) == Snoozed(60, "the build has not finished")
+    assert "From 0 seconds to a hundred years" in PAGE
+    assert MAX_SNOOZE_S == 100 * 365 * 86_400
+
+
+def test_the_poll_of_the_page_snoozes_until_it_gives_up() -> None:
+    builds = {7: SimpleNamespace(is_running=True), 8: SimpleNamespace(is_running=False, report="fine")}
+    names: dict[str, Any] = {"__name__": "shop.reports", "ask_for": builds.get}
+    exec(compile(block("python", 1), "docs/executors.md", "exec"), names)  # noqa: S102
+    fetch_report = names["fetch_report"]
+    with pytest.raises(Snooze) as snoozed:
+        fetch_report(SimpleNamespace(claim=500), 7)
+    assert snoozed.value.after_s == 60
+    with pytest.raises(Discard):
+        fetch_report(SimpleNamespace(claim=501), 7)
+    assert fetch_report(SimpleNamespace(claim=501), 8) == "fine"
 
 
 def test_the_table_of_kinds_has_each_kind_and_no_other() -> None:

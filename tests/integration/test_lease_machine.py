@@ -46,6 +46,7 @@ from reproq_prefork.task_run import (
     Place,
     RetryPolicy,
     Settlement,
+    Snoozed,
     Status,
     Success,
     TaskRun,
@@ -274,6 +275,8 @@ class LeaseMachine(RuleBasedStateMachine):
                 return Ending(FAILED, error="shutdown")
             case Cancelled():
                 return Ending(CANCELLED, error="cancelled")
+            case Snoozed(after_s):
+                return Ending(PENDING, refunded=True, delay_s=after_s)
             case _:
                 return Ending(PENDING, refunded=True)
 

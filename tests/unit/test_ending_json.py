@@ -18,8 +18,10 @@ from reproq_prefork.task_run import (
     Failure,
     FailureKind,
     Interrupted,
+    Snoozed,
     Success,
 )
+from reproq_prefork.verdicts import MAX_SNOOZE_S
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 maybe = st.none() | texts
@@ -40,6 +42,7 @@ outcomes = (
     | st.builds(Interrupted, texts)
     | st.builds(Abandoned, texts)
     | st.just(Completed())
+    | st.builds(Snoozed, st.floats(0, MAX_SNOOZE_S), texts)
 )
 
 
@@ -69,6 +72,24 @@ def test_no_bytes_are_an_error(said: bytes) -> None:
         {"outcome": "Success", "values": {"result": None}, "announced": False},
         {"outcome": "Success", "values": {"result": "1", "more": "2"}, "announced": False},
         {"outcome": "Failure", "values": {"kind": "odd", "message": ""}, "announced": False},
+        *(
+            {"outcome": "Snoozed", "values": {"after_s": after_s, "reason": ""}, "announced": False}
+            for after_s in (None, "1", True, -1, 1e10, 10**400)
+        ),
+        {"outcome": "Snoozed", "values": {"after_s": 1, "reason": None}, "announced": False},
+        {
+            "outcome": "Failure",
+            "values": {
+                "kind": "failed",
+                "message": "",
+                "exception": None,
+                "traceback": None,
+                "stderr": None,
+                "retry": True,
+                "retry_after_s": 10**400,
+            },
+            "announced": False,
+        },
     ],
 )
 def test_what_is_no_ending_is_none(said: object) -> None:

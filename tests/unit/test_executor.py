@@ -15,7 +15,7 @@ import pytest
 from reproq_prefork.executors.output import Output, outcome_of
 from reproq_prefork.executors.tail import Tail
 from reproq_prefork.settings import MAX_RESULT_BYTES, MAX_STDERR_TAIL_BYTES
-from reproq_prefork.task_run import Failure, FailureKind, Outcome, Success
+from reproq_prefork.task_run import Failure, FailureKind, Outcome, Snoozed, Success
 
 TIMEOUT_S = 30
 CONTEXT = {
@@ -212,6 +212,41 @@ def test_a_retry_at_no_time_is_an_error_of_the_handler(program: Program, after_s
     failure = program.run(after_s).failure
     assert (failure.exception, failure.retry_after_s) == ("ValueError", None)
     assert failure.message.startswith("after is a number of seconds")
+
+
+@handler("def handler(payload): raise executor.Snooze('not ready \\0\\udcff', after=90.5)")
+def test_a_handler_may_ask_to_be_run_again_later(program: Program) -> None:
+    ended = program.run()
+    assert (ended.status, ended.outcome) == (1, Snoozed(90.5, "not ready \N{REPLACEMENT CHARACTER}?"))
+
+
+GROUP = """
+async def handler(payload):
+    async with asyncio.TaskGroup() as group:
+        group.create_task(asyncio.sleep(60))
+        group.create_task(poll())
+
+async def poll():
+    raise executor.{}
+"""
+
+
+@handler(GROUP.format("Snooze(after=5)"))
+def test_a_snooze_counts_in_a_task_group_too(program: Program) -> None:
+    assert program.run().outcome == Snoozed(5)
+
+
+@handler(GROUP.format("Discard('no')"))
+def test_a_discard_counts_in_a_task_group_too(program: Program) -> None:
+    assert not program.run().failure.retry
+
+
+@handler("def handler(payload): raise executor.Snooze(after=float(payload))")
+@pytest.mark.parametrize("after_s", ["nan", "inf", "-1", "3153600001"])
+def test_a_snooze_of_no_length_is_an_error_of_the_handler(program: Program, after_s: str) -> None:
+    failure = program.run(after_s).failure
+    assert failure.exception == "ValueError"
+    assert failure.message.startswith("after must be from 0 to 3153600000 seconds")
 
 
 @handler("def handler(payload): sys.exit(payload)")

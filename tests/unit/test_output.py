@@ -19,7 +19,8 @@ from reproq_prefork.executors.output import (
 from reproq_prefork.executors.tail import Tail
 from reproq_prefork.settings import MAX_RESULT_BYTES, MAX_STDERR_TAIL_BYTES
 from reproq_prefork.strict_json import parse_json
-from reproq_prefork.task_run import Failure, FailureKind, Outcome, Success
+from reproq_prefork.task_run import Failure, FailureKind, Outcome, Snoozed, Success
+from reproq_prefork.verdicts import MAX_SNOOZE_S
 
 SHARDS = [b"{", b"}", b"[", b'"', b"\n", b"1e999", b":", b"\\u0000", b"\xff", b" "]
 ANY_BYTES = (
@@ -70,6 +71,7 @@ def is_storable(text: str | None) -> bool:
 @example(0, b"[" * 100_000, b"", b"")
 @example(1, b"", b'{"message": "\\u0000"}', b"")
 @example(1, b"", b"[" * 50_000, b"")
+@example(1, b"", b'{"snooze_seconds": 1e390, "message": 7}', b"")
 def test_any_bytes_give_an_outcome_that_can_be_stored(
     status: int, stdout: bytes, stderr: bytes, result: bytes
 ) -> None:
@@ -79,6 +81,11 @@ def test_any_bytes_give_an_outcome_that_can_be_stored(
         parse_json(outcome.result)
         assert is_storable(outcome.result)
         assert len(outcome.result.encode()) <= MAX_RESULT_BYTES
+        return
+    if isinstance(outcome, Snoozed):
+        assert status > 0
+        assert 0 <= outcome.after_s <= MAX_SNOOZE_S
+        assert is_storable(outcome.reason)
         return
     assert isinstance(outcome, Failure)
     assert outcome.message
@@ -267,3 +274,59 @@ def test_seconds_until_the_next_attempt_are_a_number_that_is_not_negative(
     assert outcome.message == "m"
     assert outcome.retry_after_s == seconds
     assert not isinstance(outcome.retry_after_s, Decimal)
+
+
+# --- snoozing ---
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [("60", 60.0), ("0", 0.0), ("0.5", 0.5), ("1e-390", 0.0), ("3153600000", MAX_SNOOZE_S)],
+)
+def test_a_program_may_ask_to_be_run_again_later(written: str, seconds: float) -> None:
+    said = f'{{"snooze_seconds": {written}}}'.encode()
+    assert ended(1, stderr=said) == Snoozed(seconds)
+    assert ended(75, stderr=b"looked, and found nothing\n" + said + b"\n") == Snoozed(seconds)
+
+
+def test_a_snooze_may_give_its_reason_and_counts_more_than_a_retry() -> None:
+    said = {"snooze_seconds": 5, "message": "not ready", "retry": False, "retry_after_seconds": 7}
+    assert ended(1, stderr=json.dumps(said).encode()) == Snoozed(5, "not ready")
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "-1",
+        "-0.5",
+        "3153600001",
+        "1e300",
+        "true",
+        "false",
+        '"60"',
+        "[60]",
+        '{"s": 60}',
+        '"' + "9" * 500 + '"',
+    ],
+)
+def test_a_snooze_of_any_other_length_is_a_failure_that_says_so(written: str) -> None:
+    outcome = failed(1, stderr=f'{{"message": "m", "snooze_seconds": {written}}}'.encode())
+    assert outcome.kind is FailureKind.FAILED
+    assert outcome.message.startswith("snooze_seconds must be a number of seconds from 0 to 3153600000")
+    assert len(outcome.message) < 250
+    assert outcome.stderr is not None
+    assert "snooze_seconds" in outcome.stderr
+    assert outcome.retry
+
+
+def test_null_seconds_are_no_snooze() -> None:
+    assert said({"message": "m", "snooze_seconds": None}).message == "m"
+
+
+def test_a_program_that_was_killed_has_not_snoozed() -> None:
+    assert failed(-9, stderr=b'{"snooze_seconds": 60}').kind is FailureKind.KILLED
+
+
+def test_a_program_that_succeeded_has_not_snoozed() -> None:
+    assert ended(0, stdout=b"7", stderr=b'{"snooze_seconds": 60}') == Success("7")
+    assert ended(0, stdout=b'{"snooze_seconds": 60}') == Success('{"snooze_seconds": 60}')

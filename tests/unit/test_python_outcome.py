@@ -12,8 +12,17 @@ from hypothesis import strategies as st
 from reproq_prefork.executors import Stop
 from reproq_prefork.executors.output import MAX_RETRY_AFTER_S
 from reproq_prefork.executors.python_outcome import outcome_of_error, outcome_of_result, storable
-from reproq_prefork.task_run import Abandoned, Cancelled, Failure, FailureKind, Interrupted, Success
-from reproq_prefork.verdicts import Retry, TaskTimeout
+from reproq_prefork.task_run import (
+    Abandoned,
+    Cancelled,
+    Failure,
+    FailureKind,
+    Interrupted,
+    Outcome,
+    Snoozed,
+    Success,
+)
+from reproq_prefork.verdicts import Discard, Retry, Snooze, TaskTimeout
 
 
 class Hostile(Exception):
@@ -106,3 +115,32 @@ def test_a_timeout_that_nobody_asked_for_is_an_exception_like_others() -> None:
 
 def test_a_retry_comes_within_a_year() -> None:
     assert failure_of(Retry(after=10**12)).retry_after_s == MAX_RETRY_AFTER_S
+
+
+@pytest.mark.parametrize(
+    ("stop", "outcome"),
+    [
+        (None, Snoozed(60, "not ready")),
+        (Stop.DEADLINE, Snoozed(60, "not ready")),
+        (Stop.QUIT, Snoozed(60, "not ready")),
+        (Stop.CANCEL, Cancelled(Stop.CANCEL.value)),
+        (Stop.LEASE, Abandoned(Stop.LEASE.value)),
+    ],
+)
+def test_a_snooze_is_the_word_of_the_task_unless_the_run_is_cancelled_or_lost(
+    stop: Stop | None, outcome: Outcome
+) -> None:
+    assert outcome_of_error(Snooze("not ready", after=60), stop) == outcome
+
+
+def test_what_is_raised_in_a_task_group_counts() -> None:
+    assert outcome_of_error(ExceptionGroup("", [Snooze(after=1)]), None) == Snoozed(1)
+    assert not failure_of(ExceptionGroup("", [Discard("no")])).retry
+    assert failure_of(ExceptionGroup("", [Retry(after=9)])).retry_after_s == 9
+
+
+def test_the_reason_of_a_snooze_is_bounded_and_can_be_logged() -> None:
+    outcome = outcome_of_error(Snooze("\0" + "x" * 5_000, after=1), None)
+    assert isinstance(outcome, Snoozed)
+    assert len(outcome.reason) == 1_000
+    assert "\0" not in outcome.reason

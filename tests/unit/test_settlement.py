@@ -17,6 +17,7 @@ from reproq_prefork.task_run import (
     Interrupted,
     Outcome,
     RetryPolicy,
+    Snoozed,
     Status,
     Success,
 )
@@ -50,7 +51,11 @@ FAILURES = st.builds(
     retry_after_s=st.none() | st.floats(0, 1e6),
 )
 OUTCOMES: st.SearchStrategy[Outcome] = (
-    st.just(Success("null")) | FAILURES | st.just(Interrupted("told")) | st.just(Abandoned("lease"))
+    st.just(Success("null"))
+    | FAILURES
+    | st.just(Interrupted("told"))
+    | st.just(Abandoned("lease"))
+    | st.builds(Snoozed, st.floats(0, 1e9))
 )
 POLICIES = st.builds(
     RetryPolicy, st.floats(0, 100), st.floats(0, 1e4), max_attempts_ceiling=st.none() | st.integers(1, 5)
@@ -140,9 +145,12 @@ def test_every_settlement_is_legal_and_ends_once_attempts_are_used_up(
     if attempt >= allowed:
         assert settlement.status in FINAL_STATUSES or settlement.refunded
     if settlement.refunded:
-        assert allowed > 1, "what may start once only is never started again"
-        assert isinstance(outcome, Interrupted)
-    if settlement.status is Status.PENDING and not settlement.refunded:
+        assert allowed > 1 or isinstance(outcome, Snoozed), "what may start once only is never started again"
+        assert isinstance(outcome, Interrupted | Snoozed)
+    if isinstance(outcome, Snoozed):
+        assert (settlement.status, settlement.refunded) == (Status.PENDING, True)
+        assert (settlement.delay_s, settlement.error) == (outcome.after_s, None)
+    elif settlement.status is Status.PENDING and not settlement.refunded:
         assert settlement.delay_s is not None
         assert settlement.delay_s >= 0
     else:

@@ -28,6 +28,7 @@ from reproq_prefork.task_run import (
     Ending,
     RetryPolicy,
     Settlement,
+    Snoozed,
     Status,
     Success,
 )
@@ -199,6 +200,7 @@ def work(
     policy: RetryPolicy | None = None,
     can_record: bool = True,
     orders: ScriptedOrders | None = None,
+    level: LogLevel = LogLevel.ERROR,
 ) -> Shift:
     orders = orders or ScriptedOrders()
     ledger: Any = ScriptedLedger(
@@ -206,7 +208,7 @@ def work(
     )
     executor = executor or CountingExecutor()
     ledger.can_record = can_record
-    worker = a_worker(wake, ledger, executor, flags=flags, policy=policy)
+    worker = a_worker(wake, ledger, executor, flags=flags, policy=policy, level=level)
     assert worker.run() is status
     assert (ledger.has_left, ledger.is_closed) == (status is ExitStatus.OK, status is ExitStatus.LEASE_LOST)
     return Shift(ledger, executor, ledger.panel)
@@ -220,6 +222,7 @@ def a_worker(
     scoreboard: Scoreboard | None = None,
     flags: Mapping[str, str] | None = None,
     policy: RetryPolicy | None = None,
+    level: LogLevel = LogLevel.ERROR,
 ) -> Worker:
     scoreboard = scoreboard or Scoreboard(slots=1, stewards=1)
     record = WorkerRecord(incarnation=1, lease_end_ns=boottime_ns() + 10**12)
@@ -235,7 +238,7 @@ def a_worker(
         ledger=ledger,
         policy=policy or RetryPolicy(1, 1),
         executor=executor,
-        log=Log(LogLevel.ERROR, LogFormat.CONSOLE),
+        log=Log(level, LogFormat.CONSOLE),
     )
 
 
@@ -274,8 +277,16 @@ def test_an_attempt_that_has_recorded_itself_is_not_recorded_again(wake: WakePip
         (PYTHON_RUN, Ending(Success("1")), False, False),
         (PYTHON_RUN, Ending(Cancelled("by somebody")), True, True),
         (RUN, Ending(Success("1")), True, False),
+        (PYTHON_RUN, Ending(Snoozed(60)), True, True),
     ],
-    ids=["not told", "told by the task", "nobody to tell", "cancelled", "no Python task"],
+    ids=[
+        "not told",
+        "told by the task",
+        "nobody to tell",
+        "cancelled",
+        "no Python task",
+        "cancelled meanwhile",
+    ],
 )
 def test_an_end_that_no_task_has_told_of_is_due(
     wake: WakePipe, run: ClaimedRun, ending: Ending, announces: bool, due: bool
@@ -552,3 +563,39 @@ def test_large_results_do_not_pile_up(wake: WakePipe) -> None:
     shift = work(wake, executor, runs=several(31))
     refunded = [settlement.run_id for settlement in shift.settlements if settlement.refunded]
     assert refunded[:4] == [12, 13, 14, 15]  # of the batch of eight the fourth has made it more than 4 MiB
+
+
+# --- snoozing ---
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_a_snooze_in_a_batch_is_recorded_with_it_and_told_of_by_itself(
+    wake: WakePipe, capfd: pytest.CaptureFixture[str]
+) -> None:
+    endings = [
+        Ending(Success("1")),
+        Ending(Snoozed(60)),
+        Ending(Snoozed(0.5, "no mail")),
+        Ending(Success("1")),
+    ]
+    executor = CountingExecutor(endings, batches=True)
+    shift = work(wake, executor, runs=several(4), level=LogLevel.INFO)
+    assert [(each.status, each.refunded, each.delay_s) for each in shift.settlements] == [
+        (Status.SUCCESSFUL, False, None),
+        (Status.PENDING, True, 60),
+        (Status.PENDING, True, 0.5),
+        (Status.SUCCESSFUL, False, None),
+    ]
+    assert shift.panel.record.tasks_done == 4
+    told = capfd.readouterr().err
+    assert "run 2 is snoozed for 60 s" in told
+    assert "run 3 is snoozed for 0.5 s" in told
+    assert "no mail" in told
+    assert "retry" not in told
+
+
+def test_a_run_that_may_start_once_only_may_be_snoozed(wake: WakePipe) -> None:
+    policy = RetryPolicy(1, 1, max_attempts_ceiling=1)
+    run = RUN._replace(max_attempts=1)
+    (settlement,) = work(wake, CountingExecutor([Ending(Snoozed(3))]), runs=[run], policy=policy).settlements
+    assert (settlement.status, settlement.delay_s, settlement.error) == (Status.PENDING, 3, None)

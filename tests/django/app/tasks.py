@@ -18,7 +18,7 @@ import psutil
 from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 
-from reproq_prefork.django import Discard, Retry, TaskTimeout, reproq_options
+from reproq_prefork.django import Discard, Retry, Snooze, TaskTimeout, reproq_options
 from tests.django.app.models import Note
 
 if TYPE_CHECKING or django.VERSION >= (6, 0):
@@ -148,6 +148,28 @@ def retry_until(context: Any, attempt: int) -> int:
     if context.attempt < attempt:
         raise Retry(after=60)
     return int(context.attempt)
+
+
+@task(takes_context=True)
+@reproq_options(max_attempts=1)
+def poll(context: Any, claims: int, after: float) -> int:
+    """Finds what it looks for when it has been claimed so often."""
+    if context.claim < claims:
+        context.save_metadata(looked=context.claim)
+        raise Snooze("not there yet", after=after)
+    return int(context.attempt)
+
+
+@task
+async def poll_asynchronously(after: float) -> None:
+    raise Snooze(after=after)
+
+
+@task
+@reproq_options(atomic=True)
+def write_note_and_snooze(text: str, after: float) -> None:
+    Note.objects.create(text=text)
+    raise Snooze(after=after)
 
 
 @task
