@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -46,6 +46,18 @@ class FailureKind(enum.StrEnum):
     SHUTDOWN = "shutdown"
     CANCELLED = "cancelled"
     NOT_ALLOWED = "not_allowed"  # the payload names what is no task that may run here
+
+
+OMITTED = "omitted"
+"""The `kind` of the one entry of `errors` that tells of no attempt: it says how many are left out in its place."""
+
+
+def omitted_entries(entry: object) -> int | None:
+    """How many entries of `task_runs.errors` are left out where `entry` is; None: it is an entry like others."""
+    if not isinstance(entry, Mapping) or entry.get("kind") != OMITTED:
+        return None
+    omitted = entry.get("omitted")
+    return omitted if isinstance(omitted, int) else 0
 
 
 class Place(NamedTuple):
@@ -98,7 +110,11 @@ class ClaimedRun(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TaskRun:
-    """One row of `task_runs`, as `get_run` reads it. `created` is False where an enqueue met a held key."""
+    """One row of `task_runs`, as `get_run` reads it. `created` is False where an enqueue met a held key.
+
+    Of more than 40 attempts `errors` and `worker_ids` have the first 20 and the last 20. Between these `errors`
+    has an entry of the kind "omitted", with the number of those left out. `attempts` counts them all.
+    """
 
     id: int
     queue_name: str

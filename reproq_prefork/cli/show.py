@@ -19,7 +19,7 @@ from reproq_prefork.spec import canonical_json
 from reproq_prefork.store.connection import translated_errors
 from reproq_prefork.store.json_columns import UnreadableJson
 from reproq_prefork.store.runs import get_run
-from reproq_prefork.task_run import Status, TaskRun
+from reproq_prefork.task_run import Status, TaskRun, omitted_entries
 
 Replays = tuple[tuple[int, Status], ...]
 
@@ -127,6 +127,10 @@ def _attempt(entry: Any) -> Iterator[str]:
     """An entry of `errors`. One without an attempt tells of a cancel that met none."""
     if not isinstance(entry, Mapping):
         yield from _document("error", entry)
+        return
+    omitted = omitted_entries(entry)
+    if omitted is not None:
+        yield f"  ... {omitted:,} more, of which nothing is kept"
         return
     kind = entry.get("kind", "failed")
     head = f"attempt {entry['attempt']}: {kind}" if "attempt" in entry else str(kind)

@@ -19,7 +19,7 @@ from django.utils import timezone
 from reproq_prefork.django.compat import Family, families
 from reproq_prefork.django.failures import exception_path, traceback_text
 from reproq_prefork.task_call import Call
-from reproq_prefork.task_run import ClaimedRun, FailureKind, Status, TaskRun
+from reproq_prefork.task_run import ClaimedRun, FailureKind, Status, TaskRun, omitted_entries
 
 STATUS_NAMES: Mapping[Status, str] = {
     Status.PENDING: "READY",
@@ -28,7 +28,7 @@ STATUS_NAMES: Mapping[Status, str] = {
     Status.FAILED: "FAILED",
     Status.CANCELLED: "FAILED",
 }
-OWN_FIELDS = ("metadata", "spec_hash", "created", "cancel_requested")
+OWN_FIELDS = ("metadata", "spec_hash", "created", "cancel_requested", "_attempts")
 
 
 def _result_class_of(family: Family) -> type[Any]:
@@ -47,6 +47,13 @@ def _result_class_of(family: Family) -> type[Any]:
 
         cancel_requested: bool = field(init=False, default=False)
         """Somebody has asked for its end."""
+
+        _attempts: int = field(init=False, default=0, repr=False)
+
+        @property
+        def attempts(self) -> int:
+            """How often it has started: Django counts `worker_ids`, of which not all are kept."""
+            return max(self._attempts, len(self.worker_ids))
 
         def cancel(self) -> bool:
             """End the task: at once if it has not started, else as soon as its worker hears of it.
@@ -140,6 +147,7 @@ def result_of_run(run: TaskRun, task: Any, family: Family, alias: str) -> Any:
         metadata=plain(run.metadata),
         spec_hash=run.spec_hash,
         created=run.created,
+        _attempts=run.attempts,
         cancel_requested=run.cancel_requested_at is not None or run.status is Status.CANCELLED,
     )
     return result
@@ -186,7 +194,8 @@ def result_of_claim(run: ClaimedRun, call: Call, task: Any, family: Family, alia
         errors=task_errors(json.loads(run.errors) if run.errors else (), family),
         worker_ids=list(run.worker_ids),
     )
-    _set(result, metadata=json.loads(run.metadata) if run.metadata else None, spec_hash=run.spec_hash)
+    metadata = json.loads(run.metadata) if run.metadata else None
+    _set(result, metadata=metadata, spec_hash=run.spec_hash, _attempts=run.attempt)
     return result
 
 
@@ -207,10 +216,11 @@ def arguments_of(payload: Any) -> tuple[list[Any], dict[str, Any]]:
 
 
 def task_errors(entries: Iterable[Any], family: Family) -> list[Any]:
+    """Of each attempt that is kept: of one that is left out there is nothing that Django's class could say."""
     return [
         family.base.TaskError(exception_class_path=exception_path(entry), traceback=traceback_text(entry))
         for entry in entries
-        if isinstance(entry, Mapping)
+        if isinstance(entry, Mapping) and omitted_entries(entry) is None
     ]
 
 

@@ -8,8 +8,9 @@ with cancelled as (
     set status = case when status = 'PENDING' then 'CANCELLED' else status end,
         cancel_requested_at = coalesce(cancel_requested_at, now()),
         errors = case
-            when status = 'PENDING' then errors || jsonb_build_object(
-                'kind', 'cancelled', 'message', 'the task was cancelled', 'ended_at', now()
+            when status = 'PENDING' then reproq_append_error(
+                errors,
+                jsonb_build_object('kind', 'cancelled', 'message', 'the task was cancelled', 'ended_at', now())
             )
             else errors
         end,

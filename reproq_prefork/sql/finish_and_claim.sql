@@ -31,15 +31,17 @@ with recursive settled as (
         result = ending.result,
         last_attempt = ending.last_attempt,
         errors = case
-            when ending.error is not null then run.errors || (
+            when ending.error is not null then reproq_append_error(
+                run.errors,
                 ending.error || jsonb_build_object(
                     'attempt', run.attempts, 'worker', run.leased_by,
                     'started_at', run.last_attempted_at, 'ended_at', now()
                 )
             )
             when ending.status = 'PENDING' and run.cancel_requested_at is not null
-            then run.errors || jsonb_build_object(
-                'kind', 'cancelled', 'message', 'the task was cancelled', 'ended_at', now()
+            then reproq_append_error(
+                run.errors,
+                jsonb_build_object('kind', 'cancelled', 'message', 'the task was cancelled', 'ended_at', now())
             )
             else run.errors
         end,
@@ -158,7 +160,7 @@ claimed as (
         claims = claims + 1,
         leased_by = %(worker_id)s,
         lease_expires_at = now() + make_interval(secs => %(lease_seconds)s::float8),
-        worker_ids = worker_ids || %(worker_id)s::text,
+        worker_ids = reproq_append_worker(worker_ids, %(worker_id)s::text),
         started_at = coalesce(started_at, now()),
         last_attempted_at = now()
     where id = any (array(select id from chosen))

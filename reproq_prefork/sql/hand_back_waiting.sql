@@ -28,8 +28,9 @@ reset as (
         finish_due_at = case when run.cancel_requested_at is not null and run.task_path is not null then now() end,
         errors = case
             when run.cancel_requested_at is null then run.errors
-            else run.errors || jsonb_build_object(
-                'kind', 'cancelled', 'message', 'the task was cancelled', 'ended_at', now()
+            else reproq_append_error(
+                run.errors,
+                jsonb_build_object('kind', 'cancelled', 'message', 'the task was cancelled', 'ended_at', now())
             )
         end,
         attempts = run.attempts - 1,

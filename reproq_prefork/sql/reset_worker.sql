@@ -35,14 +35,16 @@ reset as (
         finished_at = case when verdict.status <> 'PENDING' then now() end,
         finish_due_at = case when verdict.status <> 'PENDING' and run.task_path is not null then now() end,
         errors = case
-            when charged then run.errors || (
+            when charged then reproq_append_error(
+                run.errors,
                 %(error)s::jsonb || jsonb_build_object(
                     'attempt', run.attempts, 'worker', run.leased_by,
                     'started_at', run.last_attempted_at, 'ended_at', now()
                 )
             )
-            when verdict.status = 'CANCELLED' then run.errors || jsonb_build_object(
-                'kind', 'cancelled', 'message', 'the task was cancelled', 'ended_at', now()
+            when verdict.status = 'CANCELLED' then reproq_append_error(
+                run.errors,
+                jsonb_build_object('kind', 'cancelled', 'message', 'the task was cancelled', 'ended_at', now())
             )
             else run.errors
         end,

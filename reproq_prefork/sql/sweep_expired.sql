@@ -33,7 +33,8 @@ reset as (
     set status = verdict,
         finished_at = case when verdict <> 'PENDING' then now() end,
         finish_due_at = case when verdict <> 'PENDING' and run.task_path is not null then now() end,
-        errors = run.errors || (
+        errors = reproq_append_error(
+            run.errors,
             %(error)s::jsonb || jsonb_build_object(
                 'attempt', run.attempts, 'worker', run.leased_by,
                 'started_at', run.last_attempted_at, 'ended_at', now()

@@ -378,6 +378,18 @@ def test_whatever_errors_hold_is_shown_as_text(errors: Any, admin: Client) -> No
     assert len(text) < 3_000_000
 
 
+@pytest.mark.parametrize(("last", "shown"), [(20, 20), (5, 20)])
+def test_attempts_of_which_nothing_is_kept_are_counted_and_not_shown(
+    admin: Client, last: int, shown: int
+) -> None:
+    entries: list[Any] = [{"kind": "failed", "attempt": n, "message": f"no {n}"} for n in range(1, 21 + last)]
+    entries.insert(20, {"kind": "omitted", "omitted": 800, "message": "800 entries are left out here"})
+    response = admin.get(page(add_run(status="FAILED", attempts=820 + last, errors=entries)))
+    assert f"Only the last {shown} of {820 + last} entries are shown." in text_of(response)
+    assert "left out" not in text_of(response)
+    assert response.context["attempts"][0].title == f"Attempt {20 + last}"
+
+
 def test_a_run_that_is_not_there_leads_back(admin: Client) -> None:
     for wrong in ("999", "abc", "9" * 30, "1_0"):
         assert admin.get(f"{LIST}{wrong}/change/").status_code == 302

@@ -13,6 +13,7 @@ from typing import Any
 from reproq_prefork.printable import printable
 from reproq_prefork.spec import canonical_json
 from reproq_prefork.store.json_columns import UnreadableJson
+from reproq_prefork.task_run import omitted_entries
 
 MAX_SHOWN_CHARS = 100_000
 MAX_ATTEMPTS_SHOWN = 20
@@ -47,7 +48,13 @@ class Attempt:
 
 def attempts(errors: tuple[Any, ...]) -> list[Attempt]:
     """The last of them, newest first."""
-    return [_attempt(entry) for entry in reversed(errors[-MAX_ATTEMPTS_SHOWN:])]
+    kept = [entry for entry in errors if omitted_entries(entry) is None]
+    return [_attempt(entry) for entry in reversed(kept[-MAX_ATTEMPTS_SHOWN:])]
+
+
+def number_of_attempts(errors: tuple[Any, ...]) -> int:
+    """With those that are left out."""
+    return sum(1 if omitted is None else omitted for omitted in map(omitted_entries, errors))
 
 
 _HEAD = ("attempt", "kind", "exception", "message")
