@@ -26,7 +26,7 @@ PIP_INSTALL := python -m pip install -qq --disable-pip-version-check --no-warn-s
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install check format test test-all test-django52 test-django60 test-django61 faults chaos fuzz demo bench bench-peers chaos-peers clean
+.PHONY: help install check format test test-all test-django52 test-django60 test-django61 faults chaos mutants fuzz demo bench bench-peers chaos-peers clean
 
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' Makefile | sort | while IFS= read -r line; do \
@@ -96,6 +96,9 @@ faults: $(STAMP) ## Run what the suite leaves out: all that can go wrong with pr
 chaos: $(STAMP) ## Let a kill storm loose for a minute and check its history (SEED=…, MINUTES=…); writes build/chaos
 	@$(BIN)/$(PIP_INSTALL) --editable '.[bench]'
 	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
+
+mutants: $(STAMP) ## Take out one guard of the code at a time, and see that a test fails (ONLY="a word of its name")
+	@$(BIN)/python -m tests.support.mutants $(ONLY)
 
 fuzz: $(STAMP) ## Give the parsers of task output, settings and addresses made-up bytes for a minute (SEED=…, SECONDS=…)
 	@$(BIN)/python -m tests.fuzz $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))

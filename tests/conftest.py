@@ -12,6 +12,8 @@ from typing import Any
 
 import psycopg
 import pytest
+from hypothesis import Phase
+from hypothesis import settings as hypothesis_settings
 
 from reproq_prefork.embedded import EmbeddedPostgres
 from tests.databases import apply_migrations, new_database
@@ -21,6 +23,9 @@ from tests.warm import warm_server
 
 UNIT_TESTS = Path(__file__).parent / "unit"
 FAULT_TESTS = Path(__file__).parent / "faults"
+
+# For who asks whether there is a failure, and not which is the smallest.
+hypothesis_settings.register_profile("first-failure", phases=[Phase.explicit, Phase.generate])
 
 _server_key = pytest.StashKey[Server]()
 _stack_key = pytest.StashKey[contextlib.ExitStack]()

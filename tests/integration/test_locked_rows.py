@@ -19,7 +19,7 @@ from reproq_prefork import enqueue
 from reproq_prefork.store.steward_store import StewardStore
 from reproq_prefork.store.worker_store import WorkerStore
 from reproq_prefork.task_run import ClaimedRun
-from tests.stores import lost_worker, steward_store, worker_store
+from tests.stores import end_leases, lost_worker, steward_store, worker_store
 from tests.supervisor import run_row
 from tests.waiting import wait_until
 
@@ -57,12 +57,12 @@ def claimed(worker: WorkerStore, runs: int = 1) -> tuple[ClaimedRun, ...]:
     return claim.runs
 
 
-def lose_their_lease(connection: Connection) -> None:
-    for table in ("task_runs", "reproq_workers"):
-        connection.execute(
-            f"update {table} set lease_expires_at = now() - interval '5 s'"  # noqa: S608
-            " where lease_expires_at is not null"
-        )
+def put_back(steward: StewardStore, at: ClaimedRun, what: str) -> None:
+    """The runs of worker w, by one of the two statements of a steward that wait for a lock."""
+    if what == "reset":
+        steward.reset_worker(lost_worker())
+    else:
+        steward.hand_back_waiting("w", at.id, at.claim)
 
 
 @contextmanager
@@ -96,7 +96,8 @@ def test_a_sweep_passes_by_a_locked_run_at_once(
 ) -> None:
     first, second = (enqueue(connection, number).id for number in range(2))
     claimed(worker, 2)
-    lose_their_lease(connection)
+    for table in ("task_runs", "reproq_workers"):
+        end_leases(connection, table)
     with locked(database_url, first):
         began = time.monotonic()
         assert [run.id for run in steward.sweep_expired()] == [second]
@@ -114,60 +115,29 @@ def test_what_resets_a_run_waits_for_its_lock_and_decides_by_what_it_has_become(
     at, waiting = claimed(worker, 2)
     assert [at.id, waiting.id] == runs
 
-    def put_back() -> None:
-        if what == "reset":
-            steward.reset_worker(lost_worker())
-        else:
-            steward.hand_back_waiting("w", at.id, at.claim)
-
     with psycopg.connect(database_url) as other:
         other.execute("update task_runs set cancel_requested_at = now() where id = %s", [waiting.id])
-        with beside(connection, put_back):
+        with beside(connection, lambda: put_back(steward, at, what)):
             other.commit()
     row = run_row(connection, waiting.id)
     assert (row["status"], row["attempts"], row["leased_by"]) == ("CANCELLED", 0, None)
 
 
-def test_what_has_ended_while_a_reset_waited_for_it_stays_as_it_is(
-    database_url: str, connection: Connection, worker: WorkerStore, steward: StewardStore
+@pytest.mark.parametrize("what", ["reset", "hand back"])
+def test_what_ends_while_it_is_to_be_put_back_stays_as_it_is(
+    database_url: str, connection: Connection, worker: WorkerStore, steward: StewardStore, what: str
 ) -> None:
-    (run,) = claimed(worker) if enqueue(connection, {}) else ()
+    for number in range(2):
+        enqueue(connection, number)
+    at, waiting = claimed(worker, 2)
+
     with psycopg.connect(database_url) as other:
         other.execute(
             "update task_runs set status = 'SUCCESSFUL', result = '1', finished_at = now(), leased_by = null,"
             " lease_expires_at = null where id = %s",
-            [run.id],
+            [waiting.id],
         )
-        with beside(connection, lambda: steward.reset_worker(lost_worker())):
+        with beside(connection, lambda: put_back(steward, at, what)):
             other.commit()
-    row = run_row(connection, run.id)
-    assert (row["status"], row["result"], row["errors"]) == ("SUCCESSFUL", 1, [])
-
-
-@pytest.mark.parametrize(("ceiling", "status"), [(None, "PENDING"), (3, "PENDING"), (2, "FAILED")])
-def test_the_hosts_ceiling_of_attempts_counts_for_what_a_dead_worker_was_at(
-    database_url: str, connection: Connection, ceiling: int | None, status: str
-) -> None:
-    run_id = enqueue(connection, {}, max_attempts=5).id
-    with closing(steward_store(database_url, max_attempts_ceiling=ceiling)) as steward:
-        for attempt in (1, 2):
-            with closing(worker_store(database_url, f"w{attempt}")) as worker:
-                (run,) = claimed(worker)
-            assert run.attempt == attempt
-            (reset,) = steward.reset_worker(lost_worker(f"w{attempt}", started=run.token))
-            assert reset.charged
-    assert run_row(connection, run_id)["status"] == status
-
-
-@pytest.mark.parametrize(("ceiling", "status"), [(None, "PENDING"), (3, "PENDING"), (2, "FAILED")])
-def test_the_hosts_ceiling_of_attempts_counts_for_what_is_swept(
-    database_url: str, connection: Connection, ceiling: int | None, status: str
-) -> None:
-    run_id = enqueue(connection, {}, max_attempts=5).id
-    with closing(steward_store(database_url, max_attempts_ceiling=ceiling)) as steward:
-        for attempt in (1, 2):
-            with closing(worker_store(database_url, f"w{attempt}")) as worker:
-                assert [run.attempt for run in claimed(worker)] == [attempt]
-            lose_their_lease(connection)
-            assert [run.charged for run in steward.sweep_expired()] == [True]
-    assert run_row(connection, run_id)["status"] == status
+    row = run_row(connection, waiting.id)
+    assert (row["status"], row["result"], row["attempts"], row["errors"]) == ("SUCCESSFUL", 1, 1, [])
