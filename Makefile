@@ -26,7 +26,7 @@ PIP_INSTALL := python -m pip install -qq --disable-pip-version-check --no-warn-s
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install check format test test-all test-django52 test-django60 test-django61 faults chaos fuzz demo bench bench-peers chaos-peers clean
+.PHONY: help install check format test test-all test-django52 test-django60 test-django61 faults chaos mutants fuzz demo bench bench-against bench-peers chaos-peers clean
 
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' Makefile | sort | while IFS= read -r line; do \
@@ -97,6 +97,9 @@ chaos: $(STAMP) ## Let a kill storm loose for a minute and check its history (SE
 	@$(BIN)/$(PIP_INSTALL) --editable '.[bench]'
 	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
 
+mutants: $(STAMP) ## Take out one guard of the code at a time, and see that a test fails (ONLY="a word of its name")
+	@$(BIN)/python -m tests.support.mutants $(ONLY)
+
 fuzz: $(STAMP) ## Give the parsers of task output, settings and addresses made-up bytes for a minute (SEED=…, SECONDS=…)
 	@$(BIN)/python -m tests.fuzz $(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
 
@@ -105,6 +108,10 @@ demo: $(STAMP) ## Watch 200 tasks, a killed worker and two replays, on a private
 
 bench: $(STAMP) ## Measure us and the limit for a minute or two, on a private PostgreSQL
 	@$(BIN)/python -m benchmarks --quick
+
+bench-against: $(STAMP) ## Measure this checkout and another revision in turn (BASE=main~5, ROUNDS=5); ten minutes
+	@$(BIN)/$(PIP_INSTALL) --editable '.[bench]'
+	@$(BIN)/python -m benchmarks.against $(or $(BASE),main) --rounds $(or $(ROUNDS),5)
 
 bench-peers: ## Measure all there is, beside other queues, and write docs/performance.md (half an hour)
 	@$(MAKE) --no-print-directory $(BESIDE_PEERS)/.installed

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
+import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from hypothesis import Phase
+from hypothesis import settings as hypothesis_settings
 
 from reproq_prefork.embedded import EmbeddedPostgres
 from tests.databases import apply_migrations, new_database
@@ -20,7 +23,11 @@ from tests.servers import Server, embedded_server, running_server
 from tests.warm import warm_server
 
 UNIT_TESTS = Path(__file__).parent / "unit"
+SKIP_NO_FAULT = "REPROQ_TEST_SKIP_NO_FAULT"
 FAULT_TESTS = Path(__file__).parent / "faults"
+
+# For who asks whether there is a failure, and not which is the smallest.
+hypothesis_settings.register_profile("first-failure", phases=[Phase.explicit, Phase.generate])
 
 _server_key = pytest.StashKey[Server]()
 _stack_key = pytest.StashKey[contextlib.ExitStack]()
@@ -76,6 +83,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("fault")
         if UNIT_TESTS in item.path.parents and "server" in getattr(item, "fixturenames", ()):
             raise pytest.UsageError(f"{item.nodeid} is a unit test, so it must not use a database")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Where nothing may be left out, a fault that is skipped is one that nobody has tried: that is a failure."""
+    report = yield
+    if report.skipped and item.get_closest_marker("fault") and os.environ.get(SKIP_NO_FAULT):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped, and {SKIP_NO_FAULT} is set: {report.longrepr}"
+    return report
 
 
 def pytest_collection_finish() -> None:

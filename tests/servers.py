@@ -74,6 +74,8 @@ def _named(url: str) -> Server:
 @contextlib.contextmanager
 def _container() -> Iterator[Server]:
     image = os.environ.get("REPROQ_TEST_POSTGRES_IMAGE", DEFAULT_IMAGE)
+    if not image:
+        raise NoContainer("REPROQ_TEST_POSTGRES_IMAGE is empty")
     _ensure_image(image)
     # testcontainers reads these once, when it is imported; its reaper would be one more image to pull.
     os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
 from reproq_prefork.identity import HostIdentity, ProcessIdentity, WorkerIdentity
 from reproq_prefork.store.steward_store import StewardStore
 from reproq_prefork.store.worker_store import WorkerStore
@@ -37,3 +42,11 @@ def lost_worker(
     worker_id: str = "w", *, started: tuple[int, int] | None = None, refund: bool = False
 ) -> LostWorker:
     return LostWorker(worker_id, started, False, refund, FailureKind.WORKER_LOST, "the worker died")
+
+
+def end_leases(connection: psycopg.Connection[Any], table: str) -> None:
+    """The leases that `task_runs` or `reproq_workers` has are over."""
+    statement = sql.SQL(
+        "update {} set lease_expires_at = now() - interval '5 s' where lease_expires_at is not null"
+    )
+    connection.execute(statement.format(sql.Identifier(table)))

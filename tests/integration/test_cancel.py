@@ -76,6 +76,26 @@ def test_a_run_that_runs_is_ended_within_the_bound(
     assert run["finished_at"] >= run["cancel_requested_at"] >= run["started_at"]
 
 
+def test_a_cancel_that_is_announced_need_not_wait_for_the_steward_to_look(
+    database_url: str, connection: Connection, tmp_path: Path
+) -> None:
+    """It looks more and more rarely, twice as long after each time: others show when it has last done so."""
+    pages = tmp_path / "diary"
+    with Supervisor(database_url, tmp_path, environ=LONG_POLL):
+        announced = add_run(connection, {"sleep": 60, "diary": str(pages)})
+        wait_for_start(pages, announced)
+        unseen_s = 0.0
+        while unseen_s < WITHIN_S:
+            marked = add_run(connection, {"sleep": 60, "diary": str(pages)})
+            wait_for_start(pages, marked)
+            began = time.monotonic()
+            connection.execute("update task_runs set cancel_requested_at = now() where id = %s", [marked])
+            wait_for_status(connection, marked, "CANCELLED")
+            unseen_s = time.monotonic() - began
+        cancel(connection, announced)
+        wait_for_status(connection, announced, "CANCELLED", timeout_s=WITHIN_S)
+
+
 def test_only_the_run_that_is_cancelled_ends(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:

@@ -72,6 +72,7 @@ from tests.lease_table import LeaseTable
 from tests.servers import Server
 
 EXAMPLES = int(os.environ.get("REPROQ_LEASE_MACHINE_EXAMPLES", "250"))
+FEW_EXAMPLES = 100  # in `make test`, which is to be quick
 STEPS = 25
 EXAMPLE_S = 1.0  # twenty times what one takes on a machine that is not busy
 FOR_EVER_S = 1e9
@@ -488,13 +489,21 @@ def table(server: Server, template_url: str, monkeypatch: pytest.MonkeyPatch) ->
             yield LeaseTable(url, shared)
 
 
+def test_a_short_search_finds_the_table_as_the_model_says(table: LeaseTable) -> None:
+    search(table, FEW_EXAMPLES)
+
+
 @pytest.mark.fault
 @pytest.mark.timeout(60 + EXAMPLES * EXAMPLE_S)
 def test_whatever_happens_in_any_order_the_table_is_what_the_model_says(table: LeaseTable) -> None:
+    search(table, EXAMPLES)
+
+
+def search(table: LeaseTable, examples: int) -> None:
     run_state_machine_as_test(
         lambda: LeaseMachine(table),  # type: ignore[arg-type]
         settings=settings(
-            max_examples=EXAMPLES,
+            max_examples=examples,
             stateful_step_count=STEPS,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 NOBODY = 65_534
 SYS_CLONE = {"x86_64": 56, "aarch64": 220}
 KILL_WITHIN_S = 10.0
+LONGER_THAN_A_REACTION_S = 0.1  # of a process that sees that another has gone
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
 
@@ -305,6 +307,38 @@ def test_nothing_that_a_child_has_started_escapes(kind: Callable[[Callable[[int]
         for pid in pids_in(read_all(reader)):
             assert is_gone(pid)
         assert processes.kill_own_descendants(within_s=KILL_WITHIN_S)
+        return 0
+
+    assert status_of(program) == 0
+
+
+def test_no_process_of_a_tree_can_act_on_the_death_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All are stopped before the first is killed: two that replace each other would go on for ever."""
+    send_signal = processes.send_signal
+
+    def send_slowly(pid: int, signum: int) -> None:
+        send_signal(pid, signum)
+        time.sleep(LONGER_THAN_A_REACTION_S)
+
+    monkeypatch.setattr(processes, "send_signal", send_slowly)
+
+    def program() -> int:
+        processes.adopt_orphans()
+        reader, writer = os.pipe()
+        lives_as_long, keep = os.pipe()
+        if (
+            os.fork() == 0
+        ):  # the first to be killed: it has the only other end of the pipe that the last one reads
+            sleep_for_ever()
+        os.close(keep)
+        if os.fork() == 0:
+            os.read(lives_as_long, 1)
+            os.write(writer, b"it acted")
+            sleep_for_ever()
+        os.close(writer)
+        os.close(lives_as_long)
+        assert processes.kill_own_descendants(within_s=KILL_WITHIN_S)
+        assert read_all(reader) == b""
         return 0
 
     assert status_of(program) == 0
