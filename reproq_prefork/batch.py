@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 
+from reproq_prefork.attempt import Attempt, unstarted
 from reproq_prefork.batching import BATCH_STRETCH_S, MAX_RESULT_BYTES_HELD
-from reproq_prefork.ledger import Attempt, Ledger
+from reproq_prefork.ledger import Ledger
 from reproq_prefork.orders import Orders
 from reproq_prefork.scoreboard import boottime_ns
-from reproq_prefork.task_run import ClaimedRun, handed_back
+from reproq_prefork.task_run import ClaimedRun
 
 
 class Batch:
-    """`claimed_ns`, `overdue_ns`: when they were claimed, and until when they may start (CLOCK_BOOTTIME)."""
+    """`claimed_ns`, `overdue_ns`: when they were claimed, and until when they may start (CLOCK_BOOTTIME).
+
+    Each of its tasks is watched with it as the `Errands`.
+    """
 
     def __init__(self, runs: Sequence[ClaimedRun], ledger: Ledger, *, claimed_ns: int) -> None:
         self.claimed_ns = claimed_ns
@@ -23,9 +28,13 @@ class Batch:
         self.started = 0
         self.succeeded: list[int] = []  # of a shared one, whose runs are told of together
         self._ledger = ledger
+        self._runs = runs
         self._waiting = deque(runs)
         self._ended: list[Attempt] = []
         self._result_bytes = 0
+        self._is_put_aside = not self.is_shared
+        self.due_ns = 0
+        self._plan()
 
     @property
     def waiting(self) -> int:
@@ -59,6 +68,21 @@ class Batch:
         """What has ended and was not recorded yet, and what is to be handed back."""
         return [*self._ended, *map(unstarted, self._waiting)]
 
+    def do_errands(self) -> None:
+        """What is due in the middle of a task: those that wait behind it, and a claim that nobody knows of."""
+        if not self._is_put_aside and boottime_ns() >= self.overdue_ns:
+            self._is_put_aside = True
+            self.put_aside()
+        if self._ledger.asks_amid_task_in_s <= 0:
+            self._ledger.ask_amid_task({run.token for run in self._runs})
+        self._plan()
+
+    def _plan(self) -> None:
+        ask_in_s = self._ledger.asks_amid_task_in_s
+        ask_ns = 0 if ask_in_s == math.inf else boottime_ns() + int(ask_in_s * 1e9)
+        overdue_ns = 0 if self._is_put_aside else self.overdue_ns
+        self.due_ns = min(ask_ns or overdue_ns, overdue_ns or ask_ns)
+
     def put_aside(self) -> None:
         """Record what has ended and hand back what waits, now: the one that runs keeps them from it.
 
@@ -68,7 +92,3 @@ class Batch:
         if held and self._ledger.record(held):
             self._ended.clear()
             self._waiting.clear()
-
-
-def unstarted(run: ClaimedRun) -> Attempt:
-    return Attempt(run, handed_back(run.id, run.claim))

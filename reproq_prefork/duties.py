@@ -10,6 +10,7 @@ from typing import Protocol
 from reproq_prefork import processes
 from reproq_prefork.identity import HostIdentity
 from reproq_prefork.log import Log
+from reproq_prefork.one_by_one import OneByOne
 from reproq_prefork.scoreboard import Scoreboard, WorkerRecord, WorkerState, boottime_ns
 from reproq_prefork.signals import CANCEL_SIGNAL
 from reproq_prefork.store.steward_store import SWEEP_BATCH, ResetRun, RunToCancel, StewardStore
@@ -147,11 +148,13 @@ class HandBackWaiting:
         steward: int,
         *,
         period_s: float,
+        one_by_one: OneByOne,
         on_reset: Callable[[tuple[ResetRun, ...]], None],
     ) -> None:
         self.period_s = period_s
         self._scoreboard = scoreboard
         self._steward = steward
+        self._one_by_one = one_by_one
         self._on_reset = on_reset
 
     def run(self, store: StewardStore) -> None:
@@ -159,21 +162,35 @@ class HandBackWaiting:
         for record in live_workers_of(self._scoreboard, self._steward).values():
             busy = record.state is WorkerState.BUSY and record.started_run is not None
             if busy and record.waiting and record.started_ns < late_ns:
-                self._on_reset(store.hand_back_waiting(record.worker_id, record.run_id, record.claim))
+                self._on_reset(self._handed_back(store, record))
+
+    def _handed_back(self, store: StewardStore, record: WorkerRecord) -> tuple[ResetRun, ...]:
+        holder = (record.worker_id, record.run_id, record.claim)
+        return self._one_by_one.do(
+            store,
+            lambda only: store.hand_back_waiting(*holder, only=only),
+            lambda: store.held_runs(record.worker_id),
+            may_fail=False,  # they are the worker's
+        ).runs
 
 
 class SweepExpired:
     """Resets the runs of holders whose lease has ended, on whatever host they were."""
 
-    def __init__(self, *, period_s: float, on_reset: Callable[[tuple[ResetRun, ...]], None]) -> None:
+    def __init__(
+        self, *, period_s: float, one_by_one: OneByOne, on_reset: Callable[[tuple[ResetRun, ...]], None]
+    ) -> None:
         self.period_s = period_s
+        self._one_by_one = one_by_one
         self._on_reset = on_reset
 
     def run(self, store: StewardStore) -> None:
         while True:
-            reset = store.sweep_expired()
-            self._on_reset(reset)
-            if len(reset) < SWEEP_BATCH:
+            done = self._one_by_one.do(
+                store, lambda only: store.sweep_expired(only=only), store.expired_runs, may_fail=True
+            )
+            self._on_reset(done.runs)
+            if done.is_apart or len(done.runs) < SWEEP_BATCH:
                 break
 
 

@@ -408,4 +408,5 @@ def _lost_worker(worker: Worker, event: WorkerExited) -> LostWorker:
         refund=worker.told == signal.SIGQUIT or kind is FailureKind.SHUTDOWN,
         kind=kind,
         message=f"the worker ended: {event.how}",
+        unrecorded=event.unrecorded,
     )

@@ -212,8 +212,8 @@ class ForkFailed:
 
 @dataclass(frozen=True, slots=True)
 class WorkerExited:
-    """`left_in_order`: it says itself that it holds nothing. `started` as in `LostWorker`; `torn`: unknown.
-    `registered`: its boot was over.
+    """`left_in_order`: it says itself that it holds nothing. `started`, `unrecorded` as in `LostWorker`; `torn`:
+    unknown. `registered`: its boot was over.
     """
 
     slot: int
@@ -224,6 +224,7 @@ class WorkerExited:
     started: tuple[int, int] | None
     torn: bool
     registered: bool = False
+    unrecorded: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

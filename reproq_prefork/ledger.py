@@ -1,66 +1,40 @@
 """A worker's dealings with the database, through everything that can go wrong with them.
 
-An error says what is known. A refused statement changed nothing, and is sent again. After a lost connection it
-is unknown whether the statement was committed, so the worker first sees its old server process gone, then asks
-which runs it holds: a result that is not recorded yet is recorded again under the same token, and a claim
-whose reply was lost is handed back.
+The protocol, by the errors:
+
+* `ConnectionLost`: nobody knows whether the statement was committed. The worker connects again, ends its old
+  server process, and asks which runs it holds. What was not recorded is recorded again under the same token; a
+  claim whose reply was lost is handed back. `asking` says when the worker asks once more.
+* `StatementRefused`, `ValueRefused`: nothing was written. A server that refuses everything at this moment is
+  waited for, as long as it takes, and no run is blamed. Where it refuses one run, that is the run's fault, and
+  ends it: `recording` finds it, `refused_ends` says how. The worker goes on with other runs meanwhile.
+* The lease is over: what was recorded until then counts, all else is no longer this worker's (`LeaseLost`).
+
+`Ledger.turn` is one loop. Each time around it takes the first step that is to be done; what is to be done is in
+attributes, and no step calls another.
 """
 
 from __future__ import annotations
 
 import math
-import random
 import time
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Sequence
 
-from reproq_prefork.batching import Frontier
-from reproq_prefork.errors import DatabaseUnavailable, ReproqError
-from reproq_prefork.executors.output import MAX_MESSAGE_CHARS
+from reproq_prefork.asking import Asking
+from reproq_prefork.attempt import Attempt
+from reproq_prefork.claiming import Claiming, LeaseLost, Turn
+from reproq_prefork.errors import ReproqError
+from reproq_prefork.link import Link
 from reproq_prefork.log import Log
 from reproq_prefork.orders import Orders
+from reproq_prefork.recording import Fault, Recording, Token, settlements_of
 from reproq_prefork.scoreboard import WorkerPanel, WorkerState, boottime_ns
-from reproq_prefork.settlement import settle
-from reproq_prefork.signals import wait_readable
-from reproq_prefork.store.connection import (
-    ConnectionLost,
-    StatementRefused,
-    StatementTimedOut,
-    ValueRefused,
-    reconnect_delays_s,
-)
-from reproq_prefork.store.worker_store import Claim, WorkerStore
-from reproq_prefork.task_run import ClaimedRun, Failure, FailureKind, RetryPolicy, Settlement, handed_back
+from reproq_prefork.store.connection import ConnectionLost, StatementRefused, ValueRefused
+from reproq_prefork.store.worker_store import WorkerStore
+from reproq_prefork.task_run import RetryPolicy
 
-POOLED_RECHECK_S = 1.0  # behind a pooler a lost claim may be committed after it was asked for
-SUSPECT_DELAY_S = 1.0  # others are claimed meanwhile
-QUIT_PATIENCE_S = 3.0  # for recording what was handed back, while there is no connection
-
-
-class LeaseLost(ReproqError):
-    """This worker's lease has ended: what it held is no longer its own."""
-
-
-class ToldToStop(ReproqError):
-    """Told to stop while the database was out of reach: nothing more can be recorded."""
-
-
-class Attempt(NamedTuple):
-    """An attempt that has ended, and what is to be written about it."""
-
-    run: ClaimedRun
-    settlement: Settlement
-
-    @property
-    def token(self) -> tuple[int, int]:
-        return self.run.token
-
-
-class Turn(NamedTuple):
-    """What a turn has got. `more`: there may be others that are due."""
-
-    runs: Sequence[ClaimedRun] = ()
-    more: bool = False
+LEAVE_PATIENCE_S = 5.0  # for ends that are refused
+LEAVE_INTERVAL_S = 0.25
 
 
 class Ledger:
@@ -76,74 +50,167 @@ class Ledger:
         believed_lease_s: float,
         log: Log,
     ) -> None:
-        self._connect = connect
+        self._link = Link(connect=connect, panel=panel, orders=orders, log=log)
         self._panel = panel
         self._orders = orders
-        self._policy = policy
         self._believed_lease_ns = int(believed_lease_s * 1e9)
         self._log = log
-        self._store: WorkerStore
-        self._recheck_at: float | None = None
-        self._quit_seen_at: float | None = None
-        self._delays_s = reconnect_delays_s()
-        self._frontier = Frontier()
-        self._is_wary = False  # the connection was lost, or the time was up, with a claim on its way
-        self._suspect: int | None = None  # the run whose payload was being read when that happened once more
+        self._recording = Recording(link=self._link, panel=panel, orders=orders, log=log)
+        self._claiming = Claiming(
+            link=self._link,
+            recording=self._recording,
+            panel=panel,
+            policy=policy,
+            believed_lease_ns=self._believed_lease_ns,
+            log=log,
+        )
+        self._asking = Asking(believed_lease_s, time.monotonic())
+        self._lost: ConnectionLost | None = None  # it is to be connected again
+        self._lease_is_over = False
 
     def open(self) -> None:
         """Connect and register."""
-        self._open_connection()
+        self._link.open()
         while True:
             sent_ns = boottime_ns()
             try:
-                self._store.register()
+                self._link.store.register()
                 break
             except ConnectionLost:
-                self._open_connection()
+                self._link.open()
             except StatementRefused as refused:
-                self._pause(refused, holding=False)
+                self._link.pause(refused, holding=False)
             except ValueRefused:
                 # The id is there: an earlier try was committed, and its reply lost.
-                if not self._store.reconnected():
+                if not self._link.store.reconnected():
                     raise LeaseLost("the lease ended before the worker had registered") from None
                 break
         self._panel.update(
-            lease_end_ns=sent_ns + self._believed_lease_ns, backend_pid=self._store.backend.pid
+            lease_end_ns=sent_ns + self._believed_lease_ns, backend_pid=self._link.store.backend.pid
         )
 
     def turn(self, ended: Sequence[Attempt], *, max_runs: int) -> Turn:
-        """Record the attempts that have ended and claim up to `max_runs` runs, in one statement."""
-        if self._recheck_at is not None and time.monotonic() >= self._recheck_at:
-            self._recheck_at = None
-            ended = self._reconciled(ended)
+        """Record the attempts that have ended and claim up to `max_runs` runs, if all goes well in one statement.
+
+        For a worker that holds nothing else. From now on the ledger has what could not be recorded.
+        """
+        self._recording.ended = ended
         while True:
-            if self._is_wary and max_runs > 0:
-                return self._turn_in_steps(ended)
-            places = self._frontier.places(time.monotonic()) if max_runs else {}
-            sent_ns = boottime_ns()
             try:
-                claim = self._store.finish_and_claim(_settlements(ended), max_runs=max_runs, places=places)
+                turn = self._step(max_runs)
             except ConnectionLost as lost:
-                ended = self._reconnect(ended, lost)
-                self._is_wary = True
-                continue
-            except StatementRefused as refused:
-                self._is_wary = isinstance(refused, StatementTimedOut)
-                self._pause(refused, holding=bool(ended))
-                continue
-            except ValueRefused as refused:
-                self._log.warning("the database refused a value", reason=str(refused))
-                return self._turn_in_steps(ended, max_runs=max_runs)
-            self._delays_s = reconnect_delays_s()
-            self._warn_of_the_late(ended, claim.settled)
-            turn = Turn(self._claimed(claim, sent_ns), claim.found >= max_runs)
-            if turn.more or not places:
-                return turn
-            # Behind the place there are not enough: what is before it is found from the head.
-            self._frontier.forget()
-            if turn.runs:
-                return turn._replace(more=True)
-            ended = ()
+                self._log.warning("the connection is lost", reason=str(lost))
+                self._lost, self._claiming.is_wary = lost, True
+                self._recording.set_apart()
+            else:
+                if turn is not None:
+                    return turn
+
+    def _step(self, max_runs: int) -> Turn | None:  # noqa: C901 (one branch a step)
+        """Do what is to be done first. What it gives ends the turn; None: there is more to do."""
+        recording, claiming = self._recording, self._claiming
+        now = time.monotonic()
+        if self._lost is not None:
+            self._connect_again(self._lost)
+        elif recording.refusal is not None:
+            self._find_fault(recording.refusal)
+        elif now >= self._asking.at:
+            self._ask()
+        elif recording.pieces:
+            recording.record_piece()
+        elif recording.carried and now >= recording.tend_at:
+            recording.try_carried(now)
+        elif self._lease_is_over:
+            raise LeaseLost("the lease ended while the database was out of reach")
+        elif not max_runs or self._orders.drain:
+            return claiming.finish_and_claim(0) if recording.ended else Turn()
+        elif recording.carried.are_too_many:
+            return self._wait_for_carried(now)
+        elif not claiming.is_wary:
+            return claiming.finish_and_claim(max_runs)
+        elif recording.ended:
+            recording.set_apart()
+        else:
+            return claiming.claim_one()
+        return None
+
+    def _connect_again(self, lost: ConnectionLost) -> None:
+        holding = self._recording.is_holding
+        state = self._panel.record.state
+        self._link.store.close()
+        self._link.open(holding=holding)
+        store = self._link.store
+        self._panel.update(state=state)
+        try:
+            old_is_gone = store.end_previous_backend()
+            held = store.held_runs()
+            # Until the old process is seen gone it stays registered: the steward must see it gone if we die.
+            has_lease = store.reconnected(old_is_gone=old_is_gone)
+        except (ConnectionLost, StatementRefused, ValueRefused) as error:
+            self._link.pause(error, holding=holding)
+            return
+        self._lost = None
+        if not has_lease:
+            # Nobody took the runs over while the database was away: what has ended still counts.
+            self._lease_is_over = True
+            self._recording.carried.hasten()
+        now = time.monotonic()
+        self._asking.connected_again(now, pooled=store.backend.pooled, old_is_gone=old_is_gone)
+        self._asking.asked(now)
+        self._recording.sort(held)
+        self._recording.blame(lost)
+        self._panel.update(backend_pid=store.backend.pid)
+        self._log.info("connected again")
+
+    def _find_fault(self, refusal: ReproqError) -> None:
+        fault = self._recording.find_fault(refusal)
+        if fault is Fault.ENDS:
+            return
+        if fault is Fault.CLAIM:
+            self._claiming.is_wary = True
+        self._link.pause(refusal, holding=self._recording.is_holding)
+
+    def _ask(self) -> None:
+        """Hand back what the database says is held and is not known here."""
+        try:
+            self._look_for_old_process()
+            held = self._link.store.held_runs()
+        except (StatementRefused, ValueRefused):
+            self._asking.asked(time.monotonic(), is_answered=False)
+        else:
+            self._asking.asked(time.monotonic())
+            self._recording.warn_of_the_late(self._recording.sort(held))
+
+    def _look_for_old_process(self) -> None:
+        store = self._link.store
+        if (
+            self._asking.awaits_old_process
+            and store.end_previous_backend(within_s=0.0)
+            and store.reconnected()
+        ):
+            self._asking.old_process_is_gone(time.monotonic())
+
+    def _wait_for_carried(self, now: float) -> Turn | None:
+        if self._orders.drain or self.is_full:
+            return Turn()
+        self._link.rest(self.tend_at - now)
+        return None
+
+    # --- between runs, and in the middle of one ---
+
+    @property
+    def tend_at(self) -> float:
+        """When `tend` is to be called; in monotonic seconds."""
+        return min(self._asking.at, self._recording.tend_at)
+
+    def tend(self) -> None:
+        """Ask what is held and try refused ends again, where that is due. For a worker that holds no run."""
+        self.turn((), max_runs=0)
+
+    @property
+    def is_full(self) -> bool:
+        """It carries as many hopeless ends as it may: the worker is to leave, another begins with none."""
+        return self._recording.carried.are_hopeless
 
     def record(self, ended: Sequence[Attempt]) -> bool:
         """Record these while a task runs, in a second or not at all. False: it did not succeed, or nobody knows.
@@ -151,37 +218,37 @@ class Ledger:
         Nothing is waited for and nothing raised: this is called in the middle of a task. What is not recorded then
         is so by the next `turn`.
         """
+        store = self._link.store
         try:
-            with self._store.in_haste():
-                claim = self._store.finish_and_claim(_settlements(ended), max_runs=0)
+            with store.in_haste():
+                claim = store.finish_and_claim(settlements_of(ended), max_runs=0)
         except (ConnectionLost, StatementRefused, ValueRefused):
             return False
-        self._warn_of_the_late(ended, claim.settled)
+        self._recording.warn_of_the_late(ended, claim.settled)
         return True
 
-    def _claimed(self, claim: Claim, sent_ns: int) -> Sequence[ClaimedRun]:
-        if not claim.holds_lease:
-            raise LeaseLost("the worker's lease has ended")
-        if claim.runs:
-            self._panel.update(lease_end_ns=sent_ns + self._believed_lease_ns)
-            now_ns, now = boottime_ns(), time.monotonic()
-            self._frontier.claimed(claim.runs, now - (now_ns - sent_ns) / 1e9, now)
-        return claim.runs
+    @property
+    def asks_amid_task_in_s(self) -> float:
+        """In how many seconds `ask_amid_task` is to be called while a task runs; infinity: not at all."""
+        now = time.monotonic()
+        return max(0.0, self._asking.at - now) if self._asking.is_in_doubt(now) else math.inf
 
-    def _warn_of_the_late(self, ended: Sequence[Attempt], settled: int) -> None:
-        """What was to be handed back may have been so by the steward, and is no loss."""
-        results = [attempt.run.id for attempt in ended if not attempt.settlement.refunded]
-        late = len(results) - settled
-        if late > 0 and len(results) == 1:
-            self._log.warning("a result came too late: the run was no longer this worker's", run=results[0])
-        elif late > 0:
-            self._log.warning(
-                "results came too late: their runs were no longer this worker's",
-                late=late,
-                of=len(results),
-                first=results[0],
-                last=results[-1],
-            )
+    def ask_amid_task(self, known: Collection[Token]) -> None:
+        """Hand back what is held beside `known`; as `record`, in the middle of a task."""
+        store = self._link.store
+        is_answered = False
+        try:
+            with store.in_haste():
+                self._look_for_old_process()
+                unknown = store.held_runs() - {*known, *self._recording.carried.tokens}
+                if unknown:
+                    store.finish_and_claim(settlements_of(self._recording.handed_back(unknown)), max_runs=0)
+                is_answered = True
+        except (ConnectionLost, StatementRefused, ValueRefused):
+            pass
+        self._asking.asked(time.monotonic(), is_answered=is_answered)
+
+    # --- whose end the application is to be told of ---
 
     def take_announcement(self) -> int | None:
         """A run whose end the application is to be told of, now this worker's for a minute. None: none, or
@@ -190,9 +257,9 @@ class Ledger:
         For a worker that holds no run and has recorded all it held, as `announced` is.
         """
         try:
-            return self._store.take_finish_due()
+            return self._link.store.take_finish_due()
         except ConnectionLost as lost:
-            self._reconnect((), lost)
+            self._connect_after(lost)
         except (StatementRefused, ValueRefused) as refused:
             self._log.warning("the database does not say whose end is to be told", reason=str(refused))
         return None
@@ -200,176 +267,59 @@ class Ledger:
     def announced(self, run_id: int) -> None:
         """The application has been told of the end of this run. Where that cannot be noted, it is told again."""
         try:
-            self._store.clear_finish_due(run_id)
+            self._link.store.clear_finish_due(run_id)
         except ConnectionLost as lost:
-            self._reconnect((), lost)
+            self._connect_after(lost)
         except (StatementRefused, ValueRefused) as refused:
             self._log.warning(
                 "the application will be told again of the end of a run", run=run_id, reason=str(refused)
             )
 
+    def _connect_after(self, lost: ConnectionLost) -> None:
+        self._log.warning("the connection is lost", reason=str(lost))
+        self._lost = lost
+        self.tend()
+
+    # --- the end ---
+
     def leave(self) -> None:
-        """Give up the registration, so that nobody has to wait for its end. A lost connection is no matter."""
+        """Give up the registration, so that nobody has to wait for its end.
+
+        What could not be recorded, and a claim that may yet be committed, are left to the steward: it resets what
+        a worker holds that does not leave in order.
+        """
+        self._record_at_last()
+        unrecorded = len(self._recording.carried)
         try:
-            self._store.deregister()
+            if unrecorded or self._asking.is_in_doubt(time.monotonic()):
+                self._log.warning(
+                    "the worker leaves what may be in its name to its steward", unrecorded=unrecorded
+                )
+                return
+            if not self._link.store.deregister():
+                self._asking.at = 0.0  # it holds a run that it does not know of
+                self.tend()
+                self._link.store.deregister()
         except (ConnectionLost, StatementRefused) as error:
             self._log.warning("the worker's registration is left to expire", reason=str(error))
             return
         finally:
-            self._store.close()
+            self._link.store.close()
         self._panel.update(state=WorkerState.STOPPED, run_id=0)
+
+    def _record_at_last(self) -> None:
+        """Try once more what is carried along, for a while."""
+        recording = self._recording
+        recording.is_leaving = True
+        gives_up_at = time.monotonic() + LEAVE_PATIENCE_S
+        while recording.carried:
+            recording.carried.hasten()
+            self.tend()
+            waits = time.monotonic() < gives_up_at or recording.carried.await_the_server
+            if self._orders.quit or recording.carried.are_given_up or not waits:
+                return
+            self._link.rest(LEAVE_INTERVAL_S)
 
     def close(self) -> None:
         """End the connection of a worker that has no registration any more."""
-        self._store.close()
-
-    def _turn_in_steps(self, ended: Sequence[Attempt], *, max_runs: int = 1) -> Turn:
-        """The same as `turn` by a statement for each step, so that it is known which value is at fault.
-
-        After a value was refused, and after a connection was lost: a payload that takes longer to read than a
-        statement may is lost the same way each time, and must not stay at the head of the queue for it.
-        """
-        self._is_wary = False
-        ended = self._recorded_in_steps(ended)
-        if max_runs == 0:
-            return self.turn(ended, max_runs=0) if ended else Turn()
-        run: ClaimedRun | None = None
-        sent_ns = boottime_ns()
-        try:
-            claim = self._store.finish_and_claim(_settlements(ended), max_runs=1, read_payload=False)
-            run = next(iter(self._claimed(claim, sent_ns)), None)
-            if run is None:
-                return Turn()
-            return Turn((run._replace(payload=self._store.read_payload(run.id)),), more=True)
-        except ValueRefused as unreadable:
-            if run is None:
-                raise
-            return self.turn((self._unread(run, unreadable, retry=False),), max_runs=1)
-        except (ConnectionLost, StatementTimedOut) as trouble:
-            return self.turn(ended if run is None else (self._not_read(run, trouble),), max_runs=1)
-        except StatementRefused:
-            return self.turn(
-                ended if run is None else (Attempt(run, handed_back(run.id, run.claim)),), max_runs=1
-            )
-
-    def _recorded_in_steps(self, ended: Sequence[Attempt]) -> Sequence[Attempt]:
-        """Record all at once, or else each by itself. Gives what the next turn is to record: in place of a result
-        that cannot be stored that this is so, and what met other trouble, which the turn waits out.
-        """
-        try:
-            if ended:
-                self._store.finish_and_claim(_settlements(ended), max_runs=0)
-        except ValueRefused as unstorable:
-            if len(ended) == 1:
-                return (self._unstorable(ended[0], unstorable),)
-        except (ConnectionLost, StatementRefused):
-            return ended
-        else:
-            return ()
-        left: list[Attempt] = []
-        for attempt in ended:
-            left += self._recorded_in_steps((attempt,))
-        return left
-
-    def _not_read(self, run: ClaimedRun, trouble: ReproqError) -> Attempt:
-        """The row's fault, or the connection's: the second time in a row it counts as an attempt."""
-        self._is_wary = True
-        if self._suspect != run.id:
-            self._suspect = run.id
-            return Attempt(run, handed_back(run.id, run.claim)._replace(delay_s=SUSPECT_DELAY_S))
-        self._suspect = None
-        return self._unread(run, trouble, retry=True)
-
-    def _unread(self, run: ClaimedRun, reason: ReproqError, *, retry: bool) -> Attempt:
-        message = f"the payload cannot be read: {reason}"[:MAX_MESSAGE_CHARS]
-        return self._settled(run, Failure(FailureKind.UNREADABLE, message, retry=retry))
-
-    def _unstorable(self, ended: Attempt, reason: ValueRefused) -> Attempt:
-        message = f"the database refused the result: {reason}"[:MAX_MESSAGE_CHARS]
-        return self._settled(ended.run, Failure(FailureKind.UNUSABLE_OUTPUT, message))
-
-    def _settled(self, run: ClaimedRun, failure: Failure) -> Attempt:
-        settlement = settle(run, failure, self._policy, random.random())
-        assert settlement is not None
-        # No process of the task has told the application of it, if this is the end.
-        return Attempt(run, settlement._replace(finish_due=run.task_path is not None))
-
-    def _reconnect(self, ended: Sequence[Attempt], lost: ReproqError) -> Sequence[Attempt]:
-        """Connect again and clear up; gives what is still to be recorded."""
-        self._log.warning("the connection is lost", reason=str(lost))
-        state = self._panel.record.state
-        self._store.close()
-        while True:
-            self._open_connection(holding=bool(ended))
-            try:
-                self._store.end_previous_backend()
-                ended = self._reconcile(ended)
-                if not self._store.reconnected():
-                    # Nobody took the runs over while the database was away: the results still count.
-                    self._store.finish_and_claim(_settlements(ended), max_runs=0)
-                    raise LeaseLost("the lease ended while the database was out of reach")
-            except (ConnectionLost, StatementRefused, ValueRefused) as error:
-                self._pause(error, holding=bool(ended))
-                continue
-            if self._store.backend.pooled:
-                self._recheck_at = time.monotonic() + POOLED_RECHECK_S
-            self._panel.update(state=state, backend_pid=self._store.backend.pid)
-            self._log.info("connected again")
-            return ended
-
-    def _reconciled(self, ended: Sequence[Attempt]) -> Sequence[Attempt]:
-        try:
-            return self._reconcile(ended)
-        except ConnectionLost as lost:
-            return self._reconnect(ended, lost)
-        except (StatementRefused, ValueRefused):
-            self._recheck_at = time.monotonic() + POOLED_RECHECK_S
-            return ended
-
-    def _reconcile(self, ended: Sequence[Attempt]) -> Sequence[Attempt]:
-        """Hand back what the database says is held and is not known here; gives what is still to be recorded."""
-        held = self._store.held_runs()
-        unknown = sorted(held - {attempt.token for attempt in ended})
-        if unknown:
-            self._store.finish_and_claim(
-                [handed_back(run_id, claim) for run_id, claim in unknown], max_runs=0
-            )
-        for run_id, _claim in unknown:
-            self._log.info("handed back a run whose claim was never answered", run=run_id)
-        return [attempt for attempt in ended if attempt.token in held]
-
-    def _open_connection(self, *, holding: bool = False) -> None:
-        self._panel.update(state=WorkerState.CONNECTING)
-        while True:
-            try:
-                self._store = self._connect()
-            except DatabaseUnavailable as error:
-                self._pause(error, holding=holding)
-            else:
-                return
-
-    def _pause(self, reason: ReproqError, *, holding: bool) -> None:
-        """Wait a while before the next try; longer each time, and no longer than told."""
-        delay_s = max(0.0, min(next(self._delays_s), self._patience_left_s()))
-        self._log.warning(
-            "the database does not do its part; trying again", reason=str(reason), delay_s=round(delay_s, 3)
-        )
-        wait_readable(self._orders.fds, delay_s)
-        self._panel.update()
-        self._orders.read()
-        if self._orders.drain and not holding:
-            raise ToldToStop("told to stop while the database was out of reach")
-        if self._patience_left_s() <= 0:
-            raise ToldToStop("told to stop at once, and what was held could not be recorded")
-
-    def _patience_left_s(self) -> float:
-        """How long there still is to record what is held; without limit until it is told to stop at once."""
-        if not self._orders.quit:
-            return math.inf
-        if self._quit_seen_at is None:
-            self._quit_seen_at = time.monotonic()
-        return self._quit_seen_at + QUIT_PATIENCE_S - time.monotonic()
-
-
-def _settlements(ended: Sequence[Attempt]) -> list[Settlement]:
-    return [attempt.settlement for attempt in ended]
+        self._link.store.close()

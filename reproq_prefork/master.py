@@ -201,8 +201,10 @@ class Master:
 
     def _worker_exited(self, slot: int, status: int) -> WorkerExited:
         record = self._scoreboard.read_worker(slot)
-        if record is not None and record.incarnation != self._fleet.workers[slot].incarnation:
+        incarnation = self._fleet.workers[slot].incarnation
+        if record is not None and record.incarnation != incarnation:
             record = WorkerRecord()  # it died before it wrote anything
+        unrecorded = self._scoreboard.unrecorded_of(slot, incarnation)
         return WorkerExited(
             slot,
             self._worker_ids.pop(slot),
@@ -210,7 +212,8 @@ class Master:
             processes.describe_exit(status),
             left_in_order=record is not None and record.state is WorkerState.STOPPED,
             started=None if record is None else record.started_run,
-            torn=record is None,
+            unrecorded=unrecorded or (),
+            torn=record is None or unrecorded is None,
             registered=record is not None and record.lease_end_ns > 0,
         )
 

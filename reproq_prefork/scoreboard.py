@@ -13,7 +13,7 @@ import enum
 import mmap
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from operator import attrgetter
@@ -25,6 +25,7 @@ from reproq_prefork.signals import pause
 READ_ATTEMPTS = 50
 READ_RETRY_S = 0.0001
 WORKER_ID_BYTES = 160
+MAX_UNRECORDED = 4
 
 
 def boottime_ns() -> int:
@@ -125,6 +126,27 @@ class LeaseRecord(_Record):
 
 
 @dataclass(frozen=True, slots=True)
+class UnrecordedRecord(_Record):
+    """Written by the worker fork `incarnation`: runs, by (id, claim), that have ended, could not be recorded, and
+    are carried along beside the run that it shows. Should it die, they too had started.
+    """
+
+    LAYOUT: ClassVar = struct.Struct(f"<QB{2 * MAX_UNRECORDED}q")
+
+    incarnation: int = 0
+    runs: tuple[tuple[int, int], ...] = ()
+
+    def pack(self) -> tuple[Any, ...]:
+        numbers = [number for run in self.runs for number in run]
+        return (self.incarnation, len(self.runs), *numbers, *[0] * (2 * MAX_UNRECORDED - len(numbers)))
+
+    @classmethod
+    def unpack(cls, values: tuple[Any, ...]) -> Self:
+        incarnation, count, *numbers = values
+        return cls(incarnation, tuple(zip(numbers[0::2], numbers[1::2], strict=True))[:count])
+
+
+@dataclass(frozen=True, slots=True)
 class StewardRecord(_Record):
     LAYOUT: ClassVar = struct.Struct("<iq?")
 
@@ -170,6 +192,7 @@ class Scoreboard:
             (MasterRecord, 1),
             (StewardRecord, stewards),
             (LeaseRecord, slots),
+            (UnrecordedRecord, slots),
             (WorkerRecord, slots),
         ):
             self._offsets[kind] = size
@@ -211,6 +234,16 @@ class Scoreboard:
         return self._read(WorkerRecord, slot)
 
     def write_worker(self, slot: int, record: WorkerRecord) -> None:
+        self._write(record, slot)
+
+    def unrecorded_of(self, slot: int, incarnation: int) -> tuple[tuple[int, int], ...] | None:
+        """The runs that this fork carries along. None: it died as it wrote them."""
+        record = self._read(UnrecordedRecord, slot)
+        if record is None:
+            return None
+        return record.runs if record.incarnation == incarnation else ()
+
+    def write_unrecorded(self, slot: int, record: UnrecordedRecord) -> None:
         self._write(record, slot)
 
     def write_run(
@@ -293,6 +326,7 @@ class WorkerPanel:
         self._started: tuple[int, int, int, int, int, int] | None = (
             None  # by `start`, and not yet in the record
         )
+        self.show_unrecorded(())
         self.update()
 
     @property
@@ -332,6 +366,11 @@ class WorkerPanel:
             deadline_ns=deadline_ns,
             waiting=waiting,
         )
+
+    def show_unrecorded(self, runs: Sequence[tuple[int, int]]) -> None:
+        """The first of these runs had started and are not recorded, whatever run is shown from now on."""
+        first = tuple(runs[:MAX_UNRECORDED])
+        self._scoreboard.write_unrecorded(self._slot, UnrecordedRecord(self._record.incarnation, first))
 
     def lease(self) -> LeaseRecord:
         """What the steward last said of this fork."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from reproq_prefork import processes
+from reproq_prefork.asking import UNSEEN_S
 from reproq_prefork.channel import Channel, PeerGone
 from reproq_prefork.duties import (
     IDLE_CHECK_S,
@@ -32,6 +33,7 @@ from reproq_prefork.errors import DatabaseUnavailable, ExitStatus, ReproqError
 from reproq_prefork.identity import HostIdentity
 from reproq_prefork.log import Log
 from reproq_prefork.messages import QueuesDrained, WorkerReset
+from reproq_prefork.one_by_one import OneByOne
 from reproq_prefork.orders import Orders
 from reproq_prefork.scoreboard import Scoreboard, StewardRecord, WorkerState, boottime_ns
 from reproq_prefork.settings import SWEEP_INTERVAL_S, Settings
@@ -42,7 +44,8 @@ from reproq_prefork.task_run import FailureKind, LostWorker, Status
 from reproq_prefork.wakeup import WakePipe
 
 HEARTBEAT_INTERVAL_S = 1.0
-RESET_AGAIN_S = 1.0  # where a dead worker's server process could not be seen gone
+RESET_AGAIN_S = 1.0  # where a dead worker's server process was not seen gone, or a run of it was refused
+RESET_AGAIN_AT_LEAST_EACH_S = 4.0
 ORPHAN_PATIENCE_S = 2.0  # for workers whose master is gone, to stop by themselves
 ORPHAN_KILL_S = 1.0
 
@@ -51,6 +54,16 @@ ORPHAN_KILL_S = 1.0
 class _Appointment:
     duty: Duty
     at: float  # monotonic seconds
+
+
+@dataclass(slots=True)
+class _ResetAgain:
+    """A dead worker whose reset is repeated, until `ends_at` at the latest."""
+
+    lost: LostWorker
+    at: float  # monotonic seconds
+    ends_at: float
+    wait_s: float = RESET_AGAIN_S
 
 
 class Steward:
@@ -96,7 +109,8 @@ class Steward:
         self._connect_at = 0.0
         self._delays_s = reconnect_delays_s()
         self._lost: list[LostWorker] = []
-        self._again: list[tuple[float, LostWorker]] = []
+        self._again: dict[str, _ResetAgain] = {}  # by the worker's id
+        self._resets = OneByOne(log)
         self._appointments = [_Appointment(duty, 0.0) for duty in self._duties(host)]
 
     def _duties(self, host: HostIdentity) -> Sequence[Duty]:
@@ -112,12 +126,14 @@ class Steward:
             ResetAbandoned(host, period_s=SWEEP_INTERVAL_S, reset=self._reset),
             SweepExpired(
                 period_s=SWEEP_INTERVAL_S,
+                one_by_one=OneByOne(self._log),
                 on_reset=lambda runs: self._after_reset(runs, "the lease had ended"),
             ),
             HandBackWaiting(
                 self._scoreboard,
                 self._index,
                 period_s=settings.poll_interval_s,
+                one_by_one=OneByOne(self._log),
                 on_reset=lambda runs: self._after_reset(runs, "the run before it takes long"),
             ),
             self._look,
@@ -221,19 +237,46 @@ class Steward:
             lost = self._lost[0]
             self._reset(store, lost)
             self._lost.pop(0)
+            # Also where a run of it was refused: what is left is between that run and the steward.
             self._channel.send(WorkerReset(lost.worker_id))
-        now = time.monotonic()
-        for due in [entry for entry in self._again if entry[0] <= now]:
-            self._after_reset(store.reset_worker(due[1]), due[1].message)
-            self._again.remove(due)
+        for again in [entry for entry in self._again.values() if entry.at <= time.monotonic()]:
+            self._reset_again(store, again)
 
     def _reset(self, store: StewardStore, lost: LostWorker) -> None:
+        if lost.worker_id in self._again:
+            return  # it is being done
         # Until its server process is gone, the claim that the worker sent last may still be committed.
         seen_gone = not store.backend.pooled and store.end_backend_of(lost.worker_id)
-        runs = store.reset_worker(lost)
-        self._after_reset(runs, lost.message)
-        if not seen_gone:
-            self._again.append((time.monotonic() + RESET_AGAIN_S, lost))
+        if not self._reset_once(store, lost, seen_gone=seen_gone):
+            now = time.monotonic()
+            ends_at = now + max(self._settings.lease_s, UNSEEN_S)
+            self._again[lost.worker_id] = _ResetAgain(lost, now + RESET_AGAIN_S, ends_at)
+
+    def _reset_once(self, store: StewardStore, lost: LostWorker, *, seen_gone: bool) -> bool:
+        """Whether nothing is left, and nothing can come."""
+        # The registration names the server process: it stays until that is seen gone.
+        keep = not seen_gone and not store.backend.pooled
+        done = self._resets.do(
+            store,
+            lambda only: store.reset_worker(lost, only=only, keep_registration=keep or only is not None),
+            lambda: store.held_runs(lost.worker_id),
+            may_fail=True,
+        )
+        self._after_reset(done.runs, lost.message)
+        if done.is_apart and not keep:
+            store.forget_worker(lost.worker_id)
+        return seen_gone and done.is_all
+
+    def _reset_again(self, store: StewardStore, again: _ResetAgain) -> None:
+        now = time.monotonic()
+        is_last = now >= again.ends_at  # what is left then is left to the sweep
+        seen_gone = not store.backend.pooled and store.end_backend_of(again.lost.worker_id, within_s=0.0)
+        is_done = self._reset_once(store, again.lost, seen_gone=seen_gone or is_last)
+        if is_done or is_last:
+            del self._again[again.lost.worker_id]
+        else:
+            again.at = now + again.wait_s
+            again.wait_s = min(2 * again.wait_s, RESET_AGAIN_AT_LEAST_EACH_S)
 
     def _after_reset(self, runs: tuple[ResetRun, ...], why: str) -> None:
         log_reset(self._log, runs, why)
@@ -263,7 +306,8 @@ class Steward:
         if self._store is None:
             times = [self._connect_at]
         else:
-            times = [appointment.at for appointment in self._appointments] + [at for at, _ in self._again]
+            times = [appointment.at for appointment in self._appointments]
+            times += [again.at for again in self._again.values()]
         longest_s = IDLE_CHECK_S if self._await_new_runs.is_watching() else HEARTBEAT_INTERVAL_S
         wait_s = min(longest_s, min(times) - now)
         fds = [*self._orders.fds, self._channel.fileno()]
@@ -294,6 +338,7 @@ class Steward:
                         refund=True,
                         kind=FailureKind.SHUTDOWN,
                         message="the worker's master died",
+                        unrecorded=self._scoreboard.unrecorded_of(slot, worker.incarnation) or (),
                     )
                 )
         try:

@@ -41,6 +41,7 @@ class FailureKind(enum.StrEnum):
     UNUSABLE_OUTPUT = "unusable_output"  # not JSON, or JSON that PostgreSQL cannot hold, or too much of it
     NOT_STARTED = "not_started"  # its program could not be started
     UNREADABLE = "unreadable"  # the row itself could not be read
+    REFUSED = "refused"  # the database took no other end of it
     WORKER_LOST = "worker_lost"
     LEASE_EXPIRED = "lease_expired"
     SHUTDOWN = "shutdown"
@@ -269,6 +270,7 @@ class LostWorker:
 
     `started`: the (id, claim) of the run that it had started; None: it had started none. `charge_all`: that
     could not be known. `refund`: it was killed to shut down. `kind`, `message`: what its runs are told.
+    `unrecorded`: runs that had started before, and whose ends it could not record.
     """
 
     worker_id: str
@@ -277,3 +279,4 @@ class LostWorker:
     refund: bool
     kind: FailureKind
     message: str
+    unrecorded: tuple[tuple[int, int], ...] = ()

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 from reproq_prefork.executors import Stop
 from reproq_prefork.orders import Orders
 from reproq_prefork.scoreboard import WorkerPanel, boottime_ns
 
 LOOK_INTERVAL_NS = 500_000_000  # the lease moves while a task runs, and nothing else wakes the watch for it
+
+
+class Errands(Protocol):
+    """What the worker has to do in the middle of a task, for others' sake."""
+
+    @property
+    def due_ns(self) -> int:
+        """When there is something to do, by CLOCK_BOOTTIME; 0: there is nothing."""
+
+    def do_errands(self) -> None:
+        """Do what is due. Returns soon, whatever happens, and raises nothing."""
 
 
 class TaskWatch:
@@ -19,19 +31,14 @@ class TaskWatch:
         orders: Orders,
         *,
         deadline_ns: int,
-        overdue_ns: int = 0,
-        on_overdue: Callable[[], None] | None = None,
+        errands: Errands | None = None,
     ) -> None:
-        """Times are of CLOCK_BOOTTIME. `deadline_ns`: the task's; 0: none.
-
-        `on_overdue` is called once, when the task still runs at `overdue_ns`: others wait behind it.
-        """
+        """`deadline_ns`: the task's, by CLOCK_BOOTTIME; 0: none."""
         self._panel = panel
         self._orders = orders
         self._deadline_ns = deadline_ns
         self._deadline_told = False  # from then on it is no reason to look again at once
-        self._overdue_ns = overdue_ns
-        self._on_overdue = on_overdue
+        self._errands = errands
 
     @property
     def fds(self) -> Sequence[int]:
@@ -46,8 +53,8 @@ class TaskWatch:
     def wait_s(self) -> float:
         now = boottime_ns()
         end = now + LOOK_INTERVAL_NS
-        if self._on_overdue is not None:
-            end = min(end, self._overdue_ns)
+        if self._errands is not None and (due_ns := self._errands.due_ns):
+            end = min(end, due_ns)
         if self._deadline_ns and not self._deadline_told:
             end = min(end, self._deadline_ns)
         # What the steward says costs a look at the scoreboard, and can only be later than what the claim said.
@@ -65,9 +72,8 @@ class TaskWatch:
 
     def look(self) -> Stop | None:
         self._orders.read()
-        if self._on_overdue is not None and boottime_ns() >= self._overdue_ns:
-            on_overdue, self._on_overdue = self._on_overdue, None
-            on_overdue()
+        if self._errands is not None and 0 < self._errands.due_ns <= boottime_ns():
+            self._errands.do_errands()
         now = boottime_ns()
         if self._deadline_ns and now >= self._deadline_ns:
             self._deadline_told = True

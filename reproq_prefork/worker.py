@@ -13,11 +13,14 @@ from collections.abc import Sequence
 from setproctitle import setproctitle
 
 from reproq_prefork.announcer import Announcer
-from reproq_prefork.batch import Batch, unstarted
+from reproq_prefork.attempt import Attempt, unstarted
+from reproq_prefork.batch import Batch
 from reproq_prefork.batching import BatchSize
+from reproq_prefork.claiming import LeaseLost, Turn
 from reproq_prefork.errors import ExitStatus
 from reproq_prefork.executors import Executor, NoProcess, TaskWillNotDie, WornOut
-from reproq_prefork.ledger import Attempt, LeaseLost, Ledger, ToldToStop, Turn
+from reproq_prefork.ledger import Ledger
+from reproq_prefork.link import ToldToStop
 from reproq_prefork.log import Log
 from reproq_prefork.orders import Orders
 from reproq_prefork.processes import resident_kib
@@ -106,7 +109,7 @@ class Worker:
     def _work(self) -> None:
         ended: Sequence[Attempt] = ()
         while True:
-            leaving = self._orders.drain or self._is_worn_out()
+            leaving = self._orders.drain or self._is_worn_out() or self._ledger.is_full
             # Under load, too, the application is told of an end now and then; nothing may be held meanwhile.
             makes_way = bool(ended) and self._announcer.is_due
             max_runs = 0 if leaving or makes_way or self._panel.is_quiet() else self._max_runs()
@@ -122,7 +125,7 @@ class Worker:
             else:
                 ended = ()
                 self._show_idle()
-                if leaving:
+                if leaving or self._ledger.is_full:
                     return
                 if self._announcer.is_due:
                     self._announcer.tell(all_there_are=not makes_way)
@@ -175,8 +178,7 @@ class Worker:
             self._panel,
             self._orders,
             deadline_ns=deadline_ns,
-            overdue_ns=batch.overdue_ns,
-            on_overdue=batch.put_aside if batch.is_shared else None,
+            errands=batch if batch.due_ns else None,
         )
         if watch.is_too_late():
             batch.not_started(unstarted(run))
@@ -253,7 +255,8 @@ class Worker:
         """
         look_at = time.monotonic() + self._settings.poll_interval_s * random.uniform(0.75, 1.25)
         while True:
-            self._sleep.wait(min(LIFE_SIGN_INTERVAL_S, max(0.0, look_at - time.monotonic())))
+            next_at = min(look_at, self._ledger.tend_at)
+            self._sleep.wait(min(LIFE_SIGN_INTERVAL_S, max(0.0, next_at - time.monotonic())))
             self._panel.update()
             self._orders.read()
             if self._orders.drain:
@@ -263,6 +266,10 @@ class Worker:
                 return
             if self._panel.lease().lost:
                 raise LeaseLost("the worker's lease ended while it was idle")
+            if time.monotonic() >= self._ledger.tend_at:
+                self._ledger.tend()
+                if self._ledger.is_full:
+                    return
             if time.monotonic() >= look_at:
                 if self._steward_is_away():
                     return

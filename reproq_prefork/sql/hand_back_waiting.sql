@@ -5,6 +5,8 @@
 -- `current` is still held by the same claim, so in this snapshot the worker has not recorded the batch, and all of the
 -- batch has the time of its claim. A worker starts nothing of a batch once that is this late (BATCH_STRETCH_S), so
 -- nothing is taken from it that it could still begin.
+--
+-- only: the ids of some of them, where the server has refused to change all of them together; null: all.
 with current as (
     select last_attempted_at, priority, coalesce(run_after, enqueued_at) as due, id
     from task_runs
@@ -19,6 +21,7 @@ waiting as (
        and run.status = 'RUNNING'
        and run.last_attempted_at = current.last_attempted_at
        and (-run.priority, coalesce(run.run_after, run.enqueued_at), run.id) > (-current.priority, current.due, current.id)
+       and (%(only)s::jsonb is null or run.id in (select jsonb_array_elements_text(%(only)s::jsonb)::bigint))
     for update of run
 ),
 reset as (

@@ -1,8 +1,10 @@
 -- All that a dead worker held goes back to PENDING, found by `leased_by`, which only that fork ever
--- used. The run it had started (started_run_id, started_claim) is charged an attempt, and FAILED once
--- they are used up, so that a poison pill ends; what it had claimed and not started is refunded.
--- charge_all: it cannot be known what had started. refund_started: the worker was killed to shut
+-- used. The runs it had started (`started`: the one it was at, and those whose ends it could not record) are charged
+-- an attempt, and FAILED once they are used up, so that a poison pill ends; what it had claimed and not started is
+-- refunded. charge_all: it cannot be known what had started. refund_started: the worker was killed to shut
 -- down, which is nobody's attempt, but a started run that must not run twice is FAILED even so.
+--
+-- only: the ids of some of them, where the server has refused to change all of them together; null: all.
 --
 -- A run that somebody has cancelled is CANCELLED, whatever else is true: if it was charged, its entry in errors
 -- says how the worker was lost, and its status that it had been cancelled. `told` wakes whoever waits for an end.
@@ -10,12 +12,16 @@ with held as (
     select
         id,
         %(charge_all)s::boolean
-            or (id = %(started_run_id)s::bigint and claims = %(started_claim)s::bigint) is true as had_started,
+            or exists (
+                select from jsonb_to_recordset(%(started)s::jsonb) as started (id bigint, claim bigint)
+                where started.id = task_runs.id and started.claim = task_runs.claims
+            ) as had_started,
         least(max_attempts, %(max_attempts_ceiling)s::integer) as attempts_allowed,
         attempts >= least(max_attempts, %(max_attempts_ceiling)s::integer) as is_last_attempt,
         cancel_requested_at is not null as cancel_requested
     from task_runs
     where leased_by = %(worker_id)s and status = 'RUNNING'
+      and (%(only)s::jsonb is null or id in (select jsonb_array_elements_text(%(only)s::jsonb)::bigint))
     for update
 ),
 verdict as (

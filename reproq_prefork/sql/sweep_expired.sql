@@ -6,6 +6,8 @@
 -- A run that somebody has cancelled is CANCELLED; its entry in errors says how it came to its end, and its status
 -- that it had been cancelled. `told` wakes whoever waits for an end.
 --
+-- only: the ids of some of them, where the server has refused to change all of them together; null: all.
+--
 -- In the same statement, what has no end of its own is forgotten: registrations whose lease is long past and that
 -- hold nothing any more (what is reset here counts as held until the next sweep), and whoever waited for the end
 -- of a run and did not say that it has stopped.
@@ -24,6 +26,7 @@ with expired as (
           select from reproq_workers as worker
           where worker.id = run.leased_by and worker.lease_expires_at >= now()
       )
+      and (%(only)s::jsonb is null or run.id in (select jsonb_array_elements_text(%(only)s::jsonb)::bigint))
     order by run.id
     limit %(max_runs)s
     for update of run skip locked

@@ -61,6 +61,10 @@ class StatementTimedOut(StatementRefused):
     """It took longer than a statement may."""
 
 
+class ServerShort(StatementRefused):
+    """The server lacks room on its disk, memory, or another resource of its own."""
+
+
 class ValueRefused(ReproqError):
     """The server rolled the statement back because of a value in it, or in a row that it read."""
 
@@ -204,6 +208,8 @@ def translate(error: psycopg.Error) -> ReproqError:
     # 22 data, 23 integrity, 54 limits, XX000 a size no allocation can have: the value is at fault.
     if state[:2] in ("22", "23", "54") or state == "XX000":
         return ValueRefused(_sentence(error))
+    if state[:2] in ("53", "58"):
+        return ServerShort(_sentence(error))
     kind = StatementTimedOut if state == "57014" else StatementRefused
     return kind(_sentence(error))
 
@@ -266,12 +272,15 @@ def _rows_of(cursor: psycopg.Cursor[Any]) -> Sequence[Any]:
     return cursor.fetchall() if has_rows else ()
 
 
-def end_backend_of(connection: psycopg.Connection[Any], worker_id: str) -> bool:
+def end_backend_of(
+    connection: psycopg.Connection[Any], worker_id: str, *, within_s: float = BACKEND_GONE_TIMEOUT_S
+) -> bool:
     """End the server process that a worker has registered, unless it is this connection's own, and see it gone.
 
-    Several statements, for at most 2 s. False: it would not go in that time, so what it does may yet be committed.
+    Several statements, for at most `within_s`. False: it would not go in that time, so what it does may yet be
+    committed.
     """
-    gives_up_at = time.monotonic() + BACKEND_GONE_TIMEOUT_S
+    gives_up_at = time.monotonic() + within_s
     while fetch(connection, statement("terminate_backend"), {"worker_id": worker_id}):
         if time.monotonic() > gives_up_at:
             return False

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from reproq_prefork.identity import HostIdentity, ProcessIdentity
 from reproq_prefork.store.connection import (
+    BACKEND_GONE_TIMEOUT_S,
     LOCK_TIMEOUT_S,
     Backend,
     TimeLimits,
@@ -145,40 +146,74 @@ class StewardStore:
             ),
         )
 
-    def end_backend_of(self, worker_id: str) -> bool:
-        """End a dead worker's server process and see it gone; several statements, at most 2 s.
+    def end_backend_of(self, worker_id: str, *, within_s: float = BACKEND_GONE_TIMEOUT_S) -> bool:
+        """End a dead worker's server process and see it gone; several statements.
 
         False: it would not go in that time (or we may not end it), so what it does may yet be committed.
         """
-        return end_backend_of(self._connection, worker_id)
+        return end_backend_of(self._connection, worker_id, within_s=within_s)
 
-    def reset_worker(self, lost: LostWorker, *, keep_registration: bool = False) -> tuple[ResetRun, ...]:
-        """Put back, or fail, all that a dead worker held; forget the worker."""
-        started_run_id, started_claim = lost.started or (None, None)
+    def reset_worker(
+        self, lost: LostWorker, *, keep_registration: bool = False, only: Collection[int] | None = None
+    ) -> tuple[ResetRun, ...]:
+        """Put back, or fail, all that a dead worker held, or of that `only` these runs; forget the worker."""
+        started = [*lost.unrecorded, *([lost.started] if lost.started else [])]
         rows = self._run(
             "reset_worker",
             {
                 "worker_id": lost.worker_id,
-                "started_run_id": started_run_id,
-                "started_claim": started_claim,
+                "started": json.dumps([{"id": run_id, "claim": claim} for run_id, claim in started]),
                 "charge_all": lost.charge_all,
                 "refund_started": lost.refund,
                 "max_attempts_ceiling": self._max_attempts_ceiling,
                 "error": _error(lost.kind, lost.message),
                 "keep_registration": keep_registration,
+                "only": _ids(only),
             },
         )
         return tuple(_reset_run(row) for row in rows)
 
-    def hand_back_waiting(self, worker_id: str, run_id: int, claim: int) -> tuple[ResetRun, ...]:
+    def forget_worker(self, worker_id: str) -> None:
+        """Unless it holds something."""
+        self._run("deregister_worker", {"worker_id": worker_id})
+
+    def held_runs(self, worker_id: str) -> tuple[tuple[int, int], ...]:
+        """The (`id`, `claim`) of every run that a worker holds."""
+        return tuple((row.id, row.claims) for row in self._run("held_runs", {"worker_id": worker_id}))
+
+    def is_free(self, run_id: int, claim: int) -> bool:
+        """This claim still holds the run, and nobody has locked its row."""
+        rows = self._run("changeable_runs", {"tokens": json.dumps([{"id": run_id, "claim": claim}])})
+        return any(row.is_free for row in rows)
+
+    def fail_lost_run(self, run_id: int, claim: int, reason: str | None) -> tuple[ResetRun, ...]:
+        """End a run whose holder is lost, by the smallest write there is. `reason` None: its errors stay."""
+        error = None if reason is None else _error(FailureKind.REFUSED, reason)
+        rows = self._run("fail_lost_run", {"run_id": run_id, "claim": claim, "error": error})
+        return tuple(_reset_run(row) for row in rows)
+
+    def hand_back_waiting(
+        self, worker_id: str, run_id: int, claim: int, *, only: Collection[int] | None = None
+    ) -> tuple[ResetRun, ...]:
         """Put back what a worker has claimed together with this run and not started, if it is still at it."""
-        parameters = {"worker_id": worker_id, "run_id": run_id, "claim": claim}
+        parameters = {"worker_id": worker_id, "run_id": run_id, "claim": claim, "only": _ids(only)}
         return tuple(_reset_run(row) for row in self._run("hand_back_waiting", parameters))
 
-    def sweep_expired(self) -> tuple[ResetRun, ...]:
+    def expired_runs(self) -> Iterator[tuple[int, int]]:
+        """The (`id`, `claim`) of every run that `sweep_expired` would reset; read a page at a time."""
+        after_id = 0
+        while True:
+            rows = self._run("expired_runs", {"after_id": after_id, "max_runs": SWEEP_BATCH})
+            for row in rows:
+                yield row.id, row.claims
+            if len(rows) < SWEEP_BATCH:
+                return
+            after_id = rows[-1].id
+
+    def sweep_expired(self, *, only: Collection[int] | None = None) -> tuple[ResetRun, ...]:
         """Put back, or fail, runs whose holder's lease has ended, wherever it was; at most 500 a call.
 
-        Workers and waiters that are gone without a goodbye are forgotten with it.
+        `only`: these runs alone. Workers and waiters that are gone without a goodbye are forgotten with it.
         """
         rows = self._run(
             "sweep_expired",
@@ -186,6 +221,7 @@ class StewardStore:
                 "max_attempts_ceiling": self._max_attempts_ceiling,
                 "error": _error(FailureKind.LEASE_EXPIRED, "the worker's lease ended before the task did"),
                 "max_runs": SWEEP_BATCH,
+                "only": _ids(only),
             },
         )
         return tuple(_reset_run(row) for row in rows)
@@ -207,6 +243,10 @@ class StewardStore:
 
     def _run(self, name: str, parameters: dict[str, Any]) -> Sequence[Any]:
         return fetch(self._connection, statement(name), parameters)
+
+
+def _ids(only: Collection[int] | None) -> str | None:
+    return None if only is None else json.dumps(sorted(only))
 
 
 def _error(kind: FailureKind, message: str) -> str:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from reproq_prefork.identity import WorkerIdentity
-from reproq_prefork.store.connection import Backend, connect, end_backend_of, fetch, fetch_tuples
+from reproq_prefork.store.connection import (
+    BACKEND_GONE_TIMEOUT_S,
+    Backend,
+    connect,
+    end_backend_of,
+    fetch,
+    fetch_tuples,
+)
 from reproq_prefork.store.statements import statement
 from reproq_prefork.task_run import ClaimedRun, Place, Settlement
 
@@ -32,6 +39,15 @@ class Claim:
     holds_lease: bool
     runs: tuple[ClaimedRun, ...] = ()
     found: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeableRun:
+    """A run that a worker still holds. `is_free`: nobody else has locked its row."""
+
+    is_free: bool
+    is_python: bool
+    is_cancelled: bool
 
 
 class WorkerStore:
@@ -80,14 +96,21 @@ class WorkerStore:
             },
         )
 
-    def reconnected(self) -> bool:
-        """Note this connection's server process. False: the lease has ended, and will not come back."""
-        return bool(
-            self._run("reconnect_worker", {"worker_id": self._identity.id, "pooled": self.backend.pooled})
-        )
+    def reconnected(self, *, old_is_gone: bool = True) -> bool:
+        """Register this connection's server process, unless the one before it may still be there.
 
-    def deregister(self) -> None:
-        self._run("deregister_worker", {"worker_id": self._identity.id})
+        False: the lease has ended, and will not come back.
+        """
+        parameters = {
+            "worker_id": self._identity.id,
+            "pooled": self.backend.pooled,
+            "old_is_gone": old_is_gone,
+        }
+        return bool(self._run("reconnect_worker", parameters))
+
+    def deregister(self) -> bool:
+        """False: the worker holds a run, or was not registered any more."""
+        return bool(self._run("deregister_worker", {"worker_id": self._identity.id}))
 
     def finish_and_claim(
         self,
@@ -134,6 +157,15 @@ class WorkerStore:
         rows = self._run("held_runs", {"worker_id": self._identity.id})
         return frozenset((row.id, row.claims) for row in rows)
 
+    def changeable_runs(self, tokens: Collection[tuple[int, int]]) -> Mapping[tuple[int, int], ChangeableRun]:
+        """Those of these runs, by (`id`, `claim`), that are still held, and whether each could be written now."""
+        wanted = [{"id": run_id, "claim": claim} for run_id, claim in tokens]
+        rows = self._run("changeable_runs", {"tokens": json.dumps(wanted)})
+        return {
+            (row.id, row.claims): ChangeableRun(row.is_free, row.task_path is not None, row.is_cancelled)
+            for row in rows
+        }
+
     def take_finish_due(self) -> int | None:
         """A run of this worker's queues whose end is to be told; it is due again in a minute."""
         rows = self._run("take_finish_due", {"queues": self._queues, "again_seconds": ANNOUNCE_AGAIN_S})
@@ -143,9 +175,9 @@ class WorkerStore:
         """The application has been told of the end of this run."""
         self._run("clear_finish_due", {"run_id": run_id})
 
-    def end_previous_backend(self) -> bool:
+    def end_previous_backend(self, *, within_s: float = BACKEND_GONE_TIMEOUT_S) -> bool:
         """End the server process registered before a reconnect, and see it gone; as `end_backend_of`."""
-        return end_backend_of(self._connection, self._identity.id)
+        return end_backend_of(self._connection, self._identity.id, within_s=within_s)
 
     def _run(self, name: str, parameters: dict[str, Any]) -> Sequence[Any]:
         return fetch(self._connection, statement(name), parameters)

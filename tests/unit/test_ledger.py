@@ -12,9 +12,12 @@ from typing import Any, cast
 
 import pytest
 
-from reproq_prefork import ledger as ledger_module
+from reproq_prefork import link as link_module
+from reproq_prefork.attempt import Attempt
+from reproq_prefork.claiming import LeaseLost, Turn
 from reproq_prefork.errors import DatabaseUnavailable
-from reproq_prefork.ledger import Attempt, LeaseLost, Ledger, ToldToStop, Turn
+from reproq_prefork.ledger import Ledger
+from reproq_prefork.link import ToldToStop
 from reproq_prefork.log import Log, LogFormat, LogLevel
 from reproq_prefork.scoreboard import Scoreboard, WorkerPanel, WorkerRecord, WorkerState
 from reproq_prefork.store.connection import (
@@ -24,7 +27,7 @@ from reproq_prefork.store.connection import (
     StatementTimedOut,
     ValueRefused,
 )
-from reproq_prefork.store.worker_store import Claim, WorkerStore
+from reproq_prefork.store.worker_store import ChangeableRun, Claim, WorkerStore
 from reproq_prefork.task_run import ClaimedRun, Place, RetryPolicy, Settlement, Status
 from tests.unit.test_worker import RUN, ScriptedOrders
 
@@ -44,7 +47,13 @@ class ScriptedStore:
         self.holds_lease = True
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        answers = {"take_finish_due": 7, "held_runs": frozenset(), "reconnected": True}
+        answers = {
+            "take_finish_due": 7,
+            "held_runs": frozenset(),
+            "reconnected": True,
+            "end_previous_backend": True,
+            "deregister": True,
+        }
 
         def method(*arguments: Any, **options: Any) -> Any:
             self._calls.append(name)
@@ -102,8 +111,8 @@ def test_a_worker_that_is_told_to_stop_at_once_does_not_wait_longer_than_its_pat
     setting: Setting, monkeypatch: pytest.MonkeyPatch, delay_s: float
 ) -> None:
     ledger = setting.opened()
-    monkeypatch.setattr(ledger_module, "QUIT_PATIENCE_S", 0.4)
-    monkeypatch.setattr(ledger, "_delays_s", itertools.repeat(delay_s))
+    monkeypatch.setattr(link_module, "QUIT_PATIENCE_S", 0.4)
+    monkeypatch.setattr(link_module, "reconnect_delays_s", lambda: itertools.repeat(delay_s))
     setting.troubles["finish_and_claim"] = [ConnectionLost("gone")]
     setting.troubles["connect"] = [DatabaseUnavailable("here", "gone") for _ in range(100)]
     setting.orders.drain = setting.orders.quit = True
@@ -123,8 +132,12 @@ class SlowToRead(ScriptedStore):
     def __init__(self, troubles: Troubles, calls: list[str]) -> None:
         super().__init__(troubles, calls)
         self.claimed = RUN
+        self.held: frozenset[tuple[int, int]] = frozenset()
         self.recorded: list[Settlement] = []
         self.reads_payload: list[bool] = []
+
+    def held_runs(self) -> frozenset[tuple[int, int]]:
+        return self.held
 
     def finish_and_claim(
         self,
@@ -139,7 +152,9 @@ class SlowToRead(ScriptedStore):
         if max_runs and read_payload and self._troubles.get("claim"):
             raise self._troubles["claim"].pop(0)
         self.recorded += settlements
+        self.held -= {(settlement.run_id, settlement.claim) for settlement in settlements}
         runs = (self.claimed,) if max_runs else ()
+        self.held |= {run.token for run in runs}
         return Claim(settled=len(settlements), holds_lease=True, runs=runs, found=len(runs))
 
 
@@ -149,9 +164,9 @@ def test_a_payload_that_is_never_read_in_time_costs_an_attempt_and_not_the_queue
 ) -> None:
     store = SlowToRead(setting.troubles, setting.calls)
     monkeypatch.setattr(setting, "_connect", lambda: cast(WorkerStore, store))
-    setting.ledger._connect = setting._connect
+    setting.ledger._link._connect = setting._connect
     ledger = setting.opened()
-    monkeypatch.setattr(ledger, "_delays_s", itertools.repeat(0.0))
+    monkeypatch.setattr(link_module, "reconnect_delays_s", lambda: itertools.repeat(0.0))
     setting.troubles["claim"] = [trouble]
     setting.troubles["read_payload"] = [trouble, trouble]
     ledger.turn((), max_runs=1)
@@ -167,7 +182,7 @@ def test_the_end_of_a_task_that_cannot_be_read_is_to_be_told(
 ) -> None:
     store = SlowToRead(setting.troubles, setting.calls)
     monkeypatch.setattr(store, "claimed", RUN._replace(task_path=task_path))
-    setting.ledger._connect = lambda: cast(WorkerStore, store)
+    setting.ledger._link._connect = lambda: cast(WorkerStore, store)
     ledger = setting.opened()
     setting.troubles["claim"] = [ValueRefused("too large")]
     setting.troubles["read_payload"] = [ValueRefused("too large")]
@@ -180,9 +195,9 @@ def test_a_lock_that_is_in_the_way_of_a_payload_costs_nothing(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = SlowToRead(setting.troubles, setting.calls)
-    setting.ledger._connect = lambda: cast(WorkerStore, store)
+    setting.ledger._link._connect = lambda: cast(WorkerStore, store)
     ledger = setting.opened()
-    monkeypatch.setattr(ledger, "_delays_s", itertools.repeat(0.0))
+    monkeypatch.setattr(link_module, "reconnect_delays_s", lambda: itertools.repeat(0.0))
     setting.troubles["claim"] = [ConnectionLost("gone")]
     setting.troubles["read_payload"] = [StatementRefused("locked"), StatementRefused("locked")]
     ledger.turn((), max_runs=1)
@@ -219,7 +234,7 @@ def test_a_worker_whose_lease_ended_meanwhile_announces_nothing(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger = setting.opened()
-    monkeypatch.setattr(ScriptedStore, "reconnected", lambda store: False, raising=False)
+    monkeypatch.setattr(ScriptedStore, "reconnected", lambda store, **_options: False, raising=False)
     setting.troubles["take_finish_due"] = [ConnectionLost("gone")]
     with pytest.raises(LeaseLost):
         ledger.take_announcement()
@@ -259,6 +274,9 @@ class Queue(ScriptedStore):
     def held_runs(self) -> frozenset[tuple[int, int]]:
         return self.held
 
+    def changeable_runs(self, tokens: Sequence[tuple[int, int]]) -> Mapping[tuple[int, int], ChangeableRun]:
+        return {token: ChangeableRun(is_free=True, is_python=False, is_cancelled=False) for token in tokens}
+
     def finish_and_claim(
         self,
         settlements: Sequence[Settlement],
@@ -285,9 +303,9 @@ class Queue(ScriptedStore):
 @pytest.fixture
 def queue(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> Queue:
     store = Queue(setting.troubles, setting.calls)
-    setting.ledger._connect = lambda: cast(WorkerStore, store)
+    setting.ledger._link._connect = lambda: cast(WorkerStore, store)
     setting.opened()
-    monkeypatch.setattr(setting.ledger, "_delays_s", itertools.repeat(0.0))
+    monkeypatch.setattr(link_module, "reconnect_delays_s", lambda: itertools.repeat(0.0))
     return store
 
 
@@ -328,7 +346,7 @@ def test_one_result_that_cannot_be_stored_costs_the_others_of_its_batch_nothing(
     batch = [ended(RUN), ended(SECOND, "unstorable"), ended(THIRD)]
     assert setting.ledger.turn(batch, max_runs=5).runs == (THIRD._replace(payload=None),)
     status = {settlement.run_id: settlement.status for settlement in queue.recorded}
-    assert status == {RUN.id: Status.SUCCESSFUL, SECOND.id: Status.PENDING, THIRD.id: Status.SUCCESSFUL}
+    assert status == {RUN.id: Status.SUCCESSFUL, SECOND.id: Status.FAILED, THIRD.id: Status.SUCCESSFUL}
     assert len(queue.recorded) == 3
     (failed,) = [settlement for settlement in queue.recorded if settlement.run_id == SECOND.id]
     assert failed.error is not None
@@ -365,5 +383,5 @@ def test_what_is_recorded_in_the_middle_of_a_task_is_recorded_in_haste(
     setting: Setting, queue: Queue
 ) -> None:
     assert setting.ledger.record([ended(RUN)])
-    setting.ledger.turn((), max_runs=0)
+    setting.ledger.turn([ended(SECOND)], max_runs=0)
     assert queue.in_haste_at_statements == [True, False]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ from reproq_prefork import announcer as announcer_module
 from reproq_prefork import batch, batching
 from reproq_prefork import worker as worker_module
 from reproq_prefork.announcer import Announcer
+from reproq_prefork.attempt import Attempt
+from reproq_prefork.claiming import Turn
 from reproq_prefork.errors import ExitStatus
 from reproq_prefork.executors import NoProcess, Watch, WornOut
-from reproq_prefork.ledger import Attempt, Turn
 from reproq_prefork.log import Log, LogFormat, LogLevel
 from reproq_prefork.orders import Orders
 from reproq_prefork.scoreboard import Scoreboard, StewardRecord, WorkerPanel, WorkerRecord, boottime_ns
@@ -67,6 +69,10 @@ class ScriptedOrders(Orders):
 
 class ScriptedLedger:
     """Gives runs, and orders to drain with the last one or once it is recorded."""
+
+    tend_at = math.inf
+    is_full = False
+    asks_amid_task_in_s = math.inf
 
     def __init__(
         self,

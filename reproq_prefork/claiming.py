@@ -1,0 +1,153 @@
+"""How a worker claims: together with what it records, or one run at a time where that went wrong."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from reproq_prefork.attempt import Attempt, unstarted
+from reproq_prefork.batching import Frontier
+from reproq_prefork.errors import ReproqError
+from reproq_prefork.executors.output import MAX_MESSAGE_CHARS
+from reproq_prefork.link import Link
+from reproq_prefork.log import Log
+from reproq_prefork.recording import Recording, settlements_of
+from reproq_prefork.scoreboard import WorkerPanel, boottime_ns
+from reproq_prefork.settlement import settle
+from reproq_prefork.store.connection import (
+    ConnectionLost,
+    StatementRefused,
+    StatementTimedOut,
+    ValueRefused,
+)
+from reproq_prefork.store.worker_store import Claim
+from reproq_prefork.task_run import ClaimedRun, Failure, FailureKind, RetryPolicy, handed_back
+
+SUSPECT_DELAY_S = 1.0  # others are claimed meanwhile
+
+
+class LeaseLost(ReproqError):
+    """This worker's lease has ended: what it held is no longer its own."""
+
+
+class Turn(NamedTuple):
+    """What a turn has got. `more`: there may be others that are due."""
+
+    runs: Sequence[ClaimedRun] = ()
+    more: bool = False
+
+
+class Claiming:
+    """Each public method is one step of the ledger's loop: it gives what ends the turn; None: there is more to do.
+    Raises `ConnectionLost` and `LeaseLost`.
+
+    `is_wary`: the connection was lost, or the time was up, with a claim on its way.
+    """
+
+    def __init__(
+        self,
+        *,
+        link: Link,
+        recording: Recording,
+        panel: WorkerPanel,
+        policy: RetryPolicy,
+        believed_lease_ns: int,
+        log: Log,
+    ) -> None:
+        self._link = link
+        self._recording = recording
+        self._panel = panel
+        self._policy = policy
+        self._believed_lease_ns = believed_lease_ns
+        self._log = log
+        self._frontier = Frontier()
+        self._suspect: int | None = (
+            None  # whose payload was being read when the connection was lost once more
+        )
+        self.is_wary = False
+
+    def finish_and_claim(self, max_runs: int) -> Turn | None:
+        """Record what has ended and claim up to `max_runs` runs, in one statement."""
+        recording = self._recording
+        ended = recording.ended
+        places = self._frontier.places(time.monotonic()) if max_runs else {}
+        sent_ns = boottime_ns()
+        try:
+            claim = self._link.store.finish_and_claim(settlements_of(ended), max_runs=max_runs, places=places)
+        except StatementRefused as refused:
+            self.is_wary = isinstance(refused, StatementTimedOut)
+            recording.refusal = refused
+            recording.set_apart()
+            return None
+        except ValueRefused as refused:
+            self._log.warning("the database refused a value", reason=str(refused))
+            self.is_wary = True
+            recording.set_apart()
+            return None
+        recording.ended = ()
+        self._link.answered()
+        recording.warn_of_the_late(ended, claim.settled)
+        turn = Turn(self._claimed(claim, sent_ns), claim.found >= max_runs)
+        if turn.more or not places:
+            return turn
+        # Behind the place there are not enough: what is before it is found from the head.
+        self._frontier.forget()
+        return turn._replace(more=True) if turn.runs else None
+
+    def claim_one(self) -> Turn | None:
+        """Claim a run and read its payload, by a statement for each, so that it is known which value is at fault.
+
+        After a value was refused, and after a connection was lost: a payload that takes longer to read than a
+        statement may is lost the same way each time, and must not stay at the head of the queue for it.
+        """
+        self.is_wary = False
+        sent_ns = boottime_ns()
+        try:
+            claim = self._link.store.finish_and_claim((), max_runs=1, read_payload=False)
+        except (StatementRefused, ValueRefused) as refused:
+            self._recording.refusal = refused
+            return None
+        run = next(iter(self._claimed(claim, sent_ns)), None)
+        if run is None:
+            return Turn()
+        try:
+            return Turn((run._replace(payload=self._link.store.read_payload(run.id)),), more=True)
+        except ValueRefused as unreadable:
+            ended = self._unread(run, unreadable, retry=False)
+        except ConnectionLost as lost:
+            self._recording.ended = (self._not_read(run, lost),)
+            raise
+        except StatementTimedOut as slow:
+            ended = self._not_read(run, slow)
+        except StatementRefused:
+            ended = unstarted(run)
+        self._recording.ended = (ended,)
+        return None
+
+    def _claimed(self, claim: Claim, sent_ns: int) -> Sequence[ClaimedRun]:
+        if not claim.holds_lease:
+            raise LeaseLost("the worker's lease has ended")
+        if claim.runs:
+            self._panel.update(lease_end_ns=sent_ns + self._believed_lease_ns)
+            now_ns, now = boottime_ns(), time.monotonic()
+            self._frontier.claimed(claim.runs, now - (now_ns - sent_ns) / 1e9, now)
+        return claim.runs
+
+    def _not_read(self, run: ClaimedRun, trouble: ReproqError) -> Attempt:
+        """The row's fault, or the connection's: the second time in a row it counts as an attempt."""
+        self.is_wary = True
+        if self._suspect != run.id:
+            self._suspect = run.id
+            return Attempt(run, handed_back(run.id, run.claim)._replace(delay_s=SUSPECT_DELAY_S))
+        self._suspect = None
+        return self._unread(run, trouble, retry=True)
+
+    def _unread(self, run: ClaimedRun, reason: ReproqError, *, retry: bool) -> Attempt:
+        message = f"the payload cannot be read: {reason}"[:MAX_MESSAGE_CHARS]
+        failure = Failure(FailureKind.UNREADABLE, message, retry=retry)
+        settlement = settle(run, failure, self._policy, random.random())
+        assert settlement is not None
+        # No process of the task has told the application of it, if this is the end.
+        return Attempt(run, settlement._replace(finish_due=run.task_path is not None))

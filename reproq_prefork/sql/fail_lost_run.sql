@@ -1,0 +1,21 @@
+-- The end of a run whose holder is lost, where the server refuses again and again to put it back: the smallest write
+-- that ends it. `error` null: not even the reason is written. The attempt counts, since nobody can tell whether it had
+-- started. The claim fences it: a lease that has ended is never revived, and each new holder has another claim.
+-- `told` wakes whoever waits for the end.
+with failed as (
+    update task_runs
+    set status = case when cancel_requested_at is null then 'FAILED' else 'CANCELLED' end,
+        errors = case when %(error)s::jsonb is null then errors else errors || %(error)s::jsonb end,
+        finished_at = now(),
+        finish_due_at = case when task_path is not null then now() end,
+        leased_by = null,
+        lease_expires_at = null
+    where id = %(run_id)s::bigint and claims = %(claim)s::bigint and status = 'RUNNING'
+    returning id, status, queue_name
+),
+told as (
+    select pg_notify('reproq_finished', failed.id::text)
+    from failed
+    cross join lateral (select from reproq_waiters where run_id = failed.id limit 1) as waiter
+)
+select id, status, queue_name, true as charged, (select count(*) from told) as told from failed
