@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import pickle
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -21,8 +23,10 @@ from django.test.utils import CaptureQueriesContext
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from reproq_prefork import enqueue
 from reproq_prefork.django import bulk_enqueue, call
 from reproq_prefork.django.compat import families
+from reproq_prefork.django.runs_database import HeldRun
 from reproq_prefork.errors import ExitStatus
 from reproq_prefork.testing import run_tasks
 from tests.databases import apply_migrations, as_login, new_database
@@ -30,7 +34,10 @@ from tests.django.app import tasks as typed_tasks
 from tests.django.app.routers import Changeable
 from tests.django.conftest import ROOT, Workers
 from tests.django.databases import connection_settings
+from tests.pgbouncer import pooler
 from tests.servers import Server
+from tests.stores import worker_store
+from tests.supervisor import run_row
 
 tasks: Any = typed_tasks
 FAMILY = families()[0]
@@ -134,6 +141,38 @@ def test_tasks_run_in_the_database_that_they_were_enqueued_in(django_database: s
             assert (result.status, result.metadata) == (STATUSES.RUNNING, None)
 
 
+def test_what_is_written_of_a_run_changes_none_where_its_alias_leads_elsewhere_by_now(
+    django_database: str, other_url: str
+) -> None:
+    """Such as where a name leads to another server: there a run has the same id and the same claim."""
+    tasks.add.enqueue(1, 2)
+    hold_all(django_database)
+    with psycopg.connect(other_url, autocommit=True) as other:
+        enqueue(other, {"v": 1, "task": "tests.django.app.tasks.add", "args": [3, 4], "kwargs": {}})
+    with contextlib.closing(worker_store(other_url, "of the other")) as store:
+        (run,) = store.finish_and_claim([], max_runs=1).runs
+    before = row(django_database)
+    assert (before["id"], before["claims"]) == run.token
+    astray, right = HeldRun("default", run), HeldRun("other", run)
+    astray.save_metadata('{"of": "the other"}')
+    assert not astray.complete(result="7", last_attempt=None)
+    assert not astray.is_completed()
+    assert row(django_database) == before
+    right.save_metadata('{"of": "the other"}')
+    assert right.complete(result="7", last_attempt=None)
+    assert right.is_completed()
+    with psycopg.connect(django_database) as default:
+        default.execute(
+            "update task_runs set status = 'SUCCESSFUL', leased_by = null, lease_expires_at = null"
+        )
+    assert not astray.is_completed()
+
+
+def row(url: str) -> dict[str, Any]:
+    with psycopg.connect(url) as connection:
+        return run_row(connection, 1)
+
+
 def hold_all(url: str) -> None:
     """As if a worker had claimed each run for the first time."""
     with psycopg.connect(url) as connection:
@@ -226,6 +265,18 @@ def test_another_address_of_the_same_database_will_do(django_workers: Workers, d
     address = make_conninfo(as_login(django_database, "worker"), application_name="other words")
     with django_workers("--database-url", address, workers=1):
         result = tasks.write_note_with_progress.enqueue("hello").wait(30)
+    assert (result.status, result.metadata) == (STATUSES.SUCCESSFUL, {"step": 2})
+
+
+@pytest.mark.parametrize("who", ["the workers", "the tasks", "both"])
+def test_a_pooler_leads_to_the_same_database(django_workers: Workers, django_database: str, who: str) -> None:
+    with pooler(django_database, connections=4) as pooled_url:
+        address = urlsplit(pooled_url)
+        by_pooler = {"HOST": address.hostname, "PORT": str(address.port), "DISABLE_SERVER_SIDE_CURSORS": True}
+        environ = {} if who == "the workers" else {"REPROQ_TEST_CONNECTION": json.dumps(by_pooler)}
+        url = django_database if who == "the tasks" else pooled_url
+        with django_workers("--database-url", url, workers=1, environ=environ):
+            result = tasks.write_note_with_progress.enqueue("hello").wait(30)
     assert (result.status, result.metadata) == (STATUSES.SUCCESSFUL, {"step": 2})
 
 
