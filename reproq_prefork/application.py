@@ -37,6 +37,15 @@ class Application:
         complete = getattr(self.runtime, "complete_settings", None)
         return settings if complete is None else complete(settings)
 
+    def located(self, settings: Settings) -> Settings:
+        """The settings, with what of the application leads to the database that they name.
+
+        Asks that database, and those of the application. Raises SettingsError where nothing leads there, and
+        DatabaseUnavailable.
+        """
+        locate = getattr(self.runtime, "locate_runs", None)
+        return settings if locate is None else locate(settings)
+
 
 def load_application(settings: Settings) -> Application:
     """Make this process one that runs the tasks of `settings`. Raises ReproqError where it cannot be."""

@@ -63,18 +63,24 @@ class ForkedPrograms:
                 " task leaves behind could not be ended: run on Linux with CONFIG_PROC_CHILDREN."
             )
         signal.alarm(math.ceil(settings.boot_timeout_s))  # as long as a worker would have for it
-        settings = load_application(settings).complete(settings)
+        application = load_application(settings)
+        settings = application.complete(settings)
         signal.alarm(CHECK_TIMEOUT_S + math.ceil(settings.boot_timeout_s))
-        self._await_database(settings, patience_s=settings.boot_timeout_s if first else 0.0)
-        return settings
+        return self._with_database(
+            settings, application, patience_s=settings.boot_timeout_s if first else 0.0
+        )
 
-    def _await_database(self, settings: Settings, *, patience_s: float) -> None:
-        """At the first start a database may still be starting too, as on a machine that boots."""
+    def _with_database(self, settings: Settings, application: Application, *, patience_s: float) -> Settings:
+        """Check the database, and let the application find its way there.
+
+        At the first start a database may still be starting too, as on a machine that boots.
+        """
         gives_up_at = time.monotonic() + patience_s
         told = False
         while True:
             try:
                 self._check_database(settings)
+                return application.located(settings)
             except DatabaseUnavailable as error:
                 if time.monotonic() + CHECK_RETRY_S > gives_up_at:
                     raise
@@ -82,8 +88,6 @@ class ForkedPrograms:
                     self._log.warning(str(error), waiting_up_to_s=patience_s)
                     told = True
                 time.sleep(CHECK_RETRY_S)
-            else:
-                return
 
     def prepare(
         self, settings: Settings, channel: Channel, scoreboard: Scoreboard, wake: WakePipe, life_fd: int

@@ -83,6 +83,9 @@ class Settings:
     reload: bool  # the master is sent HUP when a source file changes
     chdir: Path  # absolute, symbolic links kept: a reload follows where they point then
     task_environ: Mapping[str, str] = field(repr=False)  # what the environment of each task starts from
+    # Of the Django application's backends those that keep their runs in this database: aliases in TASKS, each with
+    # the alias in DATABASES that leads there. The check finds them.
+    django_backends: tuple[tuple[str, str], ...] = ()
 
     @property
     def renew_interval_s(self) -> float:

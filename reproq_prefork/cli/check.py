@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from reproq_prefork.application import load_application
+from reproq_prefork.application import Application, load_application
 from reproq_prefork.cli.flags import ALL, given_flags, setting_flags
 from reproq_prefork.cli.help import HelpfulCommand
 from reproq_prefork.cli.invocation import Invocation
@@ -30,23 +30,25 @@ def check(context: click.Context) -> int:
         _say("settings", error)
         return error.exit_status
     _say("settings", None)
-    settings, wrong = _executor(settings)
-    found = [wrong, *_database(settings)]
+    settings, application, wrong = _executor(settings)
+    found = [wrong, *_database(settings, application)]
     return next((error.exit_status for error in found if error is not None), ExitStatus.OK)
 
 
-def _executor(settings: Settings) -> tuple[Settings, ReproqError | None]:
+def _executor(settings: Settings) -> tuple[Settings, Application, ReproqError | None]:
     """What the application says of the settings, and what is wrong."""
     wrong = None
+    application = Application()
     try:
-        settings = load_application(settings).complete(settings)
+        application = load_application(settings)
+        settings = application.complete(settings)
     except ReproqError as error:
         wrong = error
     _say("executor", wrong)
-    return settings, wrong
+    return settings, application, wrong
 
 
-def _database(settings: Settings) -> tuple[ReproqError | None, ...]:
+def _database(settings: Settings, application: Application) -> tuple[ReproqError | None, ...]:
     try:
         check_database(settings)
     except SchemaMismatch as error:
@@ -58,6 +60,13 @@ def _database(settings: Settings) -> tuple[ReproqError | None, ...]:
         return (error,)
     _say("database", None)
     _say("schema", None)
+    try:
+        located = application.located(settings)
+    except ReproqError as error:
+        _say("backends", error)
+        return (error,)
+    if located is not settings:
+        _say("backends", None)
     return ()
 
 

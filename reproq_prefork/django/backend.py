@@ -19,7 +19,7 @@ from reproq_prefork.django.compat import Family, base_backends, families, family
 from reproq_prefork.django.database import database_alias
 from reproq_prefork.django.loading import load_task, why_no_worker_could_load
 from reproq_prefork.django.options import OPTION_NAMES, TaskOptions, options_of
-from reproq_prefork.django.results import result_of_run
+from reproq_prefork.django.results import database_of, result_of_run
 from reproq_prefork.django.sender import DjangoSender
 from reproq_prefork.django.tasks import task_class_of
 from reproq_prefork.errors import ReproqError, RunNotFound
@@ -59,6 +59,10 @@ class ReproqBackend(*base_backends()):  # type: ignore[misc]
     def runs(self) -> TaskRuns:
         return TaskRuns(self.sender)
 
+    def runs_in(self, database: str) -> TaskRuns:
+        """By an alias in DATABASES, for what takes several steps: a router may answer differently at each."""
+        return TaskRuns(DjangoSender(database))
+
     @property
     def defaults(self) -> TaskOptions:
         """What OPTIONS say of all tasks of this backend."""
@@ -83,8 +87,9 @@ class ReproqBackend(*base_backends()):  # type: ignore[misc]
         With a unique key that is held the result is that of the run which holds it: `created` is False. Raises
         InvalidTask, TypeError and ValueError (SpecError, InvalidRun) for what cannot be enqueued, before any SQL.
         """
-        run = self.runs.enqueue(self.new_run(task, args, kwargs))
-        return self.enqueued(task, run)
+        new = self.new_run(task, args, kwargs)
+        database = self.database
+        return self.enqueued(task, self.runs_in(database).enqueue(new), database)
 
     def new_run(self, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> NewRun:
         """What is to be inserted for a call of `task`."""
@@ -109,29 +114,32 @@ class ReproqBackend(*base_backends()):  # type: ignore[misc]
             run_after=run_after,
         )
 
-    def enqueued(self, task: Any, run: TaskRun) -> Any:
-        """The result of a run that has just been added, once everybody was told of it."""
+    def enqueued(self, task: Any, run: TaskRun, database: str) -> Any:
+        """The result of a run that has just been added there, once everybody was told of it."""
         family = self._family_of(task)
-        result = result_of_run(run, task, family, self.alias)
+        result = result_of_run(run, task, family, self.alias, database)
         if run.created:
             family.signals.task_enqueued.send(type(self), task_result=result)
             if self.is_immediate:
                 from reproq_prefork.django.in_process import perform_now
 
-                perform_now(self, run)
+                perform_now(self, database, run)
                 result.refresh()
         return result
 
     def get_result(self, result_id: str | int) -> Any:
         """Raises TaskResultDoesNotExist, for what is no id without any SQL."""
-        run = self._run(result_id)
-        return result_of_run(run, self._task_of(run), self.family, self.alias)
+        return self._result(result_id, self.database)
+
+    def reload(self, result: Any) -> Any:
+        """The result as it is now in the database that it is from. Raises as get_result()."""
+        return self._result(result.id, database_of(result))
 
     def cancel(self, result: Any) -> bool:
         """See TaskResult.cancel(); `result` may be an id."""
-        given = getattr(result, "id", result)
+        given, database = self._named(result)
         try:
-            run = self.runs.cancel(self._run_id(given))
+            run = self.runs_in(database).cancel(self._run_id(given))
         except RunNotFound:
             raise self._does_not_exist(given) from None
         if hasattr(result, "id"):
@@ -147,12 +155,12 @@ class ReproqBackend(*base_backends()):  # type: ignore[misc]
 
         Raises TaskResultDoesNotExist, and UniqueKeyHeld where a run that has not finished holds its key.
         """
-        given = getattr(result, "id", result)
+        given, database = self._named(result)
         try:
-            run = self.runs.requeue(self._run_id(given))
+            run = self.runs_in(database).requeue(self._run_id(given))
         except RunNotFound:
             raise self._does_not_exist(given) from None
-        return self.enqueued(self._task_of(run), run)
+        return self.enqueued(self._task_of(run), run, database)
 
     def check(self, **kwargs: Any) -> Iterable[CheckMessage]:
         from reproq_prefork.django.checks import check_backend
@@ -177,11 +185,17 @@ class ReproqBackend(*base_backends()):  # type: ignore[misc]
                 queue_name=found.queue_name, priority=found.priority, run_after=None, **same
             )
 
-    def _run(self, result_id: object) -> TaskRun:
+    def _result(self, result_id: object, database: str) -> Any:
+        run_id = self._run_id(result_id)
         try:
-            return self.runs.get(self._run_id(result_id))
+            run = self.runs_in(database).get(run_id)
         except RunNotFound:
             raise self._does_not_exist(result_id) from None
+        return result_of_run(run, self._task_of(run), self.family, self.alias, database)
+
+    def _named(self, result: Any) -> tuple[object, str]:
+        """The id of a result, or an id itself, and the alias of the database where it is one."""
+        return (result.id, database_of(result)) if hasattr(result, "id") else (result, self.database)
 
     def _run_id(self, result_id: object) -> int:
         """Other backends have other ids; asking the server for one would end the caller's transaction."""

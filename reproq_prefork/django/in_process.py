@@ -18,6 +18,7 @@ from django.db import DatabaseError, connections
 from reproq_prefork import __version__
 from reproq_prefork.django.backend import ReproqBackend
 from reproq_prefork.django.performing import Performer
+from reproq_prefork.django.runs_database import RunsDatabase
 from reproq_prefork.django.sender import DjangoSender
 from reproq_prefork.executors import Stop
 from reproq_prefork.identity import HostIdentity, ProcessIdentity, WorkerIdentity
@@ -95,13 +96,16 @@ def perform_due(backend: ReproqBackend, queues: Sequence[str] | None = None) -> 
     `queues`: None for all of them. An attempt that fails is made again at once, as long as the run has attempts; a
     run that is snoozed waits as long as it said.
     """
-    alias = backend.database
+    return _perform_due(backend, backend.database, queues)
+
+
+def _perform_due(backend: ReproqBackend, alias: str, queues: Sequence[str] | None) -> list[int]:
     if queues is None:
         queues = [row.name for row in DjangoSender(alias).fetch("pending_queues", {})]
     if not queues:
         return []
     store = _StoreOnDjangosConnection(alias, queues)
-    performer = Performer(NO_WAIT, owns_connections=False)
+    performer = Performer(NO_WAIT, RunsDatabase.of(backend, alias), owns_connections=False)
     store.register()
     try:
         with store.uncompiled():
@@ -110,9 +114,9 @@ def perform_due(backend: ReproqBackend, queues: Sequence[str] | None = None) -> 
         store.deregister()
 
 
-def perform_now(backend: ReproqBackend, run: TaskRun) -> None:
-    """Run one that has just been enqueued, if it is due, with whatever else is due in its queue."""
-    perform_due(backend, [run.queue_name])
+def perform_now(backend: ReproqBackend, alias: str, run: TaskRun) -> None:
+    """Run one that was just enqueued in the database `alias`, if it is due, with what else is due in its queue."""
+    _perform_due(backend, alias, [run.queue_name])
 
 
 def _performed(store: WorkerStore, performer: Performer, alias: str) -> Iterator[int]:

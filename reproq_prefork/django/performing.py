@@ -13,12 +13,9 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from asgiref.sync import async_to_sync
-from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, Error, close_old_connections, connections, transaction
 from django.utils import timezone
 
-from reproq_prefork.django.backend import ReproqBackend
-from reproq_prefork.django.backends import own_backends
 from reproq_prefork.django.compat import Family, family_of
 from reproq_prefork.django.connections import forget_inherited_connections
 from reproq_prefork.django.contexts import context_class_of
@@ -30,7 +27,7 @@ from reproq_prefork.django.results import (
     task_errors,
     with_djangos_times,
 )
-from reproq_prefork.django.sender import DjangoSender
+from reproq_prefork.django.runs_database import HeldRun, Home, RunsDatabase
 from reproq_prefork.errors import ReproqError
 from reproq_prefork.executors import SoftStop, Stop
 from reproq_prefork.executors.output import MAX_MESSAGE_CHARS
@@ -77,7 +74,7 @@ class _Performance:
 
     run: ClaimedRun
     task: Any
-    backend: ReproqBackend
+    home: Home
     family: Family
     result: Any
     started: (
@@ -85,12 +82,12 @@ class _Performance:
     )  # what this process had used; only an atomic task has to say it itself
 
     @property
-    def database(self) -> str:
-        return self.backend.database
+    def row(self) -> HeldRun:
+        return HeldRun(self.home.database, self.run)
 
     def send(self, signal: str) -> None:
         """A receiver that fails is logged by Django; the task is none the worse for it."""
-        getattr(self.family.signals, signal).send_robust(type(self.backend), task_result=self.result)
+        getattr(self.family.signals, signal).send_robust(type(self.home.backend), task_result=self.result)
 
 
 class _Known(NamedTuple):
@@ -98,7 +95,7 @@ class _Known(NamedTuple):
 
     task: Any
     family: Family
-    backend: ReproqBackend
+    home: Home
     as_enqueued: Any
 
 
@@ -106,15 +103,22 @@ _Wanted = tuple[str, str, int, datetime | None]  # path, queue, priority and tim
 
 
 class Performer:
-    """`allowed`: which modules tasks may be in, of those that the backend's OPTIONS allow; None: all of these.
+    """`database`: the one that runs are claimed from; none other is read or written for a run.
 
+    `allowed`: which modules tasks may be in, of those that the backend's OPTIONS allow; None: all of these.
     `owns_connections`: this process is there for tasks only, so Django's connections are its own to close.
     """
 
     def __init__(
-        self, policy: RetryPolicy, *, allowed: Sequence[str] | None = None, owns_connections: bool = True
+        self,
+        policy: RetryPolicy,
+        database: RunsDatabase,
+        *,
+        allowed: Sequence[str] | None = None,
+        owns_connections: bool = True,
     ) -> None:
         self._policy = policy
+        self._database = database
         self._is_allowed = None if allowed is None else allowed_modules(allowed)
         self._owns_connections = owns_connections
         self._pid = os.getpid()
@@ -138,18 +142,18 @@ class Performer:
     def announce(self, run_id: int) -> None:
         """Send task_finished for a run that was ended elsewhere."""
         with self._connections_of_a_task():
-            for backend in own_backends():
-                try:
-                    run = backend.runs.get(run_id)
-                    found = None if run.task_path is None else load_task(run.task_path)
-                except ReproqError:
-                    continue  # it is gone meanwhile, or its module is: nobody is left who could be told
-                if family_of(found) is not backend.family:
-                    continue
-                task = backend.task_of(run, found)
-                result = result_of_run(run, task, backend.family, backend.alias)
-                backend.family.signals.task_finished.send_robust(type(backend), task_result=result)
+            try:
+                run = self._database.read(run_id)
+                found = None if run.task_path is None else load_task(run.task_path)
+            except ReproqError:
+                return  # it is gone meanwhile, or its module is: nobody is left who could be told
+            family = family_of(found)
+            if family is None:
                 return
+            backend, database = self._database.home_of(run.queue_name, found, family)
+            task = backend.task_of(run, found)
+            result = result_of_run(run, task, family, backend.alias, database)
+            family.signals.task_finished.send_robust(type(backend), task_result=result)
 
     def _prepared(self, run: ClaimedRun) -> _Performance:
         """Raises NotACall, NotAllowed and TaskNotFound."""
@@ -160,9 +164,9 @@ class Performer:
         return _Performance(
             run=run,
             task=known.task,
-            backend=known.backend,
+            home=known.home,
             family=known.family,
-            result=result_of_claim(run, call, known.as_enqueued, known.family, known.backend.alias),
+            result=result_of_claim(run, call, known.as_enqueued, known.family, known.home.database),
             started=resource.getrusage(resource.RUSAGE_SELF) if run.atomic else None,
         )
 
@@ -174,8 +178,8 @@ class Performer:
             task = load_task(path, is_allowed=self._is_allowed)
             family = family_of(task)
             assert family is not None
-            backend = _backend_for(run, task, family)
-            known = _Known(task, family, backend, backend.task_of(run, task))
+            home = self._database.home_of(run.queue_name, task, family)
+            known = _Known(task, family, home, home.backend.task_of(run, task))
             if run.run_after is None:  # else it is of no other run
                 self._known[wanted] = known
         return known
@@ -190,10 +194,10 @@ class Performer:
     def _perform_atomic(self, call: _Performance, stop: SoftStop) -> Ending:
         committing: Success | None = None
         try:
-            with transaction.atomic(using=call.database):
+            with transaction.atomic(using=call.home.database):
                 outcome = self._outcome_of_body(call, stop)
                 if isinstance(outcome, Failure):
-                    transaction.set_rollback(True, using=call.database)
+                    transaction.set_rollback(True, using=call.home.database)
                 else:
                     self._complete(call, outcome.result)
                     committing = outcome
@@ -210,7 +214,7 @@ class Performer:
         if isinstance(outcome, Failure):
             return ending
         with contextlib.suppress(DatabaseError):  # then it is told once more
-            DjangoSender(call.database).fetch("clear_finish_due", {"run_id": call.run.id})
+            call.row.announced()
         return Ending(Completed(), announced=True)
 
     def _outcome_of_body(self, call: _Performance, stop: SoftStop) -> Success | Failure:
@@ -240,14 +244,7 @@ class Performer:
                 raise ValueError(
                     f"the metadata is {len(said):,} bytes of JSON, the limit is {MAX_RESULT_BYTES:,}"
                 )
-            DjangoSender(call.database).fetch(
-                "save_metadata",
-                {
-                    "run_id": call.run.id,
-                    "claim": call.run.claim,
-                    "metadata": said,
-                },
-            )
+            call.row.save_metadata(said)
 
         return context_class_of(call.family)(
             task_result=call.result,
@@ -261,16 +258,7 @@ class Performer:
         now = resource.getrusage(resource.RUSAGE_SELF)
         cpu_s = now.ru_utime + now.ru_stime - call.started.ru_utime - call.started.ru_stime
         usage = Usage("returned", cpu_s, now.ru_maxrss)
-        rows = DjangoSender(call.database).fetch(
-            "complete_run",
-            {
-                "run_id": call.run.id,
-                "claim": call.run.claim,
-                "result": text,
-                "last_attempt": usage_text(usage),
-            },
-        )
-        if not rows:
+        if not call.row.complete(result=text, last_attempt=usage_text(usage)):
             raise RunLost("the run was given to another attempt meanwhile, so nothing of this one was kept")
 
     def _ended(self, call: _Performance, outcome: Outcome) -> Ending:
@@ -314,31 +302,13 @@ class Performer:
 def _is_completed(call: _Performance) -> bool:
     """Whether this attempt is recorded as successful. False, too, where nobody can be asked: the fence tells."""
     try:
-        stored = call.backend.runs.get(call.run.id)
+        return call.row.is_completed()
     except (Error, ReproqError):
         return False
-    return stored.status is Status.SUCCESSFUL and stored.claims == call.run.claim
 
 
 def _with_error(call: _Performance, entry: Mapping[str, Any]) -> list[Any]:
     return [*call.result.errors, *task_errors([entry], call.family)]
-
-
-def _backend_for(run: ClaimedRun, task: Any, family: Family) -> ReproqBackend:
-    """Which of our entries of TASKS it counts as: the task's own one, if that is ours and has the queue."""
-    backends = [backend for backend in own_backends() if backend.family is family]
-    if not backends:
-        raise ImproperlyConfigured(
-            "TASKS has no backend of reproq_prefork, so no task of this project can run here."
-        )
-    ranked = sorted(
-        backends,
-        key=lambda each: (
-            bool(each.queues) and run.queue_name not in each.queues,
-            each.alias != task.backend,
-        ),
-    )
-    return ranked[0]
 
 
 def _run_coroutine(coroutine: Coroutine[Any, Any, Any]) -> Any:

@@ -48,6 +48,7 @@ def _result_class_of(family: Family) -> type[Any]:
         cancel_requested: bool = field(init=False, default=False)
         """Somebody has asked for its end."""
 
+        _database: str | None = field(init=False, default=None, repr=False, compare=False)
         _attempts: int = field(init=False, default=0, repr=False)
 
         @property
@@ -84,11 +85,11 @@ def _result_class_of(family: Family) -> type[Any]:
 
         def refresh(self) -> None:
             """Reload all that may have changed."""
-            _copy(self.task.get_backend().get_result(self.id), self)
+            _copy(self.task.get_backend().reload(self), self)
 
         async def arefresh(self) -> None:
             """See refresh()."""
-            _copy(await self.task.get_backend().aget_result(self.id), self)
+            await sync_to_async(self.refresh, thread_sensitive=True)()
 
     ReproqTaskResult.__name__ = ReproqTaskResult.__qualname__ = _class_name(family)
     return ReproqTaskResult
@@ -105,6 +106,15 @@ globals().update({cls.__name__: cls for cls in _CLASSES.values()})
 
 def result_class_of(family: Family) -> type[Any]:
     return _CLASSES[family]
+
+
+def database_of(result: Any) -> str:
+    """The alias in DATABASES of the database that its run was read from, or added to.
+
+    A router may name another one by now, where the id is that of another run.
+    """
+    # Unpickled from an older release, it has none.
+    return str(getattr(result, "_database", None) or result.task.get_backend().database)
 
 
 def _copy(fresh: Any, stale: Any) -> None:
@@ -124,8 +134,8 @@ REFRESHED = (
 )
 
 
-def result_of_run(run: TaskRun, task: Any, family: Family, alias: str) -> Any:
-    """The TaskResult of a row of `task_runs`; `task` is the Task that it runs."""
+def result_of_run(run: TaskRun, task: Any, family: Family, alias: str, database: str) -> Any:
+    """The TaskResult of a row of `task_runs` in `database`, an alias; `task` is the Task that it runs."""
     args, kwargs = arguments_of(run.payload)
     result = result_class_of(family)(
         task=task,
@@ -149,6 +159,7 @@ def result_of_run(run: TaskRun, task: Any, family: Family, alias: str) -> Any:
         created=run.created,
         _attempts=run.attempts,
         cancel_requested=run.cancel_requested_at is not None or run.status is Status.CANCELLED,
+        _database=database,
     )
     return result
 
@@ -178,8 +189,11 @@ def _naive(moment: datetime | None) -> datetime | None:
     return timezone.make_naive(moment, timezone.get_default_timezone())
 
 
-def result_of_claim(run: ClaimedRun, call: Call, task: Any, family: Family, alias: str) -> Any:
-    """The TaskResult of a run that this process is about to perform; `call` is what its payload says."""
+def result_of_claim(run: ClaimedRun, call: Call, task: Any, family: Family, database: str) -> Any:
+    """The TaskResult of a run that this process is about to perform; `call` is what its payload says.
+
+    `task` is the Task as it was enqueued, `database` the alias of where it is.
+    """
     result = result_class_of(family)(
         task=task,
         id=str(run.id),
@@ -190,12 +204,17 @@ def result_of_claim(run: ClaimedRun, call: Call, task: Any, family: Family, alia
         last_attempted_at=run.last_attempted_at,
         args=plain(list(call.args)),
         kwargs=plain(call.kwargs),
-        backend=alias,
+        backend=task.backend,
         errors=task_errors(json.loads(run.errors) if run.errors else (), family),
         worker_ids=list(run.worker_ids),
     )
-    metadata = json.loads(run.metadata) if run.metadata else None
-    _set(result, metadata=metadata, spec_hash=run.spec_hash, _attempts=run.attempt)
+    _set(
+        result,
+        metadata=json.loads(run.metadata) if run.metadata else None,
+        spec_hash=run.spec_hash,
+        _attempts=run.attempt,
+        _database=database,
+    )
     return result
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import traceback
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -32,6 +33,7 @@ class DjangoRuntime:
         self._settings_module = settings.django_settings
         self._allowed = settings.allowed_task_modules or None
         self._policy = RetryPolicy(settings.retry_base_s, settings.retry_max_s, settings.max_attempts_ceiling)
+        self._backends = dict(settings.django_backends)
         self._performer: Any = None
 
     def load(self) -> None:
@@ -63,13 +65,23 @@ class DjangoRuntime:
         else:
             raise ReproqError('INSTALLED_APPS lacks "reproq_prefork.django".')
         performing = import_module("reproq_prefork.django.performing")
-        self._performer = performing.Performer(self._policy, allowed=self._allowed)
+        database = import_module("reproq_prefork.django.runs_database").RunsDatabase(self._backends)
+        self._performer = performing.Performer(self._policy, database, allowed=self._allowed)
         import_module("reproq_prefork.django.connections").close_connections()
 
     def complete_settings(self, settings: Settings) -> Settings:
         """With the project's database and queues, where nothing stronger was said. Raises SettingsError."""
         found = read(self._settings_module, needs_database=not settings.database_url_is_flag)
         return filled(settings, database_url=found.database_url, queues=found.queues)
+
+    def locate_runs(self, settings: Settings) -> Settings:
+        """With those backends whose runs are in the database of the settings.
+
+        Raises NoBackendThere, a SettingsError, and DatabaseUnavailable.
+        """
+        same_database = import_module("reproq_prefork.django.same_database")
+        found = same_database.backends_on(settings.require_database_url(), self._settings_module)
+        return replace(settings, django_backends=found)
 
     def perform(self, run: ClaimedRun, stop: SoftStop) -> Ending:
         ending: Ending = self._performer.perform(run, stop)

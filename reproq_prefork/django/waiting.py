@@ -17,6 +17,7 @@ from typing import Any
 import psycopg
 from django.db import connections
 
+from reproq_prefork.django.results import database_of
 from reproq_prefork.store.statements import statement
 
 LOOK_FIRST_S = 0.01
@@ -101,7 +102,7 @@ def _waits_s(result: Any, gives_up_at: float | None, *, is_told: bool) -> Iterat
 
 def _parameters(result: Any) -> Mapping[str, Any]:
     """What to connect with."""
-    given = connections[result.task.get_backend().database].get_connection_params()
+    given = connections[database_of(result)].get_connection_params()
     own = {name: value for name, value in given.items() if name not in _DJANGOS_OWN}
     return {**own, "autocommit": True, "connect_timeout": CONNECT_TIMEOUT_S}
 

@@ -1,6 +1,7 @@
 -- The success of an atomic task, in the transaction of its own effects: both are committed, or neither. Fenced as
 -- `settled` in finish_and_claim: no row means that the run is somebody else's by now, and the transaction must
--- not be committed. finish_due_at is a minute ahead: whoever ran the task tells of its end and clears it.
+-- not be committed. The worker's id is named too, since this comes by another connection than the claim did: it is used
+-- once in the world, so in another database nothing can match. finish_due_at is a minute ahead: whoever ran the task tells of its end and clears it.
 -- The run's row was last changed by the claim, so this works at every isolation level.
 with completed as (
     update task_runs
@@ -11,7 +12,7 @@ with completed as (
         finish_due_at = clock_timestamp() + interval '60 seconds',
         leased_by = null,
         lease_expires_at = null
-    where id = %(run_id)s and claims = %(claim)s and status = 'RUNNING'
+    where id = %(run_id)s and claims = %(claim)s and leased_by = %(worker_id)s and status = 'RUNNING'
     returning id
 )
 select completed.id, told.done

@@ -25,6 +25,7 @@ DATABASES["default"].update(json.loads(os.environ.get("REPROQ_TEST_CONNECTION", 
 DATABASES["default"]["OPTIONS"].update(json.loads(os.environ.get("REPROQ_TEST_CONNECTION_OPTIONS", "{}")))
 if "REPROQ_TEST_OTHER_DATABASE_URL" in os.environ:
     DATABASES["other"] = connection_settings(os.environ["REPROQ_TEST_OTHER_DATABASE_URL"])
+DATABASE_ROUTERS = json.loads(os.environ.get("REPROQ_TEST_ROUTERS", "[]"))
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 INSTALLED_APPS = [

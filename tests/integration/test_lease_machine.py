@@ -215,11 +215,12 @@ class LeaseMachine(RuleBasedStateMachine):
     @rule(which=which, current=st.booleans())
     def complete_in_the_tasks_own_transaction(self, which: int, current: bool) -> None:
         """As an atomic task does, with a token that may be stale."""
-        _, claimed = self._pick(which, self._any_claim(current))
+        worker_id, claimed = self._pick(which, self._any_claim(current))
+        token = {"run_id": claimed.id, "claim": claimed.claim, "worker_id": worker_id}
         answer = fetch(
             self.table.connection,
             statement("complete_run"),
-            {"run_id": claimed.id, "claim": claimed.claim, "result": "2", "last_attempt": "{}"},
+            {**token, "result": "2", "last_attempt": "{}"},
         )
         assert bool(answer) == self.model.finish(claimed.token, Ending(SUCCESSFUL, 2))
 

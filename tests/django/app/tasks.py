@@ -20,6 +20,7 @@ from django.utils import timezone
 
 from reproq_prefork.django import Discard, Retry, Snooze, TaskTimeout, reproq_options
 from tests.django.app.models import Note
+from tests.django.app.routers import Changeable
 
 if TYPE_CHECKING or django.VERSION >= (6, 0):
     from django.tasks import task
@@ -290,6 +291,22 @@ def write_note_with_progress(context: Any, text: str) -> None:
     context.save_metadata(step=1)
     Note.objects.create(text=text)
     context.save_metadata(step=2)
+
+
+@task(takes_context=True)
+def look_at_itself(context: Any, name: str) -> list[str]:
+    context.task_result.refresh()
+    return [str(context.task_result.status), *context.task_result.args]
+
+
+@task(takes_context=True)
+@reproq_options(atomic=True)
+def redirect(context: Any, name: str) -> list[str]:
+    """From now on the router leads elsewhere."""
+    Changeable.alias = "other"
+    context.save_metadata(name=name)
+    context.task_result.refresh()
+    return list(context.task_result.args)
 
 
 @task

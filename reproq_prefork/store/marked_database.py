@@ -1,0 +1,55 @@
+"""Whether other connections lead to the same database as ours: the servers are asked, and no addresses compared.
+
+Two addresses of one database may differ in every word (a pooler, another role, another name of the server), and
+two equal ones may lead to different schemas.
+"""
+
+from __future__ import annotations
+
+import enum
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from typing import Any
+
+from reproq_prefork.errors import DatabaseUnavailable, ReproqError
+from reproq_prefork.store.connection import connect, fetch, translated_errors
+from reproq_prefork.store.statements import statement
+
+NUMBERS = 2**31  # each half of the lock's number is a positive integer of four bytes
+
+Fetch = Callable[[str, Mapping[str, Any]], Sequence[Any]]
+
+
+class Where(enum.Enum):
+    """Where a connection leads, as seen from the marked database."""
+
+    SAME = "the same database"
+    OTHER_SCHEMA = "another schema of the same database"
+    OTHER_DATABASE = "another database"
+
+
+def where_they_lead(database_url: str, others: Mapping[str, Fetch]) -> dict[str, Where | Exception]:
+    """Where each of `others` leads, compared with `database_url`; an exception where it could not be asked.
+
+    Each sends a statement, given by its name, on the connection in question. Raises DatabaseUnavailable.
+    """
+    numbers = {"first": secrets.randbelow(NUMBERS), "second": secrets.randbelow(NUMBERS)}
+    with closing(connect(database_url, application_name="reproq-prefork check")) as connection:
+        info = connection.info
+        try:
+            with translated_errors(), connection.transaction():
+                (mark,) = fetch(connection, statement("mark_database"), numbers)
+                return {name: _where(other, numbers, mark.task_runs) for name, other in others.items()}
+        except ReproqError as error:
+            raise DatabaseUnavailable(f"{info.dbname} at {info.host}:{info.port}", str(error)) from error
+
+
+def _where(other: Fetch, numbers: Mapping[str, int], task_runs: int | None) -> Where | Exception:
+    try:
+        (row,) = other("finds_mark", numbers)
+    except Exception as error:
+        return error
+    if not row.is_marked:
+        return Where.OTHER_DATABASE
+    return Where.SAME if row.task_runs == task_runs else Where.OTHER_SCHEMA
