@@ -19,6 +19,7 @@ from reproq_prefork.errors import DatabaseUnavailable, ReproqError
 from reproq_prefork.executors.output import MAX_MESSAGE_CHARS
 from reproq_prefork.log import Log
 from reproq_prefork.orders import Orders
+from reproq_prefork.recurring import Recurring
 from reproq_prefork.scoreboard import WorkerPanel, WorkerState, boottime_ns
 from reproq_prefork.settlement import settle
 from reproq_prefork.signals import wait_readable
@@ -82,6 +83,7 @@ class Ledger:
         self._policy = policy
         self._believed_lease_ns = int(believed_lease_s * 1e9)
         self._log = log
+        self._trouble = Recurring(log)
         self._store: WorkerStore
         self._recheck_at: float | None = None
         self._quit_seen_at: float | None = None
@@ -296,7 +298,7 @@ class Ledger:
 
     def _reconnect(self, ended: Sequence[Attempt], lost: ReproqError) -> Sequence[Attempt]:
         """Connect again and clear up; gives what is still to be recorded."""
-        self._log.warning("the connection is lost", reason=str(lost))
+        self._trouble.warning("the connection is lost", reason=str(lost))
         state = self._panel.record.state
         self._store.close()
         while True:
@@ -351,7 +353,7 @@ class Ledger:
     def _pause(self, reason: ReproqError, *, holding: bool) -> None:
         """Wait a while before the next try; longer each time, and no longer than told."""
         delay_s = max(0.0, min(next(self._delays_s), self._patience_left_s()))
-        self._log.warning(
+        self._trouble.warning(
             "the database does not do its part; trying again", reason=str(reason), delay_s=round(delay_s, 3)
         )
         wait_readable(self._orders.fds, delay_s)

@@ -7,6 +7,7 @@ import math
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.resources import files
 
 from setproctitle import setproctitle
@@ -16,7 +17,7 @@ from reproq_prefork.application import Application, executor_of, load_applicatio
 from reproq_prefork.channel import Channel
 from reproq_prefork.errors import DatabaseUnavailable, ExitStatus, ReproqError
 from reproq_prefork.fork_safety import unfit_for_workers
-from reproq_prefork.identity import WorkerIdentity
+from reproq_prefork.identity import KnownServer, WorkerIdentity
 from reproq_prefork.ledger import Ledger
 from reproq_prefork.log import Log
 from reproq_prefork.master import WORKERS_DEATH_SIGNAL, StewardPost
@@ -42,10 +43,15 @@ NOT_FOR_CHILDREN = tuple(signum for signum in MASTERS_OWN if signum not in (sign
 
 
 class ForkedPrograms:
-    """`read_settings` reads everything anew; `check_database` raises where the database cannot be worked with."""
+    """`read_settings` reads everything anew; `check_database` says which server it is, and raises where it
+    cannot be worked with.
+    """
 
     def __init__(
-        self, read_settings: Callable[[], Settings], check_database: Callable[[Settings], None], log: Log
+        self,
+        read_settings: Callable[[], Settings],
+        check_database: Callable[[Settings], KnownServer],
+        log: Log,
     ) -> None:
         self._read_settings = read_settings
         self._check_database = check_database
@@ -65,16 +71,16 @@ class ForkedPrograms:
         signal.alarm(math.ceil(settings.boot_timeout_s))  # as long as a worker would have for it
         settings = load_application(settings).complete(settings)
         signal.alarm(CHECK_TIMEOUT_S + math.ceil(settings.boot_timeout_s))
-        self._await_database(settings, patience_s=settings.boot_timeout_s if first else 0.0)
-        return settings
+        known = self._awaited_database(settings, patience_s=settings.boot_timeout_s if first else 0.0)
+        return replace(settings, known_server=known)
 
-    def _await_database(self, settings: Settings, *, patience_s: float) -> None:
+    def _awaited_database(self, settings: Settings, *, patience_s: float) -> KnownServer:
         """At the first start a database may still be starting too, as on a machine that boots."""
         gives_up_at = time.monotonic() + patience_s
         told = False
         while True:
             try:
-                self._check_database(settings)
+                return self._check_database(settings)
             except DatabaseUnavailable as error:
                 if time.monotonic() + CHECK_RETRY_S > gives_up_at:
                     raise
@@ -82,8 +88,6 @@ class ForkedPrograms:
                     self._log.warning(str(error), waiting_up_to_s=patience_s)
                     told = True
                 time.sleep(CHECK_RETRY_S)
-            else:
-                return
 
     def prepare(
         self, settings: Settings, channel: Channel, scoreboard: Scoreboard, wake: WakePipe, life_fd: int
@@ -166,7 +170,13 @@ class ForkedPrograms:
         orders = Orders(inbox, post.life_fd)
         policy = RetryPolicy(settings.retry_base_s, settings.retry_max_s, settings.max_attempts_ceiling)
         ledger = Ledger(
-            connect=lambda: WorkerStore(settings.require_database_url(), identity, lease_s=settings.lease_s),
+            connect=lambda: WorkerStore(
+                settings.require_database_url(),
+                identity,
+                lease_s=settings.lease_s,
+                system=settings.known_server.system,
+                goes_on=panel.show_life,
+            ),
             panel=panel,
             orders=orders,
             policy=policy,
@@ -200,12 +210,14 @@ class ForkedPrograms:
             orders=Orders(inbox, post.life_fd),
             wake=wake,
             host=host,
-            connect=lambda: StewardStore(
+            connect=lambda goes_on: StewardStore(
                 settings.require_database_url(),
                 application_name=f"reproq-prefork steward {host.name}",
                 queues=settings.queues,
                 max_attempts_ceiling=settings.max_attempts_ceiling,
                 max_lock_wait_s=settings.renew_interval_s,
+                system=settings.known_server.system,
+                goes_on=goes_on,
             ),
             announces=settings.django_settings is not None,
             log=self._log_of(settings, "steward"),

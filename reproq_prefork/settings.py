@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from reproq_prefork.errors import SettingsError
+from reproq_prefork.identity import KnownServer
 from reproq_prefork.log import LogFormat, LogLevel
 from reproq_prefork.redact import mask_url
 
@@ -83,6 +84,7 @@ class Settings:
     reload: bool  # the master is sent HUP when a source file changes
     chdir: Path  # absolute, symbolic links kept: a reload follows where they point then
     task_environ: Mapping[str, str] = field(repr=False)  # what the environment of each task starts from
+    known_server: KnownServer = field(default_factory=KnownServer)  # found by the check, no option
 
     @property
     def renew_interval_s(self) -> float:
