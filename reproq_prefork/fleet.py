@@ -11,9 +11,9 @@ from dataclasses import replace
 
 from reproq_prefork import fleet_templates as templates
 from reproq_prefork.errors import ExitStatus
-from reproq_prefork.fleet_boots import boot_failed, charge_respawn, fork_failed
+from reproq_prefork.fleet_boots import boot_failed, boot_limit_s, charge_respawn, fork_failed, note_ready
 from reproq_prefork.fleet_draft import Draft
-from reproq_prefork.fleet_reload import check_ended, end_reload, is_starting, reload, start_check
+from reproq_prefork.fleet_reload import check_ended, reload, start_check
 from reproq_prefork.fleet_state import (
     Action,
     CheckFailed,
@@ -26,9 +26,7 @@ from reproq_prefork.fleet_state import (
     ForkFailed,
     ForkSteward,
     ForkWorker,
-    Generation,
     Look,
-    NotifySystemd,
     OrphansGone,
     Phase,
     RequestWorker,
@@ -246,6 +244,8 @@ class _Decision(Draft):
         if not worker.ready and view.registered:
             worker = self.set_worker(worker.slot, ready=True)
             self.set_generation(generation.number, boot_failures=0)
+        if worker.connecting != (view.connecting and not worker.ready):
+            worker = self.set_worker(worker.slot, connecting=not worker.connecting)
         if worker.told == signal.SIGKILL:
             return
         if view.deadline_at is not None and self.late_by(view.deadline_at) > DEADLINE_GRACE_S:
@@ -258,18 +258,10 @@ class _Decision(Draft):
         elif view.seen_at is not None and worker.ready and self.late_by(view.seen_at) > WORKER_STALE_S:
             # It may have a claim that nobody sees, and its lease is renewed for as long as it is there.
             self._kill(worker, FailureKind.WORKER_LOST, "it shows no sign of life")
-        elif not view.registered and self._boots_too_long(worker, generation, view):
-            self._kill(
-                worker,
-                FailureKind.WORKER_LOST,
-                f"it was not ready within {generation.limits.boot_timeout_s:g} s",
-            )
-
-    def _boots_too_long(self, worker: Worker, generation: Generation, view: WorkerView) -> bool:
-        # Later on, waiting for the database is no fault of the worker's.
-        at_fault = view.booting or not generation.was_ready
-        too_long = self.late_by(worker.forked_at) > generation.limits.boot_timeout_s
-        return at_fault and too_long and not worker.ready
+        elif not view.registered and not worker.ready:
+            limit_s = boot_limit_s(self, worker, view)
+            if limit_s is not None and self.late_by(worker.forked_at) > limit_s:
+                self._kill(worker, FailureKind.WORKER_LOST, f"it was not ready within {limit_s:g} s")
 
     def _kill(self, worker: Worker, kind: FailureKind, why: str) -> None:
         self.log(f"killing worker {worker.slot} (pid {worker.pid}): {why}", LogLevel.ERROR)
@@ -298,7 +290,7 @@ class _Decision(Draft):
             if self.fleet.phase is Phase.RUNNING and not generation.draining:
                 templates.keep(self, number)
                 self._keep_number(number)
-                self._note_ready(number)
+                note_ready(self, number)
             else:
                 self._wind_down(number)
             self._keep_steward(number)
@@ -330,21 +322,6 @@ class _Decision(Draft):
             self.set(incarnations_made=incarnation, workers={**self.fleet.workers, slot: worker})
             fork = ForkWorker if template is None else RequestWorker
             self.actions.append(fork(number, slot, incarnation))
-
-    def _note_ready(self, number: int) -> None:
-        generation = self.fleet.generations[number]
-        ready = sum(worker.ready for worker in self.fleet.workers_of(number) if not worker.told)
-        if generation.was_ready or ready < generation.target:
-            return
-        self.set_generation(number, was_ready=True)
-        if is_starting(self, number):
-            for older in list(self.fleet.generations.values()):
-                if older.number != number:
-                    self.set_generation(older.number, draining=True)
-            end_reload(self, f"reloaded: {ready} new workers are ready, the old ones finish what they run")
-        else:
-            self.actions.append(NotifySystemd("READY=1"))
-            self.log(f"ready: {ready} workers")
 
     def _wind_down(self, number: int) -> None:
         templates.end(self, number)

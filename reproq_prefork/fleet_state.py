@@ -38,6 +38,7 @@ class Worker:
     pid: int = 0  # 0: being forked
     forked_at: float = 0.0  # being forked: when that was decided
     ready: bool = False  # it has registered once
+    connecting: bool = False  # not ready: it has booted, and waits for a connection to the database
     told: int = 0  # the last signal it was sent; 0: none
     told_at: float = 0.0
     killed_as: FailureKind | None = None  # why the master killed it
@@ -79,6 +80,7 @@ class Limits:
     shutdown_timeout_s: float
     fence_grace_s: float  # less than the margin between a worker's fence and the end of its lease
     has_template: bool = False
+    connect_s: float = 0.0  # how long the database's address lets a process try, beside `boot_timeout_s`
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,7 @@ class Generation:
     steward: Steward = field(default_factory=Steward)
     template: Template | None = None  # None: the master forks the workers
     was_ready: bool = False
+    lacks_workers: bool = False  # it was ready without those that wait for a connection to the database
     draining: bool = False
     boot_failures: int = 0  # in a row; those of workers that were forked together are one
     boot_failed_at: float = 0.0
@@ -277,6 +280,7 @@ class WorkerView:
     deadline_at: float | None
     lease_ends_at: float | None
     seen_at: float | None = None
+    connecting: bool = False  # it has booted, and waits for a connection to the database
 
 
 @dataclass(frozen=True, slots=True)

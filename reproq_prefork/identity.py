@@ -31,3 +31,15 @@ class WorkerIdentity:
     master: ProcessIdentity
     version: str
     queues: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownServer:
+    """The database server that the check of a generation has found: the generation works with no other.
+
+    `system`: its system identifier; None: it is not known, so any server will do. `connect_s`: how long a connect
+    may take where only the last of its addresses answers.
+    """
+
+    system: str | None = None
+    connect_s: float = 0.0

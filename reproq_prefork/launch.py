@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from setproctitle import setproctitle
 
 from reproq_prefork.errors import ReproqError, SettingsError
+from reproq_prefork.identity import KnownServer
 from reproq_prefork.init import run_below_init
 from reproq_prefork.log import Log
 from reproq_prefork.master import MASTER_SIGNALS, Master
@@ -29,13 +30,13 @@ def run_master(
     settings: Settings,
     *,
     read_settings: Callable[[], Settings],
-    check_database: Callable[[Settings], None],
+    check_database: Callable[[Settings], KnownServer],
     environ: Mapping[str, str],
 ) -> int:
     """Be the master until told to stop; gives the exit status.
 
-    `read_settings` reads them anew for a reload; `check_database` raises ReproqError where the database cannot be
-    worked with. Both run in a child. Raises `SettingsError`.
+    `read_settings` reads them anew for a reload; `check_database` says which server it is, and raises
+    ReproqError where the database cannot be worked with. Both run in a child. Raises `SettingsError`.
     """
     try:
         os.chdir(settings.chdir)

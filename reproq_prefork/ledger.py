@@ -99,7 +99,7 @@ class Ledger:
             try:
                 turn = self._step(max_runs)
             except ConnectionLost as lost:
-                self._log.warning("the connection is lost", reason=str(lost))
+                self._link.warn_of_loss(lost)
                 self._lost, self._claiming.is_wary = lost, True
                 self._recording.set_apart()
             else:
@@ -276,7 +276,7 @@ class Ledger:
             )
 
     def _connect_after(self, lost: ConnectionLost) -> None:
-        self._log.warning("the connection is lost", reason=str(lost))
+        self._link.warn_of_loss(lost)
         self._lost = lost
         self.tend()
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from reproq_prefork.errors import DatabaseUnavailable, ReproqError
 from reproq_prefork.log import Log
 from reproq_prefork.orders import Orders
+from reproq_prefork.recurring import Recurring
 from reproq_prefork.scoreboard import WorkerPanel, WorkerState
 from reproq_prefork.signals import wait_readable
 from reproq_prefork.store.connection import reconnect_delays_s
@@ -32,7 +33,7 @@ class Link:
         self._connect = connect
         self._panel = panel
         self._orders = orders
-        self._log = log
+        self._trouble = Recurring(log)
         self._delays_s: Iterator[float] | None = None
         self._quit_seen_at: float | None = None
 
@@ -55,7 +56,7 @@ class Link:
         if self._delays_s is None:
             self._delays_s = reconnect_delays_s()
         delay_s = next(self._delays_s)
-        self._log.warning(
+        self._trouble.warning(
             "the database does not do its part; trying again",
             reason=str(reason),
             delay_s=round(max(0.0, min(delay_s, self._patience_left_s())), 3),
@@ -65,6 +66,10 @@ class Link:
             raise ToldToStop("told to stop while the database was out of reach")
         if self._patience_left_s() <= 0:
             raise ToldToStop("told to stop at once, and what was held could not be recorded")
+
+    def warn_of_loss(self, lost: ReproqError) -> None:
+        """Say that the connection is lost; ever more rarely where that happens again and again."""
+        self._trouble.warning("the connection is lost", reason=str(lost))
 
     def rest(self, seconds: float) -> None:
         """Wait, or until an order comes."""

@@ -307,6 +307,7 @@ class Master:
             deadline_at=record.deadline_ns / 1e9 if busy and record.deadline_ns else None,
             lease_ends_at=self._scoreboard.lease_end_ns(slot, record) / 1e9 if busy else None,
             seen_at=None if busy else record.seen_ns / 1e9,
+            connecting=record.state is WorkerState.CONNECTING,
         )
 
     def _torn_view(self, slot: int, incarnation: int, *, is_ready: bool) -> WorkerView:
@@ -334,6 +335,7 @@ class Master:
                 self._abandon_check()
             case AdoptSettings(generation):
                 assert self._checked is not None
+                self._note_other_server(self._checked)
                 self._settings[generation] = self._checked
                 self._log = replace(self._log, level=self._checked.log_level, format=self._checked.log_format)
             case ForkWorker():
@@ -365,6 +367,14 @@ class Master:
             case Exit(status):
                 self._exit_status = status
         return None
+
+    def _note_other_server(self, new: Settings) -> None:
+        """A reload may move to another server on purpose; one that does so by accident should be seen."""
+        if not self._settings:
+            return
+        newest = self._settings[max(self._settings)]
+        if new.known_server.system != newest.known_server.system:
+            self._log.warning("the database is on another server now", system=new.known_server.system)
 
     def _start_check(self) -> Event | None:
         first = not self._settings
@@ -464,6 +474,7 @@ def _limits(settings: Settings) -> Limits:
         shutdown_timeout_s=settings.shutdown_timeout_s,
         fence_grace_s=settings.fence_margin_s / 2,
         has_template=settings.runs_python,
+        connect_s=settings.known_server.connect_s,
     )
 
 

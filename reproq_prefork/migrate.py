@@ -15,6 +15,7 @@ from typing import Any
 import psycopg
 
 from reproq_prefork.errors import DatabaseUnavailable, ExitStatus, ReproqError, SchemaMismatch
+from reproq_prefork.identity import KnownServer
 from reproq_prefork.migration_files import Migration, known_migrations
 from reproq_prefork.migration_plan import Applied, Direction, MigrationState, Step, plan, states
 from reproq_prefork.settings import Settings
@@ -28,11 +29,11 @@ from reproq_prefork.store.connection import (
     ValueRefused,
     connect,
     fetch,
+    longest_connect_s,
     translated_errors,
 )
 from reproq_prefork.store.statements import statement
 
-MIN_SERVER_VERSION = 14
 MIGRATION_LOCK_TIMEOUT_S = 10
 
 
@@ -106,26 +107,28 @@ def pending_steps(
     database_url: str, known: Sequence[Migration], *, to: int | None = None
 ) -> tuple[Step, ...]:
     """What `migrate` would do; changes nothing, takes no lock. Raises as `plan` does, and DatabaseUnavailable."""
-    with _connected(database_url) as connection:
+    with _connected(database_url, for_writing=False) as connection:
         return plan(known, _applied(connection), to=to)
 
 
 def migration_states(database_url: str, known: Sequence[Migration]) -> tuple[MigrationState, ...]:
     """Every migration that this release or the database knows, in order. Raises DatabaseUnavailable."""
-    with _connected(database_url) as connection:
+    with _connected(database_url, for_writing=False) as connection:
         return states(known, _applied(connection))
 
 
-def check_database(settings: Settings) -> None:
-    """The server can be worked with, has this release's schema, and lets us do what workers do.
+def check_database(settings: Settings) -> KnownServer:
+    """The server can be worked with, has this release's schema, and lets us do what workers do; gives which it is.
 
     Raises SettingsError, DatabaseUnavailable, SchemaMismatch or RightsMissing.
     """
-    with _connected(settings.require_database_url()) as connection:
+    database_url = settings.require_database_url()
+    with _connected(database_url, asks_system=True) as connection:
         check_schema(connection)
         missing = _ask(connection, "missing_rights")
         if missing:
             raise RightsMissing(missing[0].login, [f"{row.privilege} on {row.relation}" for row in missing])
+        return KnownServer(connection.server.system, longest_connect_s(database_url))
 
 
 def check_schema(connection: psycopg.Connection[Any]) -> None:
@@ -139,33 +142,29 @@ def check_schema(connection: psycopg.Connection[Any]) -> None:
 
 
 @contextmanager
-def _connected(database_url: str, limits: TimeLimits = ORDINARY_LIMITS) -> Iterator[DeadlineConnection]:
+def _connected(
+    database_url: str,
+    limits: TimeLimits = ORDINARY_LIMITS,
+    *,
+    for_writing: bool = True,
+    asks_system: bool = False,
+) -> Iterator[DeadlineConnection]:
     """A connection to a server that can be worked with; what it refuses there makes it unusable."""
-    connection = connect(database_url, application_name="reproq-prefork migrate", limits=limits)
+    connection = connect(
+        database_url,
+        application_name="reproq-prefork migrate",
+        limits=limits,
+        for_writing=for_writing,
+        makes_schema=True,
+        asks_system=asks_system,
+    )
     with closing(connection):
         info = connection.info
         address = f"{info.dbname} at {info.host}:{info.port}"
         try:
-            facts = _ask(connection, "server_facts")[0]
-            reason = why_unusable(
-                facts.version, facts.version_number, facts.is_standby, read_only=facts.is_read_only
-            )
-            if reason:
-                raise DatabaseUnavailable(address, reason)
             yield connection
         except (ConnectionLost, StatementRefused) as error:
             raise DatabaseUnavailable(address, str(error)) from error
-
-
-def why_unusable(version: str, version_number: int, is_standby: bool, *, read_only: bool) -> str:
-    """Why nothing can be done with such a server; empty where it will do."""
-    if version_number < MIN_SERVER_VERSION * 10_000:
-        return f"it runs PostgreSQL {version}, and version {MIN_SERVER_VERSION} or newer is needed"
-    if is_standby:
-        return "it is a hot standby, which cannot be written to; name the primary"
-    if read_only:
-        return "it refuses to write, since default_transaction_read_only is on"
-    return ""
 
 
 def _lock_and_adopt(connection: DeadlineConnection, known: Sequence[Migration]) -> tuple[Applied, ...]:

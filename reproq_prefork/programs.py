@@ -7,6 +7,7 @@ import math
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.resources import files
 
 from setproctitle import setproctitle
@@ -16,7 +17,7 @@ from reproq_prefork.application import Application, executor_of, load_applicatio
 from reproq_prefork.channel import Channel
 from reproq_prefork.errors import DatabaseUnavailable, ExitStatus, ReproqError
 from reproq_prefork.fork_safety import unfit_for_workers
-from reproq_prefork.identity import WorkerIdentity
+from reproq_prefork.identity import KnownServer, WorkerIdentity
 from reproq_prefork.ledger import Ledger
 from reproq_prefork.log import Log
 from reproq_prefork.master import WORKERS_DEATH_SIGNAL, StewardPost
@@ -42,10 +43,15 @@ NOT_FOR_CHILDREN = tuple(signum for signum in MASTERS_OWN if signum not in (sign
 
 
 class ForkedPrograms:
-    """`read_settings` reads everything anew; `check_database` raises where the database cannot be worked with."""
+    """`read_settings` reads everything anew; `check_database` says which server it is, and raises where it
+    cannot be worked with.
+    """
 
     def __init__(
-        self, read_settings: Callable[[], Settings], check_database: Callable[[Settings], None], log: Log
+        self,
+        read_settings: Callable[[], Settings],
+        check_database: Callable[[Settings], KnownServer],
+        log: Log,
     ) -> None:
         self._read_settings = read_settings
         self._check_database = check_database
@@ -79,8 +85,8 @@ class ForkedPrograms:
         told = False
         while True:
             try:
-                self._check_database(settings)
-                return application.located(settings)
+                known = self._check_database(settings)
+                return application.located(replace(settings, known_server=known))
             except DatabaseUnavailable as error:
                 if time.monotonic() + CHECK_RETRY_S > gives_up_at:
                     raise
@@ -170,7 +176,13 @@ class ForkedPrograms:
         orders = Orders(inbox, post.life_fd)
         policy = RetryPolicy(settings.retry_base_s, settings.retry_max_s, settings.max_attempts_ceiling)
         ledger = Ledger(
-            connect=lambda: WorkerStore(settings.require_database_url(), identity, lease_s=settings.lease_s),
+            connect=lambda: WorkerStore(
+                settings.require_database_url(),
+                identity,
+                lease_s=settings.lease_s,
+                system=settings.known_server.system,
+                goes_on=panel.show_life,
+            ),
             panel=panel,
             orders=orders,
             policy=policy,
@@ -204,12 +216,14 @@ class ForkedPrograms:
             orders=Orders(inbox, post.life_fd),
             wake=wake,
             host=host,
-            connect=lambda: StewardStore(
+            connect=lambda goes_on: StewardStore(
                 settings.require_database_url(),
                 application_name=f"reproq-prefork steward {host.name}",
                 queues=settings.queues,
                 max_attempts_ceiling=settings.max_attempts_ceiling,
                 max_lock_wait_s=settings.renew_interval_s,
+                system=settings.known_server.system,
+                goes_on=goes_on,
             ),
             announces=settings.django_settings is not None,
             log=self._log_of(settings, "steward"),

@@ -352,6 +352,12 @@ class WorkerPanel:
         self._record = replace(self.record, seen_ns=boottime_ns(), **changes)
         self._scoreboard.write_worker(self._slot, self._record)
 
+    def show_life(self, for_s: float) -> bool:
+        """A sign of life that counts for so long; gives True, since nothing keeps a worker from going on."""
+        self._record = replace(self.record, seen_ns=boottime_ns() + int(for_s * 1e9))
+        self._scoreboard.write_worker(self._slot, self._record)
+        return True
+
     def start(
         self, run_id: int, claim: int, attempt: int, *, started_ns: int, deadline_ns: int, waiting: int = 0
     ) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from reproq_prefork.errors import SettingsError
+from reproq_prefork.identity import KnownServer
 from reproq_prefork.log import LogFormat, LogLevel
 from reproq_prefork.redact import mask_url
 
@@ -86,6 +87,7 @@ class Settings:
     # Of the Django application's backends those that keep their runs in this database: aliases in TASKS, each with
     # the alias in DATABASES that leads there. The check finds them.
     django_backends: tuple[tuple[str, str], ...] = ()
+    known_server: KnownServer = field(default_factory=KnownServer)  # found by the check, no option
 
     @property
     def renew_interval_s(self) -> float:

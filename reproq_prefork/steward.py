@@ -29,16 +29,18 @@ from reproq_prefork.duties import (
     log_reset,
     workers_of,
 )
-from reproq_prefork.errors import DatabaseUnavailable, ExitStatus, ReproqError
+from reproq_prefork.errors import ExitStatus, ReproqError
 from reproq_prefork.identity import HostIdentity
 from reproq_prefork.log import Log
 from reproq_prefork.messages import QueuesDrained, WorkerReset
 from reproq_prefork.one_by_one import OneByOne
 from reproq_prefork.orders import Orders
+from reproq_prefork.recurring import Recurring
 from reproq_prefork.scoreboard import Scoreboard, StewardRecord, WorkerState, boottime_ns
 from reproq_prefork.settings import SWEEP_INTERVAL_S, Settings
 from reproq_prefork.signals import pause, wait_readable
 from reproq_prefork.store.connection import ConnectionLost, reconnect_delays_s
+from reproq_prefork.store.opening import GoesOn
 from reproq_prefork.store.steward_store import ResetRun, StewardStore
 from reproq_prefork.task_run import FailureKind, LostWorker, Status
 from reproq_prefork.wakeup import WakePipe
@@ -82,7 +84,7 @@ class Steward:
         orders: Orders,
         wake: WakePipe,
         host: HostIdentity,
-        connect: Callable[[], StewardStore],
+        connect: Callable[[GoesOn], StewardStore],
         log: Log,
         announces: bool = False,
     ) -> None:
@@ -94,6 +96,7 @@ class Steward:
         self._wake = wake
         self._connect = connect
         self._log = log
+        self._trouble = Recurring(log)
         self._notice_cancels = NoticeCancels(scoreboard, index, log=log)
         self._look = Look(
             scoreboard,
@@ -108,6 +111,7 @@ class Steward:
         self._store: StewardStore | None = None
         self._connect_at = 0.0
         self._delays_s = reconnect_delays_s()
+        self._was_lost = False  # the last connection
         self._lost: list[LostWorker] = []
         self._again: dict[str, _ResetAgain] = {}  # by the worker's id
         self._resets = OneByOne(log)
@@ -180,8 +184,9 @@ class Steward:
             self._await_new_runs.heard(store, messages)
             if self._notice_cancels.concerns(news.cancelled_at):
                 self._look.run(store)
+            self._delays_s = reconnect_delays_s()
         except ConnectionLost as lost:
-            self._log.warning("the connection is lost", reason=str(lost))
+            self._trouble.warning("the connection is lost", reason=str(lost))
             self._disconnect()
         except (ReproqError, OSError) as error:
             self._not_done(error)
@@ -197,27 +202,46 @@ class Steward:
 
     def _not_done(self, error: Exception) -> None:
         # OSError: the host is out of descriptors, and nothing can be known of its processes.
-        self._log.warning("a duty could not be done; it will be tried again", reason=str(error))
+        self._trouble.warning("a duty could not be done; it will be tried again", reason=str(error))
 
     def _connected_store(self) -> StewardStore | None:
         if self._store is None and time.monotonic() >= self._connect_at:
             try:
-                self._store = self._connect()
-                can_hear = self._store.listen()
+                self._store, can_hear = self._opened_store()
+            except ReproqError as error:
+                self._disconnect()
+                self._trouble.warning("no connection to the database", reason=str(error))
+            else:
                 self._await_new_runs.connected(can_hear=can_hear)
+                self._show_heartbeat()
                 if not can_hear:
                     self._log.info("behind a transaction pooler: polling only, without notifications")
-            except (DatabaseUnavailable, ConnectionLost) as error:
-                self._disconnect()
-                self._log.warning("no connection to the database", reason=str(error))
-            else:
-                self._delays_s = reconnect_delays_s()
-                self._show_heartbeat()
+                if self._was_lost:
+                    self._log.info("connected again")
+                    # What has ended this connection may have ended theirs, and an idle worker would not notice.
+                    self._wake_all()
         return self._store
+
+    def _opened_store(self) -> tuple[StewardStore, bool]:
+        """A connection whose set-up is complete, and whether news are heard on it. Raises ReproqError."""
+        had_quit = self._orders.quit
+
+        def goes_on(for_s: float) -> bool:
+            self._show_heartbeat(ahead_s=for_s)
+            self._orders.read()
+            return self._orders.quit == had_quit
+
+        store = self._connect(goes_on)
+        try:
+            return store, store.listen()
+        except BaseException:
+            store.close()
+            raise
 
     def _disconnect(self) -> None:
         if self._store is not None:
             self._store.close()
+            self._was_lost = True
         self._store = None
         self._await_new_runs.connected(can_hear=False)
         self._connect_at = time.monotonic() + next(self._delays_s)
@@ -296,9 +320,11 @@ class Steward:
             if appointment.duty is self._look:
                 appointment.at = 0.0
 
-    def _show_heartbeat(self) -> None:
+    def _show_heartbeat(self, *, ahead_s: float = 0.0) -> None:
+        """`ahead_s`: there will be none for so long."""
+        at_ns = boottime_ns() + int(ahead_s * 1e9)
         self._scoreboard.write_steward(
-            self._index, StewardRecord(os.getpid(), boottime_ns(), self._store is not None)
+            self._index, StewardRecord(os.getpid(), at_ns, self._store is not None)
         )
 
     def _wait(self) -> None:

@@ -52,7 +52,7 @@ class Proxy:
         self._break = Break.BEFORE
         self._broken = threading.Event()
         target = urlsplit(server_url)
-        self._server = (target.hostname or "127.0.0.1", target.port or 5432)
+        self._server = _place(server_url)
         self._loop = asyncio.new_event_loop()
         self._links: set[_Link] = set()
         self._listening = threading.Event()
@@ -81,6 +81,10 @@ class Proxy:
     def has_broken(self) -> bool:
         """The statement that was to be broken has come."""
         return self._broken.is_set()
+
+    def lead_to(self, server_url: str) -> None:
+        """Connections that come from now on go to another server, as where a name of the DNS is moved."""
+        self._server = _place(server_url)
 
     def reset(self) -> None:
         """End every connection by RST, as a firewall does that has forgotten them."""
@@ -140,6 +144,11 @@ class Proxy:
             return None
         self._broken.set()
         return self._break
+
+
+def _place(server_url: str) -> tuple[str, int]:
+    target = urlsplit(server_url)
+    return target.hostname or "127.0.0.1", target.port or 5432
 
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]

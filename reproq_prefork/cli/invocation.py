@@ -81,12 +81,12 @@ class Invocation:
 
 
 @contextmanager
-def opened_store(settings: Settings) -> Iterator[OperatorStore]:
-    """The database, with the schema that this release needs.
+def opened_store(settings: Settings, *, for_writing: bool = True) -> Iterator[OperatorStore]:
+    """The database, with the schema that this release needs; `for_writing` False: a standby will do.
 
     Raises SettingsError, DatabaseUnavailable (also where the connection breaks later) or SchemaMismatch.
     """
-    with closing(OperatorStore(settings.require_database_url())) as store:
+    with closing(OperatorStore(settings.require_database_url(), for_writing=for_writing)) as store:
         info = store.connection.info
         try:
             check_schema(store.connection)

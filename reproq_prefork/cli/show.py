@@ -35,7 +35,7 @@ Replays = tuple[tuple[int, Status], ...]
 @click.pass_context
 def show(context: click.Context, run_id: int, as_json: bool) -> None:
     settings = context.ensure_object(Invocation).settings(given_flags(context))
-    with opened_store(settings) as store, translated_errors():
+    with opened_store(settings, for_writing=False) as store, translated_errors():
         run = get_run(store.connection, run_id)
         replays = store.replays_of(run.id, run.spec_hash)
     click.echo(_as_json(run, replays) if as_json else "\n".join(_lines(run, replays)))

@@ -42,7 +42,7 @@ CLEAR_SCREEN = "\x1b[H\x1b[2J"
 @click.pass_context
 def status(context: click.Context, as_json: bool, watch: bool) -> None:
     settings = context.ensure_object(Invocation).settings(given_flags(context))
-    with opened_store(settings) as store:
+    with opened_store(settings, for_writing=False) as store:
         while True:
             shown = _as_json(store) if as_json else "\n".join(_as_text(store))
             clear = CLEAR_SCREEN if watch and not as_json and sys.stdout.isatty() else ""

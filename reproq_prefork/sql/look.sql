@@ -5,7 +5,12 @@
 -- Due runs: it steps from priority to priority as the claim does, so rows scheduled for later cost one descent a
 -- priority. Ends: the same walk as in take_finish_due, without a lock, and none where runs are due, for a worker
 -- tells of ends between them. Cancels: task_runs_to_cancel has an entry for each such run and for no other.
-select due.runs_are_due, due.is_finish_due, cancelled.leased_by, cancelled.id, cancelled.claims
+--
+-- This is what a steward sends most often, and it only reads. So it says whether the server still writes: one that was
+-- demoted answers for ever that nothing is due.
+select
+    due.runs_are_due, due.is_finish_due, cancelled.leased_by, cancelled.id, cancelled.claims,
+    current_setting('transaction_read_only')::boolean as is_read_only
 from (
     select
         found.runs_are_due,

@@ -1,13 +1,49 @@
--- What all statements of ours are bound by: those of a session, or (`of_transaction`) of one transaction.
+-- What all statements of ours depend on: set for a session, or (`of_transaction`) for one transaction, so that what a
+-- role, a database or postgresql.conf says of it has no effect, at the start or by a reload. What is left alone is left
+-- to whoever runs the server: synchronous_commit, memory, the planner's methods, roles.
+--
+-- Limits: those that end a session or a statement which waits as it should are off.
 --
 -- Generic plans: the plan never depends on a value here, and a statement with an array or a LIMIT in a parameter would
 -- otherwise be planned at each call. No compilation just in time: what the planner thinks that a claim costs would make
 -- the server compile it, which takes a hundred times as long as the claim.
+--
+-- How values are written and read, and what a statement means: psycopg reads times of one DateStyle only, an isolation
+-- above READ COMMITTED makes claims fail that meet each other, exit_on_error would end the session at each refused value,
+-- and where the search path names a schema before pg_catalog, its functions and operators would be taken for the
+-- server's. (Not by a migration: what it creates goes into the first schema of the path.)
 select
     set_config('statement_timeout', %(statement_timeout)s, %(of_transaction)s) as statement_timeout,
     set_config('lock_timeout', %(lock_timeout)s, %(of_transaction)s) as lock_timeout,
     set_config(
         'idle_in_transaction_session_timeout', %(idle_in_transaction_timeout)s, %(of_transaction)s
     ) as idle_timeout,
+    set_config('idle_session_timeout', '0', %(of_transaction)s) as idle_session_timeout,
+    case  -- the server has it from version 17 on
+        when current_setting('transaction_timeout', true) is not null
+        then set_config('transaction_timeout', '0', %(of_transaction)s)
+    end as transaction_timeout,
     set_config('plan_cache_mode', 'force_generic_plan', %(of_transaction)s) as plan_cache_mode,
-    set_config('jit', 'off', %(of_transaction)s) as jit
+    set_config('jit', 'off', %(of_transaction)s) as jit,
+    set_config('DateStyle', 'ISO, YMD', %(of_transaction)s) as date_style,
+    set_config('TimeZone', 'UTC', %(of_transaction)s) as time_zone,
+    set_config('IntervalStyle', 'postgres', %(of_transaction)s) as interval_style,
+    set_config('extra_float_digits', '1', %(of_transaction)s) as float_digits,
+    set_config('bytea_output', 'hex', %(of_transaction)s) as bytea_output,
+    set_config('standard_conforming_strings', 'on', %(of_transaction)s) as conforming_strings,
+    set_config('transform_null_equals', 'off', %(of_transaction)s) as transform_null_equals,
+    set_config('array_nulls', 'on', %(of_transaction)s) as array_nulls,
+    set_config('row_security', 'on', %(of_transaction)s) as row_security,
+    set_config('exit_on_error', 'off', %(of_transaction)s) as exit_on_error,
+    set_config('client_min_messages', 'notice', %(of_transaction)s) as client_min_messages,
+    set_config('default_transaction_isolation', 'read committed', %(of_transaction)s) as isolation,
+    set_config('default_transaction_deferrable', 'off', %(of_transaction)s) as is_deferrable,
+    set_config(
+        'search_path',
+        case
+            when %(catalog_first)s and not starts_with(current_setting('search_path'), 'pg_catalog')
+            then concat_ws(', ', 'pg_catalog', nullif(current_setting('search_path'), ''))
+            else current_setting('search_path')
+        end,
+        %(of_transaction)s
+    ) as search_path

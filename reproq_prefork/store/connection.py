@@ -8,9 +8,10 @@ in the client too. After it, or after any broken connection, the outcome of the 
 from __future__ import annotations
 
 import random
+import struct
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -20,6 +21,8 @@ from psycopg.rows import RowFactory, namedtuple_row, tuple_row
 from psycopg.types.numeric import Int8Dumper
 
 from reproq_prefork.errors import DatabaseUnavailable, ExitStatus, ReproqError
+from reproq_prefork.store.opening import GoesOn, always, longest_open_s, open_connection
+from reproq_prefork.store.server import Server, why_unusable
 from reproq_prefork.store.statements import numbered, statement
 
 T = TypeVar("T")
@@ -32,10 +35,18 @@ CLIENT_DEADLINE_S = 8.0  # above statement_timeout, so that the server's own ans
 MIGRATION_TIMEOUT_S = 86_400.0
 RECONNECT_BASE_S = 0.1
 BACKEND_GONE_TIMEOUT_S = 2.0
+ENDS_SESSION = ("FATAL", "PANIC")
+RAISE_OF_A_TRIGGER = "exec_stmt_raise"  # the server's own function, as it reports it with an error
+SETTING_STATEMENTS = 2  # in `DeadlineConnection.settings`
 BACKEND_GONE_POLL_S = 0.002
 RECONNECT_MAX_S = 5.0
 
-# What the user's own DATABASE_URL does not set. tcp_user_timeout is in milliseconds.
+# Of Python's own errors those that psycopg lets through where it writes or reads a value: a lone surrogate, a
+# number that is too large for its type, a time in a DateStyle other than ISO.
+NOT_TRANSLATED_BY_PSYCOPG = (UnicodeError, NotImplementedError, OverflowError, struct.error)
+
+# What the user's own DATABASE_URL does not set, and (OURS) what it may not. tcp_user_timeout is in
+# milliseconds.
 CONNECTION_DEFAULTS: Mapping[str, str] = {
     "connect_timeout": str(CONNECT_TIMEOUT_S),
     "keepalives": "1",
@@ -43,8 +54,8 @@ CONNECTION_DEFAULTS: Mapping[str, str] = {
     "keepalives_interval": "5",
     "keepalives_count": "3",
     "tcp_user_timeout": "15000",
-    "client_encoding": "UTF8",
 }
+OURS: Mapping[str, str] = {"client_encoding": "UTF8"}
 
 
 class ConnectionLost(ReproqError):
@@ -96,12 +107,13 @@ MIGRATION_LIMITS = TimeLimits(MIGRATION_TIMEOUT_S, MIGRATION_TIMEOUT_S, MIGRATIO
 
 
 class DeadlineConnection(psycopg.Connection[Any]):
-    """A psycopg connection that gives up a statement after `deadline_s`, and knows its `backend`.
+    """A psycopg connection that gives up a statement after `deadline_s`, and knows its `server` and `backend`.
 
-    `settings`: behind a pooler, the statement that goes before each other one, in one transaction with it.
+    `settings`: behind a pooler, the statements that go before each other one, in one transaction with it.
     """
 
     deadline_s: float = CLIENT_DEADLINE_S
+    server: Server
     backend: Backend
     settings: str | None = None
 
@@ -127,29 +139,68 @@ def _with_deadline(gen: Generator[Any, Any, T], seconds: float) -> Generator[Any
 
 
 def connect(
-    database_url: str, *, application_name: str, limits: TimeLimits = ORDINARY_LIMITS
+    database_url: str,
+    *,
+    application_name: str,
+    limits: TimeLimits = ORDINARY_LIMITS,
+    for_writing: bool = True,
+    makes_schema: bool = False,
+    asks_system: bool = False,
+    system: str | None = None,
+    goes_on: GoesOn = always,
 ) -> DeadlineConnection:
-    """Open an autocommit connection with every time limit set. Raises `DatabaseUnavailable`."""
-    try:
-        given = conninfo.conninfo_to_dict(database_url)
-    except psycopg.ProgrammingError:
-        # libpq's own message quotes the text, which may hold a password.
-        raise DatabaseUnavailable("named by DATABASE_URL", "the URL cannot be read") from None
+    """Open an autocommit connection, with all set that its statements depend on. Raises `DatabaseUnavailable`.
+
+    It raises that also where the server is not fit for work, such as a standby. `for_writing` False: the caller
+    only reads, for which a standby will do. `system`: the identifier that the server must have. `asks_system`:
+    any will do, and the caller wants to know it. `makes_schema`: new tables go where the login's own search
+    path says. `goes_on`: see `open_connection`.
+    """
+    given = _given(database_url)
     address = _address(given)
-    parameters: dict[str, Any] = {**CONNECTION_DEFAULTS, "application_name": application_name, **given}
+    parameters = {**CONNECTION_DEFAULTS, "application_name": application_name, **given, **OURS}
     try:
-        connection = DeadlineConnection.connect(
-            **parameters, autocommit=True, row_factory=namedtuple_row, prepare_threshold=None
-        )
+        opened = open_connection(parameters, goes_on=goes_on, for_writing=for_writing)
     except psycopg.Error as error:
         raise DatabaseUnavailable(address, _sentence(error)) from None
+    connection = DeadlineConnection(opened, row_factory=namedtuple_row)
     try:
         with translated_errors():
-            _set_up(connection, limits)
+            connection.autocommit = True
+            connection.prepare_threshold = None
+            connection.deadline_s = limits.client_s
+            _ask_server(connection, asks_system=asks_system or system is not None)
+            _set_up(connection, limits, catalog_first=not makes_schema)
+        reason = why_unusable(connection.server, for_writing=for_writing, system=system)
+        if reason:
+            raise DatabaseUnavailable(address, reason)
+    except DatabaseUnavailable:
+        connection.close()
+        raise
     except ReproqError as error:
         connection.close()
         raise DatabaseUnavailable(address, str(error)) from None
+    except BaseException:
+        connection.close()
+        raise
     return connection
+
+
+def longest_connect_s(database_url: str) -> float:
+    """How long `connect` may take to find an address that answers. Raises `DatabaseUnavailable`."""
+    given = _given(database_url)
+    try:
+        return longest_open_s({**CONNECTION_DEFAULTS, **given})
+    except psycopg.Error as error:
+        raise DatabaseUnavailable(_address(given), _sentence(error)) from None
+
+
+def _given(database_url: str) -> Mapping[str, Any]:
+    try:
+        return conninfo.conninfo_to_dict(database_url)
+    except psycopg.ProgrammingError:
+        # libpq's own message quotes the text, which may hold a password.
+        raise DatabaseUnavailable("named by DATABASE_URL", "the URL cannot be read") from None
 
 
 def _address(parameters: Mapping[str, Any]) -> str:
@@ -159,32 +210,36 @@ def _address(parameters: Mapping[str, Any]) -> str:
     return f"{parameters.get('dbname') or 'of the default name'} at {host}{port}"
 
 
-def _set_up(connection: DeadlineConnection, limits: TimeLimits) -> None:
-    connection.deadline_s = limits.client_s
+def _ask_server(connection: DeadlineConnection, *, asks_system: bool) -> None:
+    """Which server answers, and which of its processes; whether that is ours alone."""
+    (row,) = fetch(connection, statement("server_facts"), {})
+    system = None
+    if asks_system:
+        with suppress(StatementRefused):  # the function is forbidden, or not there: then any server will do
+            system = fetch(connection, statement("server_identity"), {})[0].system
+    connection.server = Server.of_row(row, system)
+    connection.backend = Backend(pid=row.pid, pooled=row.pid != connection.info.backend_pid)
+
+
+def _set_up(connection: DeadlineConnection, limits: TimeLimits, *, catalog_first: bool) -> None:
     # One integer type for all integers: psycopg picks the smallest that fits the value, and each
     # combination of types would be prepared (and planned) as another statement.
     connection.adapters.register_dumper(int, Int8Dumper)
-    connection.backend = _backend_of(connection)
     pooled = connection.backend.pooled
     settings = {
         "statement_timeout": f"{limits.statement_s:.0f}s",
         "lock_timeout": f"{limits.lock_s * 1000:.0f}ms",
         "idle_in_transaction_timeout": f"{IDLE_IN_TRANSACTION_TIMEOUT_S:.0f}s",
+        "catalog_first": catalog_first,
         "of_transaction": pooled,
     }
     if pooled:
         # A session's settings and prepared statements would land on a connection shared with others.
-        connection.settings = psycopg.ClientCursor(connection).mogrify(statement("settings"), settings)
+        bound = psycopg.ClientCursor(connection).mogrify(statement("settings"), settings)
+        connection.settings = f"{statement('read_committed')};\n{bound}"
     else:
         connection.prepare_threshold = 0
         connection.execute(statement("settings"), settings)
-
-
-def _backend_of(connection: psycopg.Connection[Any]) -> Backend:
-    """Ask which server process answers, and whether it is ours alone."""
-    row = connection.execute(statement("backend_pid")).fetchone()
-    assert row is not None
-    return Backend(pid=row.pid, pooled=row.pid != connection.info.backend_pid)
 
 
 @contextmanager
@@ -194,8 +249,14 @@ def translated_errors() -> Iterator[None]:
         yield
     except psycopg.Error as error:
         raise translate(error) from error
+    except ReproqError:
+        raise
     except UnicodeDecodeError as error:
         raise ValueRefused(f"the server sent text that is not UTF-8: {error}") from error
+    except NOT_TRANSLATED_BY_PSYCOPG as error:
+        raise ValueRefused(
+            f"psycopg cannot write or read a value: {type(error).__name__}: {error}"
+        ) from error
 
 
 def translate(error: psycopg.Error) -> ReproqError:
@@ -203,7 +264,7 @@ def translate(error: psycopg.Error) -> ReproqError:
     state = error.sqlstate
     if state is None and isinstance(error, psycopg.DataError):
         return ValueRefused(_sentence(error))  # psycopg itself refused to send it, such as text with a NUL
-    if state is None or state[:2] == "08" or state in ("57P01", "57P02", "57P03", "57P05"):
+    if state is None or _session_is_of_no_use(state, error.diag):
         return ConnectionLost(_sentence(error))
     # 22 data, 23 integrity, 54 limits, XX000 a size no allocation can have: the value is at fault.
     if state[:2] in ("22", "23", "54") or state == "XX000":
@@ -212,6 +273,22 @@ def translate(error: psycopg.Error) -> ReproqError:
         return ServerShort(_sentence(error))
     kind = StatementTimedOut if state == "57014" else StatementRefused
     return kind(_sentence(error))
+
+
+def _session_is_of_no_use(state: str, said: psycopg.errors.Diagnostic) -> bool:
+    """Whether another statement of this session would fare no better, and one of a new session might.
+
+    08: the connection. 25: the transaction. A server that only reads answers every write with 25006; behind the
+    same address another may be the primary by now. 57P: the server shuts down, starts, or ends a session.
+    26000, 42P05, and a changed result: the session lacks the prepared statements that we know of, since
+    somebody discarded them, or a column has another type now.
+    """
+    if said.severity_nonlocalized in ENDS_SESSION:
+        return True
+    if said.source_function == RAISE_OF_A_TRIGGER:
+        return False  # whatever SQLSTATE it was given
+    is_stale = state == "0A000" and said.source_function == "RevalidateCachedQuery"
+    return state[:2] in ("08", "25") or state[:3] == "57P" or state in ("26000", "42P05") or is_stale
 
 
 def _sentence(error: BaseException) -> str:
@@ -258,11 +335,12 @@ def _fetch_with_settings(
     parameters: Mapping[str, Any],
     row_factory: RowFactory[Any],
 ) -> Sequence[Any]:
-    """Both in one message of the simple protocol: its statements are one transaction, on one server process."""
+    """All in one message of the simple protocol: its statements are one transaction, on one server process."""
     text = f"{settings};\n{statement}".encode()
     with translated_errors(), psycopg.ClientCursor(connection, row_factory=row_factory) as cursor:
         cursor.execute(text, parameters)
-        cursor.nextset()
+        for _ in range(SETTING_STATEMENTS):
+            cursor.nextset()
         return _rows_of(cursor)
 
 

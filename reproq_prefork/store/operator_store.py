@@ -131,10 +131,13 @@ class OperatorReads:
 class OperatorStore(OperatorReads):
     """One connection. Raises as `WorkerStore` does."""
 
-    def __init__(self, database_url: str) -> None:
-        """Connect. Raises `DatabaseUnavailable`."""
+    def __init__(self, database_url: str, *, for_writing: bool = True) -> None:
+        """Connect; `for_writing` False: a standby will do. Raises `DatabaseUnavailable`."""
         self.connection = connect(
-            database_url, application_name="reproq-prefork command", limits=OPERATOR_LIMITS
+            database_url,
+            application_name="reproq-prefork command",
+            limits=OPERATOR_LIMITS,
+            for_writing=for_writing,
         )
         super().__init__(lambda name, parameters: fetch(self.connection, statement(name), parameters))
 

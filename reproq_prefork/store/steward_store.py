@@ -12,12 +12,14 @@ from reproq_prefork.store.connection import (
     BACKEND_GONE_TIMEOUT_S,
     LOCK_TIMEOUT_S,
     Backend,
+    ConnectionLost,
     TimeLimits,
     connect,
     end_backend_of,
     fetch,
     translated_errors,
 )
+from reproq_prefork.store.opening import GoesOn, always
 from reproq_prefork.store.statements import statement
 from reproq_prefork.task_run import FailureKind, LostWorker, Status
 
@@ -78,15 +80,23 @@ class StewardStore:
         queues: Sequence[str],
         max_attempts_ceiling: int | None,
         max_lock_wait_s: float = LOCK_TIMEOUT_S,
+        system: str | None = None,
+        goes_on: GoesOn = always,
     ) -> None:
-        """Connect. Raises `DatabaseUnavailable`.
+        """Connect; `system` and `goes_on` as in `connect`. Raises `DatabaseUnavailable`.
 
         `max_lock_wait_s`: how long what is done here may wait for a lock, and so keep renewals from being sent.
         """
         self._queues = ",".join(queues)
         self._max_attempts_ceiling = max_attempts_ceiling
         limits = TimeLimits(lock_s=min(LOCK_TIMEOUT_S, max_lock_wait_s))
-        self._connection = connect(database_url, application_name=application_name, limits=limits)
+        self._connection = connect(
+            database_url,
+            application_name=application_name,
+            limits=limits,
+            system=system,
+            goes_on=goes_on,
+        )
         self.backend: Backend = self._connection.backend
 
     def close(self) -> None:
@@ -130,6 +140,7 @@ class StewardStore:
     def look(self, worker_ids: Collection[str], *, announces: bool) -> Sight:
         """What there is to do in the queues, and which runs of these workers somebody has cancelled.
 
+        Raises ConnectionLost also where the server only reads by now: it would say for ever that nothing is due.
         `announces`: ends that the application is to be told of are looked for too.
         """
         parameters = {
@@ -138,6 +149,8 @@ class StewardStore:
             "worker_ids": json.dumps(sorted(worker_ids)),
         }
         rows = self._run("look", parameters)
+        if rows[0].is_read_only:
+            raise ConnectionLost("the server refuses to write by now")
         return Sight(
             runs_are_due=rows[0].runs_are_due,
             is_finish_due=rows[0].is_finish_due,

@@ -18,6 +18,7 @@ from reproq_prefork.store.connection import (
     fetch,
     fetch_tuples,
 )
+from reproq_prefork.store.opening import GoesOn, always
 from reproq_prefork.store.statements import statement
 from reproq_prefork.task_run import ClaimedRun, Place, Settlement
 
@@ -57,12 +58,25 @@ class WorkerStore:
     written).
     """
 
-    def __init__(self, database_url: str, identity: WorkerIdentity, *, lease_s: float) -> None:
-        """Connect. Raises `DatabaseUnavailable`."""
+    def __init__(
+        self,
+        database_url: str,
+        identity: WorkerIdentity,
+        *,
+        lease_s: float,
+        system: str | None = None,
+        goes_on: GoesOn = always,
+    ) -> None:
+        """Connect; `system` and `goes_on` as in `connect`. Raises `DatabaseUnavailable`."""
         self._identity = identity
         self._lease_s = lease_s
         self._queues = ",".join(identity.queues)
-        self._connection = connect(database_url, application_name=f"reproq-prefork {identity.id}")
+        self._connection = connect(
+            database_url,
+            application_name=f"reproq-prefork {identity.id}",
+            system=system,
+            goes_on=goes_on,
+        )
         self.backend: Backend = self._connection.backend
 
     def close(self) -> None:

@@ -54,13 +54,14 @@ TICK_S = 0.25
 BOOT_TIMEOUT_S = 60.0
 SHUTDOWN_TIMEOUT_S = 25.0
 FENCE_GRACE_S = 2.5
+CONNECT_S = 84.0  # four addresses of 21 s
 FIRST_PID = 100
 
 
 def limits(
     workers: int, *, shutdown_timeout_s: float = SHUTDOWN_TIMEOUT_S, has_template: bool = False
 ) -> Limits:
-    return Limits(workers, BOOT_TIMEOUT_S, shutdown_timeout_s, FENCE_GRACE_S, has_template)
+    return Limits(workers, BOOT_TIMEOUT_S, shutdown_timeout_s, FENCE_GRACE_S, has_template, CONNECT_S)
 
 
 @dataclass(slots=True)
@@ -73,6 +74,7 @@ class Child:
     obeys: bool = True
     boots: bool = True
     booting: bool = True
+    connects: bool = True  # once it has booted; else it waits for a connection
     registered: bool = False
     deadline_at: float | None = None
     lease_ends_at: float | None = None
@@ -104,6 +106,7 @@ class World:
         self.checking = False
         self.exit_status: ExitStatus | None = None
         self.workers_boot = True
+        self.workers_connect = True
         self.workers_obey = True
         self.forks_fail = False
         self.orphans_die = True
@@ -244,6 +247,7 @@ class World:
                 deadline_at=child.deadline_at,
                 lease_ends_at=child.lease_ends_at,
                 seen_at=child.seen_at,
+                connecting=not child.booting and not child.registered,
             )
             for child in self.workers
             if child.slot is not None
@@ -260,9 +264,9 @@ class World:
                 self.end(child)
         elif child.signals and child.obeys:
             self.end(child, in_order=True)
-        elif child.booting and child.boots:
-            child.booting = False
-            child.registered = True
+        else:
+            child.booting = child.booting and not child.boots
+            child.registered = child.registered or (not child.booting and child.connects)
 
     def _live_as_template(self, child: Child) -> None:
         if child.booting and child.loads:
@@ -371,5 +375,6 @@ class World:
     def _new_child(self, generation: int, slot: int | None = None, incarnation: int = 0) -> Child:
         self._pids += 1
         child = Child(self._pids, generation, slot, incarnation, forked_at=self.now)
+        child.connects = self.workers_connect
         self.children[child.pid] = child
         return child

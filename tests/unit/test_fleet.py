@@ -26,6 +26,7 @@ from reproq_prefork.fleet_state import (
 from reproq_prefork.task_run import FailureKind
 from tests.unit.fleet_world import (
     BOOT_TIMEOUT_S,
+    CONNECT_S,
     FENCE_GRACE_S,
     SHUTDOWN_TIMEOUT_S,
     Child,
@@ -312,11 +313,84 @@ def test_the_death_of_a_ready_worker_does_not_shorten_the_boot_backoff(world: Wo
     assert len(world.fork_times) == forks
 
 
+# --- connections that cannot be had ---
+
+
+def a_start_with_connections_for(ready: int, of: int) -> World:
+    world = World(slots=12)
+    world.workers_connect = False
+    world.feed(Started())
+    world.pass_check(of)
+    for worker in world.workers[:ready]:
+        worker.connects = True
+    return world
+
+
+def test_a_host_whose_workers_cannot_all_connect_is_ready_with_those_that_can() -> None:
+    """`max_connections` is too small: it was never ready, and ended after three boot timeouts, at work."""
+    world = a_start_with_connections_for(2, of=5)
+    world.run_for(BOOT_TIMEOUT_S - 1)
+    assert world.told_systemd == []
+    world.run_for(2)
+    assert world.told_systemd == ["READY=1"]
+    assert world.logged("ready: 2 of 5 workers; the others wait for a connection to the database")
+    world.run_for(20 * BOOT_TIMEOUT_S)
+    assert world.goes_on()
+    assert [worker.signals for worker in world.workers] == [[]] * 5
+    assert len(world.fork_times) == 5
+    for worker in world.workers:
+        worker.connects = True
+    world.run_for(2)
+    assert world.told_systemd == ["READY=1"]
+    assert world.logged("all 5 workers are ready now")
+    world.run_for(20)
+    assert sum("all 5 workers" in line for line in messages(world)) == 1
+
+
+def test_it_is_not_ready_with_those_that_can_while_another_still_boots() -> None:
+    world = a_start_with_connections_for(2, of=5)
+    world.workers[4].booting, world.workers[4].boots = True, False
+    world.run_for(BOOT_TIMEOUT_S + 1)
+    assert world.told_systemd == []
+    assert world.logged("killing worker 4")
+
+
+def test_where_no_worker_can_connect_each_has_the_time_that_the_address_allows() -> None:
+    """Four addresses that swallow packets, of 21 s each: the one behind them was never reached."""
+    world = a_start_with_connections_for(0, of=2)
+    world.run_for(BOOT_TIMEOUT_S + CONNECT_S - 1)
+    assert [worker.signals for worker in world.workers] == [[], []]
+    world.workers[0].connects = True
+    world.run_for(2)
+    assert world.told_systemd == ["READY=1"]
+    assert world.logged("ready: 1 of 2 workers")
+
+
+def test_where_no_worker_ever_connects_the_start_has_failed() -> None:
+    world = a_start_with_connections_for(0, of=2)
+    world.run_for(4 * (BOOT_TIMEOUT_S + CONNECT_S))
+    assert world.exit_status is ExitStatus.BOOT_FAILED
+
+
+def test_a_reload_to_workers_of_which_some_wait_for_connections_of_the_old_ones_goes_on(world: World) -> None:
+    old = world.workers
+    world.workers_connect = False
+    reload(world, 4)
+    world.workers_of(2)[0].connects = True
+    world.run_for(BOOT_TIMEOUT_S + 1)
+    assert world.logged("reloaded: 1 of 4 new workers are ready, and the others wait for a connection")
+    world.run_for(2)
+    assert not any(worker.pid in world.children for worker in old)
+    for worker in world.workers:
+        worker.connects = True
+    world.run_for(2)
+    assert world.logged("all 4 workers are ready now")
+
+
 def test_a_worker_that_waits_for_the_database_later_on_is_not_killed(world: World) -> None:
-    world.workers_boot = False
+    world.workers_connect = False
     world.kill(world.workers[0])
     (waiting,) = [worker for worker in world.workers if worker.booting]
-    waiting.booting = False  # it connects, and is not registered
     world.run_for(3 * BOOT_TIMEOUT_S)
     assert waiting.pid in world.children
     assert waiting.signals == []

@@ -1,0 +1,187 @@
+"""Open a connection in short steps, one address after the other, with a sign of life at each step.
+
+An address that swallows every packet costs `connect_timeout`. A URL may name several, and a host name may have
+several. A process that waits for all of them in one call looks dead to its master, which kills it before it
+comes to the address that answers. Where libpq does not block (`PQconnectPoll`) it has no time limit of its own,
+so each address is an attempt with a limit here, as in psycopg's `connect()`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import random
+import select
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import psycopg
+from psycopg import conninfo, pq
+from psycopg.pq.abc import PGconn
+
+STEP_S = 0.25
+NAME_LOOKUP_S = 60.0  # no step: the C library does not return before it has an answer, or has given up
+NO_TIMEOUT_S = 130  # what psycopg makes of `connect_timeout=0`, about what Linux gives a connect
+MIN_TIMEOUT_S = 2  # as in libpq
+
+# What is to be known before libpq sees it. Where the URL does not say it, a variable of libpq's (PGHOST) may.
+_KEYWORDS = ("service", "host", "hostaddr", "port", "target_session_attrs", "load_balance_hosts")
+
+GoesOn = Callable[[float], bool]
+
+
+def always(_for_s: float) -> bool:
+    """The sign of life of a process that nobody watches."""
+    return True
+
+
+class Abandoned(psycopg.OperationalError):
+    """`goes_on` said no."""
+
+
+def open_connection(parameters: Mapping[str, Any], *, goes_on: GoesOn, for_writing: bool) -> PGconn:
+    """A connection as libpq has it, to the first address that takes it. Raises `psycopg.Error`.
+
+    `goes_on` is called before each step, several times a second, with the seconds that the step may take; it
+    ends the attempt by False. `for_writing`: of several addresses, those of servers that only read are passed
+    over, unless the URL itself says what it wants.
+    """
+    reasons: list[str] = []
+    attempts = split_addresses(_known(parameters))
+    timeout_s = _timeout_s(parameters)
+    for attempt in attempts:
+        try:
+            places = _resolved(attempt, goes_on)
+        except OSError as error:
+            reasons.append(f"the name {attempt['host']} cannot be resolved: {error.strerror or error}")
+            continue
+        for place in places:
+            several = len(attempts) > 1 or len(places) > 1
+            wish = {"target_session_attrs": "read-write"} if for_writing and several else {}
+            try:
+                return _opened({**wish, **parameters, **place}, timeout_s, goes_on)
+            except Abandoned:
+                raise
+            except psycopg.Error as error:
+                reasons.append(str(error).strip())
+    raise psycopg.OperationalError("\n".join(reasons) or "no address is named")
+
+
+def longest_open_s(parameters: Mapping[str, Any]) -> float:
+    """How long `open_connection` may take, where no address but the last one answers."""
+    places = 0
+    for attempt in split_addresses(_known(parameters)):
+        try:
+            places += len(_resolved(attempt, always))
+        except OSError:
+            places += 1
+    return places * float(_timeout_s(parameters))
+
+
+def split_addresses(parameters: Mapping[str, str]) -> Sequence[Mapping[str, str]]:
+    """One mapping for each host that `parameters` name, in the order in which they are to be tried.
+
+    As libpq reads its lists (its section 32.1.1.3): as many ports as hosts, or one for all. What a service file
+    says is known to libpq alone, so that is one attempt. Raises `psycopg.Error`.
+    """
+    if parameters.get("service"):
+        return [{}]
+    lists = {
+        name: parameters[name].split(",") for name in ("host", "hostaddr", "port") if parameters.get(name)
+    }
+    hosts = max(len(lists.get("host", "")), len(lists.get("hostaddr", "")), 1)
+    if len(lists.get("port", "")) == 1:
+        lists["port"] *= hosts
+    if any(len(values) != hosts for values in lists.values()):
+        counts = ", ".join(f"{len(values)} of {name}" for name, values in lists.items())
+        raise psycopg.OperationalError(f"the lists of addresses do not match: {counts}")
+    attempts = [{name: values[place] for name, values in lists.items()} for place in range(hosts)]
+    if parameters.get("load_balance_hosts") == "random":
+        random.shuffle(attempts)
+    if parameters.get("target_session_attrs") == "prefer-standby":
+        # libpq sees one address at a time, so the preference is here.
+        return [{**each, "target_session_attrs": wish} for wish in ("standby", "any") for each in attempts]
+    return attempts
+
+
+def _known(parameters: Mapping[str, Any]) -> Mapping[str, str]:
+    defaults = {
+        option.keyword.decode(): option.val.decode()
+        for option in pq.Conninfo.get_defaults()
+        if option.val is not None and option.keyword != b"service"  # of PGSERVICE: its values are among these
+    }
+    if "service" in parameters:
+        defaults = {}  # it is stronger than a variable
+    known = {**defaults, **{name: str(value) for name, value in parameters.items()}}
+    return {name: known[name] for name in _KEYWORDS if name in known}
+
+
+def _timeout_s(parameters: Mapping[str, Any]) -> int:
+    said = parameters.get("connect_timeout", 0)
+    try:
+        timeout_s = int(float(said))
+    except (ValueError, OverflowError):
+        raise psycopg.OperationalError(f"connect_timeout must be a number of seconds, not {said!r}") from None
+    return max(MIN_TIMEOUT_S, timeout_s) if timeout_s > 0 else NO_TIMEOUT_S
+
+
+def _resolved(attempt: Mapping[str, str], goes_on: GoesOn) -> Sequence[Mapping[str, str]]:
+    """The attempt once for each address that the name of its host has. Raises OSError."""
+    host = attempt.get("host", "")
+    if not host or host[0] in "/@" or attempt.get("hostaddr"):
+        return [attempt]
+    if _is_address(host):
+        return [{**attempt, "hostaddr": host}]
+    _take_step(goes_on, NAME_LOOKUP_S)
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return [{**attempt, "hostaddr": address} for address in dict.fromkeys(str(each[4][0]) for each in found)]
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _opened(parameters: Mapping[str, Any], timeout_s: float, goes_on: GoesOn) -> PGconn:
+    gives_up_at = time.monotonic() + timeout_s
+    connection = pq.PGconn.connect_start(conninfo.make_conninfo(**parameters).encode())
+    try:
+        while True:
+            if connection.status == pq.ConnStatus.BAD:
+                raise psycopg.OperationalError(connection.get_error_message())
+            match connection.connect_poll():
+                case pq.PollingStatus.OK:
+                    connection.nonblocking = 1
+                    return connection
+                case pq.PollingStatus.READING:
+                    awaited = select.POLLIN
+                case pq.PollingStatus.WRITING:
+                    awaited = select.POLLOUT
+                case _:
+                    raise psycopg.OperationalError(connection.get_error_message())
+            _wait(connection.socket, awaited, gives_up_at, goes_on, timeout_s)
+    except BaseException:
+        connection.finish()
+        raise
+
+
+def _wait(fd: int, awaited: int, gives_up_at: float, goes_on: GoesOn, timeout_s: float) -> None:
+    """Until `fd` is ready: libpq must not be asked before that."""
+    poll = select.poll()
+    poll.register(fd, awaited)
+    while True:
+        left_s = gives_up_at - time.monotonic()
+        if left_s <= 0:
+            raise psycopg.OperationalError(f"no answer from this address within {timeout_s:g} s")
+        _take_step(goes_on, STEP_S)
+        if poll.poll(min(STEP_S, left_s) * 1000):
+            return
+
+
+def _take_step(goes_on: GoesOn, for_s: float) -> None:
+    if not goes_on(for_s):
+        raise Abandoned("this process was told to stop meanwhile")
