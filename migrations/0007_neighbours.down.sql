@@ -15,6 +15,7 @@ begin
 
     alter function reproq_name_task() reset search_path;
     alter function reproq_refuse_changed_spec() reset search_path;
+    alter function reproq_receive_new_runs() reset search_path;
     drop function if exists reproq_await_run(bigint, text, float8);
     drop function if exists reproq_stop_awaiting(bigint, text);
     drop index if exists reproq_waiters_expires_at;

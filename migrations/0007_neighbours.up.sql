@@ -120,6 +120,7 @@ begin
     -- These two use nothing of ours. The first is called for each new run: a longer path would take a microsecond of it.
     alter function reproq_name_task() set search_path = pg_catalog, pg_temp;
     alter function reproq_refuse_changed_spec() set search_path = pg_catalog, pg_temp;
+    alter function reproq_receive_new_runs() set search_path = pg_catalog, pg_temp;
 
     insert into reproq_schema_migrations (version, name, works_with_since) values (7, 'neighbours', 6);
 end

@@ -224,6 +224,49 @@ class TestWaiters:
             assert self.awaits(producer, other)
 
 
+def test_every_function_that_others_make_run_has_a_search_path_of_its_own(connection: Connection) -> None:
+    """Of a function without one, whoever calls it decides what its names mean."""
+    without = connection.execute("""
+        select proname
+        from pg_proc
+        where pronamespace = current_schema()::regnamespace
+          and proname like 'reproq%'
+          and (prosecdef or prorettype = 'trigger'::regtype)
+          and not exists (
+              select from unnest(proconfig) as setting (name)
+              where name ~ '^search_path=(pg_catalog, )?("?[a-z_0-9]+"?, )?pg_temp$'
+          )
+    """).fetchall()
+    assert without == []
+
+
+def test_what_a_trigger_does_is_not_decided_by_a_schema_of_the_producers_own(
+    database_url: str, connection: Connection
+) -> None:
+    connection.execute(f"create schema mine authorization {LOGIN}")
+    with connected(database_url, "producer") as producer:
+        producer.execute("""
+            create function mine.octet_length(text) returns integer language sql return 64;
+            create function mine.btrim(text, text) returns text language sql return '';
+            create function mine.jsonb_typeof(jsonb) returns text language sql return 'string';
+            create function mine.always(jsonb, jsonb) returns boolean language sql return true;
+            create operator mine.= (function = mine.always, leftarg = jsonb, rightarg = jsonb);
+            create function mine.other(jsonb, text) returns text language sql return 'mine';
+            create operator mine.->> (function = mine.other, leftarg = jsonb, rightarg = text);
+        """)
+        producer.execute("set search_path = mine, pg_catalog, public")
+        assert producer.execute("select octet_length('too long')").fetchone() == (64,)
+        run_id = add_run(producer, {"v": 2, "task": "a.b"})
+        other_id = add_run(producer, {"v": 1, "task": "a.b"})
+        with pytest.raises(psycopg.errors.CheckViolation):
+            producer.execute(
+                "insert into task_runs (payload, spec_hash) "
+                "values (to_jsonb(repeat('x', 1048576)), repeat('0', 64))"
+            )
+    assert run_row(connection, run_id)["task_path"] is None
+    assert run_row(connection, other_id)["task_path"] == "a.b"
+
+
 def test_an_observer_sees_all_and_ends_nothing(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
