@@ -23,7 +23,11 @@ from reproq_prefork.store.statements import statement
 LOOK_FIRST_S = 0.01
 LOOK_INTERVAL_S = 0.25  # while nobody tells
 LISTENING_LOOK_INTERVAL_S = 2.0  # a notification may be lost with its connection
-MAX_WAIT_S = 3600.0  # after it the entry in reproq_waiters is anybody's to remove; looking goes on
+MAX_WAIT_S = 3600.0  # what reproq_await_run allows; looking goes on after it
+# Any login may send notifications. With more than this in one wait for other runs, or as many that announce an end
+# that is none, listening costs more than looking.
+MAX_OTHERS = 10_000
+MAX_FALSE = 10
 CONNECT_TIMEOUT_S = 5
 
 # Of what Django passes to psycopg, what is of no use to a connection that only listens.
@@ -37,8 +41,9 @@ def wait(result: Any, timeout: float | None) -> Any:
     if result.is_finished:
         return result
     with _listener(result) as listener:
-        for wait_s in _waits_s(result, gives_up_at, is_told=listener is not None):
-            listener = _heard(listener, wait_s)
+        pace, ear = _Pace(gives_up_at), _Ear(result)
+        while (wait_s := pace.next_s(is_told=listener is not None)) is not None:
+            listener = _heard(listener, ear, wait_s)
             result.refresh()
             if result.is_finished:
                 return result
@@ -52,52 +57,95 @@ async def await_(result: Any, timeout: float | None) -> Any:
     if result.is_finished:
         return result
     async with _async_listener(result) as listener:
-        for wait_s in _waits_s(result, gives_up_at, is_told=listener is not None):
-            listener = await _heard_async(listener, wait_s)
+        pace, ear = _Pace(gives_up_at), _Ear(result)
+        while (wait_s := pace.next_s(is_told=listener is not None)) is not None:
+            listener = await _heard_async(listener, ear, wait_s)
             await result.arefresh()
             if result.is_finished:
                 return result
     raise TimeoutError(f"task {result.id} has not finished within {timeout:g} s")
 
 
-def _heard(listener: psycopg.Connection[Any] | None, wait_s: float) -> psycopg.Connection[Any] | None:
-    """Wait until something is heard, or so long; gives the listener, None once its connection is lost."""
+def _heard(
+    listener: psycopg.Connection[Any] | None, ear: _Ear, wait_s: float
+) -> psycopg.Connection[Any] | None:
+    """Wait until the end is announced, or so long. Gives the listener; None once there is none to be used."""
     if listener is None:
         time.sleep(wait_s)
         return None
     try:
-        for _ in listener.notifies(timeout=wait_s, stop_after=1):
-            break
+        ear.wait_begins()
+        with contextlib.closing(listener.notifies(timeout=wait_s)) as heard:
+            for said in heard:
+                if ear.is_announced(said):
+                    return listener
+                if ear.is_flooded:
+                    break
     except psycopg.Error:
+        return None
+    if ear.is_flooded:
+        listener.close()  # see _listener
         return None
     return listener
 
 
 async def _heard_async(
-    listener: psycopg.AsyncConnection[Any] | None, wait_s: float
+    listener: psycopg.AsyncConnection[Any] | None, ear: _Ear, wait_s: float
 ) -> psycopg.AsyncConnection[Any] | None:
     """See _heard()."""
     if listener is None:
         await asyncio.sleep(wait_s)
         return None
     try:
-        async for _ in listener.notifies(timeout=wait_s, stop_after=1):
-            break
+        ear.wait_begins()
+        async with contextlib.aclosing(listener.notifies(timeout=wait_s)) as heard:
+            async for said in heard:
+                if ear.is_announced(said):
+                    return listener
+                if ear.is_flooded:
+                    break
     except psycopg.Error:
+        return None
+    if ear.is_flooded:
+        await listener.close()
         return None
     return listener
 
 
-def _waits_s(result: Any, gives_up_at: float | None, *, is_told: bool) -> Iterator[float]:
-    """How long to wait before each look; ends when the time is up."""
-    longest_s = LISTENING_LOOK_INTERVAL_S if is_told else LOOK_INTERVAL_S
-    wait_s = LOOK_FIRST_S
-    while True:
-        left_s = longest_s if gives_up_at is None else gives_up_at - time.monotonic()
-        if left_s <= 0:
-            return
-        yield min(wait_s, left_s)
-        wait_s = min(wait_s * 2, longest_s)
+class _Ear:
+    """Tells the announcement of a run's end from others, and a flood of either."""
+
+    def __init__(self, result: Any) -> None:
+        self._run_id = str(result.id)
+        self._others = self._announcements = 0
+
+    def wait_begins(self) -> None:
+        self._others = 0
+
+    def is_announced(self, said: psycopg.Notify) -> bool:
+        if said.payload == self._run_id and self._announcements < MAX_FALSE:
+            self._announcements += 1
+            return True
+        self._others += 1
+        return False
+
+    @property
+    def is_flooded(self) -> bool:
+        return self._others > MAX_OTHERS or self._announcements >= MAX_FALSE
+
+
+class _Pace:
+    """How long to wait before each look."""
+
+    def __init__(self, gives_up_at: float | None) -> None:
+        self._gives_up_at = gives_up_at
+        self._wait_s = LOOK_FIRST_S / 2
+
+    def next_s(self, *, is_told: bool) -> float | None:
+        """None: the time is up."""
+        self._wait_s = min(2 * self._wait_s, LISTENING_LOOK_INTERVAL_S if is_told else LOOK_INTERVAL_S)
+        left_s = self._wait_s if self._gives_up_at is None else self._gives_up_at - time.monotonic()
+        return min(self._wait_s, left_s) if left_s > 0 else None
 
 
 def _parameters(result: Any) -> Mapping[str, Any]:
@@ -118,7 +166,11 @@ def _listener(result: Any) -> Iterator[psycopg.Connection[Any] | None]:
         return
     with connection:
         connection.execute(statement("listen_finished"))
-        connection.execute(statement("add_waiter"), waiting)
+        row = connection.execute(statement("add_waiter"), waiting).fetchone()
+        if not (row and row[0]):
+            connection.close()  # the server keeps for a listener what it does not read
+            yield None
+            return
         try:
             yield connection
         finally:
@@ -137,7 +189,11 @@ async def _async_listener(result: Any) -> AsyncIterator[psycopg.AsyncConnection[
         return
     async with connection:
         await connection.execute(statement("listen_finished"))
-        await connection.execute(statement("add_waiter"), waiting)
+        row = await (await connection.execute(statement("add_waiter"), waiting)).fetchone()
+        if not (row and row[0]):
+            await connection.close()
+            yield None
+            return
         try:
             yield connection
         finally:

@@ -5,7 +5,7 @@ from (
     values
         ('SELECT', 'task_runs'), ('UPDATE', 'task_runs'),
         ('INSERT', 'reproq_workers'), ('UPDATE', 'reproq_workers'), ('DELETE', 'reproq_workers'),
-        ('DELETE', 'reproq_waiters')
+        ('DELETE', 'reproq_waiters'), ('UPDATE', 'reproq_waiters')
 ) as needed (privilege, relation)
 where not case
     when needed.privilege = 'DELETE' then has_table_privilege(needed.relation, needed.privilege)

@@ -1,1 +1,1 @@
-delete from reproq_waiters where run_id = %(run_id)s and waiter = %(waiter)s
+select reproq_stop_awaiting(%(run_id)s::bigint, %(waiter)s::text)

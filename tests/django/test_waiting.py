@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
 import pytest
+from asgiref.sync import sync_to_async
 from django.db import connection, connections
 
 from reproq_prefork.django import waiting
@@ -88,7 +90,7 @@ def test_a_wait_goes_on_where_its_connection_is_lost(django_database: str) -> No
         with connection.cursor() as cursor:
             cursor.execute(
                 "select pg_terminate_backend(pid) from pg_stat_activity "
-                "where datname = current_database() and query like 'insert into reproq_waiters%%' "
+                "where datname = current_database() and query like 'select reproq_await_run%%' "
                 "or query like '-- Somebody waits%%'"
             )
         succeed(result)
@@ -96,6 +98,81 @@ def test_a_wait_goes_on_where_its_connection_is_lost(django_database: str) -> No
     thread = in_a_thread(end_the_listener_and_succeed)
     assert result.wait(timeout=20).return_value == 3
     thread.join()
+
+
+@contextlib.contextmanager
+def flood(url: str, payload: str) -> Iterator[None]:
+    """Somebody announces as much as they can; `payload` is an expression of SQL."""
+    over = threading.Event()
+
+    def announce() -> None:
+        with psycopg.connect(url, autocommit=True) as other:
+            while not over.is_set():
+                other.execute(
+                    f"select pg_notify('reproq_finished', {payload}) from generate_series(1, 2000) g".encode()  # noqa: S608
+                )
+
+    thread = threading.Thread(target=announce)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+async def awaited(result: Any) -> Any:
+    try:
+        return await result.await_(timeout=30)
+    finally:
+        await sync_to_async(connections.close_all)()  # those of the thread that looks
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_flood_of_announcements_does_not_make_a_wait_look_more_often(
+    django_database: str, monkeypatch: pytest.MonkeyPatch, own: bool, asynchronous: bool
+) -> None:
+    result = tasks.add.enqueue(1, 2)
+    looks: list[float] = []
+    get_result = type(result.task.get_backend()).get_result
+
+    def counted(backend: Any, result_id: str) -> Any:
+        looks.append(time.monotonic())
+        return get_result(backend, result_id)
+
+    monkeypatch.setattr(type(result.task.get_backend()), "get_result", counted)
+
+    def succeed_later() -> None:
+        wait_until(lambda: len(looks) > 15, 20, "some looks")
+        succeed(result)
+
+    payload = f"'{result.id}' || repeat(' ', 0)" if own else "'x' || g"
+    with flood(django_database, payload):
+        thread = in_a_thread(succeed_later)
+        if asynchronous:
+            assert asyncio.run(awaited(result)).return_value == 3
+        else:
+            assert result.wait(timeout=30).return_value == 3
+        thread.join()
+    assert len(looks) < 30
+    assert looks[-1] - looks[0] > 1.0, "the later looks are a quarter of a second apart"
+
+
+def test_a_run_that_is_not_announced_is_looked_for(
+    django_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = tasks.add.enqueue(1, 2)
+    with psycopg.connect(django_database) as other:
+        other.execute(
+            "insert into reproq_waiters select %s, 'w' || g, now() + interval '1 hour' "
+            "from generate_series(1, 100) g",
+            [int(result.id)],
+        )
+    thread = in_a_thread(lambda: succeed_once_awaited(django_database, result))
+    assert result.wait(timeout=20).return_value == 3
+    thread.join()
+    assert waiters(django_database) == 100
 
 
 def test_a_wait_gives_up(django_database: str) -> None:

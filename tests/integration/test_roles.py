@@ -14,10 +14,12 @@ import pytest
 from reproq_prefork import NewRun, Status, enqueue, enqueue_many, get_run, requeue
 from reproq_prefork.migrate import migrate
 from reproq_prefork.migration_files import known_migrations
-from tests.databases import PASSWORD, as_login
+from tests.databases import LOGINS, PASSWORD, as_login
 from tests.integration.command_line import CommandLine
 from tests.servers import embedded_server
 from tests.supervisor import Connection, Supervisor, add_run, run_row
+
+LOGIN = next(login for login, role in LOGINS.items() if role == "reproq_producer")
 
 
 @contextmanager
@@ -53,6 +55,9 @@ FORBIDDEN: dict[str, tuple[LiteralString, ...]] = {
         "insert into task_runs (payload, spec_hash, result) values ('{}', repeat('0', 64), '1')",
         "select * from reproq_workers",
         "insert into reproq_specs values (1, 1)",
+        "select * from reproq_waiters",
+        "insert into reproq_waiters values (1, 'w', now())",
+        "delete from reproq_waiters",
     ),
     "worker": (
         "insert into task_runs (payload, spec_hash) values ('{}', repeat('0', 64))",
@@ -69,6 +74,8 @@ FORBIDDEN: dict[str, tuple[LiteralString, ...]] = {
         "update reproq_workers set lease_expires_at = now()",
         "delete from reproq_workers",
         "delete from reproq_waiters",
+        "select reproq_await_run(1, 'w', 1)",
+        "select reproq_stop_awaiting(1, 'w')",
     ),
 }
 NOBODY_MAY: tuple[LiteralString, ...] = (
@@ -97,7 +104,8 @@ def test_nobody_acts_by_the_rights_of_the_owner_with_a_trigger_on_a_table_of_the
 ) -> None:
     definers = connection.execute("""
         select proname, format('create trigger mine after insert on mine execute function %s()', oid::regproc)
-        from pg_proc where prosecdef and pronamespace = current_schema()::regnamespace
+        from pg_proc
+        where prosecdef and prorettype = 'trigger'::regtype and pronamespace = current_schema()::regnamespace
     """).fetchall()
     assert len(definers) >= 3  # those that keep reproq_specs
     with connected(database_url, role) as login:
@@ -105,6 +113,158 @@ def test_nobody_acts_by_the_rights_of_the_owner_with_a_trigger_on_a_table_of_the
         for name, statement in definers:
             with pytest.raises(psycopg.errors.InsufficientPrivilege, match=f"denied for function {name}"):
                 login.execute(statement.encode())
+
+
+TABLES = ("task_runs", "reproq_workers", "reproq_waiters", "reproq_specs", "reproq_schema_migrations")
+# All but ACCESS SHARE, which each SELECT takes, keep some statement of a worker or a steward from being done.
+LOCK_MODES = (
+    "row share",
+    "row exclusive",
+    "share update exclusive",
+    "share",
+    "share row exclusive",
+    "exclusive",
+    "access exclusive",
+)
+
+
+@pytest.mark.parametrize("role", ["producer", "observer"])
+def test_a_role_that_does_no_work_can_lock_no_table_and_no_row(
+    database_url: str, connection: Connection, role: str
+) -> None:
+    add_run(connection, {})
+    statements = [f"lock table {table} in {mode} mode" for table in TABLES for mode in LOCK_MODES]
+    statements += [
+        f"select from {table} for {strength}"
+        for table in TABLES
+        for strength in ("update", "no key update", "share", "key share")
+    ]
+    with connected(database_url, role) as login:
+        for statement in statements:
+            with pytest.raises(psycopg.errors.InsufficientPrivilege), login.transaction():
+                login.execute(statement.encode())
+
+
+class TestWaiters:
+    """A producer says by a function that it waits for the end of a run."""
+
+    def waiters(self, connection: Connection) -> list[tuple[object, ...]]:
+        return connection.execute(
+            "select waiter, extract(epoch from expires_at - now())::float8 from reproq_waiters"
+        ).fetchall()
+
+    def awaits(
+        self, login: Connection, run_id: int, waiter: str | None = "w", seconds: float | None = 60
+    ) -> object:
+        row = login.execute(
+            "select reproq_await_run(%s::bigint, %s::text, %s::float8)", [run_id, waiter, seconds]
+        ).fetchone()
+        assert row is not None
+        return row[0]
+
+    def test_a_producer_begins_and_stops(self, database_url: str, connection: Connection) -> None:
+        run_id = add_run(connection, {})
+        with connected(database_url, "producer") as producer:
+            assert self.awaits(producer, run_id)
+            assert [waiter for waiter, _ in self.waiters(connection)] == ["w"]
+            producer.execute("select reproq_stop_awaiting(%s, 'another')", [run_id])
+            producer.execute("select reproq_stop_awaiting(%s, 'w')", [run_id + 1])
+            assert self.waiters(connection)
+            producer.execute("select reproq_stop_awaiting(%s, 'w')", [run_id])
+            assert not self.waiters(connection)
+
+    @pytest.mark.parametrize(
+        ("seconds", "kept"),
+        [(60, 60), (1e300, 3600), ("NaN", 3600), ("Infinity", 3600), (None, 0), (-5, 0), ("-Infinity", 0)],
+    )
+    def test_for_an_hour_at_most(
+        self, database_url: str, connection: Connection, seconds: float | None, kept: float
+    ) -> None:
+        run_id = add_run(connection, {})
+        with connected(database_url, "producer") as producer:
+            assert self.awaits(producer, run_id, seconds=seconds)
+        ((_, left),) = self.waiters(connection)
+        assert isinstance(left, float)
+        assert left == pytest.approx(kept, abs=30)
+
+    def test_again_is_later_and_no_other_waiter(self, database_url: str, connection: Connection) -> None:
+        run_id = add_run(connection, {})
+        with connected(database_url, "producer") as producer:
+            assert self.awaits(producer, run_id, seconds=10)
+            assert self.awaits(producer, run_id, seconds=1000)
+        ((_, left),) = self.waiters(connection)
+        assert isinstance(left, float)
+        assert left > 500
+
+    @pytest.mark.parametrize("waiter", [None, "", "w" * 65, "é" * 100_000])
+    def test_a_name_that_is_none_is_refused(
+        self, database_url: str, connection: Connection, waiter: str | None
+    ) -> None:
+        run_id = add_run(connection, {})
+        with (
+            connected(database_url, "producer") as producer,
+            pytest.raises(psycopg.errors.InvalidParameterValue, match="1 to 64 characters"),
+        ):
+            self.awaits(producer, run_id, waiter)
+
+    def test_what_has_ended_or_is_not_there_is_not_waited_for(
+        self, database_url: str, connection: Connection
+    ) -> None:
+        ended = add_run(connection, {}, status="SUCCESSFUL")
+        with connected(database_url, "producer") as producer:
+            for run_id in (ended, ended + 1, -(2**63), 2**63 - 1):
+                assert self.awaits(producer, run_id) is False
+        assert not self.waiters(connection)
+
+    def test_a_run_has_a_hundred_waiters_at_most(self, database_url: str, connection: Connection) -> None:
+        run_id, other = add_run(connection, {}), add_run(connection, {})
+        with connected(database_url, "producer") as producer:
+            answers = [self.awaits(producer, run_id, f"w{number}") for number in range(105)]
+            assert answers == [True] * 100 + [False] * 5
+            assert self.awaits(producer, other)
+
+
+def test_every_function_that_others_make_run_has_a_search_path_of_its_own(connection: Connection) -> None:
+    """Of a function without one, whoever calls it decides what its names mean."""
+    without = connection.execute("""
+        select proname
+        from pg_proc
+        where pronamespace = current_schema()::regnamespace
+          and proname like 'reproq%'
+          and (prosecdef or prorettype = 'trigger'::regtype)
+          and not exists (
+              select from unnest(proconfig) as setting (name)
+              where name ~ '^search_path=(pg_catalog, )?("?[a-z_0-9]+"?, )?pg_temp$'
+          )
+    """).fetchall()
+    assert without == []
+
+
+def test_what_a_trigger_does_is_not_decided_by_a_schema_of_the_producers_own(
+    database_url: str, connection: Connection
+) -> None:
+    connection.execute(f"create schema mine authorization {LOGIN}")
+    with connected(database_url, "producer") as producer:
+        producer.execute("""
+            create function mine.octet_length(text) returns integer language sql return 64;
+            create function mine.btrim(text, text) returns text language sql return '';
+            create function mine.jsonb_typeof(jsonb) returns text language sql return 'string';
+            create function mine.always(jsonb, jsonb) returns boolean language sql return true;
+            create operator mine.= (function = mine.always, leftarg = jsonb, rightarg = jsonb);
+            create function mine.other(jsonb, text) returns text language sql return 'mine';
+            create operator mine.->> (function = mine.other, leftarg = jsonb, rightarg = text);
+        """)
+        producer.execute("set search_path = mine, pg_catalog, public")
+        assert producer.execute("select octet_length('too long')").fetchone() == (64,)
+        run_id = add_run(producer, {"v": 2, "task": "a.b"})
+        other_id = add_run(producer, {"v": 1, "task": "a.b"})
+        with pytest.raises(psycopg.errors.CheckViolation):
+            producer.execute(
+                "insert into task_runs (payload, spec_hash) "
+                "values (to_jsonb(repeat('x', 1048576)), repeat('0', 64))"
+            )
+    assert run_row(connection, run_id)["task_path"] is None
+    assert run_row(connection, other_id)["task_path"] == "a.b"
 
 
 def test_an_observer_sees_all_and_ends_nothing(
