@@ -4,10 +4,10 @@
 do $migration$
 begin
     perform pg_advisory_xact_lock(7238251986031521);
-    if not exists (select from reproq_schema_migrations where version = 6) then
-        raise exception 'migration 7 (neighbours) needs migration 6 (roles), which has not been applied';
+    if not exists (select from reproq_schema_migrations where version = 7) then
+        raise exception 'migration 8 (neighbours) needs migration 7 (history), which has not been applied';
     end if;
-    if exists (select from reproq_schema_migrations where version = 7) then
+    if exists (select from reproq_schema_migrations where version = 8) then
         return;
     end if;
 
@@ -122,6 +122,6 @@ begin
     alter function reproq_refuse_changed_spec() set search_path = pg_catalog, pg_temp;
     alter function reproq_receive_new_runs() set search_path = pg_catalog, pg_temp;
 
-    insert into reproq_schema_migrations (version, name, works_with_since) values (7, 'neighbours', 6);
+    insert into reproq_schema_migrations (version, name, works_with_since) values (8, 'neighbours', 6);
 end
 $migration$;

@@ -6,11 +6,11 @@ begin
     ) then
         return;
     end if;
-    if not exists (select from reproq_schema_migrations where version = 7) then
+    if not exists (select from reproq_schema_migrations where version = 8) then
         return;
     end if;
-    if exists (select from reproq_schema_migrations where version > 7) then
-        raise exception 'migration 7 (neighbours) cannot be taken back before the ones that came after it';
+    if exists (select from reproq_schema_migrations where version > 8) then
+        raise exception 'migration 8 (neighbours) cannot be taken back before the ones that came after it';
     end if;
 
     alter function reproq_name_task() reset search_path;
@@ -61,6 +61,6 @@ begin
     execute format('alter function reproq_grant_roles() set search_path = %I, pg_temp', current_schema());
     perform reproq_grant_roles();
 
-    delete from reproq_schema_migrations where version = 7;
+    delete from reproq_schema_migrations where version = 8;
 end
 $migration$;
