@@ -18,19 +18,29 @@ from reproq_prefork.batching import Frontier
 from reproq_prefork.errors import DatabaseUnavailable, ReproqError
 from reproq_prefork.executors.output import MAX_MESSAGE_CHARS
 from reproq_prefork.log import Log
+from reproq_prefork.lone_claims import MAX_REFUSALS, LoneClaims
 from reproq_prefork.orders import Orders
 from reproq_prefork.scoreboard import WorkerPanel, WorkerState, boottime_ns
 from reproq_prefork.settlement import settle
 from reproq_prefork.signals import wait_readable
 from reproq_prefork.store.connection import (
     ConnectionLost,
+    ReplyUnreadable,
     StatementRefused,
     StatementTimedOut,
     ValueRefused,
     reconnect_delays_s,
 )
 from reproq_prefork.store.worker_store import Claim, WorkerStore
-from reproq_prefork.task_run import ClaimedRun, Failure, FailureKind, RetryPolicy, Settlement, handed_back
+from reproq_prefork.task_run import (
+    ClaimedRun,
+    Failure,
+    FailureKind,
+    RetryPolicy,
+    Settlement,
+    UnreadableRun,
+    handed_back,
+)
 
 POOLED_RECHECK_S = 1.0  # behind a pooler a lost claim may be committed after it was asked for
 SUSPECT_DELAY_S = 1.0  # others are claimed meanwhile
@@ -57,10 +67,14 @@ class Attempt(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """What a turn has got. `more`: there may be others that are due."""
+    """What a turn has got. `more`: there may be others that are due.
+
+    `unreadable`: what was claimed with `runs` and cannot be run, and is to be recorded with their ends.
+    """
 
     runs: Sequence[ClaimedRun] = ()
     more: bool = False
+    unreadable: Sequence[Attempt] = ()
 
 
 class Ledger:
@@ -89,6 +103,8 @@ class Ledger:
         self._frontier = Frontier()
         self._is_wary = False  # the connection was lost, or the time was up, with a claim on its way
         self._suspect: int | None = None  # the run whose payload was being read when that happened once more
+        self._lone_claims = LoneClaims(log)
+        self._refusals = 0  # of the statement that claims many, one after the other
 
     def open(self) -> None:
         """Connect and register."""
@@ -116,34 +132,60 @@ class Ledger:
         if self._recheck_at is not None and time.monotonic() >= self._recheck_at:
             self._recheck_at = None
             ended = self._reconciled(ended)
-        while True:
-            if self._is_wary and max_runs > 0:
-                return self._turn_in_steps(ended)
-            places = self._frontier.places(time.monotonic()) if max_runs else {}
-            sent_ns = boottime_ns()
-            try:
-                claim = self._store.finish_and_claim(_settlements(ended), max_runs=max_runs, places=places)
-            except ConnectionLost as lost:
-                ended = self._reconnect(ended, lost)
+        turn: Turn | None = None
+        while turn is None:
+            if max_runs > 0 and self._goes_in_steps():
+                turn, ended = self._turn_in_steps(ended)
+            else:
+                turn, ended = self._turn_at_once(ended, max_runs)
+        return turn
+
+    def _goes_in_steps(self) -> bool:
+        return self._is_wary or self._refusals >= MAX_REFUSALS or self._lone_claims.are_needed()
+
+    def _turn_at_once(self, ended: Sequence[Attempt], max_runs: int) -> tuple[Turn | None, Sequence[Attempt]]:
+        """`turn` by one statement. Without a turn it is to be made again, with what is still to be recorded."""
+        places = self._frontier.places(time.monotonic()) if max_runs else {}
+        sent_ns = boottime_ns()
+        try:
+            claim = self._store.finish_and_claim(_settlements(ended), max_runs=max_runs, places=places)
+        except (ConnectionLost, StatementRefused, ValueRefused) as trouble:
+            return self._not_done_at_once(ended, max_runs, trouble)
+        self._delays_s = reconnect_delays_s()
+        self._refusals = 0
+        self._warn_of_the_late(ended, claim.settled)
+        unreadable = tuple(self._unread(each.run, each.why, retry=False) for each in claim.unreadable)
+        turn = Turn(self._claimed(claim, sent_ns), claim.found >= max_runs, unreadable)
+        if unreadable and not turn.runs:
+            return None, unreadable
+        if turn.more or not places:
+            return turn, ()
+        # Behind the place there are not enough: what is before it is found from the head.
+        self._frontier.forget()
+        return (turn._replace(more=True) if turn.runs else None), ()
+
+    def _not_done_at_once(
+        self, ended: Sequence[Attempt], max_runs: int, trouble: ReproqError
+    ) -> tuple[Turn | None, Sequence[Attempt]]:
+        """What is done about trouble before the turn is made again."""
+        match trouble:
+            case ConnectionLost():
+                ended = self._reconnect(ended, trouble)
                 self._is_wary = True
-                continue
-            except StatementRefused as refused:
-                self._is_wary = isinstance(refused, StatementTimedOut)
-                self._pause(refused, holding=bool(ended))
-                continue
-            except ValueRefused as refused:
-                self._log.warning("the database refused a value", reason=str(refused))
-                return self._turn_in_steps(ended, max_runs=max_runs)
-            self._delays_s = reconnect_delays_s()
-            self._warn_of_the_late(ended, claim.settled)
-            turn = Turn(self._claimed(claim, sent_ns), claim.found >= max_runs)
-            if turn.more or not places:
-                return turn
-            # Behind the place there are not enough: what is before it is found from the head.
-            self._frontier.forget()
-            if turn.runs:
-                return turn._replace(more=True)
-            ended = ()
+            case StatementRefused():
+                self._is_wary = isinstance(trouble, StatementTimedOut)
+                self._refusals += 1
+                self._pause(trouble, holding=bool(ended))
+            case _:
+                self._log.warning("the database refused a value", reason=str(trouble))
+                self._frontier.forget()
+                self._is_wary = True
+                if max_runs == 0:
+                    ended = self._recorded_in_steps(ended)
+                    if not ended:
+                        return Turn(), ()
+                    self._pause(trouble, holding=True)
+        return None, ended
 
     def record(self, ended: Sequence[Attempt]) -> bool:
         """Record these while a task runs, in a second or not at all. False: it did not succeed, or nobody knows.
@@ -160,13 +202,18 @@ class Ledger:
         return True
 
     def _claimed(self, claim: Claim, sent_ns: int) -> Sequence[ClaimedRun]:
-        if not claim.holds_lease:
-            raise LeaseLost("the worker's lease has ended")
+        self._held(claim.holds_lease, sent_ns if claim.runs else None)
         if claim.runs:
-            self._panel.update(lease_end_ns=sent_ns + self._believed_lease_ns)
             now_ns, now = boottime_ns(), time.monotonic()
             self._frontier.claimed(claim.runs, now - (now_ns - sent_ns) / 1e9, now)
         return claim.runs
+
+    def _held(self, holds_lease: bool, claimed_ns: int | None) -> None:
+        """`claimed_ns`: when a claim that has got something was sent; its runs are leased from then on."""
+        if not holds_lease:
+            raise LeaseLost("the worker's lease has ended")
+        if claimed_ns is not None:
+            self._panel.update(lease_end_ns=claimed_ns + self._believed_lease_ns)
 
     def _warn_of_the_late(self, ended: Sequence[Attempt], settled: int) -> None:
         """What was to be handed back may have been so by the steward, and is no loss."""
@@ -223,34 +270,49 @@ class Ledger:
         """End the connection of a worker that has no registration any more."""
         self._store.close()
 
-    def _turn_in_steps(self, ended: Sequence[Attempt], *, max_runs: int = 1) -> Turn:
-        """The same as `turn` by a statement for each step, so that it is known which value is at fault.
+    def _turn_in_steps(self, ended: Sequence[Attempt]) -> tuple[Turn | None, Sequence[Attempt]]:
+        """The same as `turn` for one run, by a statement for each step, so that it is known which run is at fault.
 
         After a value was refused, and after a connection was lost: a payload that takes longer to read than a
-        statement may is lost the same way each time, and must not stay at the head of the queue for it.
+        statement may is lost the same way each time, and must not stay at the head of the queue for it. Without a
+        turn there is trouble that was dealt with, and what of it is still to be recorded.
         """
         self._is_wary = False
+        self._refusals = 0
         ended = self._recorded_in_steps(ended)
-        if max_runs == 0:
-            return self.turn(ended, max_runs=0) if ended else Turn()
+        if ended:
+            self.turn(ended, max_runs=0)
         run: ClaimedRun | None = None
         sent_ns = boottime_ns()
         try:
-            claim = self._store.finish_and_claim(_settlements(ended), max_runs=1, read_payload=False)
-            run = next(iter(self._claimed(claim, sent_ns)), None)
+            alone = self._lone_claims.claim(self._store)
+            if alone is None:
+                return Turn(), ()
+            self._held(alone.holds_lease, sent_ns)
+            run = alone.run
             if run is None:
-                return Turn()
-            return Turn((run._replace(payload=self._store.read_payload(run.id)),), more=True)
-        except ValueRefused as unreadable:
-            if run is None:
-                raise
-            return self.turn((self._unread(run, unreadable, retry=False),), max_runs=1)
-        except (ConnectionLost, StatementTimedOut) as trouble:
-            return self.turn(ended if run is None else (self._not_read(run, trouble),), max_runs=1)
-        except StatementRefused:
-            return self.turn(
-                ended if run is None else (Attempt(run, handed_back(run.id, run.claim)),), max_runs=1
-            )
+                return Turn(), ()
+            read = self._store.read_claimed(run.token)
+        except (ConnectionLost, StatementRefused, ValueRefused) as trouble:
+            return None, self._after_trouble(run, trouble)
+        if read is None:
+            return None, ()
+        if isinstance(read, UnreadableRun):
+            return None, (self._unread(read.run, read.why, retry=False),)
+        return Turn((read,), more=True), ()
+
+    def _after_trouble(self, run: ClaimedRun | None, trouble: ReproqError) -> Sequence[Attempt]:
+        """Wait it out; gives what is to be recorded. `run`: the one that was being read, None: there was none."""
+        if run is not None and isinstance(trouble, ReplyUnreadable | ValueRefused):
+            return (self._unread(run, str(trouble), retry=False),)
+        if isinstance(trouble, ConnectionLost):
+            return self._reconnect(() if run is None else (self._not_read(run, trouble),), trouble)
+        if run is None:
+            self._pause(trouble, holding=False)
+            return ()
+        if isinstance(trouble, StatementTimedOut):
+            return (self._not_read(run, trouble),)
+        return (Attempt(run, handed_back(run.id, run.claim)),)
 
     def _recorded_in_steps(self, ended: Sequence[Attempt]) -> Sequence[Attempt]:
         """Record all at once, or else each by itself. Gives what the next turn is to record: in place of a result
@@ -278,10 +340,12 @@ class Ledger:
             self._suspect = run.id
             return Attempt(run, handed_back(run.id, run.claim)._replace(delay_s=SUSPECT_DELAY_S))
         self._suspect = None
-        return self._unread(run, trouble, retry=True)
+        return self._unread(run, str(trouble), retry=True)
 
-    def _unread(self, run: ClaimedRun, reason: ReproqError, *, retry: bool) -> Attempt:
-        message = f"the payload cannot be read: {reason}"[:MAX_MESSAGE_CHARS]
+    def _unread(self, run: ClaimedRun, why: str, *, retry: bool) -> Attempt:
+        message = f"the run cannot be read: {why}"[:MAX_MESSAGE_CHARS]
+        if not retry:
+            self._log.warning(f"run {run.id} failed: it cannot be read", reason=why)
         return self._settled(run, Failure(FailureKind.UNREADABLE, message, retry=retry))
 
     def _unstorable(self, ended: Attempt, reason: ValueRefused) -> Attempt:

@@ -25,10 +25,10 @@ from reproq_prefork.django.contexts import context_class_of
 from reproq_prefork.django.loading import load_task
 from reproq_prefork.django.results import (
     end,
+    history_of,
     result_of_claim,
     result_of_run,
     task_errors,
-    with_djangos_times,
 )
 from reproq_prefork.django.sender import DjangoSender
 from reproq_prefork.errors import ReproqError
@@ -146,7 +146,7 @@ class Performer:
                     continue  # it is gone meanwhile, or its module is: nobody is left who could be told
                 if family_of(found) is not backend.family:
                     continue
-                task = backend.task_of(run, found)
+                task = backend.task_of(run, found, run.run_after)
                 result = result_of_run(run, task, backend.family, backend.alias)
                 backend.family.signals.task_finished.send_robust(type(backend), task_result=result)
                 return
@@ -155,28 +155,28 @@ class Performer:
         """Raises NotACall, NotAllowed and TaskNotFound."""
         assert run.payload is not None
         call = read_call(run.payload)
-        run = with_djangos_times(run)
-        known = self._known_of(run, call.path)
+        history = history_of(run)
+        known = self._known_of(run, call.path, history.run_after)
         return _Performance(
             run=run,
             task=known.task,
             backend=known.backend,
             family=known.family,
-            result=result_of_claim(run, call, known.as_enqueued, known.family, known.backend.alias),
+            result=result_of_claim(run, history, call, known.as_enqueued, known.family, known.backend.alias),
             started=resource.getrusage(resource.RUSAGE_SELF) if run.atomic else None,
         )
 
-    def _known_of(self, run: ClaimedRun, path: str) -> _Known:
+    def _known_of(self, run: ClaimedRun, path: str, run_after: datetime | None) -> _Known:
         """What was found once stays so, as what a module has imported and the settings do."""
-        wanted = path, run.queue_name, run.priority, run.run_after
+        wanted = path, run.queue_name, run.priority, run_after
         known = self._known.get(wanted)
         if known is None:
             task = load_task(path, is_allowed=self._is_allowed)
             family = family_of(task)
             assert family is not None
             backend = _backend_for(run, task, family)
-            known = _Known(task, family, backend, backend.task_of(run, task))
-            if run.run_after is None:  # else it is of no other run
+            known = _Known(task, family, backend, backend.task_of(run, task, run_after))
+            if run_after is None:  # else it is of no other run
                 self._known[wanted] = known
         return known
 
