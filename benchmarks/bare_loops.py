@@ -34,7 +34,7 @@ _IS_LISTENING: LiteralString = """
 # What the runs before have become, and a claim of the next ones, in one commit.
 FINISH_AND_CLAIM = "finish_and_claim"
 GENERIC_PLANS: LiteralString = "set plan_cache_mode = force_generic_plan"  # as on every connection of ours
-FIXED: Mapping[str, Any] = {"worker_id": WORKER_ID, "lease_seconds": LEASE_S, "read_payload": True}
+FIXED: Mapping[str, Any] = {"worker_id": WORKER_ID, "lease_seconds": LEASE_S}
 NOTHING_ENDED = "[]"
 Row = Sequence[Any]
 
@@ -53,7 +53,7 @@ def endings(rows: Sequence[Row]) -> str:
 def behind(row: Row) -> str:
     """`places` of the claim after one that has ended with this run, in the one queue there is."""
     run = ClaimedRun._make(row[: len(ClaimedRun._fields)])
-    place = {**run.place._asdict(), "due": run.place.due.isoformat()}
+    place = run.place._asdict()
     return json.dumps(
         [{"queue_name": run.queue_name, "above": run.priority}, {"queue_name": run.queue_name, **place}]
     )

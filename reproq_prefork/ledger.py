@@ -126,7 +126,7 @@ class Ledger:
             return claiming.finish_and_claim(0) if recording.ended else Turn()
         elif recording.carried.are_too_many:
             return self._wait_for_carried(now)
-        elif not claiming.is_wary:
+        elif not claiming.goes_alone:
             return claiming.finish_and_claim(max_runs)
         elif recording.ended:
             recording.set_apart()

@@ -113,7 +113,10 @@ class ForkedPrograms:
             channel.send(TemplateUnfit(unfit))
             return ExitStatus.OK
         for file in files("reproq_prefork").joinpath("sql").iterdir():
-            statement(file.name.removesuffix(".sql"))  # else each worker would read it, into pages of its own
+            if file.is_file():
+                statement(
+                    file.name.removesuffix(".sql")
+                )  # else each worker would read it, into its own pages
         # What is there now is there for good: left alone, its pages stay shared with every worker.
         gc.collect()
         gc.freeze()

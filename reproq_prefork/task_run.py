@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
+
+from reproq_prefork.moments import read_moment
+
+_scan_json = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 
 
 class Status(enum.StrEnum):
@@ -62,18 +67,28 @@ def omitted_entries(entry: object) -> int | None:
 
 
 class Place(NamedTuple):
-    """Where a run stands in its queue, by the claim order."""
+    """Where a run stands in its queue, by the claim order. `due`: as the server wrote it, to be sent back."""
 
     priority: int
-    due: datetime
+    due: str
     id: int
+
+
+class RunHistory(NamedTuple):
+    """When a run was due, and who has been at it. Without a started_at it has not started yet."""
+
+    run_after: datetime | None
+    enqueued_at: datetime | None
+    started_at: datetime | None
+    last_attempted_at: datetime | None
+    worker_ids: tuple[str, ...]
 
 
 class ClaimedRun(NamedTuple):
     """A run as its holder has it. (`id`, `claim`) is the fencing token: every write names both.
 
-    A tuple, and its fields in the order of what `finish_and_claim.sql` returns: some ten thousand of them are made
-    in a second.
+    A tuple, and its fields in the order of `parts/claimed_columns.sql`: some ten thousand of them are made in a
+    second. The statement sees to it that every number is within the bounds of `new_run`.
     """
 
     id: int
@@ -90,11 +105,7 @@ class ClaimedRun(NamedTuple):
     retry_base_s: float | None = None  # None: the host's own
     retry_max_s: float | None = None
     priority: int = 0
-    run_after: datetime | None = None
-    enqueued_at: datetime | None = None  # always set on what was claimed, as are the next two
-    started_at: datetime | None = None
-    last_attempted_at: datetime | None = None
-    worker_ids: Sequence[str] = ()
+    history_json: str = "[null, null, null, null, []]"  # as text: most tasks do not ask for it
     errors: str | None = None  # JSON text of the earlier attempts' entries; None at the first attempt
     metadata: str | None = None  # JSON text
 
@@ -104,9 +115,18 @@ class ClaimedRun(NamedTuple):
 
     @property
     def place(self) -> Place:
-        due = self.enqueued_at if self.run_after is None else self.run_after
-        assert due is not None
-        return Place(self.priority, due, self.id)
+        run_after, enqueued_at, *_ = _scan_json(self.history_json, 0)[0]
+        return Place(self.priority, enqueued_at if run_after is None else run_after, self.id)
+
+    @property
+    def history(self) -> RunHistory:
+        """Read anew at each call."""
+        *times, worker_ids = _scan_json(self.history_json, 0)[0]
+        run_after, enqueued_at, started_at, last_attempted_at = (
+            None if time is None else read_moment(time) for time in times
+        )
+        attempted_by = tuple(worker_id for worker_id in worker_ids if worker_id is not None)
+        return RunHistory(run_after, enqueued_at, started_at, last_attempted_at, attempted_by)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +277,13 @@ class Settlement(NamedTuple):
     refunded: bool = False  # the attempt does not count
     last_attempt: str | None = None  # JSON text: the usage of an attempt that succeeded
     finish_due: bool = False  # if this is the end, the application is still to be told of it
+
+
+class UnreadableRun(NamedTuple):
+    """A run that was claimed and must not be run. `run` lacks what cannot be read; `why` says what that is."""
+
+    run: ClaimedRun
+    why: str
 
 
 def handed_back(run_id: int, claim: int) -> Settlement:

@@ -117,11 +117,11 @@ class Worker:
             # TERM may have come since, also while the claim was on its way.
             self._orders.read()
             if turn.runs and self._orders.drain:
-                ended = [unstarted(run) for run in turn.runs]
+                ended = [*turn.unreadable, *map(unstarted, turn.runs)]
             elif turn.runs:
                 if turn.more:
                     self._wake.wake(1, at_most_waiting=self._settings.workers)
-                ended = self._attempt_all(turn.runs)
+                ended = self._attempt_all(turn)
             else:
                 ended = ()
                 self._show_idle()
@@ -139,14 +139,16 @@ class Worker:
             return self._batch_size.size
         return max(1, min(self._batch_size.size, self._recycle_after - self._panel.record.tasks_done))
 
-    def _attempt_all(self, runs: Sequence[ClaimedRun]) -> Sequence[Attempt]:
+    def _attempt_all(self, turn: Turn) -> Sequence[Attempt]:
         """Run what was claimed together; gives what is still to be recorded of it.
 
         What is not started when they have taken `BATCH_STRETCH_S` never is: it goes back. While a run takes longer
         than that, what has ended is recorded and what waits handed back in the middle of it.
         """
-        self._batch_size.claimed(len(runs))
-        batch = Batch(runs, self._ledger, claimed_ns=boottime_ns())
+        self._batch_size.claimed(len(turn.runs))
+        batch = Batch(turn.runs, self._ledger, claimed_ns=boottime_ns())
+        for attempt in turn.unreadable:
+            batch.ended(attempt)
         try:
             while (run := batch.next(self._orders)) is not None:
                 self._attempt(run, batch)

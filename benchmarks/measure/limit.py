@@ -21,7 +21,7 @@ _ENDINGS = "jsonb_agg(jsonb_build_object('id', id, 'claim', claims, 'status', 'S
 _PLACES = (
     "jsonb_build_array("
     "jsonb_build_object('queue_name', 'default', 'above', 0), "
-    "jsonb_build_object('queue_name', 'default', 'priority', 0, 'due', max(enqueued_at), 'id', max(id)))"
+    "jsonb_build_object('queue_name', 'default', 'priority', 0, 'due', max(history::jsonb ->> 1), 'id', max(id)))"
 )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -167,7 +168,7 @@ class ReproqBackend(*base_backends()):  # type: ignore[misc]
 
         return check_backend(self)
 
-    def task_of(self, run: TaskRun | ClaimedRun, found: Any) -> Any:
+    def task_of(self, run: TaskRun | ClaimedRun, found: Any, run_after: datetime | None) -> Any:
         """The Task of a run as it was enqueued, of this backend's family; `found` is what its path names."""
         same = {
             "func": found.func,
@@ -177,7 +178,7 @@ class ReproqBackend(*base_backends()):  # type: ignore[misc]
         }
         try:
             return self.task_class(
-                queue_name=run.queue_name, priority=run.priority, run_after=run.run_after, **same
+                queue_name=run.queue_name, priority=run.priority, run_after=run_after, **same
             )
         except self.family.exception("InvalidTask"):
             # QUEUES has changed since, or another program has enqueued it: what was stored is a fact all the same.
@@ -208,7 +209,7 @@ class ReproqBackend(*base_backends()):  # type: ignore[misc]
         if run.task_path is None:
             raise self._does_not_exist(run.id)  # an external program's
         try:
-            return self.task_of(run, load_task(run.task_path))
+            return self.task_of(run, load_task(run.task_path), run.run_after)
         except ReproqError as error:
             raise self._does_not_exist(f"{run.id}: {error}") from error
 

@@ -25,7 +25,16 @@ from reproq_prefork.identity import HostIdentity, ProcessIdentity, WorkerIdentit
 from reproq_prefork.settlement import settle
 from reproq_prefork.store.connection import Backend
 from reproq_prefork.store.worker_store import WorkerStore
-from reproq_prefork.task_run import ClaimedRun, RetryPolicy, Settlement, Snoozed, TaskRun
+from reproq_prefork.task_run import (
+    ClaimedRun,
+    Failure,
+    FailureKind,
+    RetryPolicy,
+    Settlement,
+    Snoozed,
+    TaskRun,
+    UnreadableRun,
+)
 from reproq_prefork.verdicts import TaskStopped
 
 LEASE_S = 3600.0
@@ -128,6 +137,10 @@ def _performed(store: WorkerStore, performer: Performer, alias: str) -> Iterator
             if ended.finish_due:
                 performer.announce(ended.run_id)
                 DjangoSender(alias).fetch("clear_finish_due", {"run_id": ended.run_id})
+        if claim.unreadable:
+            (unreadable,) = claim.unreadable
+            ended = _unreadable(unreadable)
+            continue
         if not claim.runs:
             if ended is None:
                 return
@@ -137,6 +150,13 @@ def _performed(store: WorkerStore, performer: Performer, alias: str) -> Iterator
         ended = _attempt(run, performer, alias)
         if ended is None:
             yield run.id  # it has recorded its end itself
+
+
+def _unreadable(unreadable: UnreadableRun) -> Settlement:
+    failure = Failure(FailureKind.UNREADABLE, f"the run cannot be read: {unreadable.why}", retry=False)
+    settlement = settle(unreadable.run, failure, NO_WAIT, 0.0)
+    assert settlement is not None
+    return settlement._replace(finish_due=True)
 
 
 def _attempt(run: ClaimedRun, performer: Performer, alias: str) -> Settlement | None:

@@ -22,10 +22,10 @@ from reproq_prefork.django.contexts import context_class_of
 from reproq_prefork.django.loading import load_task
 from reproq_prefork.django.results import (
     end,
+    history_of,
     result_of_claim,
     result_of_run,
     task_errors,
-    with_djangos_times,
 )
 from reproq_prefork.django.runs_database import HeldRun, Home, RunsDatabase
 from reproq_prefork.errors import ReproqError
@@ -151,7 +151,7 @@ class Performer:
             if family is None:
                 return
             backend, database = self._database.home_of(run.queue_name, found, family)
-            task = backend.task_of(run, found)
+            task = backend.task_of(run, found, run.run_after)
             result = result_of_run(run, task, family, backend.alias, database)
             family.signals.task_finished.send_robust(type(backend), task_result=result)
 
@@ -159,28 +159,28 @@ class Performer:
         """Raises NotACall, NotAllowed and TaskNotFound."""
         assert run.payload is not None
         call = read_call(run.payload)
-        run = with_djangos_times(run)
-        known = self._known_of(run, call.path)
+        history = history_of(run)
+        known = self._known_of(run, call.path, history.run_after)
         return _Performance(
             run=run,
             task=known.task,
             home=known.home,
             family=known.family,
-            result=result_of_claim(run, call, known.as_enqueued, known.family, known.home.database),
+            result=result_of_claim(run, history, call, known.as_enqueued, known.family, known.home.database),
             started=resource.getrusage(resource.RUSAGE_SELF) if run.atomic else None,
         )
 
-    def _known_of(self, run: ClaimedRun, path: str) -> _Known:
+    def _known_of(self, run: ClaimedRun, path: str, run_after: datetime | None) -> _Known:
         """What was found once stays so, as what a module has imported and the settings do."""
-        wanted = path, run.queue_name, run.priority, run.run_after
+        wanted = path, run.queue_name, run.priority, run_after
         known = self._known.get(wanted)
         if known is None:
             task = load_task(path, is_allowed=self._is_allowed)
             family = family_of(task)
             assert family is not None
             home = self._database.home_of(run.queue_name, task, family)
-            known = _Known(task, family, home, home.backend.task_of(run, task))
-            if run.run_after is None:  # else it is of no other run
+            known = _Known(task, family, home, home.backend.task_of(run, task, run_after))
+            if run_after is None:  # else it is of no other run
                 self._known[wanted] = known
         return known
 

@@ -19,7 +19,14 @@ from django.utils import timezone
 from reproq_prefork.django.compat import Family, families
 from reproq_prefork.django.failures import exception_path, traceback_text
 from reproq_prefork.task_call import Call
-from reproq_prefork.task_run import ClaimedRun, FailureKind, Status, TaskRun, omitted_entries
+from reproq_prefork.task_run import (
+    ClaimedRun,
+    FailureKind,
+    RunHistory,
+    Status,
+    TaskRun,
+    omitted_entries,
+)
 
 STATUS_NAMES: Mapping[Status, str] = {
     Status.PENDING: "READY",
@@ -171,16 +178,13 @@ def _errors_of(run: TaskRun) -> Iterable[Any]:
     return (*run.errors, {"kind": FailureKind.CANCELLED, "message": "the task was cancelled"})
 
 
-def with_djangos_times(run: ClaimedRun) -> ClaimedRun:
-    """The run with times as Django reads them: without USE_TZ they are naive, in the zone of TIME_ZONE."""
+def history_of(run: ClaimedRun) -> RunHistory:
+    """Its times as Django reads them: without USE_TZ they are naive, in the zone of TIME_ZONE."""
+    history = run.history
     if settings.USE_TZ:
-        return run
-    return run._replace(
-        run_after=_naive(run.run_after),
-        enqueued_at=_naive(run.enqueued_at),
-        started_at=_naive(run.started_at),
-        last_attempted_at=_naive(run.last_attempted_at),
-    )
+        return history
+    run_after, enqueued_at, started_at, last_attempted_at = map(_naive, history[:-1])
+    return RunHistory(run_after, enqueued_at, started_at, last_attempted_at, history.worker_ids)
 
 
 def _naive(moment: datetime | None) -> datetime | None:
@@ -189,7 +193,9 @@ def _naive(moment: datetime | None) -> datetime | None:
     return timezone.make_naive(moment, timezone.get_default_timezone())
 
 
-def result_of_claim(run: ClaimedRun, call: Call, task: Any, family: Family, database: str) -> Any:
+def result_of_claim(
+    run: ClaimedRun, history: RunHistory, call: Call, task: Any, family: Family, database: str
+) -> Any:
     """The TaskResult of a run that this process is about to perform; `call` is what its payload says.
 
     `task` is the Task as it was enqueued, `database` the alias of where it is.
@@ -198,15 +204,15 @@ def result_of_claim(run: ClaimedRun, call: Call, task: Any, family: Family, data
         task=task,
         id=str(run.id),
         status=family.statuses.RUNNING,
-        enqueued_at=run.enqueued_at,
-        started_at=run.started_at,
+        enqueued_at=history.enqueued_at,
+        started_at=history.started_at,
         finished_at=None,
-        last_attempted_at=run.last_attempted_at,
+        last_attempted_at=history.last_attempted_at,
         args=plain(list(call.args)),
         kwargs=plain(call.kwargs),
         backend=task.backend,
         errors=task_errors(json.loads(run.errors) if run.errors else (), family),
-        worker_ids=list(run.worker_ids),
+        worker_ids=list(history.worker_ids),
     )
     _set(
         result,

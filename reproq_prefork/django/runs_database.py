@@ -67,7 +67,7 @@ class HeldRun:
         self._sender = DjangoSender(database)
         self._run_id = run.id
         self._claim = run.claim
-        self._worker_id = run.worker_ids[-1]
+        self._worker_id = run.history.worker_ids[-1]
 
     def complete(self, *, result: str, last_attempt: str | None) -> bool:
         """Record the success, in the transaction that is open. False: the run is no longer held by this claim."""

@@ -5,7 +5,9 @@
 with failed as (
     update task_runs
     set status = case when cancel_requested_at is null then 'FAILED' else 'CANCELLED' end,
-        errors = case when %(error)s::jsonb is null then errors else errors || %(error)s::jsonb end,
+        errors = case
+            when %(error)s::jsonb is null then errors else reproq_append_error(errors, %(error)s::jsonb)
+        end,
         finished_at = now(),
         finish_due_at = case when task_path is not null then now() end,
         leased_by = null,

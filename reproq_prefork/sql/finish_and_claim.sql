@@ -97,18 +97,18 @@ candidate as (
                 where queue.id is not null
                 union all
                 (
-                    select priority, coalesce(run_after, enqueued_at), 0
+                    select priority, coalesce(run_after, enqueued_at), (-9223372036854775808)::bigint
                     from task_runs
                     where status = 'PENDING'
                       and queue_name = queue.queue_name
-                      and priority > coalesce(queue.above, -32768)
+                      and priority > coalesce(queue.above::integer, -32769)
                       and queue.id is null
                     order by queue_name, priority desc, coalesce(run_after, enqueued_at)
                     limit 1
                 )
             )
             union all
-            select lower.priority, lower.first_due, 0
+            select lower.priority, lower.first_due, (-9223372036854775808)::bigint
             from level
             cross join lateral (
                 select priority, coalesce(run_after, enqueued_at) as first_due
@@ -116,7 +116,7 @@ candidate as (
                 where status = 'PENDING'
                   and queue_name = queue.queue_name
                   and priority < level.priority
-                  and priority > coalesce(queue.above, -32768)
+                  and priority > coalesce(queue.above::integer, -32769)
                 order by queue_name, priority desc, coalesce(run_after, enqueued_at)
                 limit 1
             ) as lower
@@ -155,27 +155,20 @@ chosen as (
 ),
 claimed as (
     update task_runs
-    set status = 'RUNNING',
-        attempts = attempts + 1,
-        claims = claims + 1,
-        leased_by = %(worker_id)s,
-        lease_expires_at = now() + make_interval(secs => %(lease_seconds)s::float8),
-        worker_ids = reproq_append_worker(worker_ids, %(worker_id)s::text),
-        started_at = coalesce(started_at, now()),
-        last_attempted_at = now()
+    set {{set_claimed}}
     where id = any (array(select id from chosen))
     returning
-        id, claims, case when %(read_payload)s::boolean then payload::text end as payload, spec_hash, task_path,
-        queue_name, attempts, max_attempts, timeout_seconds, executor, atomic, retry_base_seconds, retry_max_seconds,
-        priority, run_after, enqueued_at, started_at, last_attempted_at, worker_ids,
-        case when attempts > 1 then errors::text end as errors, metadata::text as metadata
+        {{claimed_columns}}, coalesce(run_after, enqueued_at) as due
 )
 select
-    claimed.*,
+    claimed.id, claimed.claims, claimed.payload, claimed.spec_hash, claimed.task_path, claimed.queue_name,
+    claimed.attempts, claimed.max_attempts, claimed.timeout_seconds, claimed.executor, claimed.atomic,
+    claimed.retry_base_seconds, claimed.retry_max_seconds, claimed.priority, claimed.history, claimed.errors,
+    claimed.metadata, claimed.unreadable,
     (select count(*) from settled) as settled,
     (select count(*) from told) as told,
     (select holds_lease from holder) as holds_lease,
     (select count(*) from candidate) as found
 from (values (1)) as always
 left join claimed on true
-order by claimed.priority desc, coalesce(claimed.run_after, claimed.enqueued_at), claimed.id
+order by claimed.priority desc, claimed.due, claimed.id

@@ -22,6 +22,7 @@ from psycopg.types.numeric import Int8Dumper
 
 from reproq_prefork.errors import DatabaseUnavailable, ExitStatus, ReproqError
 from reproq_prefork.store.opening import GoesOn, always, longest_open_s, open_connection
+from reproq_prefork.store.row_by_row import all_rows
 from reproq_prefork.store.server import Server, why_unusable
 from reproq_prefork.store.statements import numbered, statement
 
@@ -43,7 +44,7 @@ RECONNECT_MAX_S = 5.0
 
 # Of Python's own errors those that psycopg lets through where it writes or reads a value: a lone surrogate, a
 # number that is too large for its type, a time in a DateStyle other than ISO.
-NOT_TRANSLATED_BY_PSYCOPG = (UnicodeError, NotImplementedError, OverflowError, struct.error)
+OF_PYTHON = (ValueError, ArithmeticError, NotImplementedError, struct.error)
 
 # What the user's own DATABASE_URL does not set, and (OURS) what it may not. tcp_user_timeout is in
 # milliseconds.
@@ -62,6 +63,10 @@ class ConnectionLost(ReproqError):
     """The connection broke or a statement met its deadline: whether it was committed is unknown."""
 
 
+class ReplyUnreadable(ConnectionLost):
+    """The reply has come, and cannot be read: the connection is well, and what was sent may be committed."""
+
+
 class StatementRefused(ReproqError):
     """The server rolled the statement back and may take it later: a lock, a deadlock, a full disk, no right."""
 
@@ -78,6 +83,10 @@ class ServerShort(StatementRefused):
 
 class ValueRefused(ReproqError):
     """The server rolled the statement back because of a value in it, or in a row that it read."""
+
+
+class NotSent(psycopg.DataError):
+    """The values cannot be put into a message, such as text with a NUL: nothing was sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +133,15 @@ class DeadlineConnection(psycopg.Connection[Any]):
 def _with_deadline(gen: Generator[Any, Any, T], seconds: float) -> Generator[Any, Any, T]:
     """Pass a psycopg generator through; raise in its place once it has waited for `seconds`.
 
-    The waiting loop resumes the generator with nothing ready each time its interval has passed.
+    The waiting loop resumes the generator with nothing ready each time its interval has passed. psycopg makes the
+    message before it waits for the first time, so what goes wrong with a value until then is `NotSent`.
     """
     gives_up_at = time.monotonic() + seconds
     try:
-        awaited = next(gen)
+        try:
+            awaited = next(gen)
+        except (psycopg.DataError, psycopg.ProgrammingError, psycopg.NotSupportedError, *OF_PYTHON) as error:
+            raise NotSent(str(error)) from error
         while True:
             ready = yield awaited
             if not ready and time.monotonic() > gives_up_at:
@@ -247,23 +260,22 @@ def translated_errors() -> Iterator[None]:
     """Turn psycopg's errors into the three kinds that a caller acts on."""
     try:
         yield
-    except psycopg.Error as error:
-        raise translate(error) from error
     except ReproqError:
         raise
-    except UnicodeDecodeError as error:
-        raise ValueRefused(f"the server sent text that is not UTF-8: {error}") from error
-    except NOT_TRANSLATED_BY_PSYCOPG as error:
-        raise ValueRefused(
-            f"psycopg cannot write or read a value: {type(error).__name__}: {error}"
-        ) from error
+    except psycopg.Error as error:
+        raise translate(error) from error
+    except OF_PYTHON as error:  # of a loader that cannot read a value
+        raise ReplyUnreadable(f"the server's reply cannot be read: {_sentence(error)}") from error
 
 
 def translate(error: psycopg.Error) -> ReproqError:
-    """Classify by SQLSTATE (PostgreSQL's Appendix A)."""
+    """Classify by SQLSTATE (PostgreSQL's Appendix A). Without one nobody knows what the server has done, except
+    where nothing was sent."""
     state = error.sqlstate
-    if state is None and isinstance(error, psycopg.DataError):
-        return ValueRefused(_sentence(error))  # psycopg itself refused to send it, such as text with a NUL
+    if isinstance(error, NotSent):
+        return ValueRefused(_sentence(error))
+    if state is None and isinstance(error, psycopg.DataError | psycopg.NotSupportedError):
+        return ReplyUnreadable(f"the server's reply cannot be read: {_sentence(error)}")
     if state is None or _session_is_of_no_use(state, error.diag):
         return ConnectionLost(_sentence(error))
     # 22 data, 23 integrity, 54 limits, XX000 a size no allocation can have: the value is at fault.
@@ -310,7 +322,9 @@ def fetch(
 ) -> Sequence[Any]:
     """Run one statement and fetch all its rows, as named tuples; errors are translated. Any connection will do."""
     if isinstance(connection, DeadlineConnection) and connection.settings is not None:
-        return _fetch_with_settings(connection, connection.settings, statement, parameters, namedtuple_row)
+        return _fetch_with_settings(
+            connection, connection.settings, statement, parameters, namedtuple_row, _rows_of
+        )
     # A cursor of our own: another's connection may make cursors of other rows, that take other placeholders.
     with translated_errors(), psycopg.Cursor(connection, row_factory=namedtuple_row) as cursor:
         cursor.execute(statement, parameters)
@@ -320,12 +334,17 @@ def fetch(
 def fetch_tuples(
     connection: DeadlineConnection, name: str, parameters: Mapping[str, Any]
 ) -> Sequence[tuple[Any, ...]]:
-    """Run the statement `name` as fast as can be, and fetch all its rows, of which there is at least one."""
+    """Run the statement `name` as fast as can be, and fetch all its rows, of which there is at least one.
+
+    A RowByRow where a value cannot be read.
+    """
     if connection.settings is not None:
-        return _fetch_with_settings(connection, connection.settings, statement(name), parameters, tuple_row)
+        return _fetch_with_settings(
+            connection, connection.settings, statement(name), parameters, tuple_row, all_rows
+        )
     text, names = numbered(name)
     with translated_errors(), psycopg.RawCursor(connection, row_factory=tuple_row) as cursor:
-        return cursor.execute(text, [parameters[each] for each in names]).fetchall()
+        return all_rows(cursor.execute(text, [parameters[each] for each in names]))
 
 
 def _fetch_with_settings(
@@ -334,6 +353,7 @@ def _fetch_with_settings(
     statement: str,
     parameters: Mapping[str, Any],
     row_factory: RowFactory[Any],
+    read: Callable[[psycopg.Cursor[Any]], Sequence[Any]],
 ) -> Sequence[Any]:
     """All in one message of the simple protocol: its statements are one transaction, on one server process."""
     text = f"{settings};\n{statement}".encode()
@@ -341,7 +361,7 @@ def _fetch_with_settings(
         cursor.execute(text, parameters)
         for _ in range(SETTING_STATEMENTS):
             cursor.nextset()
-        return _rows_of(cursor)
+        return read(cursor)
 
 
 def _rows_of(cursor: psycopg.Cursor[Any]) -> Sequence[Any]:

@@ -1,4 +1,7 @@
-"""The SQL files, read once: `statement("claim")` is the text of `sql/claim.sql`."""
+"""The SQL files, read once: `statement("claim")` is the text of `sql/claim.sql`.
+
+Where `{{name}}` stands in a statement, `sql/parts/name.sql` is put: a list of columns that several of them have.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import re
 from functools import cache
 from importlib.resources import files
 
+_PART = re.compile(r"\{\{(\w+)\}\}")
 _PLACEHOLDER = re.compile(r"%\((\w+)\)s")
 
 
@@ -16,7 +20,11 @@ def statement(name: str) -> str:
     Comment lines are left out: the server would parse them at each call where nothing is prepared, and a
     percent sign in prose would be taken for a placeholder.
     """
-    text = files("reproq_prefork").joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
+    return _PART.sub(lambda part: _text("sql", "parts", f"{part[1]}.sql"), _text("sql", f"{name}.sql"))
+
+
+def _text(*path: str) -> str:
+    text = files("reproq_prefork").joinpath(*path).read_text(encoding="utf-8")
     return "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("--"))
 
 

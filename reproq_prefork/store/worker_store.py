@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from reproq_prefork.identity import WorkerIdentity
+from reproq_prefork.store.claimed_runs import CLAIMED_FIELDS, claimed_runs
 from reproq_prefork.store.connection import (
     BACKEND_GONE_TIMEOUT_S,
     Backend,
@@ -20,12 +21,10 @@ from reproq_prefork.store.connection import (
 )
 from reproq_prefork.store.opening import GoesOn, always
 from reproq_prefork.store.statements import statement
-from reproq_prefork.task_run import ClaimedRun, Place, Settlement
+from reproq_prefork.task_run import ClaimedRun, FailureKind, Place, Settlement, UnreadableRun
 
 HASTE_S = 1.0
 ANNOUNCE_AGAIN_S = 60.0  # for whoever takes an announcement to tell of it, before another one does
-
-_CLAIMED_FIELDS = len(ClaimedRun._fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +32,23 @@ class Claim:
     """What `finish_and_claim` found.
 
     `settled`: how many of the runs to be settled were still this worker's. `found`: how many due runs it has met;
-    as many as were asked for, or more, where there may be others.
+    as many as were asked for, or more, where there may be others. `unreadable`: what was claimed with `runs`, and
+    cannot be run.
     """
 
     settled: int
     holds_lease: bool
-    runs: tuple[ClaimedRun, ...] = ()
+    runs: Sequence[ClaimedRun] = ()
     found: int = 0
+    unreadable: Sequence[UnreadableRun] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedAlone:
+    """What `claim_run` found. `run`: without its payload and all other text; None: somebody else has it."""
+
+    holds_lease: bool
+    run: ClaimedRun | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +141,6 @@ class WorkerStore:
         *,
         max_runs: int,
         places: Mapping[str, Place] = MappingProxyType({}),
-        read_payload: bool = True,
     ) -> Claim:
         """Record `settlements` and claim up to `max_runs` runs, in one statement and one commit.
 
@@ -148,23 +156,54 @@ class WorkerStore:
                 "places": _places(self._identity.queues, places),
                 "lease_seconds": self._lease_s,
                 "max_runs": max_runs,
-                "read_payload": read_payload,
             },
         )
         first = rows[0]
-        settled, _told, holds_lease, found = first[_CLAIMED_FIELDS:]
-        no_run = first[0] is None
-        return Claim(
-            settled=settled,
-            holds_lease=holds_lease,
-            runs=() if no_run else tuple(ClaimedRun._make(row[:_CLAIMED_FIELDS]) for row in rows),
-            found=found,
-        )
+        settled, _told, holds_lease, found = first[CLAIMED_FIELDS + 1 :]
+        if first[0] is None:
+            return Claim(settled, holds_lease, found=found)
+        runs, unreadable = claimed_runs(rows)
+        return Claim(settled, holds_lease, runs, found, unreadable)
 
-    def read_payload(self, run_id: int) -> str:
-        """The JSON text of one payload. `ValueRefused`: it cannot be read."""
-        payload: str = self._run("read_payload", {"run_id": run_id})[0].payload
-        return payload
+    def next_due_run(self, passed: Collection[int]) -> int | None:
+        """The id of the run that is next in the queues, without those in `passed`. None: nothing is due."""
+        rows = self._run("next_due_run", {"queues": self._queues, "passed": json.dumps(sorted(passed))})
+        return rows[0].id if rows else None
+
+    def claim_run(self, run_id: int) -> ClaimedAlone:
+        """Claim this run and no other, and read no more of it than numbers."""
+        (row,) = self._run(
+            "claim_run",
+            {"run_id": run_id, "worker_id": self._identity.id, "lease_seconds": self._lease_s},
+        )
+        if row.id is None:
+            return ClaimedAlone(row.holds_lease, None)
+        run = ClaimedRun(
+            id=row.id,
+            claim=row.claims,
+            payload=None,
+            spec_hash="",
+            task_path="" if row.names_task else None,
+            queue_name="",
+            attempt=row.attempts,
+            max_attempts=row.max_attempts,
+            timeout_s=None,
+        )
+        return ClaimedAlone(row.holds_lease, run)
+
+    def read_claimed(self, token: tuple[int, int]) -> ClaimedRun | UnreadableRun | None:
+        """The run that was claimed by itself. None: it is somebody else's by now."""
+        run_id, claim = token
+        rows = self._run_hot("read_claimed", {"run_id": run_id, "claim": claim})
+        if not rows:
+            return None
+        runs, unreadable = claimed_runs(rows)
+        return runs[0] if runs else unreadable[0]
+
+    def fail_run(self, run_id: int, why: str) -> None:
+        """End a run that waits, since nobody can claim it."""
+        error = json.dumps({"kind": FailureKind.UNREADABLE.value, "message": why})
+        self._run("fail_run", {"run_id": run_id, "error": error})
 
     def held_runs(self) -> frozenset[tuple[int, int]]:
         """The (`id`, `claim`) of every run that the database says this worker holds."""
@@ -226,5 +265,5 @@ def _places(queues: Sequence[str], places: Mapping[str, Place]) -> str:
             parts.append({"queue_name": queue})
         else:
             parts.append({"queue_name": queue, "above": place.priority})
-            parts.append({"queue_name": queue, **place._asdict(), "due": place.due.isoformat()})
+            parts.append({"queue_name": queue, **place._asdict()})
     return json.dumps(parts)

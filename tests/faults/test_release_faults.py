@@ -17,7 +17,7 @@ from tests.releases import NEWEST, LaterRelease, run_command
 from tests.supervisor import SHORT_LEASE, Connection, Supervisor, add_run, run_row, wait_for_status
 from tests.waiting import wait_until
 
-CLAIM = "        claims = claims + 1,\n"
+CLAIM = "        claims = least(claims, 9223372036854775806) + 1,\n"
 WAITERS = ("reproq_waiters", "reproq_listeners")
 
 
@@ -74,7 +74,7 @@ def test_38_an_older_release_works_beside_one_that_has_migrated_and_may_start_ag
         change="alter table task_runs add column claimed_with text;"
         "grant update (claimed_with) on task_runs to reproq_worker",
         works_with_since=NEWEST,
-        edits={"finish_and_claim": (CLAIM, f"{CLAIM}        claimed_with = '{LaterRelease.version}',\n")},
+        edits={"parts/set_claimed": (CLAIM, f"{CLAIM}        claimed_with = '{LaterRelease.version}',\n")},
     )
     audit.install(connection)
     connection.prepare_threshold = (

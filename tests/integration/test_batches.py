@@ -112,7 +112,7 @@ def test_a_claim_from_a_place_takes_all_but_what_is_before_it_in_its_priority(
     high = add_run(connection, {"n": 9}, priority=1)
     mail = add_run(connection, {"n": 9}, queue_name="mail", enqueued_at="2025-01-01 00:00:00+00")
     store = worker_store(database_url, queues=("default", "mail"))
-    (first, second, *_), place = runs, run_row(connection, runs[0])["enqueued_at"]
+    (first, second, *_), place = runs, run_row(connection, runs[0])["enqueued_at"].isoformat()
     assert first < second
     assert ids(store, 10, places={"default": Place(0, place, first)}) == [high, mail, *runs[1:], low]
     assert ids(store, 10) == [first]
@@ -125,7 +125,7 @@ def test_a_claim_from_a_place_keeps_to_the_order_of_priorities(
     runs = {p: add_run(connection, {"p": p}, priority=p) for p in (-100, -1, 0, 1, 2, 100)}
     behind = add_run(connection, {"n": 1})
     store = worker_store(database_url)
-    place = {"default": Place(0, run_row(connection, runs[0])["enqueued_at"], runs[0])}
+    place = {"default": Place(0, run_row(connection, runs[0])["enqueued_at"].isoformat(), runs[0])}
     taken = [ids(store, 2, places=place) for _ in range(4)]
     assert taken == [[runs[100], runs[2]], [runs[1], behind], [runs[-1], runs[-100]], []]
     assert ids(store, 2) == [runs[0]]
@@ -137,7 +137,7 @@ def test_of_runs_that_are_due_at_the_same_moment_the_place_tells_them_apart(
 ) -> None:
     runs = [add_run(connection, {"n": n}, enqueued_at="2026-01-01 00:00:00.123456+00") for n in range(4)]
     store = worker_store(database_url)
-    place = Place(0, run_row(connection, runs[0])["enqueued_at"], runs[1])
+    place = Place(0, run_row(connection, runs[0])["enqueued_at"].isoformat(), runs[1])
     assert ids(store, 10, places={"default": place}) == runs[2:]
     store.close()
 

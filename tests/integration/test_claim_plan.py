@@ -103,7 +103,6 @@ def claim_plan(
         "places": json.dumps(places),
         "lease_seconds": 30.0,
         "max_runs": max_runs,
-        "read_payload": True,
     }
     return plan_of(url, "finish_and_claim", claim)
 

@@ -25,6 +25,7 @@ from hypothesis.stateful import (
 )
 
 from reproq_prefork.errors import RunNotFound, UniqueKeyHeld
+from reproq_prefork.moments import read_moment
 from reproq_prefork.new_run import NewRun
 from reproq_prefork.settlement import settle
 from reproq_prefork.spec import Spec
@@ -233,7 +234,9 @@ class LeaseMachine(RuleBasedStateMachine):
         goes_on: bool = False,
     ) -> None:
         places = self._last_places(worker_id) if goes_on else {}
-        behind = {queue: (-place.priority, place.due, place.id) for queue, place in places.items()}
+        behind = {
+            queue: (-place.priority, read_moment(place.due), place.id) for queue, place in places.items()
+        }
         queues = self.model.queues_of(worker_id)
         # What is ended and what is claimed is decided in one moment: no run is both.
         candidates = self.model.claimable(queues, self.after, behind)
@@ -248,7 +251,7 @@ class LeaseMachine(RuleBasedStateMachine):
         assert [run.token for run in answer.runs] == tokens
         for run in answer.runs:
             model = self.model.runs[run.id]
-            assert (run.attempt, list(run.worker_ids)) == (model.attempts, model.worker_ids)
+            assert (run.attempt, list(run.history.worker_ids)) == (model.attempts, model.worker_ids)
         self.claims += [(worker_id, run) for run in answer.runs]
 
     def _last_places(self, worker_id: str) -> dict[str, Place]:

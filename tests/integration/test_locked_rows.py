@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -52,7 +52,7 @@ def locked(database_url: str, *run_ids: int) -> Iterator[Connection]:
         other.rollback()
 
 
-def claimed(worker: WorkerStore, runs: int = 1) -> tuple[ClaimedRun, ...]:
+def claimed(worker: WorkerStore, runs: int = 1) -> Sequence[ClaimedRun]:
     claim = worker.finish_and_claim((), max_runs=runs)
     return claim.runs
 

@@ -17,7 +17,7 @@ from reproq_prefork.batching import (
     Frontier,
 )
 from reproq_prefork.task_run import ClaimedRun, Place
-from tests.unit.test_worker import RUN
+from tests.unit.test_worker import RUN, enqueued_at
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -84,9 +84,8 @@ def test_the_size_is_always_one_that_can_be_asked_for(batches: list[tuple[int, f
 
 
 def a_run(number: int, *, queue_name: str = "default", priority: int = 0, later_s: float = 0) -> ClaimedRun:
-    return RUN._replace(
-        id=number, queue_name=queue_name, priority=priority, enqueued_at=NOON + timedelta(seconds=later_s)
-    )
+    run = RUN._replace(id=number, queue_name=queue_name, priority=priority)
+    return enqueued_at(run, NOON + timedelta(seconds=later_s))
 
 
 def test_the_first_claim_is_from_the_head_and_the_next_is_behind_the_last_run_of_each_queue() -> None:
@@ -94,16 +93,17 @@ def test_the_first_claim_is_from_the_head_and_the_next_is_behind_the_last_run_of
     assert frontier.places(5.0) == {}
     frontier.claimed([a_run(1), a_run(7, queue_name="mail"), a_run(2, later_s=1)], 5.0, 5.001)
     assert frontier.places(5.01) == {
-        "default": Place(0, NOON + timedelta(seconds=1), 2),
-        "mail": Place(0, NOON, 7),
+        "default": Place(0, (NOON + timedelta(seconds=1)).isoformat(), 2),
+        "mail": Place(0, NOON.isoformat(), 7),
     }
 
 
 def test_the_place_of_a_run_with_a_time_is_that_time() -> None:
     frontier = Frontier()
     frontier.places(0.0)
-    frontier.claimed([a_run(1)._replace(run_after=NOON + timedelta(hours=1))], 0.0, 0.0)
-    assert frontier.places(0.01)["default"].due == NOON + timedelta(hours=1)
+    later = NOON + timedelta(hours=1)
+    frontier.claimed([enqueued_at(a_run(1), NOON, run_after=later)], 0.0, 0.0)
+    assert frontier.places(0.01)["default"].due == later.isoformat()
 
 
 def test_every_now_and_then_a_claim_is_from_the_head() -> None:

@@ -11,6 +11,8 @@ from reproq_prefork.errors import ReproqError
 from reproq_prefork.new_run import InvalidRun
 from reproq_prefork.store.connection import (
     ConnectionLost,
+    ReplyUnreadable,
+    ServerShort,
     StatementRefused,
     StatementTimedOut,
     ValueRefused,
@@ -29,7 +31,8 @@ from reproq_prefork.store.connection import (
         *((state, ConnectionLost) for state in ("25006", "25001", "25P02", "25P03", "25P04")),
         *((state, ConnectionLost) for state in ("26000", "42P05")),
         ("57014", StatementTimedOut),
-        *((state, StatementRefused) for state in ("40001", "40P01", "53100", "55P03", "42501", "0A000")),
+        *((state, StatementRefused) for state in ("40001", "40P01", "55P03", "42501", "0A000")),
+        *((state, ServerShort) for state in ("53100", "53300", "58030")),
         *((state, ValueRefused) for state in ("22003", "22P05", "23505", "54000")),
     ],
 )
@@ -49,9 +52,10 @@ def test_the_sqlstate_says_what_is_at_fault(sqlstate: str, kind: type[ReproqErro
     ids=lambda error: type(error).__name__,
 )
 def test_what_psycopg_lets_through_of_pythons_own_errors_is_translated(error: Exception) -> None:
-    with pytest.raises(ValueRefused) as refused, translated_errors():
+    """They come of a reply that the server has sent, so what it was asked may be committed."""
+    with pytest.raises(ReplyUnreadable) as unreadable, translated_errors():
         raise error
-    assert refused.value.__cause__ is error
+    assert unreadable.value.__cause__ is error
 
 
 def test_our_own_errors_and_those_of_the_code_itself_pass_through() -> None:

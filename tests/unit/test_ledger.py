@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -27,9 +27,9 @@ from reproq_prefork.store.connection import (
     StatementTimedOut,
     ValueRefused,
 )
-from reproq_prefork.store.worker_store import ChangeableRun, Claim, WorkerStore
+from reproq_prefork.store.worker_store import ChangeableRun, Claim, ClaimedAlone, WorkerStore
 from reproq_prefork.task_run import ClaimedRun, Place, RetryPolicy, Settlement, Status
-from tests.unit.test_worker import RUN, ScriptedOrders
+from tests.unit.test_worker import RUN, ScriptedOrders, enqueued_at
 
 Troubles = dict[str, list[Exception]]
 
@@ -134,28 +134,36 @@ class SlowToRead(ScriptedStore):
         self.claimed = RUN
         self.held: frozenset[tuple[int, int]] = frozenset()
         self.recorded: list[Settlement] = []
-        self.reads_payload: list[bool] = []
+        self.claims: list[str] = []
 
     def held_runs(self) -> frozenset[tuple[int, int]]:
         return self.held
 
     def finish_and_claim(
-        self,
-        settlements: Sequence[Settlement],
-        *,
-        max_runs: int,
-        places: Any = None,
-        read_payload: bool = True,
+        self, settlements: Sequence[Settlement], *, max_runs: int, places: Any = None
     ) -> Claim:
         if max_runs:
-            self.reads_payload.append(read_payload)
-        if max_runs and read_payload and self._troubles.get("claim"):
+            self.claims.append("many")
+        if max_runs and self._troubles.get("claim"):
             raise self._troubles["claim"].pop(0)
         self.recorded += settlements
         self.held -= {(settlement.run_id, settlement.claim) for settlement in settlements}
         runs = (self.claimed,) if max_runs else ()
         self.held |= {run.token for run in runs}
         return Claim(settled=len(settlements), holds_lease=True, runs=runs, found=len(runs))
+
+    def next_due_run(self, passed: Collection[int]) -> int:
+        return self.claimed.id
+
+    def claim_run(self, run_id: int) -> ClaimedAlone:
+        self.claims.append("alone")
+        self.held |= {self.claimed.token}
+        return ClaimedAlone(True, self.claimed._replace(payload=None))
+
+    def read_claimed(self, token: tuple[int, int]) -> ClaimedRun:
+        if self._troubles.get("read_claimed"):
+            raise self._troubles["read_claimed"].pop(0)
+        return self.claimed
 
 
 @pytest.mark.parametrize("trouble", [ConnectionLost("no answer"), StatementTimedOut("too long")])
@@ -168,9 +176,9 @@ def test_a_payload_that_is_never_read_in_time_costs_an_attempt_and_not_the_queue
     ledger = setting.opened()
     monkeypatch.setattr(link_module, "reconnect_delays_s", lambda: itertools.repeat(0.0))
     setting.troubles["claim"] = [trouble]
-    setting.troubles["read_payload"] = [trouble, trouble]
+    setting.troubles["read_claimed"] = [trouble, trouble]
     ledger.turn((), max_runs=1)
-    assert store.reads_payload[:2] == [True, False], "it is read by itself from then on"
+    assert store.claims == ["many", "alone", "alone", "alone"], "it is claimed by itself from then on"
     first, second = store.recorded[:2]
     assert (first.status, first.refunded, first.delay_s) == (Status.PENDING, True, 1.0)
     assert (second.refunded, (second.error or {})["kind"]) == (False, "unreadable")
@@ -185,7 +193,7 @@ def test_the_end_of_a_task_that_cannot_be_read_is_to_be_told(
     setting.ledger._link._connect = lambda: cast(WorkerStore, store)
     ledger = setting.opened()
     setting.troubles["claim"] = [ValueRefused("too large")]
-    setting.troubles["read_payload"] = [ValueRefused("too large")]
+    setting.troubles["read_claimed"] = [ValueRefused("too large")]
     ledger.turn((), max_runs=1)
     (settlement,) = store.recorded
     assert (settlement.status, settlement.finish_due) == (Status.FAILED, task_path is not None)
@@ -199,7 +207,7 @@ def test_a_lock_that_is_in_the_way_of_a_payload_costs_nothing(
     ledger = setting.opened()
     monkeypatch.setattr(link_module, "reconnect_delays_s", lambda: itertools.repeat(0.0))
     setting.troubles["claim"] = [ConnectionLost("gone")]
-    setting.troubles["read_payload"] = [StatementRefused("locked"), StatementRefused("locked")]
+    setting.troubles["read_claimed"] = [StatementRefused("locked"), StatementRefused("locked")]
     ledger.turn((), max_runs=1)
     assert all(settlement.refunded for settlement in store.recorded)
 
@@ -242,8 +250,8 @@ def test_a_worker_whose_lease_ended_meanwhile_announces_nothing(
 
 # --- many runs at once ---
 
-SECOND = RUN._replace(id=8, claim=1, enqueued_at=datetime(2026, 1, 2, tzinfo=UTC))
-THIRD = RUN._replace(id=9, claim=1, enqueued_at=datetime(2026, 1, 3, tzinfo=UTC))
+SECOND = enqueued_at(RUN._replace(id=8, claim=1), datetime(2026, 1, 2, tzinfo=UTC))
+THIRD = enqueued_at(RUN._replace(id=9, claim=1), datetime(2026, 1, 3, tzinfo=UTC))
 
 
 def ended(run: ClaimedRun, result: str = "1") -> Attempt:
@@ -260,6 +268,10 @@ class Queue(ScriptedStore):
         self.asked_behind: list[dict[str, Place]] = []
         self.recorded: list[Settlement] = []
         self.held: frozenset[tuple[int, int]] = frozenset()
+        self.refused: dict[int, Exception] = {}
+        self.undying: dict[int, Exception] = {}
+        self.failed: dict[int, str] = {}
+        self.alone = RUN
         self.is_in_haste = False
         self.in_haste_at_statements: list[bool] = []
 
@@ -277,13 +289,32 @@ class Queue(ScriptedStore):
     def changeable_runs(self, tokens: Sequence[tuple[int, int]]) -> Mapping[tuple[int, int], ChangeableRun]:
         return {token: ChangeableRun(is_free=True, is_python=False, is_cancelled=False) for token in tokens}
 
+    def next_due_run(self, passed: Collection[int]) -> int | None:
+        return next((run.id for runs in self.claims for run in runs if run.id not in passed), None)
+
+    def claim_run(self, run_id: int) -> ClaimedAlone:
+        if run_id in self.refused:
+            raise self.refused[run_id]
+        (self.alone,) = [run for runs in self.claims for run in runs if run.id == run_id]
+        self.claims = [[run for run in runs if run.id != run_id] for runs in self.claims]
+        return ClaimedAlone(True, self.alone._replace(payload=None))
+
+    def read_claimed(self, token: tuple[int, int]) -> ClaimedRun:
+        assert token == self.alone.token
+        return self.alone
+
+    def fail_run(self, run_id: int, why: str) -> None:
+        if run_id in self.undying:
+            raise self.undying[run_id]
+        self.failed[run_id] = why
+        self.claims = [[run for run in runs if run.id != run_id] for runs in self.claims]
+
     def finish_and_claim(
         self,
         settlements: Sequence[Settlement],
         *,
         max_runs: int,
         places: Mapping[str, Place] | None = None,
-        read_payload: bool = True,
     ) -> Claim:
         self._calls.append("finish_and_claim")
         self.in_haste_at_statements.append(self.is_in_haste)
@@ -344,7 +375,7 @@ def test_one_result_that_cannot_be_stored_costs_the_others_of_its_batch_nothing(
 ) -> None:
     queue.claims = [[THIRD]]
     batch = [ended(RUN), ended(SECOND, "unstorable"), ended(THIRD)]
-    assert setting.ledger.turn(batch, max_runs=5).runs == (THIRD._replace(payload=None),)
+    assert setting.ledger.turn(batch, max_runs=5).runs == (THIRD,)
     status = {settlement.run_id: settlement.status for settlement in queue.recorded}
     assert status == {RUN.id: Status.SUCCESSFUL, SECOND.id: Status.FAILED, THIRD.id: Status.SUCCESSFUL}
     assert len(queue.recorded) == 3

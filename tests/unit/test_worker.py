@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -49,8 +50,13 @@ RUN = ClaimedRun(
     attempt=1,
     max_attempts=3,
     timeout_s=None,
-    enqueued_at=datetime(2026, 1, 1, tzinfo=UTC),
+    history_json='[null, "2026-01-01T00:00:00+00:00", null, null, []]',
 )
+
+
+def enqueued_at(run: ClaimedRun, moment: datetime, *, run_after: datetime | None = None) -> ClaimedRun:
+    times = [None if time is None else time.isoformat() for time in (run_after, moment)]
+    return run._replace(history_json=json.dumps([*times, None, None, []]))
 
 
 class ScriptedOrders(Orders):

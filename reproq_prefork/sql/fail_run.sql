@@ -1,0 +1,21 @@
+-- The end of a run that nobody can claim: FAILED by its id, with the reason. It touches no column that it need not, and
+-- keeps the errors of earlier attempts only where they can be appended to. `told` wakes whoever waits for the end.
+with failed as (
+    update task_runs
+    set status = 'FAILED',
+        errors = reproq_append_error(
+            case when jsonb_typeof(errors) = 'array' and pg_column_size(errors) < 1048576 then errors else '[]' end,
+            %(error)s::jsonb || jsonb_build_object('ended_at', now())
+        ),
+        finished_at = now(),
+        finish_due_at = case when task_path is not null then now() end
+    where id = %(run_id)s::bigint and status = 'PENDING'
+    returning id
+)
+select
+    failed.id,
+    (
+        select count(pg_notify('reproq_finished', failed.id::text))
+        from (select from reproq_waiters where run_id = failed.id limit 1) as waiter
+    ) as told
+from failed

@@ -1,0 +1,30 @@
+"""From the rows of a claim to runs. The claim is committed by then, so no row may cost another one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from reproq_prefork.store.row_by_row import RowByRow
+from reproq_prefork.task_run import ClaimedRun, UnreadableRun
+
+CLAIMED_FIELDS = len(ClaimedRun._fields)  # and one more: why it is unreadable
+
+
+def claimed_runs(
+    rows: Sequence[Sequence[object]],
+) -> tuple[Sequence[ClaimedRun], Sequence[UnreadableRun]]:
+    """The runs of rows that begin as `parts/claimed_columns.sql` says, and those that must not be run."""
+    if not isinstance(rows, RowByRow) and all(row[CLAIMED_FIELDS] is None for row in rows):
+        return [ClaimedRun._make(row[:CLAIMED_FIELDS]) for row in rows], ()
+    runs: list[ClaimedRun] = []
+    unreadable: list[UnreadableRun] = []
+    for number, row in enumerate(rows):
+        run = ClaimedRun._make(row[:CLAIMED_FIELDS])
+        why = row[CLAIMED_FIELDS]
+        if why is None and isinstance(rows, RowByRow):
+            why = rows.why.get(number)
+        if why is None:
+            runs.append(run)
+        else:
+            unreadable.append(UnreadableRun(run, str(why)))
+    return runs, unreadable
