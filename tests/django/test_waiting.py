@@ -135,13 +135,14 @@ def test_a_flood_of_announcements_does_not_make_a_wait_look_more_often(
 ) -> None:
     result = tasks.add.enqueue(1, 2)
     looks: list[float] = []
-    get_result = type(result.task.get_backend()).get_result
+    backend = type(result.task.get_backend())
+    look = backend._result
 
-    def counted(backend: Any, result_id: str) -> Any:
+    def counted(self: Any, result_id: object, database: str) -> Any:
         looks.append(time.monotonic())
-        return get_result(backend, result_id)
+        return look(self, result_id, database)
 
-    monkeypatch.setattr(type(result.task.get_backend()), "get_result", counted)
+    monkeypatch.setattr(backend, "_result", counted)
 
     def succeed_later() -> None:
         wait_until(lambda: len(looks) > 15, 20, "some looks")

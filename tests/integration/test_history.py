@@ -319,7 +319,7 @@ def test_workers_are_the_first_and_the_last_20_and_a_refund_drops_the_last(
         with closing(worker_store(database_url, worker_id)) as store:
             run = claim(store)
             ids = [*ids[:KEPT], *[*ids[KEPT:], worker_id][-KEPT:]] if len(ids) >= KEPT else [*ids, worker_id]
-            assert list(run.worker_ids) == ids
+            assert list(run.history.worker_ids) == ids
             if number % 7 == 0:
                 store.finish_and_claim([handed_back(*run.token)], max_runs=0)
                 ids = ids[:-1]
@@ -330,14 +330,16 @@ def test_workers_are_the_first_and_the_last_20_and_a_refund_drops_the_last(
     assert (row["attempts"], row["claims"]) == (100 - 100 // 7, 100)
 
 
-@pytest.mark.parametrize("found", ["{{a,b},{c,d}}", "[5:6]={a,b}", "[0:0]={a}", "{NULL,b}", "{}"])
-def test_any_array_of_workers_can_be_claimed(database_url: str, connection: Connection, found: str) -> None:
+@pytest.mark.parametrize("found", ["[5:6]={a,b}", "[0:0]={a}", "{NULL,b}", "{}"])
+def test_a_run_is_claimed_whatever_list_of_workers_it_has(
+    database_url: str, connection: Connection, found: str
+) -> None:
     run_id = add_run(connection, {}, worker_ids=found)
     connection.execute("update task_runs set attempts = cardinality(worker_ids)")
     before = [each for row in connection.execute("select unnest(worker_ids) from task_runs") for each in row]
     with closing(worker_store(database_url)) as store:
         run = claim(store)
-        assert list(run.worker_ids) == [*before, "w"]
+        assert list(run.history.worker_ids) == [*filter(None, before), "w"], "a null names no worker"
         store.finish_and_claim([handed_back(*run.token)], max_runs=0)
     assert run_row(connection, run_id)["worker_ids"] == before
 

@@ -74,12 +74,14 @@ def test_an_atomic_task_completes_its_run_by_its_own_claim_only(
                 claims += [run.claim for run in worker.finish_and_claim((), max_runs=1).runs]
             if worker_id == "lost":
                 steward.reset_worker(lost_worker(worker_id))
-    assert _complete(connection, run_id, claims[0]) == []
+    for worker_id, claim in (("lost", claims[0]), ("next", claims[0]), ("lost", claims[1])):
+        assert _complete(connection, run_id, worker_id, claim) == []
     assert run_row(connection, run_id)["status"] == "RUNNING"
-    assert _complete(connection, run_id, claims[1]) == [run_id]
+    assert _complete(connection, run_id, "next", claims[1]) == [run_id]
     assert run_row(connection, run_id)["status"] == "SUCCESSFUL"
 
 
-def _complete(connection: Connection, run_id: int, claim: int) -> list[int]:
-    parameters = {"run_id": run_id, "claim": claim, "result": "1", "last_attempt": "{}"}
+def _complete(connection: Connection, run_id: int, worker_id: str, claim: int) -> list[int]:
+    held = {"run_id": run_id, "worker_id": worker_id, "claim": claim}
+    parameters = held | {"result": "1", "last_attempt": "{}"}
     return [row.id for row in fetch(connection, statement("complete_run"), parameters)]
