@@ -15,7 +15,6 @@ begin
     end if;
 
     drop function if exists reproq_append_error(jsonb, jsonb);
-    drop function if exists reproq_older_errors(jsonb);
     drop function if exists reproq_append_worker(text[], text);
     drop function if exists reproq_older_workers(text[]);
 

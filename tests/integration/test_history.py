@@ -26,7 +26,8 @@ from tests.stores import lost_worker, steward_store, worker_store
 from tests.supervisor import Connection, add_run, run_row
 
 KEPT = 20
-MAX_BYTES = 2048
+MAX_BYTES = 2048  # of a text of an older entry
+MAX_WHOLE_BYTES = 8192  # of all older entries together, as PostgreSQL has them in memory, if nothing is cut
 OUTPUT_BYTES = 64 * 1024
 SQL_FILES = Path(reproq_prefork.__file__).parent / "sql"
 
@@ -40,12 +41,22 @@ def append(connection: Connection, errors: Any, entry: dict[str, Any]) -> Any:
     return row[0]
 
 
-def is_bounded(errors: Sequence[Any]) -> bool:
-    return len(errors) <= 2 * KEPT + 1 and all(
-        len(text_of(value).encode()) <= MAX_BYTES
-        for entry in errors[:-1]
-        for value in (entry.values() if isinstance(entry, dict) else [entry])
+def is_bounded(connection: Connection, errors: Sequence[Any]) -> bool:
+    older = errors[:-1]
+    return len(older) <= 2 * KEPT and (
+        size_of(connection, older) <= MAX_WHOLE_BYTES
+        or all(
+            len(text_of(value).encode()) <= MAX_BYTES
+            for entry in older
+            for value in (entry.values() if isinstance(entry, dict) else [entry])
+        )
     )
+
+
+def size_of(connection: Connection, errors: Any) -> int:
+    row = connection.execute("select pg_column_size(%s::jsonb)", [json.dumps(errors)]).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def text_of(value: Any) -> str:
@@ -100,13 +111,20 @@ def test_only_the_newest_entry_has_all_of_its_output(connection: Connection, cha
 def test_a_text_of_mixed_characters_is_cut_between_two_of_them(connection: Connection) -> None:
     text = "a" * 60_000 + "\U0001f600" * 1_500
     (older, _) = append(connection, [{"stderr": text}], {})
-    assert older["stderr"] == "[...] " + "\U0001f600" * 510
+    assert older["stderr"] == "[...] " + "\U0001f600" * 510, "the longest end of it that fits"
 
 
 def test_a_text_of_just_the_limit_is_left_whole(connection: Connection) -> None:
     fits, does_not = {"output": "x" * MAX_BYTES}, {"output": "x" * (MAX_BYTES + 1)}
-    errors = append(connection, [fits, does_not], {})
-    assert errors == [fits, {"output": "[...] " + "x" * (MAX_BYTES - 6)}, {}]
+    errors = append(connection, [fits, does_not] * 2, {})
+    assert errors == [fits, {"output": "[...] " + "x" * (MAX_BYTES - 6)}] * 2 + [{}]
+
+
+def test_as_long_as_all_are_short_together_none_is_cut(connection: Connection) -> None:
+    around = size_of(connection, [{"output": ""}])
+    whole, too_long = ([{"output": "x" * (MAX_WHOLE_BYTES - around + more)}] for more in (0, 1))
+    assert append(connection, whole, {}) == [*whole, {}]
+    assert append(connection, too_long, {}) == [{"output": "[...] " + "x" * (MAX_BYTES - 6)}, {}]
 
 
 ANY_JSON = st.recursive(
@@ -155,9 +173,9 @@ def test_whatever_stands_there_one_more_entry_can_be_added_and_all_is_bounded(
     entry = {"kind": "failed", "stderr": "z" * 10_000}
     once = append(module_connection, errors, entry)
     assert once[-1] == entry
-    assert is_bounded(once)
+    assert is_bounded(module_connection, once)
     twice = append(module_connection, once, {"kind": "killed"})
-    assert is_bounded(twice)
+    assert is_bounded(module_connection, twice)
     assert twice[-1] == {"kind": "killed"}
     assert len(twice) >= len(once)
 
@@ -168,16 +186,18 @@ def test_no_search_path_of_a_caller_changes_what_it_does(connection: Connection)
         "create function mine.octet_length(text) returns integer language sql as 'select 0';"
         "create function mine.jsonb_array_length(jsonb) returns integer language sql as 'select 0';"
         "create function mine.cardinality(text[]) returns integer language sql as 'select 0';"
-        "create function mine.reproq_older_errors(jsonb) returns jsonb language sql as 'select ''[]''::jsonb'"
+        "create function mine.pg_column_size(jsonb) returns integer language sql as 'select 0'"
     )
     connection.execute("set search_path = mine, public, pg_catalog")
     errors = [{"attempt": number, "stderr": "x" * 9_000} for number in range(50)]
-    assert is_bounded(append(connection, errors, {}))
+    bounded = append(connection, errors, {})
     row = connection.execute(
         "select cardinality(array[]::text[]), "
         "pg_catalog.cardinality(reproq_append_worker(array_fill('w'::text, array[50]), 'x'))"
     ).fetchone()
     assert row == (0, 40)
+    connection.execute("reset search_path")
+    assert is_bounded(connection, bounded)
 
 
 def test_a_worker_may_add_also_where_new_functions_are_nobodys(
@@ -297,7 +317,7 @@ def test_whoever_adds_an_entry_keeps_the_bounds(
     row = run_row(connection, run_id)
     assert len(row["errors"]) == 2 * KEPT + 1
     assert row["errors"][KEPT]["omitted"] == 61 - 2 * KEPT
-    assert is_bounded(row["errors"])
+    assert is_bounded(connection, row["errors"])
     assert [entry["attempt"] for entry in row["errors"][:KEPT]] == list(range(1, KEPT + 1))
     assert [entry["attempt"] for entry in row["errors"][KEPT + 1 : -1]] == list(range(42, 61))
     assert row["errors"][-1]["kind"] in ("failed", "cancelled", "worker_lost", "lease_expired")
@@ -402,7 +422,7 @@ def test_a_row_that_has_grown_to_65_mb_is_bounded_by_its_next_attempt(
         assert store.finish_and_claim([failed(run, stderr=output(0))], max_runs=0).settled == 1
         assert len(claim(store).errors) < 200 * 1024
     row = run_row(connection, run_id)
-    assert is_bounded(row["errors"])
+    assert is_bounded(connection, row["errors"])
     assert row["errors"][KEPT]["omitted"] == 1_001 - 2 * KEPT
     assert row["errors"][-1]["stderr"] == output(0)
 
