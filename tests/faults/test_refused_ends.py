@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
+from reproq_prefork import cancel
 from tests.refusals import (
+    ANY_CHANGE,
+    ANY_END,
     RESULT_OR_ERRORS,
     SUCCESS_WITH_A_RESULT,
     doom,
     refuse,
+    relent,
 )
 from tests.shop import Shop
-from tests.supervisor import TASK_PROGRAM, Connection, add_run, wait_for_status
+from tests.supervisor import TASK_PROGRAM, Connection, Supervisor, add_run, run_row, wait_for_status
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(120)
@@ -37,7 +45,7 @@ def gated(pages, wait_for, fails=False):
 
 
 class Host:
-    """One worker, and a run of it that is under way."""
+    """One worker, and runs of it that wait until they are let go."""
 
     def __init__(self, database_url: str, connection: Connection, directory: Path, executor: str) -> None:
         self.connection = connection
@@ -45,42 +53,57 @@ class Host:
         self._gate = directory / "go"
         self._pages = directory / "pages"
         self._executor = executor
-        self.supervisor = self._shop.supervisor(
-            database_url,
+        self._database_url = database_url
+        self.supervisor = self.new_supervisor()
+
+    def new_supervisor(self) -> Supervisor:
+        return self._shop.supervisor(
+            self._database_url,
             workers=1,
-            executor=executor,
-            environ={"EXECUTOR_COMMAND": TASK_PROGRAM, "REPROQ_MAX_ATTEMPTS": "3"},
+            executor=self._executor,
+            environ={"EXECUTOR_COMMAND": TASK_PROGRAM},
         )
 
     def start_run(self, *, fails: bool = False, **columns: Any) -> int:
         """A run whose task has started, and waits for `let_go`."""
-        started = self._starts()
-        run_id = self._enqueue(str(self._gate), fails, **columns)
-        wait_until(lambda: self._starts() > started, 10, "the task to start")
+        started = self.starts
+        run_id = self.enqueue(str(self._gate), fails, **columns)
+        wait_until(lambda: self.starts > started, 10, "the task to start")
         return run_id
 
     def let_go(self) -> None:
         self._gate.touch()
 
     def other_runs_go_on(self) -> None:
-        for run_id in [self._enqueue("/", False) for _ in range(3)]:
+        for run_id in [self.enqueue("/", False) for _ in range(3)]:
             wait_for_status(self.connection, run_id, "SUCCESSFUL")
 
-    def _starts(self) -> int:
-        if self._executor == "command":
-            return self._pages.read_text().count("start") if self._pages.exists() else 0
+    @property
+    def starts(self) -> int:
         return self._pages.read_text().count("start") if self._pages.exists() else 0
 
-    def _enqueue(self, wait_for: str, fails: bool, **columns: Any) -> int:
-        if self._executor == "command":
-            payload: dict[str, Any] = {"wait_for": wait_for, "diary": str(self._pages)}
-            if fails:
-                payload["exit"] = 1
-            return add_run(self.connection, payload, **columns)
-        return self._shop.enqueue(self.connection, "gated", str(self._pages), wait_for, fails, **columns)
+    def enqueue(self, wait_for: str = "/", fails: bool = False, **columns: Any) -> int:
+        if self._executor != "command":
+            return self._shop.enqueue(self.connection, "gated", str(self._pages), wait_for, fails, **columns)
+        payload: dict[str, Any] = {"wait_for": wait_for, "diary": str(self._pages)}
+        return add_run(self.connection, payload | ({"exit": 1} if fails else {}), **columns)
+
+    def stop(self) -> float:
+        """How long it took."""
+        began = time.monotonic()
+        assert self.supervisor.stop() == 0
+        return time.monotonic() - began
 
 
-@pytest.mark.parametrize("executor", EXECUTORS)
+@pytest.fixture
+def host(database_url: str, connection: Connection, tmp_path: Path, request: pytest.FixtureRequest) -> Host:
+    return Host(database_url, connection, tmp_path, getattr(request, "param", "inline"))
+
+
+each_executor = pytest.mark.parametrize("host", EXECUTORS, indirect=True)
+
+
+@each_executor
 @pytest.mark.parametrize(
     ("what", "code", "fails"),
     [
@@ -93,16 +116,9 @@ class Host:
     ],
 )
 def test_48_a_run_whose_end_is_refused_each_time_gets_a_smaller_one_and_its_worker_goes_on(
-    database_url: str,
-    connection: Connection,
-    tmp_path: Path,
-    executor: str,
-    what: str,
-    code: str,
-    fails: bool,
+    connection: Connection, host: Host, what: str, code: str, fails: bool
 ) -> None:
     refuse(connection, what=what, code=code)
-    host = Host(database_url, connection, tmp_path, executor)
     with host.supervisor as supervisor:
         worker = supervisor.worker_pids()
         run_id = host.start_run(fails=fails, max_attempts=1)
@@ -114,4 +130,184 @@ def test_48_a_run_whose_end_is_refused_each_time_gets_a_smaller_one_and_its_work
         if what == SUCCESS_WITH_A_RESULT:
             assert "not this run" in row["errors"][-1]["message"]
         assert supervisor.worker_pids() == worker
-        assert supervisor.stop() == 0
+        assert host.stop() < DRAINED_WITHIN_S
+
+
+@each_executor
+@pytest.mark.parametrize("code", ["P0001", "55P03", "23514"])
+def test_48_a_run_that_nothing_can_be_written_about_keeps_nobody_from_work_and_from_leaving(
+    connection: Connection, host: Host, code: str
+) -> None:
+    refuse(connection, what=ANY_CHANGE, code=code)
+    with host.supervisor as supervisor:
+        worker = supervisor.worker_pids()
+        run_id = host.start_run(max_attempts=1)
+        doom(connection, run_id)
+        host.let_go()
+        host.other_runs_go_on()
+        supervisor.wait_for_log("cannot be ended: the database refuses", timeout_s=ENDED_WITHIN_S)
+        host.other_runs_go_on()
+        assert run_row(connection, run_id)["status"] == "RUNNING"
+        assert supervisor.worker_pids() == worker
+        assert host.stop() < DRAINED_WITHIN_S
+        assert supervisor.log().count("cannot be ended") == 1
+        assert supervisor.log().count("is refused, and others are not") == 1
+    # Once it can be written, it ends, and is not run again: it had started.
+    relent(connection)
+    starts = host.starts
+    connection.execute("update task_runs set lease_expires_at = now() where id = %s", [run_id])
+    connection.execute("update reproq_workers set lease_expires_at = now()")
+    with host.new_supervisor():
+        wait_for_status(connection, run_id, "FAILED")
+        assert host.starts == starts
+
+
+def test_48_what_a_worker_carries_along_ends_as_it_should_when_the_trigger_is_dropped(
+    connection: Connection, host: Host
+) -> None:
+    refuse(connection, what=ANY_END)
+    with host.supervisor:
+        run_id = host.start_run(max_attempts=1)
+        doom(connection, run_id)
+        host.let_go()
+        host.other_runs_go_on()
+        relent(connection)
+        row = wait_for_status(connection, run_id, "SUCCESSFUL")
+        assert row["result"] == "a result"
+
+
+@each_executor
+def test_48_a_cancel_ends_a_run_whose_end_is_refused(connection: Connection, host: Host) -> None:
+    refuse(connection, what=f"{ANY_END} and new.status <> 'CANCELLED'", code="53100")
+    with host.supervisor:
+        run_id = host.start_run()
+        doom(connection, run_id)
+        host.let_go()
+        host.other_runs_go_on()
+        assert run_row(connection, run_id)["status"] == "RUNNING"
+        cancel(connection, run_id)
+        wait_for_status(connection, run_id, "CANCELLED", timeout_s=5)
+
+
+def test_48_a_row_that_somebody_has_locked_is_waited_for_and_keeps_its_result(
+    database_url: str, connection: Connection, host: Host
+) -> None:
+    with host.supervisor as supervisor, psycopg.connect(database_url) as other:
+        worker = supervisor.worker_pids()
+        run_id = host.start_run(max_attempts=1)
+        other.execute("select from task_runs where id = %s for update", [run_id])
+        host.let_go()
+        locked_until = time.monotonic() + 12
+        while time.monotonic() < locked_until:
+            host.other_runs_go_on()
+        other.rollback()
+        row = wait_for_status(connection, run_id, "SUCCESSFUL")
+        assert (row["result"], row["attempts"]) == ("a result", 1)
+        assert supervisor.worker_pids() == worker
+
+
+def test_48_one_run_of_a_batch_costs_the_others_of_it_nothing(connection: Connection, host: Host) -> None:
+    refuse(connection, what=RESULT_OR_ERRORS)
+    with host.supervisor as supervisor:
+        gate = host.start_run(priority=1)
+        runs = [host.enqueue() for _ in range(200)]
+        doom(connection, *runs[50:53])
+        host.let_go()
+        for run_id in (gate, *runs[:50], *runs[53:]):
+            assert wait_for_status(connection, run_id, "SUCCESSFUL")["attempts"] == 1
+        for run_id in runs[50:53]:
+            wait_for_status(connection, run_id, "FAILED", timeout_s=ENDED_WITHIN_S)
+        assert "came too late" not in supervisor.log()
+
+
+def test_48_more_such_runs_than_a_worker_may_carry_do_not_stop_the_host(
+    connection: Connection, host: Host
+) -> None:
+    refuse(connection, what=ANY_END)
+    with host.supervisor as supervisor:
+        gate = host.start_run(priority=1)
+        doomed = [host.enqueue(max_attempts=1) for _ in range(12)]
+        doom(connection, *doomed)
+        host.let_go()
+        wait_for_status(connection, gate, "SUCCESSFUL")
+        wait_until(lambda: host.starts == 13, 60, "all of them to have run")
+        host.other_runs_go_on()
+        assert host.stop() < DRAINED_WITHIN_S
+        assert "came too late" not in supervisor.log()
+    for run_id in doomed:
+        assert run_row(connection, run_id)["status"] == "RUNNING"
+
+
+@each_executor
+def test_48_an_end_that_breaks_the_connection_each_time_is_the_runs_own_fault(
+    connection: Connection, host: Host
+) -> None:
+    refuse(
+        connection,
+        what=SUCCESS_WITH_A_RESULT,
+        raises="perform pg_terminate_backend(pg_backend_pid())",
+    )
+    with host.supervisor as supervisor:
+        worker = supervisor.worker_pids()
+        run_id = host.start_run(max_attempts=1)
+        doom(connection, run_id)
+        host.let_go()
+        host.other_runs_go_on()
+        wait_for_status(connection, run_id, "FAILED", timeout_s=ENDED_WITHIN_S)
+        host.other_runs_go_on()
+        assert supervisor.worker_pids() == worker
+
+
+def test_48_an_end_that_takes_too_long_each_time_is_the_runs_own_fault(
+    connection: Connection, host: Host
+) -> None:
+    refuse(connection, what=SUCCESS_WITH_A_RESULT, raises="perform pg_sleep(60)")
+    with host.supervisor as supervisor:
+        worker = supervisor.worker_pids()
+        run_id = host.start_run(max_attempts=1)
+        doom(connection, run_id)
+        host.let_go()
+        wait_for_status(connection, run_id, "FAILED", timeout_s=60)
+        host.other_runs_go_on()
+        assert supervisor.worker_pids() == worker
+
+
+def test_48_a_worker_that_dies_with_such_a_run_beside_another_has_run_it(
+    connection: Connection, host: Host
+) -> None:
+    """It must not run twice, though the worker was at something else when it died."""
+    refuse(connection, what=ANY_END)
+    with host.supervisor as supervisor:
+        run_id = host.start_run(max_attempts=1)
+        doom(connection, run_id)
+        host.let_go()
+        supervisor.wait_for_log("is refused, and others are not")
+        host.other_runs_go_on()
+        relent(connection)
+        os.kill(supervisor.worker_pids()[0], signal.SIGKILL)
+        row = wait_for_status(connection, run_id, "FAILED", "SUCCESSFUL")
+        assert row["claims"] == row["attempts"] == 1
+        assert host.starts == 1 + 3
+
+
+def test_48_a_dead_workers_run_that_cannot_be_reset_keeps_no_slot_and_no_other_run(
+    connection: Connection, host: Host
+) -> None:
+    refuse(connection, what=ANY_CHANGE)
+    with host.supervisor as supervisor:
+        (worker,) = supervisor.worker_pids()
+        run_id = host.start_run()
+        doom(connection, run_id)
+        os.kill(worker, signal.SIGKILL)
+        wait_until(lambda: supervisor.booted_worker_pids() not in ([], [worker]), 10, "another worker")
+        host.other_runs_go_on()
+        # And the next one that dies is reset as ever.
+        (worker,) = supervisor.booted_worker_pids()
+        second = host.start_run()
+        os.kill(worker, signal.SIGKILL)
+        wait_until(lambda: run_row(connection, second)["claims"] == 2, 10, "its run to be claimed again")
+        host.let_go()
+        wait_for_status(connection, second, "SUCCESSFUL")
+        assert run_row(connection, run_id)["status"] == "RUNNING"
+        relent(connection)
+        assert wait_for_status(connection, run_id, "SUCCESSFUL")["attempts"] == 2
