@@ -23,8 +23,9 @@ from reproq_prefork.executors import Stop
 from reproq_prefork.identity import HostIdentity, ProcessIdentity, WorkerIdentity
 from reproq_prefork.settlement import settle
 from reproq_prefork.store.connection import Backend
+from reproq_prefork.store.task_runs import TaskRuns
 from reproq_prefork.store.worker_store import WorkerStore
-from reproq_prefork.task_run import ClaimedRun, RetryPolicy, Settlement, TaskRun
+from reproq_prefork.task_run import ClaimedRun, RetryPolicy, Settlement, Status, TaskRun
 from reproq_prefork.verdicts import TaskStopped
 
 LEASE_S = 3600.0
@@ -121,7 +122,7 @@ def _performed(store: WorkerStore, performer: Performer, alias: str) -> Iterator
     ended: Settlement | None = None
     while True:
         claim = store.finish_and_claim([] if ended is None else [ended], max_runs=1)
-        if ended is not None and ended.delay_s is None:
+        if ended is not None and claim.settled and _is_over(ended, alias):
             yield ended.run_id
             if ended.finish_due:
                 performer.announce(ended.run_id)
@@ -135,6 +136,11 @@ def _performed(store: WorkerStore, performer: Performer, alias: str) -> Iterator
         ended = _attempt(run, performer, alias)
         if ended is None:
             yield run.id  # it has recorded its end itself
+
+
+def _is_over(ended: Settlement, alias: str) -> bool:
+    """One that is to run again does not, where somebody has cancelled it meanwhile."""
+    return ended.status is not Status.PENDING or TaskRuns(DjangoSender(alias)).get(ended.run_id).is_finished
 
 
 def _attempt(run: ClaimedRun, performer: Performer, alias: str) -> Settlement | None:
