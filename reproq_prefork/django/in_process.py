@@ -24,6 +24,7 @@ from reproq_prefork.executors import Stop
 from reproq_prefork.identity import HostIdentity, ProcessIdentity, WorkerIdentity
 from reproq_prefork.settlement import settle
 from reproq_prefork.store.connection import Backend
+from reproq_prefork.store.task_runs import TaskRuns
 from reproq_prefork.store.worker_store import WorkerStore
 from reproq_prefork.task_run import (
     ClaimedRun,
@@ -32,6 +33,7 @@ from reproq_prefork.task_run import (
     RetryPolicy,
     Settlement,
     Snoozed,
+    Status,
     TaskRun,
     UnreadableRun,
 )
@@ -132,7 +134,7 @@ def _performed(store: WorkerStore, performer: Performer, alias: str) -> Iterator
     ended: Settlement | None = None
     while True:
         claim = store.finish_and_claim([] if ended is None else [ended], max_runs=1)
-        if ended is not None and ended.delay_s is None:
+        if ended is not None and claim.settled and _is_over(ended, alias):
             yield ended.run_id
             if ended.finish_due:
                 performer.announce(ended.run_id)
@@ -157,6 +159,11 @@ def _unreadable(unreadable: UnreadableRun) -> Settlement:
     settlement = settle(unreadable.run, failure, NO_WAIT, 0.0)
     assert settlement is not None
     return settlement._replace(finish_due=True)
+
+
+def _is_over(ended: Settlement, alias: str) -> bool:
+    """One that is to run again does not, where somebody has cancelled it meanwhile."""
+    return ended.status is not Status.PENDING or TaskRuns(DjangoSender(alias)).get(ended.run_id).is_finished
 
 
 def _attempt(run: ClaimedRun, performer: Performer, alias: str) -> Settlement | None:

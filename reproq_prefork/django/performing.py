@@ -203,6 +203,8 @@ class Performer:
                     committing = outcome
         except BaseException as error:
             failed = outcome_of_error(error, stop.requested)
+            if isinstance(error, RunLost):
+                return Ending(failed)  # the end is not this attempt's to announce
             if committing is None:
                 return self._ended(call, failed)
             if not _is_completed(call):

@@ -4,7 +4,8 @@
 --
 -- `endings` is one JSON array, since an array parameter of SQL would be planned anew at each call. `settled` is
 -- fenced by (id, claims, RUNNING): no row means that the lease was lost meanwhile. A run that somebody has cancelled
--- does not go back to PENDING. `told` wakes whoever waits for the end.
+-- does not go back to PENDING; no process of its task can have announced that end, so a task's is owed, whatever the
+-- worker says. `told` wakes whoever waits for the end.
 --
 -- `candidate` walks task_runs_claim_order. For each queue it steps from one priority in use to the next lower one, and
 -- reads those whose first row is due from there up to now(). So rows scheduled for later cost one descent of the tree
@@ -57,7 +58,8 @@ with recursive settled as (
         started_at = case when ending.refunded and run.attempts = 1 then null else run.started_at end,
         finished_at = case when ending.status <> 'PENDING' or run.cancel_requested_at is not null then now() end,
         finish_due_at = case
-            when ending.finish_due and (ending.status <> 'PENDING' or run.cancel_requested_at is not null)
+            when ending.status <> 'PENDING' and ending.finish_due then now()
+            when ending.status = 'PENDING' and run.cancel_requested_at is not null and run.task_path is not null
             then now()
         end,
         leased_by = null,

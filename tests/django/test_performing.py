@@ -143,6 +143,14 @@ class Performed(TestCase):
         assert started == [(result.id, STATUSES.RUNNING, 0)]
         assert finished == [(result.id, STATUSES.SUCCESSFUL, 0)]
 
+    def test_a_run_that_is_cancelled_while_it_runs_ends_and_is_told_of(self) -> None:
+        with heard("task_finished") as finished:
+            result = tasks.cancel_itself_and_fail.enqueue()
+            (done,) = run_tasks()
+        assert (done.id, done.status, done.attempts) == (result.id, STATUSES.FAILED, 1)
+        assert [error.exception_class.__name__ for error in done.errors] == ["ValueError", "TaskCancelled"]
+        assert finished == [(result.id, STATUSES.FAILED, 2)]
+
     def test_a_receiver_that_fails_does_not_fail_the_task(self) -> None:
         def fail(**kwargs: Any) -> None:
             raise RuntimeError
@@ -209,10 +217,12 @@ class Atomic(TransactionTestCase):
 
     def test_a_run_that_was_lost_meanwhile_commits_nothing(self) -> None:
         result = tasks.write_note_and_lose_the_run.using(max_attempts=1).enqueue()
-        run_tasks()
+        with heard("task_finished") as finished:
+            run_tasks()
         assert not Note.objects.exists()
         result.refresh()
         assert result.status == STATUSES.RUNNING, "it is the new holder's to end"
+        assert finished == [], "and to announce"
 
 
 class Immediate(TestCase):

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import time
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,32 @@ def test_the_end_of_a_task_that_was_killed_is_told(
     assert f"{killed.id} FAILED" in lines
     assert f"{cancelled.id} FAILED" in lines
     assert lines.count(f"{killed.id} FAILED") == 1, "not for the retry"
+
+
+def test_the_end_of_what_was_cancelled_between_its_claim_and_its_start_is_told(
+    django_workers: Workers, django_database: str, tmp_path: Path
+) -> None:
+    """Of a batch of inline runs: they are handed back when one before them takes long, and end by that."""
+    heard = tmp_path / "heard"
+    calls = [call(tasks.add, number, 0) for number in range(400)]
+    for place in (200, 300):  # it claims many at a time by then
+        calls[place] = call(tasks.cancel_the_next, 20, 0.5)
+    results = bulk_enqueue(calls)
+    environ = {"REPROQ_TEST_HEARD": str(heard)}
+    with django_workers("--executor", "inline", workers=1, environ=environ):
+        for result in results:
+            finished(result)
+        wait_until(lambda: len(set(told(heard))) == len(results), 20, "each end to be told")
+    assert Counter(told(heard)) == {(result.id, result.status.value): 1 for result in results}
+    with psycopg.connect(django_database) as other:
+        rows = other.execute("select claims, attempts from task_runs where status = 'CANCELLED'").fetchall()
+    assert len(rows) == 40
+    assert (1, 0) in rows, "none was claimed when it was cancelled"
+
+
+def told(heard: Path) -> list[tuple[str, ...]]:
+    """The id and the status of each end that was told."""
+    return [tuple(line.split()) for line in heard.read_text().splitlines()] if heard.exists() else []
 
 
 def test_what_a_task_prints_is_kept_with_its_run(django_workers: Workers, django_database: str) -> None:

@@ -108,6 +108,21 @@ def count_until_cancelled(context: Any) -> int:
     return count
 
 
+@task(takes_context=True)
+def cancel_itself_and_fail(context: Any) -> None:
+    context.task_result.cancel()
+    raise ValueError("after it was cancelled")
+
+
+@task(takes_context=True)
+def cancel_the_next(context: Any, count: int, seconds: float) -> None:
+    """Those that were enqueued after it; then it takes so long that nothing waits behind it."""
+    own = context.task_result
+    for run_id in range(int(own.id) + 1, int(own.id) + 1 + count):
+        own.task.get_backend().cancel(str(run_id))
+    time.sleep(seconds)
+
+
 @task
 @reproq_options(max_attempts=5, timeout=30, retry_base=0.5, retry_max=timedelta(minutes=1), executor="inline")
 def patient() -> None: ...
