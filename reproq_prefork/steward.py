@@ -322,6 +322,7 @@ class Steward:
                         message="the worker's master died",
                     )
                 )
+        self._connect_at = 0.0
         try:
             store = self._connected_store()
             if store is not None:
