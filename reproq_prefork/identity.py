@@ -41,5 +41,5 @@ class KnownServer:
     may take where only the last of its addresses answers.
     """
 
-    system: str | None = None
+    system: int | None = None
     connect_s: float = 0.0

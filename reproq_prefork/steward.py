@@ -367,6 +367,7 @@ class Steward:
                         unrecorded=self._scoreboard.unrecorded_of(slot, worker.incarnation) or (),
                     )
                 )
+        self._connect_at = 0.0
         try:
             store = self._connected_store()
             if store is not None:

@@ -11,39 +11,41 @@
 -- How values are written and read, and what a statement means: psycopg reads times of one DateStyle only, an isolation
 -- above READ COMMITTED makes claims fail that meet each other, exit_on_error would end the session at each refused value,
 -- and where the search path names a schema before pg_catalog, its functions and operators would be taken for the
--- server's. (Not by a migration: what it creates goes into the first schema of the path.)
+-- server's. (Not by a migration: what it creates goes into the first schema of the path. What is called here and before
+-- this names the schema itself.)
 select
-    set_config('statement_timeout', %(statement_timeout)s, %(of_transaction)s) as statement_timeout,
-    set_config('lock_timeout', %(lock_timeout)s, %(of_transaction)s) as lock_timeout,
-    set_config(
+    pg_catalog.set_config('statement_timeout', %(statement_timeout)s, %(of_transaction)s) as statement_timeout,
+    pg_catalog.set_config('lock_timeout', %(lock_timeout)s, %(of_transaction)s) as lock_timeout,
+    pg_catalog.set_config(
         'idle_in_transaction_session_timeout', %(idle_in_transaction_timeout)s, %(of_transaction)s
     ) as idle_timeout,
-    set_config('idle_session_timeout', '0', %(of_transaction)s) as idle_session_timeout,
+    pg_catalog.set_config('idle_session_timeout', '0', %(of_transaction)s) as idle_session_timeout,
     case  -- the server has it from version 17 on
-        when current_setting('transaction_timeout', true) is not null
-        then set_config('transaction_timeout', '0', %(of_transaction)s)
+        when pg_catalog.current_setting('transaction_timeout', true) is not null
+        then pg_catalog.set_config('transaction_timeout', '0', %(of_transaction)s)
     end as transaction_timeout,
-    set_config('plan_cache_mode', 'force_generic_plan', %(of_transaction)s) as plan_cache_mode,
-    set_config('jit', 'off', %(of_transaction)s) as jit,
-    set_config('DateStyle', 'ISO, YMD', %(of_transaction)s) as date_style,
-    set_config('TimeZone', 'UTC', %(of_transaction)s) as time_zone,
-    set_config('IntervalStyle', 'postgres', %(of_transaction)s) as interval_style,
-    set_config('extra_float_digits', '1', %(of_transaction)s) as float_digits,
-    set_config('bytea_output', 'hex', %(of_transaction)s) as bytea_output,
-    set_config('standard_conforming_strings', 'on', %(of_transaction)s) as conforming_strings,
-    set_config('transform_null_equals', 'off', %(of_transaction)s) as transform_null_equals,
-    set_config('array_nulls', 'on', %(of_transaction)s) as array_nulls,
-    set_config('row_security', 'on', %(of_transaction)s) as row_security,
-    set_config('exit_on_error', 'off', %(of_transaction)s) as exit_on_error,
-    set_config('client_min_messages', 'notice', %(of_transaction)s) as client_min_messages,
-    set_config('default_transaction_isolation', 'read committed', %(of_transaction)s) as isolation,
-    set_config('default_transaction_deferrable', 'off', %(of_transaction)s) as is_deferrable,
-    set_config(
+    pg_catalog.set_config('plan_cache_mode', 'force_generic_plan', %(of_transaction)s) as plan_cache_mode,
+    pg_catalog.set_config('jit', 'off', %(of_transaction)s) as jit,
+    pg_catalog.set_config('DateStyle', 'ISO, YMD', %(of_transaction)s) as date_style,
+    pg_catalog.set_config('TimeZone', 'UTC', %(of_transaction)s) as time_zone,
+    pg_catalog.set_config('IntervalStyle', 'postgres', %(of_transaction)s) as interval_style,
+    pg_catalog.set_config('extra_float_digits', '1', %(of_transaction)s) as float_digits,
+    pg_catalog.set_config('bytea_output', 'hex', %(of_transaction)s) as bytea_output,
+    pg_catalog.set_config('standard_conforming_strings', 'on', %(of_transaction)s) as conforming_strings,
+    pg_catalog.set_config('transform_null_equals', 'off', %(of_transaction)s) as transform_null_equals,
+    pg_catalog.set_config('array_nulls', 'on', %(of_transaction)s) as array_nulls,
+    pg_catalog.set_config('row_security', 'on', %(of_transaction)s) as row_security,
+    pg_catalog.set_config('exit_on_error', 'off', %(of_transaction)s) as exit_on_error,
+    pg_catalog.set_config('client_min_messages', 'notice', %(of_transaction)s) as client_min_messages,
+    pg_catalog.set_config('default_transaction_isolation', 'read committed', %(of_transaction)s) as isolation,
+    pg_catalog.set_config('default_transaction_deferrable', 'off', %(of_transaction)s) as is_deferrable,
+    pg_catalog.set_config(
         'search_path',
         case
-            when %(catalog_first)s and not starts_with(current_setting('search_path'), 'pg_catalog')
-            then concat_ws(', ', 'pg_catalog', nullif(current_setting('search_path'), ''))
-            else current_setting('search_path')
+            when %(catalog_first)s
+                and not pg_catalog.starts_with(pg_catalog.current_setting('search_path'), 'pg_catalog')
+            then pg_catalog.concat_ws(', ', 'pg_catalog', nullif(pg_catalog.current_setting('search_path'), ''))
+            else pg_catalog.current_setting('search_path')
         end,
         %(of_transaction)s
     ) as search_path

@@ -21,6 +21,7 @@ from psycopg.rows import RowFactory, namedtuple_row, tuple_row
 from psycopg.types.numeric import Int8Dumper
 
 from reproq_prefork.errors import DatabaseUnavailable, ExitStatus, ReproqError
+from reproq_prefork.store.iso_times import IsoTimestamptzLoader
 from reproq_prefork.store.opening import GoesOn, always, longest_open_s, open_connection
 from reproq_prefork.store.row_by_row import all_rows
 from reproq_prefork.store.server import Server, why_unusable
@@ -159,7 +160,7 @@ def connect(
     for_writing: bool = True,
     makes_schema: bool = False,
     asks_system: bool = False,
-    system: str | None = None,
+    system: int | None = None,
     goes_on: GoesOn = always,
 ) -> DeadlineConnection:
     """Open an autocommit connection, with all set that its statements depend on. Raises `DatabaseUnavailable`.
@@ -248,6 +249,7 @@ def _set_up(connection: DeadlineConnection, limits: TimeLimits, *, catalog_first
     }
     if pooled:
         # A session's settings and prepared statements would land on a connection shared with others.
+        connection.adapters.register_loader("timestamptz", IsoTimestamptzLoader)
         bound = psycopg.ClientCursor(connection).mogrify(statement("settings"), settings)
         connection.settings = f"{statement('read_committed')};\n{bound}"
     else:

@@ -23,10 +23,10 @@ class Server:
     is_read_only: bool
     encoding: str
     replication_role: str
-    system: str | None = None
+    system: int | None = None
 
     @classmethod
-    def of_row(cls, row: Any, system: str | None) -> Server:
+    def of_row(cls, row: Any, system: int | None) -> Server:
         return cls(
             version=row.version,
             version_number=row.version_number,
@@ -38,7 +38,7 @@ class Server:
         )
 
 
-def why_unusable(server: Server, *, for_writing: bool, system: str | None = None) -> str:
+def why_unusable(server: Server, *, for_writing: bool, system: int | None = None) -> str:
     """Why nothing can be done with such a server; empty where it will do.
 
     `system`: the identifier that it must have, if it says one.

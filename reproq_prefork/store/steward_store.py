@@ -80,7 +80,7 @@ class StewardStore:
         queues: Sequence[str],
         max_attempts_ceiling: int | None,
         max_lock_wait_s: float = LOCK_TIMEOUT_S,
-        system: str | None = None,
+        system: int | None = None,
         goes_on: GoesOn = always,
     ) -> None:
         """Connect; `system` and `goes_on` as in `connect`. Raises `DatabaseUnavailable`.

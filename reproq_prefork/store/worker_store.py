@@ -73,7 +73,7 @@ class WorkerStore:
         identity: WorkerIdentity,
         *,
         lease_s: float,
-        system: str | None = None,
+        system: int | None = None,
         goes_on: GoesOn = always,
     ) -> None:
         """Connect; `system` and `goes_on` as in `connect`. Raises `DatabaseUnavailable`."""

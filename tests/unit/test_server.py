@@ -8,7 +8,7 @@ import pytest
 
 from reproq_prefork.store.server import Server, why_unusable
 
-FIT = Server("18.1", 180001, False, False, "UTF8", "origin", "7001")
+FIT = Server("18.1", 180001, False, False, "UTF8", "origin", 7001)
 
 
 @pytest.mark.parametrize(
@@ -42,19 +42,19 @@ def test_an_old_server_is_refused_even_to_read_from(
         (replace(FIT, encoding="SQL_ASCII"), "its encoding is SQL_ASCII, and UTF8 is needed"),
         (replace(FIT, encoding="LATIN1"), "its encoding is LATIN1, and UTF8 is needed"),
         (replace(FIT, replication_role="replica"), "the triggers of task_runs would not fire"),
-        (replace(FIT, system="7002"), "its system identifier is 7002, and this master has worked with 7001"),
+        (replace(FIT, system=7002), "its system identifier is 7002, and this master has worked with 7001"),
     ],
     ids=["standby", "read-only", "SQL_ASCII", "LATIN1", "without triggers", "another server"],
 )
 def test_a_server_that_cannot_do_the_work_is_refused_with_the_reason_and_may_be_read_from(
     asked: Server, reason: str
 ) -> None:
-    assert reason in why_unusable(asked, for_writing=True, system="7001")
-    assert why_unusable(asked, for_writing=False, system="7001") == ""
+    assert reason in why_unusable(asked, for_writing=True, system=7001)
+    assert why_unusable(asked, for_writing=False, system=7001) == ""
 
 
-@pytest.mark.parametrize(("system", "expected"), [(None, "7001"), ("7001", None), ("7001", "7001")])
+@pytest.mark.parametrize(("system", "expected"), [(None, 7001), (7001, None), (7001, 7001)])
 def test_a_server_whose_identifier_is_not_known_or_not_expected_will_do(
-    system: str | None, expected: str | None
+    system: int | None, expected: int | None
 ) -> None:
     assert why_unusable(replace(FIT, system=system), for_writing=True, system=expected) == ""
