@@ -30,6 +30,7 @@ from reproq_prefork.store.connection import (
     fetch,
     translated_errors,
 )
+from reproq_prefork.store.copies import refuse_copy
 from reproq_prefork.store.statements import statement
 
 MIN_SERVER_VERSION = 14
@@ -119,10 +120,11 @@ def migration_states(database_url: str, known: Sequence[Migration]) -> tuple[Mig
 def check_database(settings: Settings) -> None:
     """The server can be worked with, has this release's schema, and lets us do what workers do.
 
-    Raises SettingsError, DatabaseUnavailable, SchemaMismatch or RightsMissing.
+    Raises SettingsError, DatabaseUnavailable, SchemaMismatch, DatabaseIsCopy or RightsMissing.
     """
     with _connected(settings.require_database_url()) as connection:
         check_schema(connection)
+        refuse_copy(connection)
         missing = _ask(connection, "missing_rights")
         if missing:
             raise RightsMissing(missing[0].login, [f"{row.privilege} on {row.relation}" for row in missing])

@@ -14,7 +14,7 @@ from setproctitle import setproctitle
 from reproq_prefork import __version__, processes
 from reproq_prefork.application import Application, executor_of, load_application
 from reproq_prefork.channel import Channel
-from reproq_prefork.errors import DatabaseUnavailable, ExitStatus, ReproqError
+from reproq_prefork.errors import DatabaseIsCopy, DatabaseUnavailable, ExitStatus, ReproqError
 from reproq_prefork.fork_safety import unfit_for_workers
 from reproq_prefork.identity import WorkerIdentity
 from reproq_prefork.ledger import Ledger
@@ -75,6 +75,8 @@ class ForkedPrograms:
         while True:
             try:
                 self._check_database(settings)
+            except DatabaseIsCopy:
+                raise  # it stays one, however long it is waited for
             except DatabaseUnavailable as error:
                 if time.monotonic() + CHECK_RETRY_S > gives_up_at:
                     raise

@@ -8,7 +8,7 @@ from reproq_prefork.application import load_application
 from reproq_prefork.cli.flags import ALL, given_flags, setting_flags
 from reproq_prefork.cli.help import HelpfulCommand
 from reproq_prefork.cli.invocation import Invocation
-from reproq_prefork.errors import ExitStatus, ReproqError, SchemaMismatch
+from reproq_prefork.errors import DatabaseIsCopy, ExitStatus, ReproqError, SchemaMismatch
 from reproq_prefork.migrate import check_database
 from reproq_prefork.printable import printable
 from reproq_prefork.settings import Settings
@@ -53,6 +53,10 @@ def _database(settings: Settings) -> tuple[ReproqError | None, ...]:
         _say("database", None)
         _say("schema", error)
         return None, error
+    except DatabaseIsCopy as error:
+        _say("database", error)
+        _say("schema", None)
+        return (error,)
     except ReproqError as error:
         _say("database", error)
         return (error,)

@@ -15,6 +15,7 @@ from reproq_prefork.cli.help import HelpfulCommand
 from reproq_prefork.cli.invocation import Invocation, opened_store
 from reproq_prefork.cli.text import rough_duration, table
 from reproq_prefork.printable import printable
+from reproq_prefork.store.copies import copy_of
 from reproq_prefork.store.operator_store import (
     MAX_RUNS_COUNTED,
     Count,
@@ -53,8 +54,9 @@ def status(context: click.Context, as_json: bool, watch: bool) -> None:
 
 
 def _as_text(store: OperatorStore) -> list[str]:
-    queues, workers = store.queues(), store.workers()
-    lines = table([_QUEUE_HEAD, *map(_queue_row, queues)], numbers=True) if queues else ["no runs"]
+    queues, workers, copy = store.queues(), store.workers(), copy_of(store.connection)
+    lines = [] if copy is None else [str(copy), ""]
+    lines += table([_QUEUE_HEAD, *map(_queue_row, queues)], numbers=True) if queues else ["no runs"]
     lines.append("")
     if not workers:
         return [*lines, "no workers"]
@@ -103,8 +105,10 @@ def _run(run: RunAtWork) -> str:
 
 
 def _as_json(store: OperatorStore) -> str:
+    copy = copy_of(store.connection)
     return json.dumps(
         {
+            "copy_of": None if copy is None else copy.original,
             "queues": [_queue_object(queue) for queue in store.queues()],
             "workers": [_worker_object(worker) for worker in store.workers()],
         }

@@ -11,12 +11,13 @@ from reproq_prefork.identity import HostIdentity, ProcessIdentity
 from reproq_prefork.store.connection import (
     LOCK_TIMEOUT_S,
     Backend,
+    ConnectionLost,
     TimeLimits,
-    connect,
     end_backend_of,
     fetch,
     translated_errors,
 )
+from reproq_prefork.store.copies import connect_unless_copy
 from reproq_prefork.store.statements import statement
 from reproq_prefork.task_run import FailureKind, LostWorker, Status
 
@@ -78,14 +79,14 @@ class StewardStore:
         max_attempts_ceiling: int | None,
         max_lock_wait_s: float = LOCK_TIMEOUT_S,
     ) -> None:
-        """Connect. Raises `DatabaseUnavailable`.
+        """Connect. Raises `DatabaseUnavailable`, also where the database is a copy.
 
         `max_lock_wait_s`: how long what is done here may wait for a lock, and so keep renewals from being sent.
         """
         self._queues = ",".join(queues)
         self._max_attempts_ceiling = max_attempts_ceiling
         limits = TimeLimits(lock_s=min(LOCK_TIMEOUT_S, max_lock_wait_s))
-        self._connection = connect(database_url, application_name=application_name, limits=limits)
+        self._connection = connect_unless_copy(database_url, application_name=application_name, limits=limits)
         self.backend: Backend = self._connection.backend
 
     def close(self) -> None:
@@ -200,6 +201,11 @@ class StewardStore:
             )
             for row in rows
         )
+
+    def leave_copy(self) -> None:
+        """Where the database has become a copy of another one: forget all workers, and raise ConnectionLost."""
+        if self._run("leave_copy", {})[0].is_copy:
+            raise ConnectionLost("the database has become a copy of another one")
 
     def queues_are_drained(self) -> bool:
         drained: bool = self._run("queues_are_drained", {"queues": self._queues})[0].drained

@@ -10,7 +10,8 @@ from types import MappingProxyType
 from typing import Any
 
 from reproq_prefork.identity import WorkerIdentity
-from reproq_prefork.store.connection import Backend, connect, end_backend_of, fetch, fetch_tuples
+from reproq_prefork.store.connection import Backend, end_backend_of, fetch, fetch_tuples
+from reproq_prefork.store.copies import connect_unless_copy
 from reproq_prefork.store.statements import statement
 from reproq_prefork.task_run import ClaimedRun, Place, Settlement
 
@@ -42,11 +43,11 @@ class WorkerStore:
     """
 
     def __init__(self, database_url: str, identity: WorkerIdentity, *, lease_s: float) -> None:
-        """Connect. Raises `DatabaseUnavailable`."""
+        """Connect. Raises `DatabaseUnavailable`, also where the database is a copy."""
         self._identity = identity
         self._lease_s = lease_s
         self._queues = ",".join(identity.queues)
-        self._connection = connect(database_url, application_name=f"reproq-prefork {identity.id}")
+        self._connection = connect_unless_copy(database_url, application_name=f"reproq-prefork {identity.id}")
         self.backend: Backend = self._connection.backend
 
     def close(self) -> None:

@@ -53,6 +53,8 @@ FORBIDDEN: dict[str, tuple[LiteralString, ...]] = {
         "insert into task_runs (payload, spec_hash, result) values ('{}', repeat('0', 64), '1')",
         "select * from reproq_workers",
         "insert into reproq_specs values (1, 1)",
+        "select reproq_adopt()",
+        "delete from reproq_database",
     ),
     "worker": (
         "insert into task_runs (payload, spec_hash) values ('{}', repeat('0', 64))",
@@ -69,6 +71,7 @@ FORBIDDEN: dict[str, tuple[LiteralString, ...]] = {
         "update reproq_workers set lease_expires_at = now()",
         "delete from reproq_workers",
         "delete from reproq_waiters",
+        "select reproq_adopt()",
     ),
 }
 NOBODY_MAY: tuple[LiteralString, ...] = (
@@ -76,6 +79,7 @@ NOBODY_MAY: tuple[LiteralString, ...] = (
     "alter table task_runs add column more integer",
     "drop trigger task_runs_refuse_changed_spec on task_runs",
     "insert into reproq_schema_migrations (version, name) values (99, 'more')",
+    "insert into reproq_database (database_oid, table_oid, database_name) values (1, 1, 'another')",
     "select reproq_grant_roles()",
 )
 
@@ -97,7 +101,8 @@ def test_nobody_acts_by_the_rights_of_the_owner_with_a_trigger_on_a_table_of_the
 ) -> None:
     definers = connection.execute("""
         select proname, format('create trigger mine after insert on mine execute function %s()', oid::regproc)
-        from pg_proc where prosecdef and pronamespace = current_schema()::regnamespace
+        from pg_proc
+        where prosecdef and prorettype = 'trigger'::regtype and pronamespace = current_schema()::regnamespace
     """).fetchall()
     assert len(definers) >= 3  # those that keep reproq_specs
     with connected(database_url, role) as login:
