@@ -133,4 +133,4 @@ def echo_cancelled(unfinished: UnfinishedRuns, **how: Any) -> None:
         if asked:
             click.echo(f"asked the workers of {how_many(asked, 'run')} to end them")
         if passed_by:
-            click.echo(f"left out {how_many(passed_by, 'run')} that others changed meanwhile")
+            click.echo(f"left out {how_many(passed_by, 'run')} that others held or had started meanwhile")
