@@ -59,8 +59,13 @@ class PostgresPrograms:
         self._account = _NOBODY if os.geteuid() == 0 else None
 
     @property
+    def directory(self) -> Path:
+        """Where they are, those of a client among them (psql, pg_dump)."""
+        return self._prefix / "bin"
+
+    @property
     def _postgres(self) -> str:
-        return str(self._prefix / "bin" / "postgres")
+        return str(self.directory / "postgres")
 
     @property
     def version(self) -> str:
@@ -102,7 +107,7 @@ class PostgresPrograms:
         """
         with (home / "log").open("ab") as log:
             return subprocess.Popen(
-                [self._prefix / "bin" / name, *arguments],
+                [self.directory / name, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -34,6 +34,10 @@ class ExitStatus(enum.IntEnum):
     SCHEMA_MISMATCH = 7, "The schema in the database is not the one that this release works with."
     ALREADY_RUNNING = 8, "The pid file names a master that is alive."
     LEASE_LOST = 9, "A worker's own status: it lost its lease and stopped; its master replaces it."
+    DATABASE_IS_COPY = (
+        10,
+        "The database is a copy of another one, and was not adopted (`reproq-prefork adopt`).",
+    )
 
 
 class ReproqError(Exception):
@@ -74,6 +78,26 @@ class DatabaseUnavailable(ReproqError):
         super().__init__(
             f"The database {address} cannot be used: {reason.strip()}. "
             "Check that it runs, that DATABASE_URL or the Django project names it, and that this host may connect."
+        )
+
+
+class DatabaseIsCopy(DatabaseUnavailable):
+    """The database is a copy of another one, and nobody has said what becomes of the runs that came with it.
+
+    `original` and `copy` say which database each is. Whoever is connecting again treats it as one that is away.
+    """
+
+    exit_status = ExitStatus.DATABASE_IS_COPY
+
+    def __init__(self, address: str, original: str, copy: str) -> None:
+        super().__init__(address, f"it is a copy of {original}")
+        self.original = original
+        self.copy = copy
+        self.args = (
+            f"The database {address} is a copy: its runs came from {original}, and it is {copy}. "
+            "No run is started here until you say what becomes of them. To run them here, as after a restore or a "
+            "move: `reproq-prefork adopt --keep-unfinished`. To cancel them, as for staging: "
+            "`reproq-prefork adopt --cancel-unfinished`.",
         )
 
 

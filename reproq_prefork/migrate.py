@@ -32,6 +32,7 @@ from reproq_prefork.store.connection import (
     longest_connect_s,
     translated_errors,
 )
+from reproq_prefork.store.copies import refuse_copy
 from reproq_prefork.store.statements import statement
 
 MIGRATION_LOCK_TIMEOUT_S = 10
@@ -120,11 +121,12 @@ def migration_states(database_url: str, known: Sequence[Migration]) -> tuple[Mig
 def check_database(settings: Settings) -> KnownServer:
     """The server can be worked with, has this release's schema, and lets us do what workers do; gives which it is.
 
-    Raises SettingsError, DatabaseUnavailable, SchemaMismatch or RightsMissing.
+    Raises SettingsError, DatabaseUnavailable, SchemaMismatch, DatabaseIsCopy or RightsMissing.
     """
     database_url = settings.require_database_url()
     with _connected(database_url, asks_system=True) as connection:
         check_schema(connection)
+        refuse_copy(connection)
         missing = _ask(connection, "missing_rights")
         if missing:
             raise RightsMissing(missing[0].login, [f"{row.privilege} on {row.relation}" for row in missing])

@@ -15,7 +15,7 @@ from setproctitle import setproctitle
 from reproq_prefork import __version__, processes
 from reproq_prefork.application import Application, executor_of, load_application
 from reproq_prefork.channel import Channel
-from reproq_prefork.errors import DatabaseUnavailable, ExitStatus, ReproqError
+from reproq_prefork.errors import DatabaseIsCopy, DatabaseUnavailable, ExitStatus, ReproqError
 from reproq_prefork.fork_safety import unfit_for_workers
 from reproq_prefork.identity import KnownServer, WorkerIdentity
 from reproq_prefork.ledger import Ledger
@@ -87,6 +87,8 @@ class ForkedPrograms:
             try:
                 known = self._check_database(settings)
                 return application.located(replace(settings, known_server=known))
+            except DatabaseIsCopy:
+                raise  # it stays one, however long it is waited for
             except DatabaseUnavailable as error:
                 if time.monotonic() + CHECK_RETRY_S > gives_up_at:
                     raise

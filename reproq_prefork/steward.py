@@ -20,6 +20,7 @@ from reproq_prefork.duties import (
     AwaitNewRuns,
     Duty,
     HandBackWaiting,
+    LeaveCopy,
     Look,
     NoticeCancels,
     NoticeDrained,
@@ -127,6 +128,7 @@ class Steward:
                 lease_s=settings.lease_s,
                 believed_lease_s=settings.believed_lease_s,
             ),
+            LeaveCopy(period_s=SWEEP_INTERVAL_S),
             ResetAbandoned(host, period_s=SWEEP_INTERVAL_S, reset=self._reset),
             SweepExpired(
                 period_s=SWEEP_INTERVAL_S,

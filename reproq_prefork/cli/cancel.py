@@ -1,17 +1,22 @@
-"""`cancel`: end a run, and do not try it again."""
+"""`cancel`: end a run, or all that match, and do not try it again."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
+from reproq_prefork.cli.asking import confirm
 from reproq_prefork.cli.flags import CONNECTING, given_flags, setting_flags
-from reproq_prefork.cli.help import HelpfulCommand
-from reproq_prefork.cli.invocation import Invocation, opened_store
-from reproq_prefork.cli.text import RunId
+from reproq_prefork.cli.help import HelpfulCommand, verbatim
+from reproq_prefork.cli.invocation import PROGRAM, Invocation, opened_store
+from reproq_prefork.cli.text import DurationWithUnit, RunId, how_many
 from reproq_prefork.errors import ExitStatus, ReproqError
 from reproq_prefork.printable import printable
+from reproq_prefork.settings import Settings
 from reproq_prefork.store import runs
 from reproq_prefork.store.connection import translated_errors
+from reproq_prefork.store.unfinished_runs import Selection, UnfinishedRuns
 from reproq_prefork.task_run import Status, TaskRun
 
 
@@ -29,14 +34,64 @@ class HasFinished(ReproqError):
 @click.command(
     cls=HelpfulCommand,
     params=setting_flags(CONNECTING),
-    short_help="Cancel a run.",
+    short_help="Cancel a run, or many.",
     help="Cancel the run with this id: it ends CANCELLED and is not tried again. One that waits does so at once; "
-    "one that runs is ended by its worker, with a few seconds to clean up. To cancel it once more does no harm.",
+    "one that runs is ended by its worker, with a few seconds to clean up. To cancel it once more does no harm."
+    "\n\n"
+    "Without an id, cancel all runs of a status, or those of them that match all of the other options. A thousand "
+    "are cancelled at a time, so workers go on meanwhile. If it is interrupted, run it again: it goes on with "
+    "what is left.",
+    epilog=verbatim(
+        "Examples:",
+        [
+            f"{PROGRAM} cancel 1842",
+            f"{PROGRAM} cancel --status PENDING --queue mail --older-than 2h --dry-run",
+            f"{PROGRAM} cancel --status PENDING --status RUNNING --task 'shop.*' --yes",
+        ],
+    ),
 )
-@click.argument("run_id", metavar="ID", type=RunId())
+@click.argument("run_id", metavar="[ID]", required=False, type=RunId())
+@click.option(
+    "--status",
+    "statuses",
+    multiple=True,
+    type=click.Choice([Status.PENDING.value, Status.RUNNING.value]),
+    help="Cancel all that are so; may be given twice.",
+)
+@click.option(
+    "--queue", "queues", multiple=True, metavar="QUEUE", help="Only of this queue; may be repeated."
+)
+@click.option("--task", metavar="PATTERN", help="Only of tasks whose path matches, such as 'shop.*'.")
+@click.option(
+    "--older-than",
+    "older_than_s",
+    type=DurationWithUnit(),
+    help="Only what was enqueued longer ago than this.",
+)
+@click.option("--dry-run", is_flag=True, help="Print how many would be cancelled; do nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask before many are cancelled.")
 @click.pass_context
-def cancel(context: click.Context, run_id: int) -> None:
+def cancel(
+    context: click.Context,
+    run_id: int | None,
+    statuses: tuple[str, ...],
+    queues: tuple[str, ...],
+    task: str | None,
+    older_than_s: float | None,
+    dry_run: bool,
+    yes: bool,
+) -> None:
     settings = context.ensure_object(Invocation).settings(given_flags(context))
+    if run_id is None and not statuses:
+        raise click.UsageError(
+            "Which run? Give an id; or, for many, --status PENDING, --status RUNNING or both."
+        )
+    if run_id is None:
+        selection = Selection(frozenset(map(Status, statuses)), queues or None, task, older_than_s)
+        _cancel_many(settings, selection, dry_run=dry_run, yes=yes)
+        return
+    if statuses or queues or task is not None or older_than_s is not None or dry_run:
+        raise click.UsageError("An id goes alone: the other options select many runs.")
     with opened_store(settings) as store, translated_errors():
         run = runs.cancel(store.connection, run_id)
     click.echo(_what_happened(run))
@@ -50,3 +105,32 @@ def _what_happened(run: TaskRun) -> str:
             return f"run {run.id} is RUNNING; its worker is told to end it: {printable(run.leased_by or '')}"
         case _:
             raise HasFinished(run.id, run.status)
+
+
+def _cancel_many(settings: Settings, selection: Selection, *, dry_run: bool, yes: bool) -> None:
+    with opened_store(settings) as store:
+        unfinished = store.unfinished(selection)
+        if dry_run or not yes:
+            matching = unfinished.count()
+            if dry_run:
+                click.echo(f"would cancel {how_many(matching, 'run')}")
+                return
+            if matching:
+                confirm(f"Cancel {how_many(matching, 'run')}?", yes=False)
+        echo_cancelled(unfinished)
+
+
+def echo_cancelled(unfinished: UnfinishedRuns, **how: Any) -> None:
+    """Cancel them, as `UnfinishedRuns.cancel` does, and say how many, also where it is interrupted."""
+    cancelled = asked = passed_by = 0
+    try:
+        for batch in unfinished.cancel(**how):
+            cancelled += batch.cancelled
+            asked += batch.asked
+            passed_by += batch.passed_by
+    finally:
+        click.echo(f"cancelled {how_many(cancelled, 'run')}")
+        if asked:
+            click.echo(f"asked the workers of {how_many(asked, 'run')} to end them")
+        if passed_by:
+            click.echo(f"left out {how_many(passed_by, 'run')} that others held or had started meanwhile")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from reproq_prefork import __version__
+from reproq_prefork.cli.adopt import adopt
 from reproq_prefork.cli.cancel import cancel
 from reproq_prefork.cli.check import check
 from reproq_prefork.cli.config import config
@@ -86,7 +87,7 @@ def program(context: click.Context, requeue_id: int | None, requeue_hash: str | 
     return _supervise(context.ensure_object(Invocation), given_flags(context))
 
 
-for command in (migrate, enqueue, cancel, status, show, prune, config, check, demo):
+for command in (migrate, enqueue, cancel, status, show, prune, adopt, config, check, demo):
     program.add_command(command)
 
 

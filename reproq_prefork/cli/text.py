@@ -38,6 +38,17 @@ class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]
             self.fail(f"{error}.", param, ctx)
 
 
+class DurationWithUnit(Duration):
+    """The same where a number alone, which are seconds, is more likely a slip: what it selects is ended."""
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds = super().convert(value, param, ctx)
+        text = str(value).strip()
+        if not isinstance(value, float) and not text[-1:].isalpha():
+            self.fail(f"{quoted(text)} has no unit; write {text}d, {text}h, {text}m or {text}s.", param, ctx)
+        return seconds
+
+
 class Moment(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """A moment in ISO 8601, or a duration from now."""
 
@@ -71,6 +82,11 @@ def table(rows: Sequence[Sequence[str]], *, numbers: bool = False) -> list[str]:
         ).rstrip()
         for row in rows
     ]
+
+
+def how_many(number: int, what: str) -> str:
+    """`1 run`, `600,000 runs`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def rough_duration(seconds: float) -> str:

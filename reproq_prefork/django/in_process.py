@@ -74,6 +74,7 @@ class _StoreOnDjangosConnection(WorkerStore):
         process = ProcessIdentity(os.getpid(), 0)
         self._identity = WorkerIdentity(
             id=f"in-process/{os.getpid()}-{secrets.token_hex(4)}",
+            # The trigger on reproq_workers knows this key: a test's database does not become one that has workers.
             host=HostIdentity(name="in-process", key="in-process"),
             process=process,
             master=process,

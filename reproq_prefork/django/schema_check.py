@@ -1,4 +1,4 @@
-"""Does the database have the schema that this release needs? Only asked where Django checks databases."""
+"""Is the schema the one that this release needs, is the database a copy? Only where Django checks databases."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ def _check_schema(databases: Collection[str]) -> Iterator[CheckMessage]:
     # These import psycopg, which may be missing: then another check says so.
     from reproq_prefork import migrate
     from reproq_prefork.django.sender import DjangoSender
+    from reproq_prefork.store.copies import copy_of
 
     for alias in own_aliases():
         if alias not in databases or connections[alias].vendor != "postgresql":
@@ -36,6 +37,10 @@ def _check_schema(databases: Collection[str]) -> Iterator[CheckMessage]:
             connection = DjangoSender(alias).psycopg_connection()
             if connection is not None:
                 migrate.check_schema(connection)
+                copy = copy_of(connection)
+                if copy is not None:
+                    said = str(copy).replace("reproq-prefork adopt", "manage.py reproq_worker adopt")
+                    yield Warning(said, id="reproq_prefork.W005")
         except SchemaMismatch as mismatch:
             said = str(mismatch).replace(" Run `reproq-prefork migrate`.", "")
             yield Warning(said, hint=_hint(alias), id="reproq_prefork.W004")

@@ -8,6 +8,7 @@ from typing import Any
 
 from reproq_prefork.store.connection import TimeLimits, connect, fetch
 from reproq_prefork.store.statements import statement
+from reproq_prefork.store.unfinished_runs import Selection, UnfinishedRuns
 from reproq_prefork.task_run import Status
 
 # A person waits longer than a worker may.
@@ -143,6 +144,18 @@ class OperatorStore(OperatorReads):
 
     def close(self) -> None:
         self.connection.close()
+
+    def unfinished(self, selection: Selection) -> UnfinishedRuns:
+        """The runs that have not finished and match."""
+        return UnfinishedRuns(self._fetch, selection)
+
+    def forget_finish_due(self) -> None:
+        """The application is not told of any end that it was to be told of."""
+        self._run("forget_finish_due")
+
+    def adopt(self) -> None:
+        """Make a copy of another database its own: its runs, whatever they are, may be run here."""
+        self._run("adopt_database")
 
     def prune(self, *, older_than_s: float, failed_older_than_s: float) -> Iterator[int]:
         """Delete runs that finished so long ago, batch by batch; gives how many each batch deleted.

@@ -14,11 +14,11 @@ from reproq_prefork.store.connection import (
     Backend,
     ConnectionLost,
     TimeLimits,
-    connect,
     end_backend_of,
     fetch,
     translated_errors,
 )
+from reproq_prefork.store.copies import connect_unless_copy
 from reproq_prefork.store.opening import GoesOn, always
 from reproq_prefork.store.statements import statement
 from reproq_prefork.task_run import FailureKind, LostWorker, Status
@@ -83,14 +83,15 @@ class StewardStore:
         system: int | None = None,
         goes_on: GoesOn = always,
     ) -> None:
-        """Connect; `system` and `goes_on` as in `connect`. Raises `DatabaseUnavailable`.
+        """Connect; `system` and `goes_on` as in `connect`. Raises `DatabaseUnavailable`, also where the database is
+        a copy.
 
         `max_lock_wait_s`: how long what is done here may wait for a lock, and so keep renewals from being sent.
         """
         self._queues = ",".join(queues)
         self._max_attempts_ceiling = max_attempts_ceiling
         limits = TimeLimits(lock_s=min(LOCK_TIMEOUT_S, max_lock_wait_s))
-        self._connection = connect(
+        self._connection = connect_unless_copy(
             database_url,
             application_name=application_name,
             limits=limits,
@@ -249,6 +250,11 @@ class StewardStore:
             )
             for row in rows
         )
+
+    def leave_copy(self) -> None:
+        """Where the database has become a copy of another one: forget all workers, and raise ConnectionLost."""
+        if self._run("leave_copy", {})[0].is_copy:
+            raise ConnectionLost("the database has become a copy of another one")
 
     def queues_are_drained(self) -> bool:
         drained: bool = self._run("queues_are_drained", {"queues": self._queues})[0].drained

@@ -14,11 +14,11 @@ from reproq_prefork.store.claimed_runs import CLAIMED_FIELDS, claimed_runs
 from reproq_prefork.store.connection import (
     BACKEND_GONE_TIMEOUT_S,
     Backend,
-    connect,
     end_backend_of,
     fetch,
     fetch_tuples,
 )
+from reproq_prefork.store.copies import connect_unless_copy
 from reproq_prefork.store.opening import GoesOn, always
 from reproq_prefork.store.statements import statement
 from reproq_prefork.task_run import ClaimedRun, FailureKind, Place, Settlement, UnreadableRun
@@ -76,11 +76,13 @@ class WorkerStore:
         system: int | None = None,
         goes_on: GoesOn = always,
     ) -> None:
-        """Connect; `system` and `goes_on` as in `connect`. Raises `DatabaseUnavailable`."""
+        """Connect; `system` and `goes_on` as in `connect`. Raises `DatabaseUnavailable`, also where the database is
+        a copy.
+        """
         self._identity = identity
         self._lease_s = lease_s
         self._queues = ",".join(identity.queues)
-        self._connection = connect(
+        self._connection = connect_unless_copy(
             database_url,
             application_name=f"reproq-prefork {identity.id}",
             system=system,

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psycopg
 import pytest
 from django.apps import apps
 from django.core import checks as django_checks
@@ -148,7 +149,7 @@ def schema_messages(**kwargs: Any) -> list[str]:
     return [
         f"{each.id} {each.msg} {each.hint}"
         for each in django_checks.run_checks(**kwargs)
-        if str(each.id).startswith("reproq_prefork.W004")
+        if str(each.id).startswith(("reproq_prefork.W004", "reproq_prefork.W005"))
     ]
 
 
@@ -163,6 +164,19 @@ def test_an_old_schema_is_told_only_where_databases_are_checked(empty_database_u
         assert "schema version 1" in message
         call_command("migrate", "reproq_prefork", verbosity=0)
         assert schema_messages(databases=["default"]) == []
+
+
+def test_a_copy_of_another_database_is_told(database_url: str) -> None:
+    with psycopg.connect(database_url) as psql:
+        psql.execute(
+            "insert into reproq_database (database_oid, table_oid, database_name) values (1, 1, 'live')"
+        )
+    with pointed_at(database_url):
+        assert schema_messages() == []
+        (message,) = schema_messages(databases=["default"])
+    assert message.startswith("reproq_prefork.W005 The database ")
+    assert "is a copy: its runs came from the database live (oid 1)" in message
+    assert "`manage.py reproq_worker adopt --cancel-unfinished`" in message
 
 
 def test_migrate_is_not_warned_of_what_it_is_about_to_do(

@@ -58,6 +58,8 @@ FORBIDDEN: dict[str, tuple[LiteralString, ...]] = {
         "select * from reproq_waiters",
         "insert into reproq_waiters values (1, 'w', now())",
         "delete from reproq_waiters",
+        "select reproq_adopt()",
+        "delete from reproq_database",
     ),
     "worker": (
         "insert into task_runs (payload, spec_hash) values ('{}', repeat('0', 64))",
@@ -76,6 +78,7 @@ FORBIDDEN: dict[str, tuple[LiteralString, ...]] = {
         "delete from reproq_waiters",
         "select reproq_await_run(1, 'w', 1)",
         "select reproq_stop_awaiting(1, 'w')",
+        "select reproq_adopt()",
     ),
 }
 NOBODY_MAY: tuple[LiteralString, ...] = (
@@ -83,6 +86,7 @@ NOBODY_MAY: tuple[LiteralString, ...] = (
     "alter table task_runs add column more integer",
     "drop trigger task_runs_refuse_changed_spec on task_runs",
     "insert into reproq_schema_migrations (version, name) values (99, 'more')",
+    "insert into reproq_database (database_oid, table_oid, database_name) values (1, 1, 'another')",
     "select reproq_grant_roles()",
 )
 

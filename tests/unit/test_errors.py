@@ -11,6 +11,9 @@ ONE_OF_EACH: list[ReproqError] = [
     errors.ReproqError("Something failed."),
     errors.SettingsError(["REPROQ_WORKERS (environment): too many.", "QUEUE_NAME (environment): empty."]),
     errors.DatabaseUnavailable("postgresql://db/app", "connection refused"),
+    errors.DatabaseIsCopy(
+        "stage at db:5432", "the database app (oid 16384)", "the database stage (oid 16999)"
+    ),
     errors.SchemaMismatch(found=None, needed=3),
     errors.SchemaMismatch(found=2, needed=3, tampered=["0001_task_runs"]),
     errors.RunNotFound(run_id=7),
@@ -32,6 +35,7 @@ def test_exit_statuses_are_a_public_contract() -> None:
         "SCHEMA_MISMATCH": 7,
         "ALREADY_RUNNING": 8,
         "LEASE_LOST": 9,
+        "DATABASE_IS_COPY": 10,
     }
 
 

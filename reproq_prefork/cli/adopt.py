@@ -1,0 +1,110 @@
+"""`adopt`: say of a database that is a copy of another one what becomes of the runs that came with it."""
+
+from __future__ import annotations
+
+import click
+
+from reproq_prefork.cli.asking import confirm
+from reproq_prefork.cli.cancel import echo_cancelled
+from reproq_prefork.cli.flags import CONNECTING, given_flags, setting_flags
+from reproq_prefork.cli.help import HelpfulCommand, verbatim
+from reproq_prefork.cli.invocation import PROGRAM, Invocation, opened_store
+from reproq_prefork.cli.text import how_many
+from reproq_prefork.errors import ReproqError
+from reproq_prefork.store.copies import copy_of
+from reproq_prefork.store.operator_store import OperatorStore
+from reproq_prefork.store.unfinished_runs import Selection
+
+CANCEL_TRIES = 5
+MESSAGE = "this copy of the run's database was adopted without it"
+
+
+class WorkersAreAlive(ReproqError):
+    """Workers hold leases in a database that is not known to be a copy."""
+
+    def __init__(self, workers: int) -> None:
+        super().__init__(
+            f"This database is not known to be a copy, and has {how_many(workers, 'worker')} alive, so no run "
+            "was cancelled. If it is a copy all the same, such as a snapshot of a server, stop its masters, wait "
+            f"until the leases of their workers have ended (`{PROGRAM} status`), and run this again."
+        )
+
+
+class RunsAreHeld(ReproqError):
+    """Some of the runs could not be cancelled, so the copy was not adopted."""
+
+    def __init__(self, left: int) -> None:
+        super().__init__(
+            f"{how_many(left, 'run')} could not be cancelled, since others hold them locked, so the database was "
+            "not adopted. End the transactions that hold them, and run this again."
+        )
+
+
+@click.command(
+    cls=HelpfulCommand,
+    params=setting_flags(CONNECTING),
+    short_help="Make a copy of a database work.",
+    help="A database that was made from a dump of another one, or by CREATE DATABASE with a template, has its "
+    "runs, and no master starts there. Say here what becomes of them; then masters start, and workers that "
+    "have been waiting go on. A physical copy, such as a snapshot of the whole server, is not known to be one: "
+    "adopt it before the first master starts there.",
+    epilog=verbatim(
+        "Examples:",
+        [
+            f"{PROGRAM} adopt --keep-unfinished     after a restore, a move, or pg_upgrade",
+            f"{PROGRAM} adopt --cancel-unfinished   for staging",
+        ],
+    ),
+)
+@click.option("--keep-unfinished", "keep", is_flag=True, help="Run here what is PENDING or RUNNING.")
+@click.option(
+    "--cancel-unfinished",
+    "cancel",
+    is_flag=True,
+    help="Cancel what is PENDING or RUNNING. The application is not told of these ends.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask, where the database is not known to be a copy.")
+@click.pass_context
+def adopt(context: click.Context, keep: bool, cancel: bool, yes: bool) -> None:
+    settings = context.ensure_object(Invocation).settings(given_flags(context))
+    if keep and cancel:
+        raise click.UsageError("Give either --keep-unfinished or --cancel-unfinished.")
+    with opened_store(settings) as store:
+        copy = copy_of(store.connection)
+        if copy is None and not cancel:
+            click.echo("nothing to do: this database is not a copy")
+            return
+        unfinished = store.unfinished(Selection())
+        matching = unfinished.count()
+        if copy is not None and matching and not keep and not cancel:
+            raise click.UsageError(
+                f"{how_many(matching, 'run')} of {copy.original} have not finished. To run them here, give "
+                "--keep-unfinished; to cancel them, --cancel-unfinished."
+            )
+        if copy is None:
+            _refuse_living_workers(store)
+            question = f"Cancel {how_many(matching, 'unfinished run')}?"
+            confirm(f"This database is not known to be a copy. {question}", yes=yes)
+        if cancel:
+            _cancel_all(store)
+        store.adopt()
+    click.echo("adopted: masters may start here")
+
+
+def _refuse_living_workers(store: OperatorStore) -> None:
+    alive = [worker for worker in store.workers() if worker.lease_s is not None and worker.lease_s > 0]
+    if alive:
+        raise WorkersAreAlive(len(alive))
+
+
+def _cancel_all(store: OperatorStore) -> None:
+    """Every run, or none is run here: what others hold locked is tried again."""
+    unfinished = store.unfinished(Selection())
+    echo_cancelled(unfinished, message=MESSAGE, end_running=True, finish_due=False)
+    for _ in range(CANCEL_TRIES):
+        if not unfinished.count():
+            store.forget_finish_due()
+            return
+        for _ in unfinished.cancel(message=MESSAGE, end_running=True, finish_due=False):
+            pass
+    raise RunsAreHeld(unfinished.count())

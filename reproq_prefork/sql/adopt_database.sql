@@ -1,0 +1,2 @@
+-- By the rights of the schema's owner, for whoever may register workers: see the migration `copies`.
+select reproq_adopt() as adopted

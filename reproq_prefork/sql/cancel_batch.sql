@@ -1,0 +1,52 @@
+-- Cancels these runs as cancel_run does one: a PENDING run is CANCELLED at once; a RUNNING one is marked, and the steward
+-- of its worker's host told. Only what is still as it was selected: who asked for PENDING runs gets no other.
+--
+-- SKIP LOCKED, and few rows a transaction: a claim or an end that holds a row is not waited for, so this is never part
+-- of a deadlock (decision 0028). What it has passed by is counted by the caller.
+--
+-- end_running: no worker can hold a run here, as in a copy of another database, so a RUNNING one is CANCELLED too.
+-- finish_due: the application is to be told of the ends, which in such a copy it is not.
+with held as (
+    select
+        id,
+        case when status = 'PENDING' or %(end_running)s::boolean then 'CANCELLED' else 'RUNNING' end as verdict
+    from task_runs
+    where id = any (%(run_ids)s::bigint[])
+      and (status = 'PENDING' and %(pending)s::boolean or status = 'RUNNING' and %(running)s::boolean)
+    order by id
+    for update skip locked
+),
+cancelled as (
+    update task_runs as run
+    set status = verdict,
+        cancel_requested_at = coalesce(run.cancel_requested_at, now()),
+        errors = case
+            when verdict = 'CANCELLED' then run.errors || jsonb_build_object(
+                'kind', 'cancelled', 'message', %(message)s::text, 'ended_at', now()
+            )
+            else run.errors
+        end,
+        finished_at = case when verdict = 'CANCELLED' then now() end,
+        finish_due_at = case
+            when verdict = 'CANCELLED' and run.task_path is not null and %(finish_due)s::boolean then now()
+        end,
+        leased_by = case when verdict = 'RUNNING' then run.leased_by end,
+        lease_expires_at = case when verdict = 'RUNNING' then run.lease_expires_at end
+    from held
+    where run.id = held.id
+    returning run.id, run.status, run.leased_by
+),
+told as (
+    select pg_notify('reproq_cancel', running.worker)
+    from (select distinct left(leased_by, 200) as worker from cancelled where status = 'RUNNING') as running
+    union all
+    select pg_notify('reproq_finished', cancelled.id::text)
+    from cancelled
+    cross join lateral (select from reproq_waiters where run_id = cancelled.id limit 1) as waiter
+    where cancelled.status = 'CANCELLED'
+)
+select
+    count(*) filter (where status = 'CANCELLED') as cancelled,
+    count(*) filter (where status = 'RUNNING') as asked,
+    (select count(*) from told) as told
+from cancelled

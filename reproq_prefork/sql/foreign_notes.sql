@@ -1,0 +1,12 @@
+-- What this database is, and which others have written in reproq_database: it is a copy of these. No row where it is
+-- itself.
+select
+    note.database_name,
+    note.database_oid,
+    note.system_identifier,
+    this.database_name as this_name,
+    this.database_oid as this_oid,
+    this.system_identifier as this_system
+from reproq_foreign_notes() as note
+cross join reproq_this_database() as this
+order by note.noted_at

@@ -1,0 +1,204 @@
+"""Row 50 of the fault list: a dump is restored into a live schema, and copies for staging."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from reproq_prefork.errors import ExitStatus
+from tests.databases import PASSWORD, apply_migrations, new_database
+from tests.integration.command_line import CommandLine
+from tests.postgres_programs import programs_for, run_program
+from tests.restores import assert_specs_and_sequence, marks_of, runs_of, statuses_of
+from tests.servers import Server, embedded_server
+from tests.stores import worker_store
+from tests.supervisor import Connection, Supervisor, add_run, diary, run_row, wait_for_status
+from tests.waiting import wait_until
+
+DUE = 20
+COPY = "is a copy: its runs came from the database"
+
+
+@pytest.fixture
+def original_url(server: Server, template_url: str, tmp_path: Path) -> Iterator[str]:
+    """A database that has had a worker, with due runs that nobody has begun."""
+    with new_database(server.url, template_url) as url:
+        worker_store(url).close()
+        with psycopg.connect(url, autocommit=True) as connection:
+            for number in range(DUE):
+                add_run(connection, {"number": number, "diary": str(tmp_path / "diary")})
+        yield url
+
+
+def started(directory: Path) -> Counter[int]:
+    """How often each run was started."""
+    return Counter(run_id for what, run_id, *_ in diary(directory / "diary") if what == "start")
+
+
+def restore_data(original_url: str, target_url: str, directory: Path, *options: str) -> None:
+    programs = programs_for(original_url)
+    dump = directory / "data.dump"
+    for name, arguments in {
+        "pg_dump": ["--data-only", "--format=custom", f"--file={dump}", original_url],
+        "pg_restore": ["--data-only", *options, f"--dbname={target_url}", str(dump)],
+    }.items():
+        done = run_program(programs, name, *arguments)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("how", [(), ("--single-transaction",)], ids=str)
+def test_50_a_restore_under_a_live_master_arrives_once_and_is_not_run_before_it_is_adopted(
+    original_url: str, database_url: str, connection: Connection, tmp_path: Path, how: tuple[str, ...]
+) -> None:
+    with Supervisor(database_url, tmp_path) as supervisor:
+        wait_for_status(connection, add_run(connection, {}), "SUCCESSFUL")
+        connection.execute("truncate task_runs restart identity")
+        restore_data(original_url, database_url, tmp_path, *how)
+        assert runs_of(database_url) == runs_of(original_url)
+        assert_specs_and_sequence(database_url)
+        wait_until(lambda: marks_of(database_url)[:2] == (1, 0), 10, "all registrations to be gone")
+        supervisor.wait_for_log(COPY, times=4)  # workers and steward have tried again
+        supervisor.send(signal.SIGHUP)
+        supervisor.wait_for_log("reload refused, nothing has changed: The database")
+        assert not started(tmp_path)
+        assert statuses_of(database_url) == {"PENDING": DUE}
+        CommandLine(tmp_path, database_url).output("adopt", "--keep-unfinished")
+        wait_until(lambda: statuses_of(database_url) == {"SUCCESSFUL": DUE}, 30, "all to be done")
+        assert supervisor.stop() == 0
+    assert started(tmp_path) == dict.fromkeys(runs_of(original_url), 1)
+
+
+def test_50_a_copy_for_staging_runs_none_of_productions_work(
+    original_url: str, empty_database_url: str, tmp_path: Path
+) -> None:
+    programs = programs_for(original_url)
+    dump = tmp_path / "all.sql"
+    assert run_program(programs, "pg_dump", f"--file={dump}", original_url).returncode == 0
+    done = run_program(programs, "psql", "-Xq", empty_database_url, stdin=dump.read_bytes())
+    assert (done.returncode, done.stderr) == (0, "")
+    refused = Supervisor(empty_database_url, tmp_path)
+    with refused.starting():
+        assert refused.wait() == ExitStatus.DATABASE_IS_COPY
+        assert COPY in refused.log()
+    CommandLine(tmp_path, empty_database_url).output("adopt", "--cancel-unfinished")
+    with (
+        psycopg.connect(empty_database_url, autocommit=True) as connection,
+        Supervisor(empty_database_url, tmp_path),
+    ):
+        wait_for_status(connection, add_run(connection, {}), "SUCCESSFUL")
+    assert statuses_of(empty_database_url) == {"CANCELLED": DUE, "SUCCESSFUL": 1}
+    assert not started(tmp_path)
+    assert statuses_of(original_url) == {"PENDING": DUE}
+
+
+def test_50_a_restore_without_triggers_under_a_live_master_is_noticed(
+    database_url: str, connection: Connection, tmp_path: Path
+) -> None:
+    with Supervisor(database_url, tmp_path) as supervisor:
+        with connection.transaction():
+            connection.execute("set local session_replication_role = replica")
+            connection.execute(
+                "insert into reproq_database (database_oid, table_oid, database_name) values (1, 1, 'another')"
+            )
+        wait_until(lambda: marks_of(database_url)[:2] == (1, 0), 10, "all registrations to be gone")
+        waits = add_run(connection, {})
+        supervisor.wait_for_log(COPY, times=4)
+        assert run_row(connection, waits)["status"] == "PENDING"
+        CommandLine(tmp_path, database_url).output("adopt", "--keep-unfinished")
+        wait_for_status(connection, waits, "SUCCESSFUL")
+        assert supervisor.stop() == 0
+
+
+def test_50_workers_whose_database_is_replaced_by_a_copy_touch_nothing_in_it(
+    server: Server, template_url: str, tmp_path: Path
+) -> None:
+    """Somebody renames databases under them. What a task has done meanwhile is recorded where it was claimed."""
+    go = tmp_path / "go"
+    with ExitStack() as stack:
+        url = stack.enter_context(new_database(server.url, template_url))
+        copy_url = stack.enter_context(new_database(server.url))
+        administrator = stack.enter_context(psycopg.connect(server.url, autocommit=True))
+        supervisor = stack.enter_context(Supervisor(url, tmp_path, workers=1))
+        with psycopg.connect(url, autocommit=True) as connection:
+            run_id = add_run(connection, {"wait_for": str(go), "diary": str(tmp_path / "diary")})
+            waits = add_run(connection, {"diary": str(tmp_path / "diary")})
+            wait_until(lambda: started(tmp_path), 10, "the first to start")
+        programs = programs_for(url)
+        dump = tmp_path / "all.dump"
+        assert run_program(programs, "pg_dump", "-Fc", f"--file={dump}", url).returncode == 0
+        assert run_program(programs, "pg_restore", f"--dbname={copy_url}", str(dump)).returncode == 0
+        before = runs_of(copy_url)
+        names = [urlsplit(each).path[1:] for each in (url, copy_url)]
+
+        swap(administrator, *names)
+        supervisor.wait_for_log(COPY)
+        go.touch()
+        supervisor.wait_for_log(COPY, times=4)
+        assert runs_of(url) == before  # which is the copy now
+        swap(administrator, *names)
+
+        with psycopg.connect(url, autocommit=True) as connection:
+            assert wait_for_status(connection, run_id, "SUCCESSFUL")["attempts"] == 1
+            wait_for_status(connection, waits, "SUCCESSFUL")
+        assert supervisor.stop() == 0
+    assert started(tmp_path) == {run_id: 1, waits: 1}
+
+
+def swap(administrator: Connection, name: str, other: str) -> None:
+    """Each database gets the name of the other; nobody stays connected."""
+    for database, new_name in ((name, f"{name}_aside"), (other, name), (f"{name}_aside", other)):
+        first, second = sql.Identifier(database), sql.Identifier(new_name)
+        administrator.execute(sql.SQL("alter database {} with allow_connections false").format(first))
+        administrator.execute(
+            "select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = %s", [database]
+        )
+        administrator.execute(sql.SQL("alter database {} rename to {}").format(first, second))
+    for database in (name, other):
+        administrator.execute(
+            sql.SQL("alter database {} with allow_connections true").format(sql.Identifier(database))
+        )
+
+
+def test_50_a_dump_from_another_server_is_known_by_that_server(original_url: str, tmp_path: Path) -> None:
+    """The database may have the same oid there, such as 5, `postgres`."""
+    with embedded_server() as first, embedded_server() as second:
+        apply_migrations(first.url)
+        worker_store(first.url).close()
+        programs = programs_for(first.url)
+        dump = tmp_path / "all.dump"
+        assert run_program(programs, "pg_dump", "-Fc", "-x", f"--file={dump}", first.url).returncode == 0
+        assert run_program(programs, "pg_restore", f"--dbname={second.url}", str(dump)).returncode == 0
+        assert marks_of(first.url)[0] == 0
+        assert marks_of(second.url)[0] == 1
+
+
+def test_50_where_the_server_does_not_say_who_it_is_the_oid_tells_a_copy(tmp_path: Path) -> None:
+    """As on a managed server."""
+    with embedded_server() as server, psycopg.connect(server.url, autocommit=True) as administrator:
+        administrator.execute(f"create role owner login password '{PASSWORD}'")
+        administrator.execute("create database app owner owner")
+        with psycopg.connect(urlsplit(server.url)._replace(path="/app").geturl()) as within:
+            within.execute("revoke execute on function pg_control_system() from public")
+        place = urlsplit(server.url).netloc.rpartition("@")[2]
+        url = f"postgresql://owner:{PASSWORD}@{place}/app"
+        CommandLine(tmp_path, url).run("migrate", status=0)
+        worker_store(url).close()
+        assert marks_of(url)[0] == 0
+        administrator.execute("create database copy template app owner owner")
+        copy_url = f"postgresql://owner:{PASSWORD}@{place}/copy"
+        assert marks_of(copy_url)[0] == 1
+        cli = CommandLine(tmp_path, copy_url)
+        said = cli.run(
+            "check", environ={"EXECUTOR_COMMAND": "true"}, status=ExitStatus.DATABASE_IS_COPY
+        ).stdout
+        assert "of server" not in said
+        cli.output("adopt", "--keep-unfinished")
+        worker_store(copy_url).close()

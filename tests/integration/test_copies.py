@@ -1,0 +1,264 @@
+"""A database knows that it is a copy of another one, and no worker works there until somebody has adopted it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from reproq_prefork import Status, enqueue, get_run
+from reproq_prefork.errors import DatabaseIsCopy, ExitStatus
+from reproq_prefork.store.connection import ConnectionLost, StatementRefused, connect, end_backend_of, fetch
+from reproq_prefork.store.statements import statement
+from tests.databases import as_login, new_database
+from tests.integration.command_line import CommandLine
+from tests.restores import give_a_past, marks_of, statuses_of
+from tests.servers import Server
+from tests.stores import steward_store, worker_store
+from tests.supervisor import Connection, Supervisor
+
+EXECUTOR = {"EXECUTOR_COMMAND": "true"}
+
+
+@pytest.fixture
+def copy_url(server: Server, database_url: str) -> Iterator[str]:
+    """A copy of `database_url`, which has workers, made within the server."""
+    give_a_past(database_url)
+    with new_database(server.url, database_url) as url:
+        yield url
+
+
+@pytest.fixture
+def cli(tmp_path: Path, copy_url: str) -> CommandLine:
+    return CommandLine(tmp_path, copy_url)
+
+
+def notes_of(url: str) -> list[Any]:
+    with psycopg.connect(url) as connection:
+        return connection.execute(
+            "select database_name, worked_at is not null from reproq_database"
+        ).fetchall()
+
+
+# --- what is a copy ---
+
+
+def test_a_database_without_workers_so_far_may_be_copied_within_its_server(
+    server: Server, database_url: str
+) -> None:
+    """As the template of a test suite is, and the databases of Django's parallel tests."""
+    with psycopg.connect(database_url) as connection:
+        enqueue(connection, 1)
+    with new_database(server.url, database_url) as url:
+        assert marks_of(url)[0] == 0
+        worker_store(url).close()
+        assert notes_of(url) == [(url.rpartition("/")[2], True)]
+
+
+def test_one_that_has_had_a_worker_may_not(server: Server, copy_url: str) -> None:
+    assert marks_of(copy_url)[0] == 1
+    with new_database(server.url, copy_url) as copy_of_a_copy:
+        assert marks_of(copy_of_a_copy)[0] == 1
+
+
+def test_a_test_that_runs_its_tasks_itself_leaves_its_database_free_to_be_copied(
+    server: Server, database_url: str
+) -> None:
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "insert into reproq_workers (id, host, host_identity, pid, pid_started, master_pid, master_started,"
+            " version, queues, lease_expires_at)"
+            " values ('w', 'in-process', 'in-process', 1, 1, 1, 1, '0', '{}', now())"
+        )
+    with new_database(server.url, database_url) as url:
+        assert marks_of(url)[0] == 0
+
+
+def test_workers_that_register_at_the_same_time_write_one_note(database_url: str) -> None:
+    start, failures = threading.Barrier(8), list[BaseException]()
+
+    def register(number: int) -> None:
+        try:
+            start.wait(10)
+            worker_store(database_url, f"w{number}").close()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=register, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert not failures
+    assert notes_of(database_url) == [(database_url.rpartition("/")[2], True)]
+
+
+# --- what is refused in one ---
+
+
+def test_a_start_and_a_check_say_so_at_once(cli: CommandLine, copy_url: str, tmp_path: Path) -> None:
+    said = cli.run("check", environ=EXECUTOR, status=ExitStatus.DATABASE_IS_COPY).stdout
+    assert "schema    ok" in said
+    name = copy_url.rpartition("/")[2]
+    assert f"database  The database {name} at " in said
+    assert "is a copy: its runs came from the database reproq_test_" in said
+    assert "`reproq-prefork adopt --keep-unfinished`" in said
+    assert "`reproq-prefork adopt --cancel-unfinished`" in said
+    supervisor = Supervisor(copy_url, tmp_path)  # which would wait for a minute for a server that is away
+    with supervisor.starting():
+        assert supervisor.wait(15) == ExitStatus.DATABASE_IS_COPY
+        assert supervisor.log().count("is a copy: its runs came from the database") == 1
+
+
+def test_status_says_so(cli: CommandLine, database_url: str) -> None:
+    assert "is a copy: its runs came from" in cli.output("status").splitlines()[0]
+    original = database_url.rpartition("/")[2]
+    assert f'"copy_of": "the database {original} (oid ' in cli.output("status", "--json")
+
+
+def test_producers_go_on(copy_url: str) -> None:
+    with psycopg.connect(as_login(copy_url, "producer")) as producer:
+        assert enqueue(producer, 1).created
+
+
+def test_no_worker_registers_not_even_one_of_an_older_release(copy_url: str) -> None:
+    with closing(connect(copy_url, application_name="a worker")) as connection:
+        parameters = {
+            "worker_id": "w2", "host": "h", "host_identity": "b:1", "pid": 1, "pid_started": 1, "master_pid": 1,
+            "master_started": 1, "version": "0", "queues": "default", "lease_seconds": 60.0, "pooled": False,
+        }  # fmt: skip
+        with pytest.raises(StatementRefused, match="this database is a copy of the database reproq_test_"):
+            fetch(connection, statement("register_worker"), parameters)
+
+
+def test_neither_worker_nor_steward_stays_connected(copy_url: str) -> None:
+    with pytest.raises(DatabaseIsCopy):
+        worker_store(copy_url)
+    with pytest.raises(DatabaseIsCopy):
+        steward_store(copy_url)
+
+
+def test_a_note_of_another_database_takes_their_registrations_from_its_workers(
+    database_url: str, connection: Connection
+) -> None:
+    with closing(worker_store(database_url)) as worker:
+        enqueue(connection, 1)
+        connection.execute(
+            "insert into reproq_database (database_oid, table_oid, database_name) values (1, 1, 'a')"
+        )
+        assert marks_of(database_url)[:2] == (1, 0)
+        claim = worker.finish_and_claim([], max_runs=1)
+    assert (claim.holds_lease, claim.runs) == (False, ())
+
+
+def test_a_steward_forgets_the_workers_where_no_trigger_did(
+    database_url: str, connection: Connection
+) -> None:
+    with closing(worker_store(database_url)), closing(steward_store(database_url)) as steward:
+        steward.leave_copy()
+        with connection.transaction():
+            connection.execute("set local session_replication_role = replica")
+            connection.execute(
+                "insert into reproq_database (database_oid, table_oid, database_name) values (1, 1, 'another')"
+            )
+        assert marks_of(database_url)[:2] == (1, 1)
+        with pytest.raises(ConnectionLost, match="a copy of another one"):
+            steward.leave_copy()
+    assert marks_of(database_url)[:2] == (1, 0)
+
+
+def test_the_server_process_of_an_original_worker_is_not_ended_from_a_copy(
+    server: Server, database_url: str, connection: Connection
+) -> None:
+    """They are of one server, so their pids are those of pg_stat_activity there, too."""
+    with closing(worker_store(database_url)) as worker, new_database(server.url, None) as url:
+        row = connection.execute("select backend_pid, backend_started from reproq_workers").fetchone()
+        with closing(connect(url, application_name="a copy")) as copy:
+            copy.execute(
+                "create table reproq_workers (id text, backend_pid int, backend_started timestamptz)"
+            )
+            copy.execute("insert into reproq_workers values ('w', %s, %s)", row)
+            assert end_backend_of(copy, "w")
+        assert worker.finish_and_claim([], max_runs=1).holds_lease
+
+
+# --- adopting it ---
+
+
+def test_nothing_is_adopted_before_somebody_says_what_becomes_of_the_runs(
+    cli: CommandLine, copy_url: str
+) -> None:
+    said = cli.run("adopt", status=ExitStatus.USAGE).stderr
+    assert "35 runs of the database reproq_test_" in said
+    assert "--keep-unfinished" in said
+    assert "--cancel-unfinished" in said
+    cli.run("adopt", "--keep-unfinished", "--cancel-unfinished", status=ExitStatus.USAGE)
+    assert marks_of(copy_url) == (1, 1, 1)
+
+
+def test_the_runs_are_kept(cli: CommandLine, copy_url: str, database_url: str) -> None:
+    assert cli.output("adopt", "--keep-unfinished") == "adopted: masters may start here\n"
+    assert marks_of(copy_url) == (0, 0, 0)
+    assert statuses_of(copy_url) == statuses_of(database_url)
+    worker_store(copy_url).close()
+    assert cli.output("adopt", "--keep-unfinished") == "nothing to do: this database is not a copy\n"
+
+
+def test_the_runs_are_cancelled_and_the_application_is_not_told(
+    cli: CommandLine, copy_url: str, database_url: str
+) -> None:
+    with psycopg.connect(copy_url, autocommit=True) as connection:
+        payload = {"v": 1, "task": "shop.tasks.send", "args": [], "kwargs": {}}
+        run = enqueue(connection, payload)
+        connection.execute("update task_runs set finish_due_at = now() where status = 'SUCCESSFUL'")
+        assert cli.output("adopt", "--cancel-unfinished") == (
+            "cancelled 36 runs\nadopted: masters may start here\n"
+        )
+        assert get_run(connection, run.id).errors[0]["message"] == (
+            "this copy of the run's database was adopted without it"
+        )
+        assert connection.execute(
+            "select count(*) from task_runs where finish_due_at is not null"
+        ).fetchone() == (0,)
+    assert statuses_of(copy_url) == {"SUCCESSFUL": 30, "CANCELLED": 36}
+    assert statuses_of(database_url)["PENDING"] == 30
+
+
+def test_a_worker_may_adopt_and_a_producer_may_not(copy_url: str, tmp_path: Path) -> None:
+    producer = CommandLine(tmp_path, as_login(copy_url, "producer"))
+    said = producer.run("adopt", "--keep-unfinished", status=ExitStatus.DATABASE_UNAVAILABLE).stderr
+    assert "may not register workers, and so may not adopt this database" in said
+    worker = CommandLine(tmp_path, as_login(copy_url, "worker"))
+    worker.output("adopt", "--cancel-unfinished")
+    assert marks_of(copy_url) == (0, 0, 0)
+
+
+def test_a_copy_in_which_a_run_is_held_is_not_adopted_without_it(cli: CommandLine, copy_url: str) -> None:
+    with psycopg.connect(copy_url) as holder:
+        holder.execute("select from task_runs where status = 'PENDING' limit 1 for update")
+        said = cli.run("adopt", "--cancel-unfinished", status=ExitStatus.FAILURE)
+        assert "1 run could not be cancelled, since others hold them locked" in said.stderr
+        assert marks_of(copy_url)[0] == 1
+    cli.output("adopt", "--cancel-unfinished")
+    assert statuses_of(copy_url).keys() == {"SUCCESSFUL", "CANCELLED"}
+
+
+def test_what_is_not_known_to_be_a_copy_is_asked_for(
+    database_url: str, connection: Connection, tmp_path: Path
+) -> None:
+    cli = CommandLine(tmp_path, database_url)
+    run = enqueue(connection, 1)
+    said = cli.run("adopt", "--cancel-unfinished", status=ExitStatus.USAGE).stderr
+    assert "This database is not known to be a copy. Cancel 1 unfinished run?" in said
+    with closing(worker_store(database_url)):
+        said = cli.run("adopt", "--cancel-unfinished", "--yes", status=ExitStatus.FAILURE).stderr
+        assert "has 1 worker alive, so no run was cancelled" in said
+    assert get_run(connection, run.id).status is Status.PENDING
+    connection.execute("update reproq_workers set lease_expires_at = now()")
+    cli.output("adopt", "--cancel-unfinished", "--yes")
+    assert get_run(connection, run.id).status is Status.CANCELLED
