@@ -83,8 +83,7 @@ class StewardStore:
         system: int | None = None,
         goes_on: GoesOn = always,
     ) -> None:
-        """Connect; `system` and `goes_on` as in `connect`. Raises `DatabaseUnavailable`, also where the database is
-        a copy.
+        """Connect; `system` and `goes_on` as in `connect`. Raises `DatabaseUnavailable`, also for a copy.
 
         `max_lock_wait_s`: how long what is done here may wait for a lock, and so keep renewals from being sent.
         """

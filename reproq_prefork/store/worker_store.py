@@ -76,9 +76,7 @@ class WorkerStore:
         system: int | None = None,
         goes_on: GoesOn = always,
     ) -> None:
-        """Connect; `system` and `goes_on` as in `connect`. Raises `DatabaseUnavailable`, also where the database is
-        a copy.
-        """
+        """Connect; `system` and `goes_on` as in `connect`. Raises `DatabaseUnavailable`, also for a copy."""
         self._identity = identity
         self._lease_s = lease_s
         self._queues = ",".join(identity.queues)

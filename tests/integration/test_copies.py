@@ -180,7 +180,7 @@ def test_the_server_process_of_an_original_worker_is_not_ended_from_a_copy(
         row = connection.execute("select backend_pid, backend_started from reproq_workers").fetchone()
         with closing(connect(url, application_name="a copy")) as copy:
             copy.execute(
-                "create table reproq_workers (id text, backend_pid int, backend_started timestamptz)"
+                "create table public.reproq_workers (id text, backend_pid int, backend_started timestamptz)"
             )
             copy.execute("insert into reproq_workers values ('w', %s, %s)", row)
             assert end_backend_of(copy, "w")

@@ -29,7 +29,7 @@ from reproq_prefork.moments import read_moment
 from reproq_prefork.new_run import NewRun
 from reproq_prefork.settlement import settle
 from reproq_prefork.spec import Spec
-from reproq_prefork.store import operator_store, runs, steward_store, worker_store
+from reproq_prefork.store import copies, operator_store, runs
 from reproq_prefork.store.connection import DeadlineConnection, connect, fetch
 from reproq_prefork.store.operator_store import OperatorStore
 from reproq_prefork.store.statements import statement
@@ -488,7 +488,7 @@ def table(server: Server, template_url: str, monkeypatch: pytest.MonkeyPatch) ->
             def connect_again(*args: object, **kwargs: object) -> DeadlineConnection:
                 return shared
 
-            for module in (worker_store, steward_store, operator_store):
+            for module in (copies, operator_store):
                 monkeypatch.setattr(module, "connect", connect_again)
             yield LeaseTable(url, shared)
 

@@ -206,10 +206,10 @@ def test_a_changed_file_is_refused_in_every_direction(database_url: str) -> None
 
 
 def test_a_database_of_a_newer_release_is_left_alone(database_url: str) -> None:
-    execute(database_url, "insert into reproq_schema_migrations (version, name) values (9, 'later')")
+    execute(database_url, "insert into reproq_schema_migrations (version, name) values (99, 'later')")
     before = catalogue(database_url)
     for target in (None, 0):
-        with pytest.raises(SchemaMismatch, match=rf"version 9; this release knows up to {NEWEST}"):
+        with pytest.raises(SchemaMismatch, match=rf"version 99; this release knows up to {NEWEST}"):
             migrate(database_url, KNOWN, to=target)
     assert catalogue(database_url) == before
     assert [state.known for state in migration_states(database_url, KNOWN)] == [True] * NEWEST + [False]
@@ -249,7 +249,7 @@ def test_a_start_needs_this_schema(empty_database_url: str) -> None:
         check(empty_database_url)
     migrate(empty_database_url, KNOWN)
     check(empty_database_url)
-    execute(empty_database_url, "insert into reproq_schema_migrations (version, name) values (9, 'later')")
+    execute(empty_database_url, "insert into reproq_schema_migrations (version, name) values (99, 'later')")
     with pytest.raises(SchemaMismatch, match="Install a newer release"):
         check(empty_database_url)
 

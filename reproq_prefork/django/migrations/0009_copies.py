@@ -6,7 +6,7 @@ from reproq_prefork.django.sql_file import ApplySqlFile
 
 
 class Migration(migrations.Migration):
-    dependencies = [("reproq_prefork", "0006_roles")]
+    dependencies = [("reproq_prefork", "0008_neighbours")]
     operations = [
-        migrations.SeparateDatabaseAndState(database_operations=[ApplySqlFile("0007_copies")]),
+        migrations.SeparateDatabaseAndState(database_operations=[ApplySqlFile("0009_copies")]),
     ]

@@ -6,11 +6,11 @@ begin
     ) then
         return;
     end if;
-    if not exists (select from reproq_schema_migrations where version = 7) then
+    if not exists (select from reproq_schema_migrations where version = 9) then
         return;
     end if;
-    if exists (select from reproq_schema_migrations where version > 7) then
-        raise exception 'migration 7 (copies) cannot be taken back before the ones that came after it';
+    if exists (select from reproq_schema_migrations where version > 9) then
+        raise exception 'migration 9 (copies) cannot be taken back before the ones that came after it';
     end if;
 
     drop trigger if exists reproq_workers_receive_worker on reproq_workers;
@@ -34,6 +34,6 @@ begin
     drop function if exists reproq_this_database();
     drop function if exists reproq_is_restore();
 
-    delete from reproq_schema_migrations where version = 7;
+    delete from reproq_schema_migrations where version = 9;
 end
 $migration$;

@@ -10,10 +10,10 @@
 do $migration$
 begin
     perform pg_advisory_xact_lock(7238251986031521);
-    if not exists (select from reproq_schema_migrations where version = 6) then
-        raise exception 'migration 7 (copies) needs migration 6 (roles), which has not been applied';
+    if not exists (select from reproq_schema_migrations where version = 8) then
+        raise exception 'migration 9 (copies) needs migration 8 (neighbours), which has not been applied';
     end if;
-    if exists (select from reproq_schema_migrations where version = 7) then
+    if exists (select from reproq_schema_migrations where version = 9) then
         return;
     end if;
 
@@ -192,6 +192,7 @@ begin
     execute format('alter function reproq_receive_worker() set search_path = %I, pg_temp', current_schema());
     execute format('alter function reproq_receive_note() set search_path = %I, pg_temp', current_schema());
     execute format('alter function reproq_receive_migration() set search_path = %I, pg_temp', current_schema());
+    alter function reproq_pass_by() set search_path = pg_catalog, pg_temp;
     execute format('alter function reproq_remember_specs() set search_path = %I, pg_temp', current_schema());
     -- Whoever may execute one could make it the trigger of a table of their own.
     revoke execute on function reproq_receive_worker(), reproq_receive_note() from public;
@@ -214,6 +215,6 @@ begin
     create trigger reproq_waiters_pass_by before insert on reproq_waiters
         for each row when (reproq_is_restore()) execute function reproq_pass_by();
 
-    insert into reproq_schema_migrations (version, name, works_with_since) values (7, 'copies', 5);
+    insert into reproq_schema_migrations (version, name, works_with_since) values (9, 'copies', 5);
 end
 $migration$;
