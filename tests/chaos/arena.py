@@ -15,8 +15,7 @@ import psutil
 import psycopg
 
 from reproq_prefork.embedded import EmbeddedPostgres
-from tests import audit
-from tests.chaos import pages
+from tests.chaos import pages, server_log
 from tests.chaos.kinds import LEASE_S
 from tests.chaos.schedule import HOSTS
 from tests.databases import apply_migrations
@@ -163,7 +162,7 @@ def arena(
     ):
         apply_migrations(server.url)
         with psycopg.connect(server.url, autocommit=True) as connection:
-            audit.install(connection)
+            server_log.install(connection)
         hosts = {
             name: Host(
                 name=name,

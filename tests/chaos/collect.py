@@ -57,16 +57,16 @@ def _pages(path: Path) -> Iterator[Page]:
 
 
 def _edges(connection: Connection, offset_s: float) -> Iterator[Edge]:
-    for run_id, old, new, claim, at in connection.execute(
-        "select run_id, old_status, new_status, claims, extract(epoch from at)::float8 from audit"
+    for run_id, old, new, claim, kind, at in connection.execute(
+        "select run_id, old_status, new_status, claims, coalesce(error_kind, ''),"
+        " extract(epoch from at)::float8 from audit"
     ):
-        yield Edge(run_id, old, new, claim, at - offset_s)
+        yield Edge(run_id, old, new, claim, at - offset_s, kind)
 
 
 def _rows(connection: Connection) -> Iterator[Row]:
-    for run_id, number, status, attempts, max_attempts, claims, errors in connection.execute(
+    for run_id, number, status, attempts, max_attempts, claims in connection.execute(
         "select id, coalesce(payload #>> '{args,0}', payload ->> 'number')::bigint, status, attempts,"
-        " max_attempts, claims, case when errors <> '[]' then jsonb_path_query_array(errors, '$[*].kind') end"
-        " from task_runs"
+        " max_attempts, claims from task_runs"
     ):
-        yield Row(run_id, number, status, attempts, max_attempts, claims, tuple(errors or ()))
+        yield Row(run_id, number, status, attempts, max_attempts, claims)

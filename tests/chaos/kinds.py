@@ -33,6 +33,7 @@ class Kind:
     reruns: bool = False  # a run may be run again for it
     counts_from_its_start: bool = False  # recovery: what is hit is free while the fault goes on
     pauses: bool = False  # two executions of a run may overlap for it
+    stalls: bool = False  # nobody can write meanwhile, or not all rows
 
 
 KINDS = (
@@ -79,6 +80,7 @@ KINDS = (
         takes_s=1,
         aftermath_s=RECONNECT_S,
         reruns=True,
+        stalls=True,
     ),
     Kind(
         "cut a host off",
@@ -90,9 +92,9 @@ KINDS = (
         reruns=True,
         counts_from_its_start=True,
     ),
-    Kind("stop a backend", "21", Lane.SLOW, 1, LEASE_S + SWEEP_S, (1.0, 4.0), reruns=True),
+    Kind("stop a backend", "21", Lane.SLOW, 1, LEASE_S + SWEEP_S, (1.0, 4.0), reruns=True, stalls=True),
     Kind("slow a link", "22", Lane.SLOW, 1, 2.0, (2.0, 4.0)),
     Kind("reset the links", "22", Lane.SLOW, 1.5, 1.0),
-    Kind("lock the table", "23", Lane.SLOW, 1, 1.0, (0.3, 2.0)),
+    Kind("lock the table", "23", Lane.SLOW, 1, 1.0, (0.3, 2.0), stalls=True),
 )
 BY_NAME = {kind.name: kind for kind in KINDS}

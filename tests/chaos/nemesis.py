@@ -71,6 +71,7 @@ class Nemesis:
                 reruns=kind.reruns,
                 counts_from_its_start=kind.counts_from_its_start,
                 pauses=kind.pauses,
+                stalls=kind.stalls,
             )
         )
 
@@ -81,5 +82,5 @@ class Nemesis:
             now = boottime()
             if now - last > STANDSTILL_S:
                 recovery_s = LEASE_S + SWEEP_S
-                self._faults.append(Fault(STANDSTILL, last, now, recovery_s, reruns=True, pauses=True))
+                self._faults.append(Fault(STANDSTILL, last, now, recovery_s, pauses=True, stalls=True))
             last = now

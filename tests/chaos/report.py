@@ -11,9 +11,11 @@ from pathlib import Path
 
 from reproq_prefork import __version__
 from reproq_prefork.task_run import FINAL_STATUSES
-from tests.chaos.checker import RULES, Recovery, Violation, recoveries
+from tests.chaos.checker import RULES, Violation
+from tests.chaos.executions import Story
 from tests.chaos.history import Answer, Fault, History, Moment
 from tests.chaos.kinds import BY_NAME
+from tests.chaos.recovery import Recovery, recoveries
 
 MAX_VIOLATIONS_SHOWN = 40
 KILLS = "kill"
@@ -62,7 +64,7 @@ def _recovery(history: History) -> Iterator[str]:
     """How long it took from the end of a fault until what it had broken off was free, and ran again."""
     faults = Counter(fault.kind for fault in history.faults)
     found: dict[str, list[Recovery]] = defaultdict(list)
-    for recovery in recoveries(history):
+    for recovery in recoveries(Story(history)):
         found[recovery.fault.kind].append(recovery)
     yield "Seconds; of spreads the median, the 99th percentile and the greatest."
     yield ""
