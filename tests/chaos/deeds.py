@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import psutil
 
-from tests.chaos.arena import Arena, Host
+from tests.chaos.arena import Arena
+from tests.chaos.hosts import Host
 from tests.chaos.schedule import Planned
 from tests.proxy import Break
 from tests.waiting import wait_until
@@ -79,8 +80,9 @@ def _worker_and_backend(arena: Arena, host: Host, planned: Planned) -> tuple[int
     with arena.connect() as connection:
         backends: dict[int, int] = dict(
             connection.execute(
-                "select pid, backend_pid from reproq_workers where backend_pid is not null and pid = any (%s)",
-                [host.supervisor.worker_pids()],
+                "select pid, backend_pid from reproq_workers"
+                " where backend_pid is not null and pid = any (%s) and starts_with(id, %s)",
+                [host.supervisor.worker_pids(), host.environ["WORKER_ID"]],
             ).fetchall()
         )
     worker = _pick(backends, planned)

@@ -52,6 +52,14 @@ class Story:
         edge = self.left_running.get((execution.run_id, execution.claim))
         return execution.failed and edge is not None and edge.error_kind in OWN_FAILURES
 
+    def needed_its_connection(self, execution: Execution) -> bool:
+        """An atomic task, which has failed: it may have lost the connection that it worked on."""
+        row = self.rows.get(execution.run_id)
+        edge = self.left_running.get((execution.run_id, execution.claim))
+        return (
+            row is not None and row.is_atomic and edge is not None and edge.error_kind == FailureKind.FAILED
+        )
+
     def was_paused(self, execution: Execution) -> bool:
         """The whole host, or its master, stood still while this ran."""
         between = faults_between(self.history.faults, execution.started_at, execution.seen_at)

@@ -42,10 +42,9 @@ class KeyAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """A cancel, by a producer or by the command. `answer`: the run's status as it was told; none: nobody knows."""
+    """A cancel. `answer`: the run's status as it was told; UNKNOWN where it never came."""
 
     run_id: int
-    by: str
     sent_at: float
     at: float
     answer: str
@@ -129,6 +128,7 @@ class Fault:
     reruns: bool = True  # whether a run may be run again for it; most faults are no reason for that
     counts_from_its_start: bool = False
     pauses: bool = False  # a whole host, or its master, stood still: only then may two executions overlap
+    disconnects: bool = False  # what an atomic task did on its own connection fails for it
     stalls: bool = False  # nobody could write meanwhile, or not all rows; whom it hit does not matter then
 
     @property

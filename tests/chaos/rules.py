@@ -113,9 +113,13 @@ def each_second_execution_is_explained(story: Story) -> Iterator[str]:
     """By a failure of its own that was recorded, or by a fault that was there since the one before had started."""
     for run_id, executions in story.executions_of.items():
         for earlier, later in pairwise(executions):
+            if story.failed_by_itself(earlier):
+                continue
+            needs_connection = story.needed_its_connection(earlier)
             faults = faults_between(story.history.faults, earlier.started_at, later.started_at)
-            if story.failed_by_itself(earlier) or any(
-                fault.reruns and earlier.was_hit_by(fault) for fault in faults
+            if any(
+                earlier.was_hit_by(fault) and (fault.reruns or (fault.disconnects and needs_connection))
+                for fault in faults
             ):
                 continue
             yield (

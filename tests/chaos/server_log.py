@@ -1,4 +1,4 @@
-"""What the server itself notes of a storm, by triggers that only a storm has."""
+"""What the server itself notes of a storm, by triggers that only a storm has, and what its tasks write there."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from tests.supervisor import Connection
 
 
 def install(connection: Connection) -> None:
-    """Each change of status, with the kind of the error that came with it.
+    """Tables of status changes, of runs with a unique key, and of effects.
 
-    By the rights of the owner: who changes a run may not write here.
+    The triggers act by the rights of their owner: who changes a run may not write here.
     """
     connection.execute(
         "create table audit (run_id bigint, old_status text, new_status text, claims bigint,"
@@ -20,5 +20,14 @@ def install(connection: Connection) -> None:
         "  return null;"
         "end $$;"
         "create trigger note after update on task_runs for each row"
-        "  when (old.status <> new.status) execute function note()"
+        "  when (old.status <> new.status) execute function note();"
+        "create table added (run_id bigint, at timestamptz);"
+        "create function note_added() returns trigger language plpgsql security definer"
+        " set search_path = public as $$ begin"
+        "  insert into added values (new.id, clock_timestamp()); return null;"
+        "end $$;"
+        "create trigger note_added after insert on task_runs for each row"
+        "  when (new.unique_key is not null) execute function note_added();"
+        "create table effects (run_id bigint, claim bigint);"
+        "grant insert on effects to reproq_worker"
     )

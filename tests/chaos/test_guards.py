@@ -15,11 +15,13 @@ import pytest
 
 from reproq_prefork import NewRun, enqueue_many
 from tests.chaos import bodies, builds
-from tests.chaos.arena import CHECKOUT, WORKERS, Arena, Host, arena, boottime
+from tests.chaos.arena import CHECKOUT, Arena, arena
 from tests.chaos.checker import violations
+from tests.chaos.clock import boottime
 from tests.chaos.history import Answer
+from tests.chaos.hosts import FUNCTIONS, Host
 from tests.chaos.kinds import LEASE_S, SWEEP_S
-from tests.chaos.producer import external
+from tests.chaos.load import external
 from tests.chaos.schedule import Planned
 from tests.chaos.storm import rage
 from tests.faketime import clock
@@ -28,7 +30,8 @@ from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(180)]
 
-ALL = 2 * WORKERS  # runs, one for each worker there is
+TWO_HOSTS = ("a", "b")
+ALL = 2 * FUNCTIONS.workers  # runs, one for each worker there is
 BEGIN_S = 0.3
 MOVED_S = BEGIN_S + LEASE_S + SWEEP_S  # by then another host has what a lost one held
 
@@ -84,7 +87,7 @@ def _broken_rules(scene: Scene, directory: Path, package: Path) -> set[str]:
     # No Python there: a template's forks sleep, which fails under libfaketime.
     no_python = {"ALLOWED_TASK_MODULES": "", "REPROQ_EXECUTOR": "command"}
     environ = {host: {**no_python, **clock(directory, offset)} for host, offset in scene.clocks.items()}
-    with arena(directory, package=package, environ=environ) as made:
+    with arena(directory, names=TWO_HOSTS, package=package, environ=environ) as made:
         history = rage(made, scene.faults, _at_work_on(scene.runs, made))
     found = violations(history)
     for violation in found:
@@ -112,7 +115,7 @@ def _enqueue(connection: Connection, runs: Sequence[NewRun], *, first: int, log:
 
 
 def _is_ready(host: Host) -> bool:
-    return len(host.supervisor.booted_worker_pids()) == WORKERS
+    return len(host.supervisor.booted_worker_pids()) == host.workers
 
 
 def _started(arena: Arena) -> int:

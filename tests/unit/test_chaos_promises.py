@@ -94,11 +94,11 @@ GOOD = History(
     healed_at=10.1,
     effects=(Effect(101, 1),),
     cancels=(
-        Cancel(103, "a producer", 10.2, 10.25, "RUNNING"),
-        Cancel(104, "a producer", 9.98, 10.02, "CANCELLED"),
-        Cancel(105, "the command", 10.3, 10.32, "RUNNING"),
-        Cancel(105, "the command", 10.5, 10.52, "SUCCESSFUL"),
-        Cancel(101, "the command", 10.0, 10.1, ""),
+        Cancel(103, 10.2, 10.25, "RUNNING"),
+        Cancel(104, 9.98, 10.02, "CANCELLED"),
+        Cancel(105, 10.3, 10.32, "RUNNING"),
+        Cancel(105, 10.5, 10.52, "SUCCESSFUL"),
+        Cancel(101, 10.0, 10.1, "UNKNOWN"),
     ),
     key_answers=(
         KeyAnswer(6, "k", 106, True, 9.9, 10.1),
