@@ -5,12 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
 
-from tests.chaos import pages
+from tests.chaos import container, pages
 from tests.chaos.kinds import LEASE_S
 from tests.chaos.load import PROGRAMS_QUEUE, SITE_QUEUE
 from tests.proxy import Proxy
@@ -28,6 +28,7 @@ class Part:
     environ: Mapping[str, str]
     workers: int
     weight: int
+    is_contained: bool = False  # its master runs below a pid 1 of ours, where that can be had
 
 
 FUNCTIONS = Part(
@@ -46,7 +47,12 @@ SITE = Part(
     workers=2,
     weight=1,
 )
-HOSTS: Mapping[str, Part] = {"a": FUNCTIONS, "b": FUNCTIONS, "c": SITE, "d": SITE}
+HOSTS: Mapping[str, Part] = {
+    "a": FUNCTIONS,
+    "b": replace(FUNCTIONS, is_contained=True),
+    "c": SITE,
+    "d": replace(SITE, is_contained=True),
+}
 
 
 @dataclass
@@ -62,13 +68,19 @@ class Host:
     def workers(self) -> int:
         return HOSTS[self.name].workers
 
+    @property
+    def is_contained(self) -> bool:
+        return HOSTS[self.name].is_contained and container.can_be_made()
+
     def start(self) -> None:
-        self.supervisor = Supervisor(
+        kind = container.ContainedSupervisor if self.is_contained else Supervisor
+        self.supervisor = kind(
             self.proxy.url,
             self.directory,
             workers=self.workers,
             environ=self.environ,
             log_path=self.directory / f"host-{self.name}.log",
+            within=container.IN_NAMESPACE if self.is_contained else (),
         ).start()
 
     def family(self) -> list[psutil.Process]:
@@ -93,6 +105,9 @@ class Host:
             status = self.supervisor.stop()
         except subprocess.TimeoutExpired:
             self.leftovers.append(f"the master of host {self.name} does not stop")
+            return
+        except psutil.NoSuchProcess:
+            self.leftovers.append(f"the master of host {self.name} was gone when it was to stop")
             return
         finally:
             for process in filter(is_running, family):
@@ -121,3 +136,11 @@ def environ_of(name: str, directory: Path, package: Path, checkout: Path) -> Map
         "WORKER_ID": f"storm-{name}",
         **HOSTS[name].environ,
     }
+
+
+def containers() -> str:
+    """Which of the hosts are containers, as a sentence."""
+    names = [name for name, part in HOSTS.items() if part.is_contained]
+    if not container.can_be_made():
+        return f"The hosts {' and '.join(names)} are no containers: no pid namespace can be made here."
+    return f"The hosts {' and '.join(names)} are containers, with a pid 1 of their own."

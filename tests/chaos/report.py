@@ -14,6 +14,7 @@ from reproq_prefork.task_run import FINAL_STATUSES, Status
 from tests.chaos.checker import RULES, Violation
 from tests.chaos.executions import Story
 from tests.chaos.history import Answer, Fault, History, Moment, Row
+from tests.chaos.hosts import containers
 from tests.chaos.kinds import BY_NAME
 from tests.chaos.recovery import Recovery, recoveries
 
@@ -29,6 +30,8 @@ def page(history: History, violations: Sequence[Violation], *, seed: int, minute
         "",
         f"{datetime.now(UTC):%Y-%m-%d}, reproq-prefork {__version__}, Python {platform.python_version()}, "
         f"{platform.system()} {platform.release()}.",
+        "",
+        containers(),
         "",
         *_counts(history),
         "",
