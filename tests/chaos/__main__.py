@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests.chaos import report
 from tests.chaos.checker import violations
+from tests.chaos.hosts import containers
 from tests.chaos.schedule import save, schedule
 from tests.chaos.storm import storm
 
@@ -35,6 +36,7 @@ def main() -> int:
     planned = schedule(given.seed, given.minutes * 60)
     save(planned, given.report / "schedule.jsonl")
     print(f"seed {given.seed}: {len(planned)} faults in {given.minutes:g} minutes", flush=True)
+    print(containers(), flush=True)
     with tempfile.TemporaryDirectory(prefix="reproq-chaos-") as directory:
         started = time.monotonic()
         history = storm(planned, given.seed, Path(directory))

@@ -47,6 +47,34 @@ GUARDS: Mapping[str, tuple[Change, ...]] = {
             '"max_runs": SWEEP_BATCH, "client_now": __import__("time").time(),',
         ),
     ),
+    "the sweep": (Change("duties.py", "reset = store.sweep_expired()", "reset = ()"),),
+    "the rollback of what an atomic task did": (
+        Change("django/performing.py", "transaction.set_rollback(True, using=call.database)", "pass"),
+    ),
+    "the cancel of what a lost host held": (
+        Change(
+            "sql/sweep_expired.sql",
+            "when run.cancel_requested_at is not null then 'CANCELLED'",
+            "when false then 'CANCELLED'",
+        ),
+    ),
+    "the word to a worker that its run was cancelled": (
+        Change(
+            "duties.py",
+            "self._scoreboard.update_lease(slot, record.incarnation, cancel_run_id=run_id, cancel_claim=claim)",
+            "pass",
+        ),
+    ),
+    "the wait that a Retry asks for": (
+        Change("settlement.py", "delay_s = failure.retry_after_s", "delay_s = None"),
+    ),
+    "the limit on a task's memory": (
+        Change(
+            "task_process.py",
+            "resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))",
+            "pass",
+        ),
+    ),
     "the fence": (
         # A worker that believes in its lease for an hour ends no task before it is started elsewhere.
         Change("settings.py", "return self.lease_s - self.fence_margin_s", "return 3600.0"),

@@ -5,12 +5,42 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from tests.chaos.arena import Arena, boottime
-from tests.chaos.history import Answer, Edge, Fault, History, Moment, Page, Row, Told
+from psycopg.rows import namedtuple_row
+
+from tests.chaos.arena import Arena
+from tests.chaos.clock import boottime
+from tests.chaos.history import (
+    Answer,
+    Cancel,
+    Edge,
+    Effect,
+    Fault,
+    History,
+    KeyAnswer,
+    Moment,
+    Page,
+    Row,
+    Told,
+)
+from tests.chaos.load import SITE
 from tests.supervisor import Connection
 
 MAX_CLOCK_SHIFT_S = 0.02
+ROWS = """
+    select
+        id, status, attempts, max_attempts, claims, task_path, executor, atomic,
+        coalesce(payload #>> '{args,0}', payload ->> 'number')::bigint as number,
+        coalesce(payload #>> '{kwargs,after_s}', payload ->> 'after_s')::float8 as after_s,
+        coalesce(task_path like '%.hoarding' or payload ->> 'doing' = 'hoard', false) as hoards,
+        case when errors = '[]' then 0 else jsonb_array_length(jsonb_path_query_array(
+            errors, '$[*] ? (@.exception == "MemoryError" || @.message like_regex "MemoryError")'
+        )) end as memory_errors,
+        unique_key, extract(epoch from added.at)::float8 as added_at
+    from task_runs
+    left join added on added.run_id = task_runs.id
+"""
 
 
 class ClockWasSet(Exception):
@@ -31,13 +61,16 @@ def history(
         raise ClockWasSet(f"the wall clock moved by {shift_s:.3f} s during the storm: run it again")
     with arena.connect() as connection:
         return History(
-            told=tuple(told for path in arena.told for told in _told(path)),
+            told=tuple(each for path in arena.logs("told") for each in _told(path)),
             pages=tuple(_pages(arena.diary)),
             edges=tuple(_edges(connection, offset_s)),
-            rows=tuple(_rows(connection)),
+            rows=tuple(_rows(connection, offset_s)),
             faults=faults,
             healed_at=healed_at,
             leftovers=leftovers,
+            key_answers=tuple(each for path in arena.logs("keys") for each in _key_answers(path)),
+            cancels=tuple(each for path in arena.logs("cancels") for each in _cancels(path)),
+            effects=tuple(Effect(*row) for row in connection.execute("select run_id, claim from effects")),
         )
 
 
@@ -46,6 +79,18 @@ def _told(path: Path) -> Iterator[Told]:
         first, count, answer, at = line.split()
         for number in range(int(first), int(first) + int(count)):
             yield Told(number, Answer[answer], float(at))
+
+
+def _key_answers(path: Path) -> Iterator[KeyAnswer]:
+    for line in path.read_text().splitlines():
+        number, key, run_id, created, sent_at, at = line.split()
+        yield KeyAnswer(int(number), key, int(run_id), bool(int(created)), float(sent_at), float(at))
+
+
+def _cancels(path: Path) -> Iterator[Cancel]:
+    for line in path.read_text().splitlines():
+        run_id, sent_at, at, answer = line.split()
+        yield Cancel(int(run_id), float(sent_at), float(at), answer)
 
 
 def _pages(path: Path) -> Iterator[Page]:
@@ -57,16 +102,39 @@ def _pages(path: Path) -> Iterator[Page]:
 
 
 def _edges(connection: Connection, offset_s: float) -> Iterator[Edge]:
-    for run_id, old, new, claim, at in connection.execute(
-        "select run_id, old_status, new_status, claims, extract(epoch from at)::float8 from audit"
+    for run_id, old, new, claim, kind, at in connection.execute(
+        "select run_id, old_status, new_status, claims, coalesce(error_kind, ''),"
+        " extract(epoch from at)::float8 from audit"
     ):
-        yield Edge(run_id, old, new, claim, at - offset_s)
+        yield Edge(run_id, old, new, claim, at - offset_s, kind)
 
 
-def _rows(connection: Connection) -> Iterator[Row]:
-    for run_id, number, status, attempts, max_attempts, claims, errors in connection.execute(
-        "select id, coalesce(payload #>> '{args,0}', payload ->> 'number')::bigint, status, attempts,"
-        " max_attempts, claims, case when errors <> '[]' then jsonb_path_query_array(errors, '$[*].kind') end"
-        " from task_runs"
-    ):
-        yield Row(run_id, number, status, attempts, max_attempts, claims, tuple(errors or ()))
+def _rows(connection: Connection, offset_s: float) -> Iterator[Row]:
+    works: dict[tuple[str | None, str | None, bool], str] = {}
+    with connection.cursor(row_factory=namedtuple_row) as cursor:
+        row: Any
+        for row in cursor.execute(ROWS):
+            which = row.task_path, row.executor, row.atomic
+            work = works.setdefault(which, _work(*which))
+            yield Row(
+                run_id=row.id,
+                number=row.number,
+                status=row.status,
+                attempts=row.attempts,
+                max_attempts=row.max_attempts,
+                claims=row.claims,
+                work=work,
+                key=row.unique_key,
+                added_at=None if row.added_at is None else row.added_at - offset_s,
+                retry_after_s=row.after_s,
+                is_atomic=row.atomic,
+                hoards=row.hoards,
+                memory_errors=row.memory_errors,
+            )
+
+
+def _work(task_path: str | None, executor: str | None, atomic: bool) -> str:
+    if task_path is None:
+        return "program"
+    part = "site" if task_path.startswith(SITE) else "function"
+    return f"{part}, {'atomic, ' if atomic else ''}{executor}"

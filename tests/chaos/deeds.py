@@ -1,6 +1,7 @@
 """How each kind of fault is done to a host, or to the server; every deed takes itself back before it returns.
 
-A deed gives the processes that it hit, or none where it hit all of the host.
+A deed gives the processes that it hit, by the pids by which they know themselves, or none where it hit all of the
+host.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import psutil
 
-from tests.chaos.arena import Arena, Host
+from tests.chaos.arena import Arena
+from tests.chaos.container import own_pid
+from tests.chaos.hosts import Host
 from tests.chaos.schedule import Planned
 from tests.proxy import Break
 from tests.waiting import wait_until
@@ -52,7 +55,9 @@ def _kill_task(_arena: Arena, host: Host, planned: Planned) -> Pids:
     pid = _pick(tasks, planned)
     # What a task has started is hit, and so is the task that waits for it.
     parents = {parent.pid for parent in psutil.Process(pid).parents()} & set(tasks)
-    return _kill(pid) | parents
+    hit = _known_as(pid, *parents)
+    os.kill(pid, signal.SIGKILL)
+    return hit
 
 
 def _kill_steward(_arena: Arena, host: Host, planned: Planned) -> Pids:
@@ -64,27 +69,35 @@ def _kill_template(_arena: Arena, host: Host, planned: Planned) -> Pids:
 
 
 def _kill(pid: int) -> Pids:
+    hit = _known_as(pid)
     os.kill(pid, signal.SIGKILL)
-    return frozenset({pid})
+    return hit
+
+
+def _known_as(*pids: int) -> Pids:
+    """While they live: of the dead nobody knows it any more."""
+    return frozenset(map(own_pid, pids))
 
 
 def _end_backend(arena: Arena, host: Host, planned: Planned) -> Pids:
     worker, backend = _worker_and_backend(arena, host, planned)
     with arena.connect() as connection:
         connection.execute("select pg_terminate_backend(%s)", [backend])
-    return frozenset({worker})
+    return _known_as(worker)
 
 
 def _worker_and_backend(arena: Arena, host: Host, planned: Planned) -> tuple[int, int]:
+    workers = {own_pid(pid): pid for pid in host.supervisor.worker_pids()}
     with arena.connect() as connection:
         backends: dict[int, int] = dict(
             connection.execute(
-                "select pid, backend_pid from reproq_workers where backend_pid is not null and pid = any (%s)",
-                [host.supervisor.worker_pids()],
+                "select pid, backend_pid from reproq_workers"
+                " where backend_pid is not null and pid = any (%s) and starts_with(id, %s)",
+                [list(workers), host.environ["WORKER_ID"]],
             ).fetchall()
         )
     worker = _pick(backends, planned)
-    return worker, backends[worker]
+    return workers[worker], backends[worker]
 
 
 def _lose_reply(arena: Arena, host: Host, planned: Planned) -> Pids:
@@ -107,7 +120,8 @@ def _kill_master(_arena: Arena, host: Host, _planned: Planned) -> Pids:
 def _kill_whole_host(_arena: Arena, host: Host, _planned: Planned) -> Pids:
     host.supervisor.send(signal.SIGSTOP)  # so that nobody is born meanwhile
     family = host.family()
-    for process in reversed(family):
+    # With its pid 1 a container ends.
+    for process in family[:1] if host.is_contained else reversed(family):
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     host.bury(family)
@@ -122,7 +136,10 @@ def _stop_whole_host(_arena: Arena, host: Host, planned: Planned) -> Pids:
 
 
 def _stop_worker(_arena: Arena, host: Host, planned: Planned) -> Pids:
-    return _stopped_for([_pick(host.supervisor.worker_pids(), planned)], planned)
+    worker = _pick(host.supervisor.worker_pids(), planned)
+    hit = _known_as(worker)
+    _stopped_for([worker], planned)
+    return hit
 
 
 def _stop_master(_arena: Arena, host: Host, planned: Planned) -> Pids:
@@ -140,7 +157,7 @@ def _stop_backend(arena: Arena, host: Host, planned: Planned) -> Pids:
     return frozenset()
 
 
-def _stopped_for(pids: Sequence[int], planned: Planned) -> Pids:
+def _stopped_for(pids: Sequence[int], planned: Planned) -> None:
     try:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
@@ -150,7 +167,6 @@ def _stopped_for(pids: Sequence[int], planned: Planned) -> Pids:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
-    return frozenset(pids)
 
 
 def _reload(_arena: Arena, host: Host, _planned: Planned) -> Pids:

@@ -1,4 +1,4 @@
-"""What a storm has left behind: four logs that know nothing of each other, and the table at the end.
+"""What a storm has left behind: logs that know nothing of each other, and the table at the end.
 
 All times are seconds of CLOCK_BOOTTIME on the one machine where everything runs.
 """
@@ -14,6 +14,7 @@ class Answer(enum.Enum):
     """What a producer was told about a run that it enqueued."""
 
     OK = "committed"
+    HELD = "another run holds its key"
     FAILED = "refused"
     UNKNOWN = "the connection broke before the answer came"
 
@@ -27,6 +28,28 @@ class Told:
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class KeyAnswer:
+    """What a producer was told about a run with a unique key: the run that holds it, added by this call or not."""
+
+    number: int
+    key: str
+    run_id: int
+    created: bool
+    sent_at: float
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """A cancel. `answer`: the run's status as it was told; UNKNOWN where it never came."""
+
+    run_id: int
+    sent_at: float
+    at: float
+    answer: str
+
+
 class Moment(enum.Enum):
     START = "start"
     BEAT = "beat"  # the body still runs
@@ -36,7 +59,10 @@ class Moment(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A task body's line, written by one append. `parent` is whoever has started its process."""
+    """A task body's line, written by one append. `parent` is whoever has started its process.
+
+    Pids are those of the host's own pid namespace.
+    """
 
     moment: Moment
     run_id: int
@@ -49,18 +75,27 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A change of status, as a trigger has seen it."""
+    """A change of status, as a trigger has seen it. `error_kind`: of the entry that came with it, if one did."""
 
     run_id: int
     old: str
     new: str
     claim: int
     at: float
+    error_kind: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """A row that an atomic task has left in the database, beside its run."""
+
+    run_id: int
+    claim: int
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A run at the end."""
+    """A run at the end, and what it was asked to do."""
 
     run_id: int
     number: int
@@ -68,7 +103,14 @@ class Row:
     attempts: int
     max_attempts: int
     claims: int
-    error_kinds: tuple[str, ...] = ()
+    work: str = ""  # which kind of work it is, for the report
+    key: str | None = None
+    added_at: float | None = None  # of those with a key, when the server took it
+    retry_after_s: float | None = None  # how long its attempts that fail ask to wait
+    is_atomic: bool = False
+    is_odd: bool = False  # no producer that is sane adds such a row
+    hoards: bool = False  # it asks for more memory than a task may have
+    memory_errors: int = 0  # how many of its attempts ended for want of memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +122,14 @@ class Fault:
     until: float
     recovery_s: float  # within so many seconds of `recovers_from` what it hit is PENDING again, or ended
     host: str | None = None  # whom it hit; None: everybody
-    pids: frozenset[int] = frozenset()  # which processes of the host; none named: all of them
+    pids: frozenset[int] = (
+        frozenset()
+    )  # which processes of the host, as it sees them; none named: all of them
     reruns: bool = True  # whether a run may be run again for it; most faults are no reason for that
     counts_from_its_start: bool = False
     pauses: bool = False  # a whole host, or its master, stood still: only then may two executions overlap
+    disconnects: bool = False  # what an atomic task did on its own connection fails for it
+    stalls: bool = False  # nobody could write meanwhile, or not all rows; whom it hit does not matter then
 
     @property
     def recovers_from(self) -> float:
@@ -99,3 +145,6 @@ class History:
     faults: Sequence[Fault]
     healed_at: float
     leftovers: Sequence[str] = field(default=())  # processes, connections, locks, files: a sentence each
+    effects: Sequence[Effect] = ()
+    cancels: Sequence[Cancel] = ()
+    key_answers: Sequence[KeyAnswer] = ()

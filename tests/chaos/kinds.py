@@ -32,7 +32,9 @@ class Kind:
     aftermath_s: float = 0.0  # how long it goes on for those it hit when it was taken back
     reruns: bool = False  # a run may be run again for it
     counts_from_its_start: bool = False  # recovery: what is hit is free while the fault goes on
+    disconnects: bool = False  # of the connections that tasks themselves have, too
     pauses: bool = False  # two executions of a run may overlap for it
+    stalls: bool = False  # nobody can write meanwhile, or not all rows
 
 
 KINDS = (
@@ -41,7 +43,7 @@ KINDS = (
     Kind("kill a steward", "9", Lane.QUICK, 1.5, 1.0),
     Kind("kill a template", "14", Lane.QUICK, 1, 0.25),
     Kind("end a backend", "18", Lane.QUICK, 3, 1.0),
-    Kind("lose a reply", "19", Lane.QUICK, 3, 1.0),
+    Kind("lose a reply", "19", Lane.QUICK, 3, 1.0, disconnects=True),
     Kind("kill a master", "4", Lane.SLOW, 2.5, 5.0, takes_s=3, reruns=True, counts_from_its_start=True),
     Kind(
         "kill a whole host",
@@ -79,6 +81,7 @@ KINDS = (
         takes_s=1,
         aftermath_s=RECONNECT_S,
         reruns=True,
+        stalls=True,
     ),
     Kind(
         "cut a host off",
@@ -90,9 +93,9 @@ KINDS = (
         reruns=True,
         counts_from_its_start=True,
     ),
-    Kind("stop a backend", "21", Lane.SLOW, 1, LEASE_S + SWEEP_S, (1.0, 4.0), reruns=True),
+    Kind("stop a backend", "21", Lane.SLOW, 1, LEASE_S + SWEEP_S, (1.0, 4.0), reruns=True, stalls=True),
     Kind("slow a link", "22", Lane.SLOW, 1, 2.0, (2.0, 4.0)),
-    Kind("reset the links", "22", Lane.SLOW, 1.5, 1.0),
-    Kind("lock the table", "23", Lane.SLOW, 1, 1.0, (0.3, 2.0)),
+    Kind("reset the links", "22", Lane.SLOW, 1.5, 1.0, disconnects=True),
+    Kind("lock the table", "23", Lane.SLOW, 1, 1.0, (0.3, 2.0), stalls=True),
 )
 BY_NAME = {kind.name: kind for kind in KINDS}

@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import psycopg
 
-from tests.chaos.arena import Arena, boottime
+from tests.chaos.arena import Arena
+from tests.chaos.clock import boottime
 from tests.chaos.deeds import DEEDS, OF_ALL, NoVictim, Pids
 from tests.chaos.history import Fault
 from tests.chaos.kinds import BY_NAME, LEASE_S, SWEEP_S, Lane
@@ -71,6 +72,8 @@ class Nemesis:
                 reruns=kind.reruns,
                 counts_from_its_start=kind.counts_from_its_start,
                 pauses=kind.pauses,
+                disconnects=kind.disconnects,
+                stalls=kind.stalls,
             )
         )
 
@@ -81,5 +84,5 @@ class Nemesis:
             now = boottime()
             if now - last > STANDSTILL_S:
                 recovery_s = LEASE_S + SWEEP_S
-                self._faults.append(Fault(STANDSTILL, last, now, recovery_s, reruns=True, pauses=True))
+                self._faults.append(Fault(STANDSTILL, last, now, recovery_s, pauses=True, stalls=True))
             last = now

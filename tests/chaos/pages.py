@@ -11,6 +11,7 @@ import time
 
 DIARY, HOST = "STORM_DIARY", "STORM_HOST"  # environment variables of a host of the storm
 BEAT_INTERVAL_S = 0.02
+MEMORY_BYTES = 512 << 20  # of each process of a task
 
 _opened: dict[int, int] = {}  # the diary's descriptor, by process: a fork for a task does not inherit it
 

@@ -10,13 +10,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from reproq_prefork import __version__
-from reproq_prefork.task_run import FINAL_STATUSES
-from tests.chaos.checker import RULES, Recovery, Violation, recoveries
-from tests.chaos.history import Answer, Fault, History, Moment
+from reproq_prefork.task_run import FINAL_STATUSES, Status
+from tests.chaos.checker import RULES, Violation
+from tests.chaos.executions import Story
+from tests.chaos.history import Answer, Fault, History, Moment, Row
+from tests.chaos.hosts import containers
 from tests.chaos.kinds import BY_NAME
+from tests.chaos.recovery import Recovery, recoveries
 
 MAX_VIOLATIONS_SHOWN = 40
 KILLS = "kill"
+ENDS = (Status.SUCCESSFUL, Status.FAILED, Status.CANCELLED)
 
 
 def page(history: History, violations: Sequence[Violation], *, seed: int, minutes: float) -> str:
@@ -27,7 +31,11 @@ def page(history: History, violations: Sequence[Violation], *, seed: int, minute
         f"{datetime.now(UTC):%Y-%m-%d}, reproq-prefork {__version__}, Python {platform.python_version()}, "
         f"{platform.system()} {platform.release()}.",
         "",
+        containers(),
+        "",
         *_counts(history),
+        "",
+        *_works(history),
         "",
         "## Faults and recovery",
         "",
@@ -54,15 +62,41 @@ def _counts(history: History) -> Iterator[str]:
         yield f"| {status} at the end | {count:,} |"
     yield f"| executions | {starts.total():,} |"
     yield f"| runs that were executed more than once | {sum(count > 1 for count in starts.values()):,} |"
+    yield from _more_counts(history)
     yield f"| faults | {len(history.faults):,} |"
     yield f"| of these, kills by SIGKILL | {kills:,} |"
+
+
+def _more_counts(history: History) -> Iterator[str]:
+    for answer, count in sorted(Counter(cancel.answer for cancel in history.cancels).items()):
+        yield f"| cancels that were answered {answer} | {count:,} |"
+    added = Counter(answer.created for answer in history.key_answers)
+    yield f"| runs with a unique key that were added | {added[True]:,} |"
+    yield f"| calls that were told of the run that holds their key | {added[False]:,} |"
+    yield f"| attempts that died for want of memory | {sum(row.memory_errors for row in history.rows):,} |"
+    yield f"| effects of atomic tasks | {len(history.effects):,} |"
+
+
+def _works(history: History) -> Iterator[str]:
+    """What there was to do, and how it ended."""
+    starts = Counter(page.run_id for page in history.pages if page.moment is Moment.START)
+    of_work: dict[str, list[Row]] = defaultdict(list)
+    for row in history.rows:
+        of_work[row.work].append(row)
+    yield f"| runs of | runs | executed more than once | {' | '.join(ENDS)} |"
+    yield f"|---|---|---|{'---|' * len(ENDS)}"
+    for work, rows in sorted(of_work.items()):
+        ends = Counter(row.status for row in rows)
+        again = sum(starts[row.run_id] > 1 for row in rows)
+        counts = [len(rows), again, *(ends[status] for status in ENDS)]
+        yield f"| {work} | {' | '.join(f'{count:,}' for count in counts)} |"
 
 
 def _recovery(history: History) -> Iterator[str]:
     """How long it took from the end of a fault until what it had broken off was free, and ran again."""
     faults = Counter(fault.kind for fault in history.faults)
     found: dict[str, list[Recovery]] = defaultdict(list)
-    for recovery in recoveries(history):
+    for recovery in recoveries(Story(history)):
         found[recovery.fault.kind].append(recovery)
     yield "Seconds; of spreads the median, the 99th percentile and the greatest."
     yield ""

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tests.chaos.hosts import HOSTS
 from tests.chaos.kinds import KINDS, Kind, Lane
 
-HOSTS = ("a", "b")
 CALM_S = 3.0  # at the beginning, and between the last fault and healing
 INTERVAL_S: Mapping[Lane, float] = {Lane.QUICK: 0.8, Lane.SLOW: 2.5}  # mean time from one to the next
 
@@ -44,7 +44,8 @@ def _lane(dice: random.Random, seconds: float, kinds: Sequence[Kind]) -> list[Pl
     while (at_s := at_s + dice.expovariate(1 / INTERVAL_S[kinds[0].lane])) < seconds - CALM_S:
         (kind,) = dice.choices(kinds, [each.weight for each in kinds])
         lasts_s = dice.uniform(*kind.lasts_s)
-        planned.append(Planned(kind.name, at_s, dice.choice(HOSTS), lasts_s, dice.random()))
+        (host,) = dice.choices(list(HOSTS), [part.weight for part in HOSTS.values()])
+        planned.append(Planned(kind.name, at_s, host, lasts_s, dice.random()))
         at_s += lasts_s + kind.takes_s
     return planned
 

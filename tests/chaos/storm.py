@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from tests.chaos.arena import Arena, arena, boottime
+from tests.chaos.arena import Arena, arena
+from tests.chaos.clock import boottime
 from tests.chaos.collect import history, wall_clock_offset_s
 from tests.chaos.history import History
 from tests.chaos.nemesis import Nemesis

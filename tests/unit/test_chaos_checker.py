@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
 
 import pytest
 
-from tests.chaos.checker import recoveries, violations
+from tests.chaos.checker import violations
+from tests.chaos.executions import Story
 from tests.chaos.history import Answer, Edge, Fault, History, Moment, Page, Row, Told
-
-T = TypeVar("T")
+from tests.chaos.kinds import LEASE_S, SWEEP_S
+from tests.chaos.recovery import LENIENCE_S, recoveries
+from tests.unit.forged import broken_rules, is_claim_of, is_end_of, with_one, without
 
 KILL = Fault("kill a worker", at=12.0, until=12.0, recovery_s=0.25)
 FREEZE = Fault("stop a host", at=20.0, until=26.0, recovery_s=7.0, pauses=True)
 CUT = Fault("cut off a host", at=30.0, until=36.0, recovery_s=7.0)
+
+TOO_LONG_S = LEASE_S + SWEEP_S + LENIENCE_S + 0.1
 
 # Run 1 succeeds at once. Run 2 is killed with its worker, and done again. Run 3 fails, and is tried again. Run 4
 # is refused, and what becomes of run 5 its producer never heard.
@@ -42,46 +44,27 @@ GOOD = History(
         Edge(101, "PENDING", "RUNNING", 1, 10.9),
         Edge(101, "RUNNING", "SUCCESSFUL", 1, 11.2),
         Edge(102, "PENDING", "RUNNING", 1, 11.4),
-        Edge(102, "RUNNING", "PENDING", 1, 12.05),
+        Edge(102, "RUNNING", "PENDING", 1, 12.05, "worker_lost"),
         Edge(102, "PENDING", "RUNNING", 2, 12.1),
         Edge(102, "RUNNING", "SUCCESSFUL", 2, 12.4),
         Edge(103, "PENDING", "RUNNING", 1, 12.9),
-        Edge(103, "RUNNING", "PENDING", 1, 13.2),
+        Edge(103, "RUNNING", "PENDING", 1, 13.2, "failed"),
         Edge(103, "PENDING", "RUNNING", 2, 13.9),
         Edge(103, "RUNNING", "SUCCESSFUL", 2, 14.2),
     ),
     rows=(
         Row(101, 1, "SUCCESSFUL", 1, 3, 1),
-        Row(102, 2, "SUCCESSFUL", 2, 3, 2, ("worker_lost",)),
-        Row(103, 3, "SUCCESSFUL", 2, 3, 2, ("failed",)),
+        Row(102, 2, "SUCCESSFUL", 2, 3, 2),
+        Row(103, 3, "SUCCESSFUL", 2, 3, 2),
     ),
     faults=(KILL, FREEZE, CUT),
     healed_at=14.0,
 )
 
 
-def with_one(values: Sequence[T], is_it: Callable[[T], bool], **changes: Any) -> tuple[T, ...]:
-    """The same with the one for which `is_it` holds changed."""
-    assert sum(map(is_it, values)) == 1
-    return tuple(replace(value, **changes) if is_it(value) else value for value in values)  # type: ignore[type-var]
-
-
-def without(values: Sequence[T], is_it: Callable[[T], bool]) -> tuple[T, ...]:
-    assert any(map(is_it, values))
-    return tuple(value for value in values if not is_it(value))
-
-
-def is_end_of(run_id: int) -> Callable[[Edge], bool]:
-    return lambda edge: edge.run_id == run_id and edge.new == "SUCCESSFUL"
-
-
-def broken_rules(history: History) -> set[str]:
-    return {violation.rule for violation in violations(history)}
-
-
 def test_a_good_history_is_one() -> None:
     assert violations(GOOD) == []
-    (recovery,) = recoveries(GOOD)
+    (recovery,) = recoveries(Story(GOOD))
     assert recovery.fault is KILL
     assert (round(recovery.free_s, 3), round(recovery.again_s or 0, 3)) == (0.05, 0.1)
 
@@ -183,6 +166,13 @@ LIES: dict[str, tuple[str, History]] = {
         "each second execution is explained",
         replace(GOOD, faults=(replace(KILL, reruns=False), FREEZE, CUT)),
     ),
+    "a run that has failed by itself is said to have lost its worker": (
+        "each second execution is explained",
+        replace(
+            GOOD,
+            edges=with_one(GOOD.edges, lambda edge: edge.error_kind == "failed", error_kind="worker_lost"),
+        ),
+    ),
     "a run succeeds whose body was broken off": (
         "what succeeds has run",
         replace(GOOD, pages=without(GOOD.pages, lambda page: page == Page(Moment.END, 101, 1, 50, 11.1))),
@@ -202,6 +192,36 @@ LIES: dict[str, tuple[str, History]] = {
             pages=tuple(
                 replace(page, at=page.at + 5) if page.run_id == 102 and page.at > 12 else page
                 for page in GOOD.pages
+            ),
+        ),
+    ),
+    "a run is claimed and never started": (
+        "no row stays RUNNING without an attempt that runs",
+        replace(
+            GOOD,
+            edges=with_one(GOOD.edges, is_claim_of(101), at=11.0 - TOO_LONG_S),
+        ),
+    ),
+    "a run is done and never recorded": (
+        "no row stays RUNNING without an attempt that runs",
+        replace(GOOD, edges=with_one(GOOD.edges, is_end_of(101), at=11.1 + TOO_LONG_S)),
+    ),
+    "a run is RUNNING by a claim that nobody knows, until its worker dies": (
+        "no row stays RUNNING without an attempt that runs",
+        replace(
+            GOOD,
+            rows=(*GOOD.rows, Row(105, 5, "SUCCESSFUL", 1, 3, 2)),
+            pages=(
+                *GOOD.pages,
+                Page(Moment.START, 105, 2, 55, 11.2 + TOO_LONG_S),
+                Page(Moment.END, 105, 2, 55, 11.3 + TOO_LONG_S),
+            ),
+            edges=(
+                *GOOD.edges,
+                Edge(105, "PENDING", "RUNNING", 1, 11.0),
+                Edge(105, "RUNNING", "PENDING", 1, 11.0 + TOO_LONG_S),
+                Edge(105, "PENDING", "RUNNING", 2, 11.1 + TOO_LONG_S),
+                Edge(105, "RUNNING", "SUCCESSFUL", 2, 11.4 + TOO_LONG_S),
             ),
         ),
     ),
@@ -229,6 +249,31 @@ def test_only_a_pause_allows_two_executions_side_by_side(fault: Fault, allowed: 
     during = replace(fault, at=12.0, until=13.0)
     history = replace(GOOD, pages=(*GOOD.pages, Page(Moment.END, 102, 1, 51, 12.9)), faults=(during,))
     assert ("no two executions side by side" in broken_rules(history)) is not allowed
+
+
+@pytest.mark.parametrize(("stalls", "allowed"), [(True, True), (False, False)])
+def test_a_run_may_wait_for_a_server_that_takes_nothing_and_for_no_other_fault(
+    stalls: bool, allowed: bool
+) -> None:
+    fault = Fault("crash the server", at=11.1, until=11.3, recovery_s=5.0, stalls=stalls)
+    slow = replace(
+        GOOD,
+        edges=with_one(GOOD.edges, is_end_of(101), at=11.1 + TOO_LONG_S),
+        faults=(*GOOD.faults, fault),
+    )
+    broken = "no row stays RUNNING without an attempt that runs" in broken_rules(slow)
+    assert broken is not allowed
+
+
+def test_a_body_may_run_for_as_long_as_it_likes() -> None:
+    """What shows signs of life is no row that is held by nobody."""
+    end = 11.1 + 10 * TOO_LONG_S
+    long = replace(
+        GOOD,
+        pages=with_one(GOOD.pages, lambda page: page.run_id == 101 and page.moment is Moment.END, at=end),
+        edges=with_one(GOOD.edges, is_end_of(101), at=end + 0.1),
+    )
+    assert violations(long) == []
 
 
 def test_an_unknown_answer_may_be_either() -> None:
