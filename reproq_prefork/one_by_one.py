@@ -49,7 +49,7 @@ class Done:
 
 
 class OneByOne:
-    """What one duty of a steward knows of runs that it cannot change. Times are in monotonic seconds."""
+    """What a steward knows of runs that it cannot change, for all its duties. Times are in monotonic seconds."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
