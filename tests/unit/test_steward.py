@@ -91,7 +91,7 @@ class ScriptedStore:
         return run_id not in self.locked
 
     def fail_lost_run(self, run_id: int, claim: int, reason: str | None) -> tuple[ResetRun, ...]:
-        if run_id in self.locked | self.refuses_the_end_of:
+        if run_id in self.refuses_the_end_of:
             raise self.error
         self.failed.append((run_id, reason))
         for tokens in self.held.values():
@@ -208,9 +208,12 @@ def test_where_it_was_not_seen_gone_the_reset_is_repeated_until_it_is(office: Of
     assert office.scripted.registered == set()
 
 
-def test_it_is_not_repeated_for_ever(office: Office) -> None:
+@pytest.mark.parametrize("refused", [set(), {1}])
+def test_it_is_not_repeated_for_ever(office: Office, refused: set[int]) -> None:
+    """What is left then is left to the sweep."""
     office.scripted.is_gone = False
-    office.lose("w")
+    office.scripted.refused = office.scripted.refuses_the_end_of = refused
+    office.lose("w", (1, 1))
     office.serve()
     office.serve_for(60)
     office.scripted.asked.clear()
@@ -238,8 +241,10 @@ def test_a_run_that_is_refused_keeps_no_other_run_no_other_worker_and_no_slot(of
     office.lose("x", (4, 1))
     assert office.serve() == ["w", "x"]
     assert office.scripted.held == {"w": {(2, 1)}, "x": set()}
+    office.scripted.asked.clear()
     office.serve_for(60)
     assert office.scripted.held["w"] == {(2, 1)}
+    assert office.scripted.asked.count("reset_worker") < 40, "less and less often"
     assert office.logged().count("run 2 cannot be put back") == 1
 
 
@@ -283,9 +288,10 @@ def test_a_locked_row_and_a_full_disk_fail_nothing(office: Office, how: str) -> 
     assert office.scripted.failed == []
 
 
-def test_a_server_that_takes_no_change_at_all_blames_no_run(office: Office) -> None:
+@pytest.mark.parametrize("tokens", [[], [(1, 1), (2, 1)]])
+def test_a_server_that_takes_no_change_at_all_blames_no_run(office: Office, tokens: list[Token]) -> None:
     office.scripted.refuses_all = True
-    office.lose("w", (1, 1), (2, 1))
+    office.lose("w", *tokens)
     assert office.serve() == []
     office.serve_for(40)
     assert office.scripted.failed == []
