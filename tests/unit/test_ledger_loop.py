@@ -97,10 +97,12 @@ class Server:
         self.lock_comes_late = False  # a row is free when it is looked at, and locked when it is written
         self.takes_changes = True
         self.looks = 0
+        self.refusals = 0
         self.late: list[tuple[float, list[Settlement], int]] = []
         self.has_lease = True
         self.statements = 0
         self.process = 0
+        self.registered = 0
 
     def commit_late(self) -> None:
         for entry in [entry for entry in self.late if entry[0] <= self.clock.now_s]:
@@ -175,6 +177,8 @@ class Connection:
 
     def reconnected(self, *, old_is_gone: bool = True) -> bool:
         self._simple()
+        if old_is_gone:
+            self._server.registered = self.backend.pid
         return self._server.has_lease
 
     def changeable_runs(self, tokens: Sequence[Token]) -> Mapping[Token, ChangeableRun]:
@@ -206,6 +210,7 @@ class Connection:
         answer = self._answer()
         server = self._server
         refusal = server.refusal(settlements)
+        server.refusals += refusal is not None
         if answer in (Answer.LOST_AFTER, Answer.LOST_LATE) and refusal is None:
             if answer is Answer.LOST_AFTER:
                 server.do(settlements, max_runs)
@@ -495,6 +500,19 @@ def test_a_row_that_somebody_has_locked_keeps_its_end(comes_late: bool) -> None:
         assert made.server.recorded[runs[0].token] == [succeeded(runs[0]).settlement]
 
 
+def test_locked_rows_cost_a_batch_no_wait_for_each_of_them(made: World) -> None:
+    """A statement that meets one takes two seconds."""
+    runs = made.claim(64)
+    made.server.locked = {run.id for run in runs[::4]}
+    made.server.doomed = {run_id: frozenset() for run_id in made.server.locked}
+    made.server.refusals = 0
+    made.ledger.turn([succeeded(run) for run in runs], max_runs=0)
+    assert len(made.server.recorded) == 48
+    made.clock.now_s += 60
+    made.ledger.tend()
+    assert made.server.refusals == 2
+
+
 def test_a_worker_does_not_wait_for_locked_rows_for_ever_when_it_leaves(made: World) -> None:
     (run,) = made.claim(1)
     made.server.doomed, made.server.locked = {run.id: frozenset()}, {run.id}
@@ -573,6 +591,7 @@ def test_it_is_asked_again_each_second_until_the_old_server_process_is_gone(
     made.server.answers = iter([Answer.LOST_BEFORE])
     made.ledger.turn((), max_runs=1)
     sent = statements_of(made, monkeypatch)
+    assert made.server.registered == 0, "whoever has to see it gone finds it there"
     for _ in range(5):
         assert made.ledger.asks_amid_task_in_s <= 1.0
         made.clock.now_s += 1.1
@@ -582,6 +601,7 @@ def test_it_is_asked_again_each_second_until_the_old_server_process_is_gone(
     made.clock.now_s += 1.1
     made.ledger.tend()
     assert sent[10:] == ["end_previous_backend", "reconnected", "held_runs"]
+    assert made.server.registered == 1
     assert made.ledger.asks_amid_task_in_s == float("inf")
 
 
