@@ -24,6 +24,7 @@ Change = Callable[[Collection[int] | None], tuple[ResetRun, ...]]
 
 FIRST_WAIT_S = 1.0  # after the first refusal of a run; doubled with each one
 LONGEST_WAIT_S = 60.0
+DOUBLINGS = 10  # past the longest wait; refusals go on for days, and a float would overflow
 PATIENCE_S = 10.0  # before a run gets its smallest end
 BUDGET_S = 1.0  # a call; the host's leases are to be renewed meanwhile
 CAREFUL_S = 60.0  # after a refusal the statement for all of them is not tried for so long
@@ -49,7 +50,7 @@ class Done:
 
 
 class OneByOne:
-    """What one duty of a steward knows of runs that it cannot change. Times are in monotonic seconds."""
+    """What a steward knows of runs that it cannot change, for all its duties. Times are in monotonic seconds."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
@@ -122,7 +123,8 @@ class OneByOne:
             refusals.next_at = now + FIRST_WAIT_S
             return ()
         refusals.count += 1
-        refusals.next_at = now + min(FIRST_WAIT_S * 2.0 ** (refusals.count - 1), LONGEST_WAIT_S)
+        wait_s = FIRST_WAIT_S * 2.0 ** min(refusals.count - 1, DOUBLINGS)
+        refusals.next_at = now + min(wait_s, LONGEST_WAIT_S)
         if refusals.count == 1:
             self._log.warning(
                 f"run {token[0]} cannot be put back: the database refuses to change it, and takes other changes;"

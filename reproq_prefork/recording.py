@@ -165,7 +165,8 @@ class Recording:
                 self.warn_of_the_late([end.attempt])
                 self._drop(end)
             elif run.is_free:
-                end.is_python, end.is_cancelled = run.is_python, run.is_cancelled
+                end.is_python = run.is_python
+                end.is_cancelled = end.is_cancelled or run.is_cancelled
                 self._try(end)
             else:
                 end.put_off(now)

@@ -24,6 +24,7 @@ from reproq_prefork.task_run import Settlement
 
 FIRST_WAIT_S = 0.25  # after the first refusal; doubled with each one
 LONGEST_WAIT_S = 10.0
+DOUBLINGS = 10  # past the longest wait; refusals go on for days, and a float would overflow
 LOCKED_WAIT_S = 1.0
 PATIENCE_S = 5.0  # before a smaller end is tried
 PATIENCE_AT_THE_END_S = 1.0  # the same for a worker that is to stop
@@ -114,7 +115,7 @@ class RefusedEnd:
     def _wait_s(self, now: float) -> float:
         if self.is_given_up:
             return GIVEN_UP_AGAIN_S
-        wait_s = min(FIRST_WAIT_S * 2.0 ** (self.refusals - 1), LONGEST_WAIT_S)
+        wait_s = min(FIRST_WAIT_S * 2.0 ** min(self.refusals - 1, DOUBLINGS), LONGEST_WAIT_S)
         patient_until = self.since_s + self._patience_s(leaving=False)
         return min(wait_s, patient_until - now) if now < patient_until else wait_s
 

@@ -115,7 +115,7 @@ class Steward:
         self._was_lost = False  # the last connection
         self._lost: list[LostWorker] = []
         self._again: dict[str, _ResetAgain] = {}  # by the worker's id
-        self._resets = OneByOne(log)
+        self._one_by_one = OneByOne(log)
         self._appointments = [_Appointment(duty, 0.0) for duty in self._duties(host)]
 
     def _duties(self, host: HostIdentity) -> Sequence[Duty]:
@@ -132,14 +132,14 @@ class Steward:
             ResetAbandoned(host, period_s=SWEEP_INTERVAL_S, reset=self._reset),
             SweepExpired(
                 period_s=SWEEP_INTERVAL_S,
-                one_by_one=OneByOne(self._log),
+                one_by_one=self._one_by_one,
                 on_reset=lambda runs: self._after_reset(runs, "the lease had ended"),
             ),
             HandBackWaiting(
                 self._scoreboard,
                 self._index,
                 period_s=settings.poll_interval_s,
-                one_by_one=OneByOne(self._log),
+                one_by_one=self._one_by_one,
                 on_reset=lambda runs: self._after_reset(runs, "the run before it takes long"),
             ),
             self._look,
@@ -282,7 +282,7 @@ class Steward:
         """Whether nothing is left, and nothing can come."""
         # The registration names the server process: it stays until that is seen gone.
         keep = not seen_gone and not store.backend.pooled
-        done = self._resets.do(
+        done = self._one_by_one.do(
             store,
             lambda only: store.reset_worker(lost, only=only, keep_registration=keep or only is not None),
             lambda: store.held_runs(lost.worker_id),

@@ -194,6 +194,24 @@ def test_a_cancelled_run_that_is_to_run_again_does_not(
     assert get_run(connection, run_id).status is Status.CANCELLED
 
 
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_a_cancelled_run_whose_retry_ends_it_still_owes_the_application_its_end(
+    connection: Connection, worker: WorkerStore, cancelled: bool
+) -> None:
+    """The task's process told nobody: as it knew, the attempt that failed was not the last."""
+    run_id = enqueue(connection, TASK).id
+    run = claimed(worker)
+    if cancelled:
+        cancel(connection, run_id)
+    error = {"kind": "failed", "message": "no"}
+    retry = Settlement(run.id, run.claim, Status.PENDING, error=error, delay_s=60.0, finish_due=True)
+    worker.finish_and_claim([retry], max_runs=0)
+    ended = get_run(connection, run_id)
+    assert ended.status is (Status.CANCELLED if cancelled else Status.PENDING)
+    assert (ended.finish_due_at is not None) is cancelled
+    assert worker.take_finish_due() == (run_id if cancelled else None)
+
+
 def test_the_steward_finds_what_its_workers_are_to_end(
     database_url: str, connection: Connection, worker: WorkerStore, steward: StewardStore
 ) -> None:

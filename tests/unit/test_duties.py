@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Collection, Iterator
 from typing import Any, cast
 
@@ -28,6 +29,7 @@ class ScriptedStore:
         self.runs_are_due = False
         self.is_finish_due = False
         self.asked: list[Any] = []
+        self.renewal_takes_s = 0.0
 
     def look(self, worker_ids: Collection[str], *, announces: bool) -> Sight:
         self.asked.append((sorted(worker_ids), announces))
@@ -35,6 +37,7 @@ class ScriptedStore:
         return Sight(self.runs_are_due, self.is_finish_due, to_cancel)
 
     def renew_leases(self, worker_ids: Collection[str], *, lease_s: float) -> frozenset[str]:
+        time.sleep(self.renewal_takes_s)
         return frozenset(worker_ids)
 
     def await_new_runs(self) -> None:
@@ -284,3 +287,15 @@ class TestAwaitNewRuns:
             awaits.connected(can_hear=True)
             awaits.again_if_idle(host.store)
         assert host.scripted.asked == ["await", "await"]
+
+
+def test_a_renewed_lease_is_believed_for_less_than_it_lasts_and_from_before_it_was_asked_for(
+    host: Host,
+) -> None:
+    """However long the server takes to answer: the lease counts from when it was given."""
+    host.add_worker(0)
+    host.scripted.renewal_takes_s = 0.3
+    began_ns = boottime_ns()
+    host.renew.run(host.store)
+    believed_s = (host.board.lease_of(0, 10).lease_end_ns - began_ns) / 1e9
+    assert 50 <= believed_s < 50.25

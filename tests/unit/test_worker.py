@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -77,6 +78,7 @@ class ScriptedLedger:
     """Gives runs, and orders to drain with the last one or once it is recorded."""
 
     tend_at = math.inf
+    tended = 0
     is_full = False
     asks_amid_task_in_s = math.inf
 
@@ -388,6 +390,10 @@ class IdleLedger(ScriptedLedger):
         self.claims += 1
         return Turn()
 
+    def tend(self) -> None:
+        self.tended += 1
+        self.tend_at += 25.0
+
 
 class Clock:
     """In place of the module `time`."""
@@ -398,9 +404,13 @@ class Clock:
         return self.now_s
 
 
-def idle_for_a_minute(wake: WakePipe, monkeypatch: pytest.MonkeyPatch, *, steward_works: bool) -> IdleLedger:
+def idle_for_a_minute(
+    wake: WakePipe, monkeypatch: pytest.MonkeyPatch, *, steward_works: bool, is_full: bool = False
+) -> IdleLedger:
     orders, clock = ScriptedOrders(), Clock()
     ledger = IdleLedger(orders)
+    ledger.tend_at = clock.now_s + 5.0
+    ledger.is_full = is_full
     scoreboard = Scoreboard(slots=1, stewards=1)
     ends_at_s = clock.now_s + 60
 
@@ -421,6 +431,17 @@ def test_an_idle_worker_asks_once_and_leaves_looking_to_its_steward(
 ) -> None:
     ledger = idle_for_a_minute(wake, monkeypatch, steward_works=True)
     assert (ledger.claims, len(ledger.taken_while_holding)) == (1, 1)
+
+
+def test_an_idle_worker_tends_its_ledger_when_that_is_due(
+    wake: WakePipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert idle_for_a_minute(wake, monkeypatch, steward_works=True).tended == 3
+
+
+def test_a_worker_leaves_when_it_can_carry_no_more(wake: WakePipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = idle_for_a_minute(wake, monkeypatch, steward_works=True, is_full=True)
+    assert (ledger.has_left, ledger.claims, ledger.orders.drain) == (True, 0, False)
 
 
 def test_an_idle_worker_looks_for_itself_while_its_steward_has_no_connection(
@@ -506,6 +527,41 @@ def test_what_waits_behind_a_slow_run_is_handed_back_in_the_middle_of_it_and_wha
     assert refunded == {number: number > 11 for number in range(1, 16)}
     assert len(shift.settlements) == 15
     assert 12 not in [run.id for run in shift.executor.runs]
+
+
+class Doubtful(ScriptedLedger):
+    """Wants to ask what is held each fiftieth of a second; `known` is what the worker says it knows."""
+
+    def __init__(self, orders: ScriptedOrders, runs: Sequence[ClaimedRun] = (RUN,)) -> None:
+        super().__init__(orders, runs)
+        self.known: list[set[tuple[int, int]]] = []
+        self._ask_at = 0.0
+
+    @property
+    def asks_amid_task_in_s(self) -> float:  # type: ignore[override]
+        return max(0.0, self._ask_at - time.monotonic())
+
+    def ask_amid_task(self, known: set[tuple[int, int]]) -> None:
+        self.known.append(known)
+        self._ask_at = time.monotonic() + 0.02
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_worker_in_doubt_asks_in_the_middle_of_a_task_what_it_holds(wake: WakePipe, count: int) -> None:
+    class Looking(CountingExecutor):
+        """At its last run it looks whenever the watch says so, for a while."""
+
+        def run(self, run: ClaimedRun, watch: Watch) -> Ending:
+            if run.id == count:
+                wait_until(lambda: watch.wait_s() == 0 and (watch.look() or len(ledger.known) > 3), 5, "asks")
+            return super().run(run, watch)
+
+    orders = ScriptedOrders()
+    ledger: Any = Doubtful(orders, several(count))
+    worker = a_worker(wake, ledger, Looking(batches=True))
+    worker._batch_size._size = count
+    assert worker.run() is ExitStatus.OK
+    assert {frozenset(known) for known in ledger.known} == {frozenset(run.token for run in several(count))}
 
 
 @pytest.mark.usefixtures("unhurried")
