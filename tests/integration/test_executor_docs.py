@@ -182,9 +182,16 @@ def failed_with(stderr: str) -> Failure:
 
 
 def test_the_snooze_of_the_page_is_one() -> None:
-    assert said_at_the_end(block("json", 1)) == Snoozed(60, "the build has not finished")
+    assert said_at_the_end(block("json", 2)) == Snoozed(60, "the build has not finished")
     assert "From 0 seconds to a hundred years" in PAGE
     assert MAX_SNOOZE_S == 100 * 365 * 86_400
+
+
+def test_the_entry_of_the_page_is_what_stands_for_others(connection: Connection) -> None:
+    row = connection.execute(
+        "select reproq_append_error((select jsonb_agg(n) from generate_series(1, 851) as n), '{}') -> 20"
+    ).fetchone()
+    assert row == (json.loads(block("json", 1)),)
 
 
 def test_the_poll_of_the_page_snoozes_until_it_gives_up() -> None:
