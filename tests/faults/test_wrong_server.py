@@ -35,7 +35,7 @@ def _warnings(supervisor: Supervisor) -> list[str]:
 
 def _set_read_only(connection: Connection, to: str) -> None:
     """For every session of the server that has not set it itself, also those that there are."""
-    connection.execute(f"alter system set default_transaction_read_only = {to}")  # type: ignore[arg-type]
+    connection.execute(f"alter system set default_transaction_read_only = {to}")
     connection.execute("select pg_reload_conf()")
 
 

@@ -131,7 +131,7 @@ def test_a_name_is_looked_up_with_a_sign_of_life_that_counts_for_as_long_as_that
         assert (host, signs[:1]) == ("db.internal", [NAME_LOOKUP_S])
         return [(None, None, None, None, (address, 0)) for address in ("127.0.0.1", "127.0.0.2", "127.0.0.1")]
 
-    monkeypatch.setattr(opening.socket, "getaddrinfo", look_up)
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
     with deaf_ports(1) as ports:
         parameters = {"host": "db.internal", "port": str(ports[0]), "connect_timeout": "1"}
         with pytest.raises(psycopg.OperationalError):
