@@ -57,7 +57,7 @@ def note_ready(draft: Draft, number: int) -> None:
     if generation.was_ready or not ready or ready + len(_left_waiting(draft, number)) < generation.target:
         return
     draft.set_generation(number, was_ready=True, lacks_workers=True)
-    wait = "wait for a connection to the database, which the log of a worker gives the reason for"
+    wait = "wait for a connection to the database"
     some = f"{ready} of {generation.target}"
     _say_ready(
         draft,

@@ -80,7 +80,7 @@ class Limits:
     shutdown_timeout_s: float
     fence_grace_s: float  # less than the margin between a worker's fence and the end of its lease
     has_template: bool = False
-    connect_s: float = 0.0  # how long the database's address lets a process try, beside `boot_timeout_s`
+    connect_s: float = 0.0  # what a worker may take to connect, beside `boot_timeout_s`
 
 
 @dataclass(frozen=True, slots=True)

@@ -474,7 +474,7 @@ def _limits(settings: Settings) -> Limits:
         shutdown_timeout_s=settings.shutdown_timeout_s,
         fence_grace_s=settings.fence_margin_s / 2,
         has_template=settings.runs_python,
-        connect_s=settings.known_server.connect_s,
+        connect_s=2 * settings.known_server.connect_s,  # the steward connects first, and then the worker
     )
 
 

@@ -27,6 +27,7 @@ from reproq_prefork.scoreboard import Scoreboard, WorkerPanel, WorkerRecord, Wor
 from reproq_prefork.settings import Settings
 from reproq_prefork.signals import CANCEL_SIGNAL, MASTERS_OWN, SignalInbox
 from reproq_prefork.steward import Steward
+from reproq_prefork.steward_first import await_steward
 from reproq_prefork.store.statements import statement
 from reproq_prefork.store.steward_store import StewardStore
 from reproq_prefork.store.worker_store import WorkerStore
@@ -180,14 +181,19 @@ class ForkedPrograms:
         executor = executor_of(settings, application)
         orders = Orders(inbox, post.life_fd)
         policy = RetryPolicy(settings.retry_base_s, settings.retry_max_s, settings.max_attempts_ceiling)
-        ledger = Ledger(
-            connect=lambda: WorkerStore(
+
+        def connect() -> WorkerStore:
+            await_steward(scoreboard, post.steward, panel, orders)
+            return WorkerStore(
                 settings.require_database_url(),
                 identity,
                 lease_s=settings.lease_s,
                 system=settings.known_server.system,
                 goes_on=panel.show_life,
-            ),
+            )
+
+        ledger = Ledger(
+            connect=connect,
             panel=panel,
             orders=orders,
             policy=policy,

@@ -25,6 +25,7 @@ from reproq_prefork.new_run import (
     NewRun,
     RunAfter,
 )
+from reproq_prefork.store.connection import DeadlineConnection, fetch
 from reproq_prefork.store.statements import statement
 from reproq_prefork.store.task_runs import TaskRuns
 from reproq_prefork.task_run import TaskRun
@@ -39,6 +40,8 @@ class PsycopgSender:
         self._connection = connection
 
     def fetch(self, name: str, parameters: Mapping[str, Any]) -> Sequence[Any]:
+        if isinstance(self._connection, DeadlineConnection) and self._connection.settings is not None:
+            return fetch(self._connection, statement(name), parameters)  # a command's own, behind a pooler
         # A cursor of our own: the connection's cursor factory may take other placeholders.
         with psycopg.Cursor(self._connection, row_factory=namedtuple_row) as cursor:
             return cursor.execute(statement(name), parameters).fetchall()

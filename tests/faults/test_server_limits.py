@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import tempfile
 from collections import Counter
@@ -125,6 +126,39 @@ def test_25_a_server_without_a_connection_to_spare_is_an_error_at_the_start(
         ).starting() as supervisor:
             assert supervisor.wait() == 6
             assert "too many connections for role" in supervisor.log()
+
+
+@pytest.fixture
+def small_server() -> Iterator[EmbeddedPostgres]:
+    """A server with connections for six."""
+    settings = {"fsync": "off", "max_connections": "10", "superuser_reserved_connections": "4"}
+    with EmbeddedPostgres(settings=settings) as server:
+        apply_migrations(server.url)
+        yield server
+
+
+@pytest.mark.timeout(90)
+def test_25_a_host_with_more_workers_than_connections_is_ready_with_those_that_have_one(
+    small_server: EmbeddedPostgres, tmp_path: Path
+) -> None:
+    """It was never ready, wrote ten warnings a second, and ended after three boot timeouts."""
+    workers, patience = 10, {"REPROQ_BOOT_TIMEOUT": "3s"}
+    with (
+        psycopg.connect(small_server.url, autocommit=True) as connection,
+        Supervisor(small_server.url, tmp_path, workers=workers, environ=patience).starting() as supervisor,
+    ):
+        supervisor.wait_for_log("of 10 workers; the others wait for a connection to the database")
+        ready = int(supervisor.log().partition("ready: ")[2].split()[0])
+        assert 3 <= ready <= 5  # the steward has one, and this test
+        for _ in range(5):  # boot timeouts and more
+            tries = supervisor.log().count("remaining connection slots are reserved")
+            supervisor.wait_for_log("remaining connection slots are reserved", times=tries + 10)
+            wait_for_status(connection, add_run(connection, {}), "SUCCESSFUL")
+        warnings = [line for line in supervisor.log().splitlines() if " WARN " in line or " ERROR" in line]
+        assert len(warnings) <= (workers - ready) + 1  # one of each worker that waits, and one of the master
+        supervisor.send(signal.SIGTTOU)
+        supervisor.wait_for_log("the number of workers is now 9")
+        assert supervisor.stop() == 0
 
 
 @contextmanager
