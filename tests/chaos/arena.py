@@ -17,6 +17,7 @@ import psycopg
 from reproq_prefork.embedded import EmbeddedPostgres
 from tests.chaos import server_log
 from tests.chaos.hosts import EXIT_TIMEOUT_S, HOSTS, Host, environ_of
+from tests.chaos.log_pipe import LogPipe
 from tests.databases import apply_migrations
 from tests.proxy import Proxy
 from tests.supervisor import Connection, is_running
@@ -29,6 +30,7 @@ SERVER_SETTINGS = {
     "max_connections": "200",
     "shared_buffers": "256MB",
     "max_wal_size": "4GB",
+    **server_log.SETTINGS,
 }
 
 
@@ -115,6 +117,7 @@ def arena(
                     **(environ or {}).get(name, {}),
                 },
                 directory=directory,
+                log=links.enter_context(LogPipe(directory / f"host-{name}.pipe")),
             )
             for name in names
         }

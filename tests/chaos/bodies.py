@@ -62,6 +62,11 @@ def failing(context: TaskContext, number: int) -> int:
     return doings.fail_at_first(_attempt(context), number)
 
 
+@task(takes_context=True, max_attempts=2)
+def hopeless(context: TaskContext, number: int) -> int:
+    return doings.fail(_attempt(context), number)
+
+
 @task(takes_context=True, max_attempts=MANY_ATTEMPTS)
 def later(context: TaskContext, number: int, *, after_s: float) -> int:
     return doings.ask_to_be_run_later(_attempt(context), number, after_s)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +59,14 @@ def history(
     shift_s = abs(wall_clock_offset_s() - offset_s)
     if shift_s > MAX_CLOCK_SHIFT_S:
         raise ClockWasSet(f"the wall clock moved by {shift_s:.3f} s during the storm: run it again")
+    told = tuple(each for path in arena.logs("told") for each in _told(path))
+    odd = {each.number for each in told if each.is_odd}
     with arena.connect() as connection:
         return History(
-            told=tuple(each for path in arena.logs("told") for each in _told(path)),
+            told=told,
             pages=tuple(_pages(arena.diary)),
             edges=tuple(_edges(connection, offset_s)),
-            rows=tuple(_rows(connection, offset_s)),
+            rows=tuple(_rows(connection, offset_s, odd)),
             faults=faults,
             healed_at=healed_at,
             leftovers=leftovers,
@@ -76,9 +78,9 @@ def history(
 
 def _told(path: Path) -> Iterator[Told]:
     for line in path.read_text().splitlines():
-        first, count, answer, at = line.split()
+        first, count, answer, at, odd = line.split()
         for number in range(int(first), int(first) + int(count)):
-            yield Told(number, Answer[answer], float(at))
+            yield Told(number, Answer[answer], float(at), odd == "odd")
 
 
 def _key_answers(path: Path) -> Iterator[KeyAnswer]:
@@ -109,7 +111,7 @@ def _edges(connection: Connection, offset_s: float) -> Iterator[Edge]:
         yield Edge(run_id, old, new, claim, at - offset_s, kind)
 
 
-def _rows(connection: Connection, offset_s: float) -> Iterator[Row]:
+def _rows(connection: Connection, offset_s: float, odd: Collection[int]) -> Iterator[Row]:
     works: dict[tuple[str | None, str | None, bool], str] = {}
     with connection.cursor(row_factory=namedtuple_row) as cursor:
         row: Any
@@ -123,11 +125,12 @@ def _rows(connection: Connection, offset_s: float) -> Iterator[Row]:
                 attempts=row.attempts,
                 max_attempts=row.max_attempts,
                 claims=row.claims,
-                work=work,
+                work="odd row" if row.number in odd else work,
                 key=row.unique_key,
                 added_at=None if row.added_at is None else row.added_at - offset_s,
                 retry_after_s=row.after_s,
                 is_atomic=row.atomic,
+                is_odd=row.number in odd,
                 hoards=row.hoards,
                 memory_errors=row.memory_errors,
             )

@@ -14,17 +14,23 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import psutil
+import psycopg
 
 from tests.chaos.arena import Arena
 from tests.chaos.container import own_pid
 from tests.chaos.hosts import Host
+from tests.chaos.kinds import FLOOD, READ_ONLY, STOP_IN_COMMIT, UNREAD_LOG
 from tests.chaos.schedule import Planned
+from tests.databases import as_login
 from tests.proxy import Break
+from tests.supervisor import Connection
 from tests.waiting import wait_until
 
 NEXT_STATEMENTS = 12  # of which one loses its reply
 PRODUCERS_SHARE = 0.25
 REPLY_TIMEOUT_S = 3.0
+COMMIT_TIMEOUT_S = 3.0
+FLOOD_MESSAGES = 2_000  # of one transaction
 SLOW_DELAY_S = 0.03  # of each message, of which a statement is five
 
 
@@ -214,6 +220,71 @@ def _lock_table(arena: Arena, _host: Host, planned: Planned) -> Pids:
     return frozenset()
 
 
+def _stop_backend_in_commit(arena: Arena, host: Host, planned: Planned) -> Pids:
+    """What it commits is in the log, and nobody can see it yet: as on a disk that stands still.
+
+    The server would wait for a standby that it does not have, were it not for `synchronous_commit = local`; a
+    trigger takes that back for this backend (`server_log`). There it is stopped, and no other signal reaches it.
+    """
+    worker, backend = _worker_and_backend(arena, host, planned)
+    hit = _known_as(worker)
+    with arena.connect() as connection:
+        connection.execute("insert into stalls values (%s)", [backend])
+        try:
+            wait_until(lambda: _waits_in_commit(connection, backend), COMMIT_TIMEOUT_S, "a commit")
+            os.kill(backend, signal.SIGSTOP)
+        except AssertionError:
+            raise NoVictim from None  # its worker is idle
+        finally:
+            connection.execute("delete from stalls")
+        try:
+            time.sleep(planned.lasts_s)
+        finally:
+            os.kill(backend, signal.SIGCONT)
+            # If its worker has not ended it, it would wait on.
+            connection.execute("select pg_cancel_backend(%s)", [backend])
+    return hit
+
+
+def _waits_in_commit(connection: Connection, backend: int) -> bool:
+    row = connection.execute(
+        "select from pg_stat_activity where pid = %s and wait_event = 'SyncRep'", [backend]
+    ).fetchone()
+    return row is not None
+
+
+def _turn_read_only(arena: Arena, _host: Host, planned: Planned) -> Pids:
+    """As a demotion does, with all connections open."""
+    with arena.connect() as connection:
+        try:
+            connection.execute("alter system set default_transaction_read_only = on")
+            connection.execute("select pg_reload_conf()")
+            time.sleep(planned.lasts_s)
+        finally:
+            connection.execute("alter system reset default_transaction_read_only")
+            connection.execute("select pg_reload_conf()")
+    return frozenset()
+
+
+def _flood(arena: Arena, _host: Host, planned: Planned) -> Pids:
+    """As any login may."""
+    channel = random.Random(planned.dice).choice(("reproq_task_runs", "reproq_cancel", "reproq_finished"))
+    ends_at = time.monotonic() + planned.lasts_s
+    with psycopg.connect(as_login(arena.server.url, "producer"), autocommit=True) as connection:
+        while time.monotonic() < ends_at:
+            connection.execute(
+                "select pg_notify(%s, 'default' || number) from generate_series(1, %s) number",
+                [channel, FLOOD_MESSAGES],
+            )
+    return frozenset()
+
+
+def _leave_log_unread(_arena: Arena, host: Host, planned: Planned) -> Pids:
+    with host.log.unread():
+        time.sleep(planned.lasts_s)
+    return frozenset()
+
+
 Deed = Callable[[Arena, Host, Planned], Pids]
 DEEDS: Mapping[str, Deed] = {
     "kill a worker": _kill_worker,
@@ -236,5 +307,11 @@ DEEDS: Mapping[str, Deed] = {
     "slow a link": _slow_link,
     "reset the links": _reset_links,
     "lock the table": _lock_table,
+    STOP_IN_COMMIT: _stop_backend_in_commit,
+    READ_ONLY: _turn_read_only,
+    FLOOD: _flood,
+    UNREAD_LOG: _leave_log_unread,
 }
-OF_ALL = frozenset({"crash the server", "stop a backend", "lock the table", "reset the links"})
+OF_ALL = frozenset(
+    {"crash the server", "stop a backend", "lock the table", "reset the links", READ_ONLY, FLOOD}
+)

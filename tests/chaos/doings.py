@@ -41,11 +41,13 @@ def work_in_another_session(attempt: Attempt, number: int, seconds: float) -> in
     return number
 
 
+def fail(attempt: Attempt, number: int) -> int:
+    _about_to_fail(attempt)
+    raise LookupError(f"run number {number} fails")
+
+
 def fail_at_first(attempt: Attempt, number: int) -> int:
-    if attempt.which == 1:
-        _about_to_fail(attempt)
-        raise LookupError(f"run number {number} fails at first")
-    return nothing(attempt, number)
+    return fail(attempt, number) if attempt.which == 1 else nothing(attempt, number)
 
 
 def ask_to_be_run_later(attempt: Attempt, number: int, after_s: float) -> int:

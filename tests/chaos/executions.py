@@ -47,6 +47,10 @@ class Story:
         self.rows = {row.run_id: row for row in history.rows}
         self.over_at = max((edge.at for edge in history.edges), default=0.0)  # the last that has happened
 
+    def name(self, run_id: int) -> str:
+        row = self.rows.get(run_id)
+        return f"run {run_id} ({row.work})" if row is not None and row.work else f"run {run_id}"
+
     def failed_by_itself(self, execution: Execution) -> bool:
         """It was about to fail, and that is what was recorded of it."""
         edge = self.left_running.get((execution.run_id, execution.claim))

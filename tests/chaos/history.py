@@ -26,6 +26,7 @@ class Told:
     number: int
     answer: Answer
     at: float
+    is_odd: bool = False
 
 
 @dataclass(frozen=True, slots=True)

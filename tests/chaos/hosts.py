@@ -13,6 +13,7 @@ import psutil
 from tests.chaos import container, pages
 from tests.chaos.kinds import LEASE_S
 from tests.chaos.load import PROGRAMS_QUEUE, SITE_QUEUE
+from tests.chaos.log_pipe import LogPipe
 from tests.proxy import Proxy
 from tests.supervisor import Supervisor, is_running
 from tests.waiting import wait_until
@@ -61,6 +62,7 @@ class Host:
     proxy: Proxy
     environ: Mapping[str, str]
     directory: Path
+    log: LogPipe
     supervisor: Supervisor = field(init=False)
     leftovers: list[str] = field(default_factory=list)
 
@@ -79,7 +81,7 @@ class Host:
             self.directory,
             workers=self.workers,
             environ=self.environ,
-            log_path=self.directory / f"host-{self.name}.log",
+            log_path=self.log.path,
             within=container.IN_NAMESPACE if self.is_contained else (),
         ).start()
 

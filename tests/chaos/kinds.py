@@ -37,6 +37,19 @@ class Kind:
     stalls: bool = False  # nobody can write meanwhile, or not all rows
 
 
+STOP_IN_COMMIT = "stop a backend in a commit"
+READ_ONLY = "turn the server read-only"
+FLOOD = "flood the server with notifications"
+UNREAD_LOG = "leave a log unread"
+# Odd rows, which a producer inserts: see `odd_rows`.
+A_TIME_BC, MANY_SECONDS, A_LONG_RETRY = "a time BC", "a timeout of ages", "a retry beyond all time"
+
+# What a storm leaves out, since what it is mended by has not been merged yet.
+KINDS_THAT_NEED_MERGE = frozenset(
+    {STOP_IN_COMMIT, READ_ONLY, FLOOD, UNREAD_LOG, A_TIME_BC, MANY_SECONDS, A_LONG_RETRY}
+)
+
+
 KINDS = (
     Kind("kill a worker", "1, 2", Lane.QUICK, 10, 0.25, reruns=True),
     Kind("kill a task", "3, 28", Lane.QUICK, 3, 0.25, reruns=True),
@@ -97,5 +110,20 @@ KINDS = (
     Kind("slow a link", "22", Lane.SLOW, 1, 2.0, (2.0, 4.0)),
     Kind("reset the links", "22", Lane.SLOW, 1.5, 1.0, disconnects=True),
     Kind("lock the table", "23", Lane.SLOW, 1, 1.0, (0.3, 2.0), stalls=True),
+    Kind(STOP_IN_COMMIT, "42", Lane.SLOW, 0.5, LEASE_S + SWEEP_S, (9.0, 12.0), stalls=True),
+    Kind(
+        READ_ONLY,
+        "43",
+        Lane.SLOW,
+        1,
+        LEASE_S + SWEEP_S,
+        (2.0, 5.0),
+        aftermath_s=RECONNECT_S,
+        reruns=True,
+        disconnects=True,
+        stalls=True,
+    ),
+    Kind(FLOOD, "41", Lane.SLOW, 0.7, 1.0, (1.0, 4.0)),
+    Kind(UNREAD_LOG, "45", Lane.SLOW, 1, 1.0, (2.0, 5.0)),
 )
 BY_NAME = {kind.name: kind for kind in KINDS}

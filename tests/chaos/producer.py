@@ -7,7 +7,7 @@ Of what it has enqueued it cancels what is to be cancelled.
 
 Its logs have a line an answer:
 
-    told-PLACE     first count answer at                    the numbers of the runs, and what became of them
+    told-PLACE     first count answer at odd                the numbers of the runs, and what became of them
     keys-PLACE     number key run_id created sent_at at     of a run with a unique key: who holds the key
     cancels-PLACE  as `cancelling` says
 """
@@ -20,7 +20,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ import psycopg
 from reproq_prefork import NewRun, TaskRun, enqueue_many
 from reproq_prefork.errors import ReproqError
 from reproq_prefork.store.runs import enqueue_new
+from tests.chaos import odd_rows
 from tests.chaos.cancelling import CancelLog
 from tests.chaos.clock import boottime
 from tests.chaos.history import Answer
@@ -39,6 +40,7 @@ MAX_BACKLOG = 4_000
 RECONNECT_INTERVAL_S = 0.2
 BACKLOG_INTERVAL_S = 0.05
 BATCHES = ((1, 1), (2, 50), (200, 2_000))  # by one INSERT, by one for all, by COPY
+ODD_SHARE = 0.04
 KEYS_SHARE = 0.4  # of the batches; these are small
 CANCEL_AFTER_S = (0.0, 1.5)
 
@@ -62,6 +64,8 @@ class Producer:
                 del self._to_cancel[run_id]
         if _backlog(direct) >= MAX_BACKLOG:
             time.sleep(BACKLOG_INTERVAL_S)
+        elif self._dice.random() < ODD_SHARE:
+            self._insert_odd_rows(connection)
         elif self._dice.random() < KEYS_SHARE:
             self._enqueue_with_keys(connection, draw_with_keys(self._dice, self._number))
         else:
@@ -88,20 +92,35 @@ class Producer:
             os.write(self._keys, line.encode())
             self._note(1, Answer.OK if run.created else Answer.HELD)
 
-    def _note(self, count: int, answer: Answer) -> None:
-        os.write(self._told, f"{self._number} {count} {answer.name} {boottime():.6f}\n".encode())
+    def _insert_odd_rows(self, connection: Connection) -> None:
+        numbers = range(self._number, self._number + odd_rows.TOGETHER)
+        answer = _answer(connection, lambda: odd_rows.insert(connection, self._dice, numbers))
+        self._note(len(numbers), answer, odd=True)
+
+    def _note(self, count: int, answer: Answer, *, odd: bool = False) -> None:
+        line = f"{self._number} {count} {answer.name} {boottime():.6f} {'odd' if odd else 'sane'}\n"
+        os.write(self._told, line.encode())
         self._number += count
 
 
 def _sent(connection: Connection, runs: Sequence[NewRun]) -> tuple[Answer, Sequence[TaskRun]]:
     """What becomes of them, and the runs if they were added (or their keys are held)."""
+    added: Sequence[TaskRun] = ()
+
+    def send() -> None:
+        nonlocal added
+        added = [enqueue_new(connection, runs[0])] if len(runs) == 1 else enqueue_many(connection, runs)
+
+    return _answer(connection, send), added
+
+
+def _answer(connection: Connection, send: Callable[[], None]) -> Answer:
     try:
-        if len(runs) == 1:
-            return Answer.OK, [enqueue_new(connection, runs[0])]
-        return Answer.OK, enqueue_many(connection, runs)
+        send()
     except (psycopg.Error, ReproqError):
         # Broken off, or refused: only a server that still answers has refused.
-        return Answer.UNKNOWN if connection.broken else Answer.FAILED, ()
+        return Answer.UNKNOWN if connection.broken else Answer.FAILED
+    return Answer.OK
 
 
 def _backlog(connection: Connection) -> int:

@@ -43,8 +43,8 @@ def recovery_is_in_time(story: Story) -> Iterator[str]:
     for recovery in recoveries(story):
         if recovery.late_s > LENIENCE_S:
             yield (
-                f"after {recovery.fault.kind}, run {recovery.execution.run_id} was free {recovery.free_s:.2f} s "
-                f"later, and {recovery.late_s:.2f} s later than may be"
+                f"after {recovery.fault.kind}, {story.name(recovery.execution.run_id)} was free "
+                f"{recovery.free_s:.2f} s later, and {recovery.late_s:.2f} s later than may be"
             )
 
 
@@ -86,8 +86,8 @@ def none_is_held_by_nobody(story: Story) -> Iterator[str]:
         stalled_s = seconds_stalled(story.history.faults, idle.since, idle.until)
         if idle.seconds - stalled_s > LEASE_S + SWEEP_S + LENIENCE_S:
             yield (
-                f"run {idle.run_id} was RUNNING by claim {idle.claim} for {idle.seconds:.2f} s and nobody ran it; "
-                f"the server stalled for {stalled_s:.2f} s of these"
+                f"{story.name(idle.run_id)} was RUNNING by claim {idle.claim} for {idle.seconds:.2f} s, "
+                f"and nobody ran it; the server stalled for {stalled_s:.2f} s of these"
             )
 
 

@@ -104,7 +104,7 @@ def none_side_by_side(story: Story) -> Iterator[str]:
                     continue
                 if not story.was_paused(earlier):
                     yield (
-                        f"run {run_id} ran side by side: claim {earlier.claim} until "
+                        f"{story.name(run_id)} ran side by side: claim {earlier.claim} until "
                         f"{earlier.seen_at - later.started_at:.3f} s after claim {later.claim} had started"
                     )
 
@@ -123,7 +123,7 @@ def each_second_execution_is_explained(story: Story) -> Iterator[str]:
             ):
                 continue
             yield (
-                f"run {run_id} ran again by claim {later.claim}, and nothing had happened since claim "
+                f"{story.name(run_id)} ran again by claim {later.claim}, and nothing had happened since claim "
                 f"{earlier.claim} had started"
             )
 

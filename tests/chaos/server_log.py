@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from tests.supervisor import Connection
 
+# For `stall`: a commit waits for a standby only where the session asks for it.
+SETTINGS = {
+    "wal_level": "replica",
+    "max_wal_senders": "1",
+    "synchronous_standby_names": "nobody",
+    "synchronous_commit": "local",
+}
+
 
 def install(connection: Connection) -> None:
     """Tables of status changes, of runs with a unique key, and of effects.
@@ -28,6 +36,15 @@ def install(connection: Connection) -> None:
         "end $$;"
         "create trigger note_added after insert on task_runs for each row"
         "  when (new.unique_key is not null) execute function note_added();"
+        # What a backend in this table commits waits for a standby that there is not.
+        "create table stalls (backend integer);"
+        "create function stall() returns trigger language plpgsql security definer as $$ begin"
+        "  if exists (select from public.stalls where backend = pg_backend_pid()) then"
+        "    perform set_config('synchronous_commit', 'on', true);"
+        "  end if;"
+        "  return null;"
+        "end $$;"
+        "create trigger stall after update on task_runs for each statement execute function stall();"
         "create table effects (run_id bigint, claim bigint);"
         "grant insert on effects to reproq_worker"
     )

@@ -167,7 +167,7 @@ def _cancel(scene: Scene, runs: Sequence[TaskRun], arena: Arena) -> None:
 def _enqueue(connection: Connection, runs: Sequence[NewRun], *, first: int, log: Path) -> Sequence[TaskRun]:
     added = enqueue_many(connection, runs)
     with log.open("a") as told:
-        told.write(f"{first} {len(runs)} {Answer.OK.name} {boottime():.6f}\n")
+        told.write(f"{first} {len(runs)} {Answer.OK.name} {boottime():.6f} sane\n")
     return added
 
 
