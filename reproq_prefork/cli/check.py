@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import click
 
 from reproq_prefork.application import load_application
 from reproq_prefork.cli.flags import ALL, given_flags, setting_flags
 from reproq_prefork.cli.help import HelpfulCommand
+from reproq_prefork.cli.horizon import held_back
 from reproq_prefork.cli.invocation import Invocation
 from reproq_prefork.errors import DatabaseIsCopy, ExitStatus, ReproqError, SchemaMismatch
 from reproq_prefork.migrate import check_database
 from reproq_prefork.printable import printable
 from reproq_prefork.settings import Settings
+from reproq_prefork.store.horizon import horizon_holders
+from reproq_prefork.store.operator_store import OperatorStore
 
 
 @click.command(
@@ -19,7 +24,8 @@ from reproq_prefork.settings import Settings
     params=setting_flags(ALL),
     short_help="Look whether a master could start.",
     help="Look at the settings, the executor, the database and its schema, and print a line for each: ok, or "
-    "what is wrong. The exit status is 0, or that of the first thing that is wrong. Nothing is changed.",
+    "what is wrong. The exit status is 0, or that of the first thing that is wrong. Nothing is changed. An old "
+    "snapshot, by which the queue gets slower, is a warning.",
 )
 @click.pass_context
 def check(context: click.Context) -> int:
@@ -62,7 +68,16 @@ def _database(settings: Settings) -> tuple[ReproqError | None, ...]:
         return (error,)
     _say("database", None)
     _say("schema", None)
+    _snapshots(settings)
     return ()
+
+
+def _snapshots(settings: Settings) -> None:
+    """An old one makes every claim slow. It keeps no master from starting: it is a warning, or nothing is said."""
+    with closing(OperatorStore(settings.require_database_url())) as store:
+        holders = horizon_holders(store.connection)
+    for holder in holders:
+        click.echo(f"{'snapshots':<9} warning: {held_back(holder)}")
 
 
 def _say(what: str, wrong: ReproqError | None) -> None:

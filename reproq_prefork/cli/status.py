@@ -12,10 +12,12 @@ import click
 
 from reproq_prefork.cli.flags import CONNECTING, given_flags, setting_flags
 from reproq_prefork.cli.help import HelpfulCommand
+from reproq_prefork.cli.horizon import held_back
 from reproq_prefork.cli.invocation import Invocation, opened_store
 from reproq_prefork.cli.text import rough_duration, table
 from reproq_prefork.printable import printable
 from reproq_prefork.store.copies import copy_of
+from reproq_prefork.store.horizon import HorizonHolder, horizon_holders
 from reproq_prefork.store.operator_store import (
     MAX_RUNS_COUNTED,
     Count,
@@ -36,7 +38,7 @@ CLEAR_SCREEN = "\x1b[H\x1b[2J"
     short_help="Show queues and workers.",
     help="Show how many runs each queue holds by status, how long the oldest that is due has waited, and what "
     f"each worker does. Above {MAX_RUNS_COUNTED:,} runs, those that have finished are estimated from a sample "
-    "and marked `~`.",
+    "and marked `~`. Whoever has held back vacuum for a minute or longer is named below.",
 )
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object a line.")
 @click.option("--watch", is_flag=True, help="Show it anew each second, until Ctrl-C.")
@@ -58,9 +60,12 @@ def _as_text(store: OperatorStore) -> list[str]:
     lines = [] if copy is None else [str(copy), ""]
     lines += table([_QUEUE_HEAD, *map(_queue_row, queues)], numbers=True) if queues else ["no runs"]
     lines.append("")
-    if not workers:
-        return [*lines, "no workers"]
-    return [*lines, *table([_WORKER_HEAD, *(row for worker in workers for row in _worker_rows(worker))])]
+    if workers:
+        lines += table([_WORKER_HEAD, *(row for worker in workers for row in _worker_rows(worker))])
+    else:
+        lines.append("no workers")
+    holders = horizon_holders(store.connection)
+    return [*lines, *([""] if holders else []), *map(held_back, holders)]
 
 
 _QUEUE_HEAD = ("queue", "pending", "due", "oldest due", "running", "successful", "failed", "cancelled")
@@ -111,6 +116,7 @@ def _as_json(store: OperatorStore) -> str:
             "copy_of": None if copy is None else copy.original,
             "queues": [_queue_object(queue) for queue in store.queues()],
             "workers": [_worker_object(worker) for worker in store.workers()],
+            "holding_back_vacuum": [_holder_object(holder) for holder in horizon_holders(store.connection)],
         }
     )
 
@@ -122,6 +128,19 @@ def _queue_object(queue: QueueState) -> dict[str, Any]:
         "due": queue.count(Status.PENDING).due,
         "oldest_due_seconds": queue.oldest_due_s,
         "estimated": [each.value.lower() for each in Status if not queue.count(each).exact],
+    }
+
+
+def _holder_object(holder: HorizonHolder) -> dict[str, Any]:
+    return {
+        "kind": holder.kind,
+        "pid": holder.pid,
+        "name": holder.name,
+        "login": holder.login,
+        "database": holder.database,
+        "state": holder.state,
+        "held_seconds": holder.held_s,
+        "transactions": holder.transactions,
     }
 
 
