@@ -36,6 +36,7 @@ from reproq_prefork.worker import Worker
 
 CHECK_TIMEOUT_S = 300  # the longest a check may take without the application; the kernel ends it
 CHECK_RETRY_S = 0.5
+RENEWALS_A_STATEMENT = 2  # that one of a steward may keep from being sent: a lease has six
 
 # A child takes orders by TERM and QUIT; Ctrl-C and a terminal's hang-up reach every process of the terminal.
 NOT_FOR_CHILDREN = tuple(signum for signum in MASTERS_OWN if signum not in (signal.SIGTERM, signal.SIGQUIT))
@@ -206,6 +207,7 @@ class ForkedPrograms:
                 queues=settings.queues,
                 max_attempts_ceiling=settings.max_attempts_ceiling,
                 max_lock_wait_s=settings.renew_interval_s,
+                max_statement_s=RENEWALS_A_STATEMENT * settings.renew_interval_s,
             ),
             announces=settings.django_settings is not None,
             log=self._log_of(settings, "steward"),

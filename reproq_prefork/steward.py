@@ -6,6 +6,7 @@ master forks it anew and tells it again: every duty may be done twice.
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import time
@@ -15,9 +16,8 @@ from dataclasses import dataclass
 from reproq_prefork import processes
 from reproq_prefork.channel import Channel, PeerGone
 from reproq_prefork.duties import (
-    IDLE_CHECK_S,
-    AwaitNewRuns,
     Duty,
+    ForgetWaiters,
     HandBackWaiting,
     Look,
     NoticeCancels,
@@ -30,6 +30,7 @@ from reproq_prefork.duties import (
 )
 from reproq_prefork.errors import DatabaseUnavailable, ExitStatus, ReproqError
 from reproq_prefork.identity import HostIdentity
+from reproq_prefork.listening import IDLE_CHECK_S, AwaitNewRuns, Listening
 from reproq_prefork.log import Log
 from reproq_prefork.messages import QueuesDrained, WorkerReset
 from reproq_prefork.orders import Orders
@@ -42,6 +43,8 @@ from reproq_prefork.task_run import FailureKind, LostWorker, Status
 from reproq_prefork.wakeup import WakePipe
 
 HEARTBEAT_INTERVAL_S = 1.0
+RESETS_S = 1.0  # for dead workers one after the other, before other duties have their turn
+HEARD_LOOK_S = 0.05  # between two looks for cancels that were announced: anybody can announce them
 RESET_AGAIN_S = 1.0  # where a dead worker's server process could not be seen gone
 ORPHAN_PATIENCE_S = 2.0  # for workers whose master is gone, to stop by themselves
 ORPHAN_KILL_S = 1.0
@@ -91,25 +94,27 @@ class Steward:
             wake_one=self._wake_one,
             cancels=self._notice_cancels,
         )
-        self._await_new_runs = AwaitNewRuns(scoreboard, index, resumed=self._look_closely)
+        self._await_new_runs = AwaitNewRuns(scoreboard, index, resumed=self._look_closely, log=log)
+        self._listening = Listening(awaits=self._await_new_runs, log=log)
+        self._renewals = RenewLeases(
+            scoreboard,
+            index,
+            period_s=settings.renew_interval_s,
+            lease_s=settings.lease_s,
+            believed_lease_s=settings.believed_lease_s,
+        )
         self._store: StewardStore | None = None
         self._connect_at = 0.0
         self._delays_s = reconnect_delays_s()
         self._lost: list[LostWorker] = []
+        self._reset_at = math.inf  # when to go on with them
         self._again: list[tuple[float, LostWorker]] = []
         self._appointments = [_Appointment(duty, 0.0) for duty in self._duties(host)]
 
     def _duties(self, host: HostIdentity) -> Sequence[Duty]:
         settings = self._settings
         duties: list[Duty] = [
-            RenewLeases(
-                self._scoreboard,
-                self._index,
-                period_s=settings.renew_interval_s,
-                lease_s=settings.lease_s,
-                believed_lease_s=settings.believed_lease_s,
-            ),
-            ResetAbandoned(host, period_s=SWEEP_INTERVAL_S, reset=self._reset),
+            ResetAbandoned(host, period_s=SWEEP_INTERVAL_S, on_lost=self._note_lost),
             SweepExpired(
                 period_s=SWEEP_INTERVAL_S,
                 on_reset=lambda runs: self._after_reset(runs, "the lease had ended"),
@@ -120,6 +125,7 @@ class Steward:
                 period_s=settings.poll_interval_s,
                 on_reset=lambda runs: self._after_reset(runs, "the run before it takes long"),
             ),
+            ForgetWaiters(period_s=SWEEP_INTERVAL_S),
             self._look,
         ]
         if settings.drain:
@@ -150,25 +156,39 @@ class Steward:
             store = self._connected_store()
             if store is None:
                 return
+            self._do_first(store)
             self._do(self._reset_lost, store)
             for appointment in self._appointments:
                 if time.monotonic() >= appointment.at:
-                    appointment.at = time.monotonic() + appointment.duty.period_s * random.uniform(0.9, 1.1)
+                    period_s = appointment.duty.period_s
+                    appointment.at = time.monotonic() + period_s * random.uniform(0.9, 1.1)
                     self._do(appointment.duty.run, store)
-                    self._show_heartbeat()
-            news = store.news()
-            self._await_new_runs.again_if_idle(store)
-            messages = sum(queue in self._settings.queues for queue in news.queues)
-            if messages:
-                self._wake_one()
-            self._await_new_runs.heard(store, messages)
-            if self._notice_cancels.concerns(news.cancelled_at):
-                self._look.run(store)
+                    if appointment.duty.period_s < period_s:  # it has found that there is more
+                        appointment.at = time.monotonic() + appointment.duty.period_s
+            self._do(self._hear, store)
         except ConnectionLost as lost:
             self._log.warning("the connection is lost", reason=str(lost))
             self._disconnect()
         except (ReproqError, OSError) as error:
             self._not_done(error)
+
+    def _do_first(self, store: StewardStore) -> None:
+        """What nothing that others do may stand before: asked for before each statement of the store."""
+        self._show_heartbeat()
+        if self._renewals.is_due:
+            self._do(self._renewals.run, store)
+
+    def _hear(self, store: StewardStore) -> None:
+        news = store.news()
+        self._listening.heard(store, news, self._look.announced_share)
+        self._listening.begin(store, self._look.announced_share)
+        self._await_new_runs.again_if_idle(store)
+        messages = sum(queue in self._settings.queues for queue in news.queues)
+        if messages:
+            self._wake_one()
+        self._await_new_runs.heard(store, messages)
+        if self._notice_cancels.concerns(news.cancelled_at):
+            self._look_by(self._look.looked_at + HEARD_LOOK_S)
 
     def _do(self, duty: Callable[[StewardStore], object], store: StewardStore) -> None:
         """One duty. What keeps it from being done, such as a lock, keeps no other, least of all the renewals."""
@@ -186,10 +206,10 @@ class Steward:
     def _connected_store(self) -> StewardStore | None:
         if self._store is None and time.monotonic() >= self._connect_at:
             try:
-                self._store = self._connect()
-                can_hear = self._store.listen()
-                self._await_new_runs.connected(can_hear=can_hear)
-                if not can_hear:
+                store = self._store = self._connect()
+                store.before_each = lambda: self._do_first(store)
+                self._listening.connected(can_listen=not store.backend.pooled)
+                if store.backend.pooled:
                     self._log.info("behind a transaction pooler: polling only, without notifications")
             except (DatabaseUnavailable, ConnectionLost) as error:
                 self._disconnect()
@@ -201,9 +221,9 @@ class Steward:
 
     def _disconnect(self) -> None:
         if self._store is not None:
+            self._listening.disconnected(flooded=self._store.was_flooded)
             self._store.close()
         self._store = None
-        self._await_new_runs.connected(can_hear=False)
         self._connect_at = time.monotonic() + next(self._delays_s)
         self._show_heartbeat()
 
@@ -211,16 +231,28 @@ class Steward:
         try:
             for message in self._channel.receive():
                 assert isinstance(message, LostWorker)
-                if message not in self._lost:
-                    self._lost.append(message)
+                self._note_lost(message)
         except PeerGone:
             pass  # the life pipe tells the same
 
-    def _reset_lost(self, store: StewardStore) -> None:
+    def _note_lost(self, lost: LostWorker) -> None:
+        if lost not in self._lost:
+            self._lost.append(lost)
+            self._reset_at = 0.0
+
+    def _reset_lost(self, store: StewardStore, within_s: float = RESETS_S) -> None:
+        gives_way_at = time.monotonic() + within_s
+        self._reset_at = math.inf
         while self._lost:
-            lost = self._lost[0]
-            self._reset(store, lost)
-            self._lost.pop(0)
+            if time.monotonic() > gives_way_at:
+                self._reset_at = 0.0
+                break
+            lost = self._lost.pop(0)
+            try:
+                self._reset(store, lost)
+            except ReproqError:
+                self._lost.append(lost)  # the others first
+                raise
             self._channel.send(WorkerReset(lost.worker_id))
         now = time.monotonic()
         for due in [entry for entry in self._again if entry[0] <= now]:
@@ -249,9 +281,12 @@ class Steward:
 
     def _look_closely(self) -> None:
         self._look.look_closely()
+        self._look_by(0.0)
+
+    def _look_by(self, at: float) -> None:
         for appointment in self._appointments:
             if appointment.duty is self._look:
-                appointment.at = 0.0
+                appointment.at = min(appointment.at, at)
 
     def _show_heartbeat(self) -> None:
         self._scoreboard.write_steward(
@@ -263,7 +298,12 @@ class Steward:
         if self._store is None:
             times = [self._connect_at]
         else:
-            times = [appointment.at for appointment in self._appointments] + [at for at, _ in self._again]
+            times = [
+                self._renewals.due_at,
+                self._reset_at,
+                *(appointment.at for appointment in self._appointments),
+                *(at for at, _ in self._again),
+            ]
         longest_s = IDLE_CHECK_S if self._await_new_runs.is_watching() else HEARTBEAT_INTERVAL_S
         wait_s = min(longest_s, min(times) - now)
         fds = [*self._orders.fds, self._channel.fileno()]
@@ -299,6 +339,6 @@ class Steward:
         try:
             store = self._connected_store()
             if store is not None:
-                self._reset_lost(store)
+                self._reset_lost(store, within_s=math.inf)
         except ReproqError as error:
             self._log.error("what the workers held is left to its lease", reason=str(error))

@@ -5,7 +5,11 @@
 -- Due runs: it steps from priority to priority as the claim does, so rows scheduled for later cost one descent a
 -- priority. Ends: the same walk as in take_finish_due, without a lock, and none where runs are due, for a worker
 -- tells of ends between them. Cancels: task_runs_to_cancel has an entry for each such run and for no other.
-select due.runs_are_due, due.is_finish_due, cancelled.leased_by, cancelled.id, cancelled.claims
+--
+-- How full the queue of notifications is: one for the whole server, and where it is full, nobody can announce anything.
+select
+    due.runs_are_due, due.is_finish_due, cancelled.leased_by, cancelled.id, cancelled.claims,
+    pg_notification_queue_usage() as announced_share
 from (
     select
         found.runs_are_due,

@@ -7,8 +7,7 @@
 -- that it had been cancelled. `told` wakes whoever waits for an end.
 --
 -- In the same statement, what has no end of its own is forgotten: registrations whose lease is long past and that
--- hold nothing any more (what is reset here counts as held until the next sweep), and whoever waited for the end
--- of a run and did not say that it has stopped.
+-- hold nothing any more (what is reset here counts as held until the next sweep).
 with expired as (
     select
         run.id,
@@ -55,8 +54,5 @@ forgotten_workers as (
     delete from reproq_workers as worker
     where worker.lease_expires_at < now() - interval '1 minute'
       and not exists (select from task_runs where leased_by = worker.id and status = 'RUNNING')
-),
-forgotten_waiters as (
-    delete from reproq_waiters where expires_at < now()
 )
 select id, status, queue_name, true as charged, (select count(*) from told) as told from reset
