@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -13,13 +14,19 @@ from reproq_prefork.log import Log
 from reproq_prefork.one_by_one import OneByOne
 from reproq_prefork.scoreboard import Scoreboard, WorkerRecord, WorkerState, boottime_ns
 from reproq_prefork.signals import CANCEL_SIGNAL
-from reproq_prefork.store.steward_store import SWEEP_BATCH, ResetRun, RunToCancel, StewardStore
+from reproq_prefork.store.steward_store import (
+    SWEEP_BATCH,
+    WAITERS_BATCH,
+    ResetRun,
+    RunToCancel,
+    StewardStore,
+)
 from reproq_prefork.task_run import FailureKind, LostWorker, Status
 
 CLOSE_LOOK_S = 0.02
-IDLE_CHECK_S = 0.02  # of the scoreboard alone
-USELESS_MESSAGES = 50  # in a row; what is spared must be more than the two statements that spare it
+RENEW_RETRY_S = 0.5  # at most a period, where a renewal was refused
 WAITING_PATIENCE_S = 1.0  # ten times what a worker itself lets pass
+MORE_WAITERS_S = 0.1
 CANCEL_PATIENCE_S = 12.0  # a worker itself gives a task 5 s, and what is left of it 5 s more to be gone
 
 
@@ -53,6 +60,9 @@ class RenewLeases:
     """Renews the leases of all live workers, and tells each on the scoreboard until when it may believe it.
 
     The lease is counted from *before* the renewal was sent, so a worker's clock never runs behind the server's.
+
+    This duty has no appointment. The steward asks before each statement whether it is time (`is_due`), so no other
+    duty, and nothing that others do to one, can delay a renewal by more than one statement.
     """
 
     def __init__(
@@ -69,8 +79,19 @@ class RenewLeases:
         self._steward = steward
         self._lease_s = lease_s
         self._believed_ns = int(believed_lease_s * 1e9)
+        self.due_at = 0.0  # monotonic seconds
+
+    @property
+    def is_due(self) -> bool:
+        return time.monotonic() >= self.due_at
 
     def run(self, store: StewardStore) -> None:
+        began = time.monotonic()
+        self.due_at = began + min(RENEW_RETRY_S, self.period_s)
+        self._renew(store)
+        self.due_at = began + self.period_s * random.uniform(0.9, 1.1)
+
+    def _renew(self, store: StewardStore) -> None:
         workers = live_workers_of(self._scoreboard, self._steward)
         if not workers:
             return
@@ -193,18 +214,28 @@ class SweepExpired:
     def __init__(
         self, *, period_s: float, one_by_one: OneByOne, on_reset: Callable[[tuple[ResetRun, ...]], None]
     ) -> None:
-        self.period_s = period_s
+        self.period_s = self._period_s = period_s
         self._one_by_one = one_by_one
         self._on_reset = on_reset
 
     def run(self, store: StewardStore) -> None:
-        while True:
-            done = self._one_by_one.do(
-                store, lambda only: store.sweep_expired(only=only), store.expired_runs, may_fail=True
-            )
-            self._on_reset(done.runs)
-            if done.is_apart or len(done.runs) < SWEEP_BATCH:
-                break
+        done = self._one_by_one.do(
+            store, lambda only: store.sweep_expired(only=only), store.expired_runs, may_fail=True
+        )
+        # As many as a call may find: the others come next, and other duties between them.
+        has_more = not done.is_apart and len(done.runs) >= SWEEP_BATCH
+        self.period_s = 0.0 if has_more else self._period_s
+        self._on_reset(done.runs)
+
+
+class ForgetWaiters:
+    """Forgets those who waited for the end of a run and are gone without a goodbye."""
+
+    def __init__(self, *, period_s: float) -> None:
+        self.period_s = self._period_s = period_s
+
+    def run(self, store: StewardStore) -> None:
+        self.period_s = self._period_s if store.forget_waiters() < WAITERS_BATCH else MORE_WAITERS_S
 
 
 class ResetAbandoned:
@@ -213,19 +244,18 @@ class ResetAbandoned:
     While a master lives its workers are its own affair: it first ends what a dead worker's task has started.
     """
 
-    def __init__(
-        self, host: HostIdentity, *, period_s: float, reset: Callable[[StewardStore, LostWorker], None]
-    ) -> None:
+    def __init__(self, host: HostIdentity, *, period_s: float, on_lost: Callable[[LostWorker], None]) -> None:
+        """`on_lost` has the runs of such a worker reset; it may get the same worker again."""
         self.period_s = period_s
         self._host = host
-        self._reset = reset
+        self._on_lost = on_lost
 
     def run(self, store: StewardStore) -> None:
         for worker in store.workers_of_host(self._host):
             if not processes.is_alive(worker.process) and not processes.is_alive(worker.master):
                 message = "the worker and its master are gone"
                 lost = LostWorker(worker.id, None, True, False, FailureKind.WORKER_LOST, message)
-                self._reset(store, lost)
+                self._on_lost(lost)
 
 
 class Look:
@@ -246,6 +276,8 @@ class Look:
         cancels: NoticeCancels,
     ) -> None:
         self.period_s = self._longest_period_s = period_s
+        self.looked_at = 0.0  # monotonic seconds
+        self.announced_share = 0.0  # of the server's queue of notifications, how much is taken
         self._scoreboard = scoreboard
         self._steward = steward
         self._announces = announces
@@ -259,59 +291,15 @@ class Look:
 
     def run(self, store: StewardStore) -> None:
         self.period_s = min(2 * self.period_s, self._longest_period_s)
+        self.looked_at = time.monotonic()
         workers = live_workers_of(self._scoreboard, self._steward)
         seen = store.look([record.worker_id for record in workers.values()], announces=self._announces)
+        self.announced_share = seen.announced_share
         if seen.runs_are_due:
             self._wake()
         elif seen.is_finish_due:
             self._wake_one()
         self._cancels.tell(workers, seen.to_cancel)
-
-
-class AwaitNewRuns:
-    """Has new runs announced, but not while all workers of the host are busy, and come back for more unasked.
-
-    NOTIFY takes a lock of the whole server until its commit is on the disk: eight producers are half as fast with
-    it. So after some messages that found nobody idle this host is told no more, until it sees a worker idle again.
-    What was inserted before that and is committed after it was announced to nobody: hence a close look then.
-    """
-
-    def __init__(self, scoreboard: Scoreboard, steward: int, *, resumed: Callable[[], None]) -> None:
-        self._scoreboard = scoreboard
-        self._steward = steward
-        self._resumed = resumed
-        self._can_hear = False
-        self._awaits = False
-        self._useless = 0
-
-    def connected(self, *, can_hear: bool) -> None:
-        """On a new connection, where nothing is awaited yet. `can_hear` False: it will never bring a message."""
-        self._can_hear, self._awaits = can_hear, False
-
-    def is_watching(self) -> bool:
-        """Whether `again_if_idle` waits for a worker to go idle, and is to be asked often."""
-        return self._can_hear and not self._awaits
-
-    def again_if_idle(self, store: StewardStore) -> None:
-        if self.is_watching() and self._is_one_idle():
-            store.await_new_runs()
-            self._awaits, self._useless = True, 0
-            self._resumed()
-
-    def heard(self, store: StewardStore, messages: int) -> None:
-        """So many have come for the queues of this host."""
-        if not self._awaits or not messages:
-            return
-        self._useless = 0 if self._is_one_idle() else self._useless + messages
-        if self._useless >= USELESS_MESSAGES:
-            store.ignore_new_runs()
-            self._awaits = False
-
-    def _is_one_idle(self) -> bool:
-        return any(
-            record.state is WorkerState.IDLE
-            for record in workers_of(self._scoreboard, self._steward).values()
-        )
 
 
 class NoticeDrained:

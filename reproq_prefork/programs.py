@@ -38,6 +38,7 @@ from reproq_prefork.worker import Worker
 
 CHECK_TIMEOUT_S = 300  # the longest a check may take without the application; the kernel ends it
 CHECK_RETRY_S = 0.5
+RENEWALS_A_STATEMENT = 2  # that one of a steward may keep from being sent: a lease has six
 
 # A child takes orders by TERM and QUIT; Ctrl-C and a terminal's hang-up reach every process of the terminal.
 NOT_FOR_CHILDREN = tuple(signum for signum in MASTERS_OWN if signum not in (signal.SIGTERM, signal.SIGQUIT))
@@ -235,6 +236,7 @@ class ForkedPrograms:
                 max_lock_wait_s=settings.renew_interval_s,
                 system=settings.known_server.system,
                 goes_on=goes_on,
+                max_statement_s=RENEWALS_A_STATEMENT * settings.renew_interval_s,
             ),
             announces=settings.django_settings is not None,
             log=self._log_of(settings, "steward"),

@@ -6,6 +6,7 @@ master forks it anew and tells it again: every duty may be done twice.
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import time
@@ -16,9 +17,8 @@ from reproq_prefork import processes
 from reproq_prefork.asking import UNSEEN_S
 from reproq_prefork.channel import Channel, PeerGone
 from reproq_prefork.duties import (
-    IDLE_CHECK_S,
-    AwaitNewRuns,
     Duty,
+    ForgetWaiters,
     HandBackWaiting,
     LeaveCopy,
     Look,
@@ -32,6 +32,7 @@ from reproq_prefork.duties import (
 )
 from reproq_prefork.errors import ExitStatus, ReproqError
 from reproq_prefork.identity import HostIdentity
+from reproq_prefork.listening import IDLE_CHECK_S, AwaitNewRuns, Listening
 from reproq_prefork.log import Log
 from reproq_prefork.messages import QueuesDrained, WorkerReset
 from reproq_prefork.one_by_one import OneByOne
@@ -47,6 +48,8 @@ from reproq_prefork.task_run import FailureKind, LostWorker, Status
 from reproq_prefork.wakeup import WakePipe
 
 HEARTBEAT_INTERVAL_S = 1.0
+RESETS_S = 1.0  # for dead workers one after the other, before other duties have their turn
+HEARD_LOOK_S = 0.05  # between two looks for cancels that were announced: anybody can announce them
 RESET_AGAIN_S = 1.0  # where a dead worker's server process was not seen gone, or a run of it was refused
 RESET_AGAIN_AT_LEAST_EACH_S = 4.0
 ORPHAN_PATIENCE_S = 2.0  # for workers whose master is gone, to stop by themselves
@@ -108,12 +111,21 @@ class Steward:
             wake_one=self._wake_one,
             cancels=self._notice_cancels,
         )
-        self._await_new_runs = AwaitNewRuns(scoreboard, index, resumed=self._look_closely)
+        self._await_new_runs = AwaitNewRuns(scoreboard, index, resumed=self._look_closely, log=log)
+        self._listening = Listening(awaits=self._await_new_runs, log=log)
+        self._renewals = RenewLeases(
+            scoreboard,
+            index,
+            period_s=settings.renew_interval_s,
+            lease_s=settings.lease_s,
+            believed_lease_s=settings.believed_lease_s,
+        )
         self._store: StewardStore | None = None
         self._connect_at = 0.0
         self._delays_s = reconnect_delays_s()
         self._was_lost = False  # the last connection
         self._lost: list[LostWorker] = []
+        self._reset_at = math.inf  # when to go on with them
         self._again: dict[str, _ResetAgain] = {}  # by the worker's id
         self._one_by_one = OneByOne(log)
         self._appointments = [_Appointment(duty, 0.0) for duty in self._duties(host)]
@@ -121,15 +133,8 @@ class Steward:
     def _duties(self, host: HostIdentity) -> Sequence[Duty]:
         settings = self._settings
         duties: list[Duty] = [
-            RenewLeases(
-                self._scoreboard,
-                self._index,
-                period_s=settings.renew_interval_s,
-                lease_s=settings.lease_s,
-                believed_lease_s=settings.believed_lease_s,
-            ),
             LeaveCopy(period_s=SWEEP_INTERVAL_S),
-            ResetAbandoned(host, period_s=SWEEP_INTERVAL_S, reset=self._reset),
+            ResetAbandoned(host, period_s=SWEEP_INTERVAL_S, on_lost=self._note_lost),
             SweepExpired(
                 period_s=SWEEP_INTERVAL_S,
                 one_by_one=self._one_by_one,
@@ -142,6 +147,7 @@ class Steward:
                 one_by_one=self._one_by_one,
                 on_reset=lambda runs: self._after_reset(runs, "the run before it takes long"),
             ),
+            ForgetWaiters(period_s=SWEEP_INTERVAL_S),
             self._look,
         ]
         if settings.drain:
@@ -172,26 +178,40 @@ class Steward:
             store = self._connected_store()
             if store is None:
                 return
+            self._do_first(store)
             self._do(self._reset_lost, store)
             for appointment in self._appointments:
                 if time.monotonic() >= appointment.at:
-                    appointment.at = time.monotonic() + appointment.duty.period_s * random.uniform(0.9, 1.1)
+                    period_s = appointment.duty.period_s
+                    appointment.at = time.monotonic() + period_s * random.uniform(0.9, 1.1)
                     self._do(appointment.duty.run, store)
-                    self._show_heartbeat()
-            news = store.news()
-            self._await_new_runs.again_if_idle(store)
-            messages = sum(queue in self._settings.queues for queue in news.queues)
-            if messages:
-                self._wake_one()
-            self._await_new_runs.heard(store, messages)
-            if self._notice_cancels.concerns(news.cancelled_at):
-                self._look.run(store)
+                    if appointment.duty.period_s < period_s:  # it has found that there is more
+                        appointment.at = time.monotonic() + appointment.duty.period_s
+            self._do(self._hear, store)
             self._delays_s = reconnect_delays_s()
         except ConnectionLost as lost:
             self._trouble.warning("the connection is lost", reason=str(lost))
             self._disconnect()
         except (ReproqError, OSError) as error:
             self._not_done(error)
+
+    def _do_first(self, store: StewardStore) -> None:
+        """What nothing that others do may stand before: asked for before each statement of the store."""
+        self._show_heartbeat()
+        if self._renewals.is_due:
+            self._do(self._renewals.run, store)
+
+    def _hear(self, store: StewardStore) -> None:
+        news = store.news()
+        self._listening.heard(store, news, self._look.announced_share)
+        self._listening.begin(store, self._look.announced_share)
+        self._await_new_runs.again_if_idle(store)
+        messages = sum(queue in self._settings.queues for queue in news.queues)
+        if messages:
+            self._wake_one()
+        self._await_new_runs.heard(store, messages)
+        if self._notice_cancels.concerns(news.cancelled_at):
+            self._look_by(self._look.looked_at + HEARD_LOOK_S)
 
     def _do(self, duty: Callable[[StewardStore], object], store: StewardStore) -> None:
         """One duty. What keeps it from being done, such as a lock, keeps no other, least of all the renewals."""
@@ -209,14 +229,15 @@ class Steward:
     def _connected_store(self) -> StewardStore | None:
         if self._store is None and time.monotonic() >= self._connect_at:
             try:
-                self._store, can_hear = self._opened_store()
+                store = self._store = self._opened_store()
             except ReproqError as error:
                 self._disconnect()
                 self._trouble.warning("no connection to the database", reason=str(error))
             else:
-                self._await_new_runs.connected(can_hear=can_hear)
+                store.before_each = lambda: self._do_first(store)
+                self._listening.connected(can_listen=not store.backend.pooled)
                 self._show_heartbeat()
-                if not can_hear:
+                if store.backend.pooled:
                     self._log.info("behind a transaction pooler: polling only, without notifications")
                 if self._was_lost:
                     self._log.info("connected again")
@@ -224,8 +245,8 @@ class Steward:
                     self._wake_all()
         return self._store
 
-    def _opened_store(self) -> tuple[StewardStore, bool]:
-        """A connection whose set-up is complete, and whether news are heard on it. Raises ReproqError."""
+    def _opened_store(self) -> StewardStore:
+        """With a sign of life now and then, however long it takes. Raises DatabaseUnavailable."""
         had_quit = self._orders.quit
 
         def goes_on(for_s: float) -> bool:
@@ -233,19 +254,14 @@ class Steward:
             self._orders.read()
             return self._orders.quit == had_quit
 
-        store = self._connect(goes_on)
-        try:
-            return store, store.listen()
-        except BaseException:
-            store.close()
-            raise
+        return self._connect(goes_on)
 
     def _disconnect(self) -> None:
         if self._store is not None:
+            self._listening.disconnected(flooded=self._store.was_flooded)
             self._store.close()
             self._was_lost = True
         self._store = None
-        self._await_new_runs.connected(can_hear=False)
         self._connect_at = time.monotonic() + next(self._delays_s)
         self._show_heartbeat()
 
@@ -253,16 +269,28 @@ class Steward:
         try:
             for message in self._channel.receive():
                 assert isinstance(message, LostWorker)
-                if message not in self._lost:
-                    self._lost.append(message)
+                self._note_lost(message)
         except PeerGone:
             pass  # the life pipe tells the same
 
-    def _reset_lost(self, store: StewardStore) -> None:
+    def _note_lost(self, lost: LostWorker) -> None:
+        if lost not in self._lost:
+            self._lost.append(lost)
+            self._reset_at = 0.0
+
+    def _reset_lost(self, store: StewardStore, within_s: float = RESETS_S) -> None:
+        gives_way_at = time.monotonic() + within_s
+        self._reset_at = math.inf
         while self._lost:
-            lost = self._lost[0]
-            self._reset(store, lost)
-            self._lost.pop(0)
+            if time.monotonic() > gives_way_at:
+                self._reset_at = 0.0
+                break
+            lost = self._lost.pop(0)
+            try:
+                self._reset(store, lost)
+            except ReproqError:
+                self._lost.append(lost)  # the others first
+                raise
             # Also where a run of it was refused: what is left is between that run and the steward.
             self._channel.send(WorkerReset(lost.worker_id))
         for again in [entry for entry in self._again.values() if entry.at <= time.monotonic()]:
@@ -318,9 +346,12 @@ class Steward:
 
     def _look_closely(self) -> None:
         self._look.look_closely()
+        self._look_by(0.0)
+
+    def _look_by(self, at: float) -> None:
         for appointment in self._appointments:
             if appointment.duty is self._look:
-                appointment.at = 0.0
+                appointment.at = min(appointment.at, at)
 
     def _show_heartbeat(self, *, ahead_s: float = 0.0) -> None:
         """`ahead_s`: there will be none for so long."""
@@ -334,8 +365,12 @@ class Steward:
         if self._store is None:
             times = [self._connect_at]
         else:
-            times = [appointment.at for appointment in self._appointments]
-            times += [again.at for again in self._again.values()]
+            times = [
+                self._renewals.due_at,
+                self._reset_at,
+                *(appointment.at for appointment in self._appointments),
+                *(again.at for again in self._again.values()),
+            ]
         longest_s = IDLE_CHECK_S if self._await_new_runs.is_watching() else HEARTBEAT_INTERVAL_S
         wait_s = min(longest_s, min(times) - now)
         fds = [*self._orders.fds, self._channel.fileno()]
@@ -373,6 +408,6 @@ class Steward:
         try:
             store = self._connected_store()
             if store is not None:
-                self._reset_lost(store)
+                self._reset_lost(store, within_s=math.inf)
         except ReproqError as error:
             self._log.error("what the workers held is left to its lease", reason=str(error))

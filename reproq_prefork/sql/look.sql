@@ -7,10 +7,12 @@
 -- tells of ends between them. Cancels: task_runs_to_cancel has an entry for each such run and for no other.
 --
 -- This is what a steward sends most often, and it only reads. So it says whether the server still writes: one that was
--- demoted answers for ever that nothing is due.
+-- demoted answers for ever that nothing is due. And how full the queue of notifications is: one for the whole server,
+-- and where it is full, nobody can announce anything.
 select
     due.runs_are_due, due.is_finish_due, cancelled.leased_by, cancelled.id, cancelled.claims,
-    current_setting('transaction_read_only')::boolean as is_read_only
+    current_setting('transaction_read_only')::boolean as is_read_only,
+    pg_notification_queue_usage() as announced_share
 from (
     select
         found.runs_are_due,

@@ -9,8 +9,7 @@
 -- only: the ids of some of them, where the server has refused to change all of them together; null: all.
 --
 -- In the same statement, what has no end of its own is forgotten: registrations whose lease is long past and that
--- hold nothing any more (what is reset here counts as held until the next sweep), and whoever waited for the end
--- of a run and did not say that it has stopped.
+-- hold nothing any more (what is reset here counts as held until the next sweep).
 with expired as (
     select
         run.id,
@@ -59,8 +58,5 @@ forgotten_workers as (
     delete from reproq_workers as worker
     where worker.lease_expires_at < now() - interval '1 minute'
       and not exists (select from task_runs where leased_by = worker.id and status = 'RUNNING')
-),
-forgotten_waiters as (
-    delete from reproq_waiters where expires_at < now()
 )
 select id, status, queue_name, true as charged, (select count(*) from told) as told from reset

@@ -21,6 +21,7 @@ from psycopg.rows import RowFactory, namedtuple_row, tuple_row
 from psycopg.types.numeric import Int8Dumper
 
 from reproq_prefork.errors import DatabaseUnavailable, ExitStatus, ReproqError
+from reproq_prefork.store.inbox import Inbox
 from reproq_prefork.store.iso_times import IsoTimestamptzLoader
 from reproq_prefork.store.opening import GoesOn, always, longest_open_s, open_connection
 from reproq_prefork.store.row_by_row import all_rows
@@ -35,6 +36,7 @@ LOCK_TIMEOUT_S = 2.0
 IDLE_IN_TRANSACTION_TIMEOUT_S = 60.0
 CLIENT_DEADLINE_S = 8.0  # above statement_timeout, so that the server's own answer comes first
 MIGRATION_TIMEOUT_S = 86_400.0
+LATE_READS = 1_000  # of an answer that is arriving when its time is up
 RECONNECT_BASE_S = 0.1
 BACKEND_GONE_TIMEOUT_S = 2.0
 ENDS_SESSION = ("FATAL", "PANIC")
@@ -120,24 +122,33 @@ class DeadlineConnection(psycopg.Connection[Any]):
     """A psycopg connection that gives up a statement after `deadline_s`, and knows its `server` and `backend`.
 
     `settings`: behind a pooler, the statements that go before each other one, in one transaction with it.
+    `inbox`: of a connection that listens, where its notifications go.
     """
 
     deadline_s: float = CLIENT_DEADLINE_S
     server: Server
     backend: Backend
     settings: str | None = None
+    inbox: Inbox | None = None
 
     def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
+        if self.inbox is not None:
+            gen = _emptying(gen, self.inbox)
         return super().wait(_with_deadline(gen, self.deadline_s), *args, **kwargs)
 
 
 def _with_deadline(gen: Generator[Any, Any, T], seconds: float) -> Generator[Any, Any, T]:
     """Pass a psycopg generator through; raise in its place once it has waited for `seconds`.
 
-    The waiting loop resumes the generator with nothing ready each time its interval has passed. psycopg makes the
-    message before it waits for the first time, so what goes wrong with a value until then is `NotSent`.
+    The waiting loop resumes the generator with nothing ready each time its interval has passed. What has arrived
+    when the time is up still counts, since this process may have been stopped meanwhile. But only a bounded amount
+    of it is read: notifications may arrive without end before the answer.
+
+    psycopg makes the message before it waits for the first time, so what goes wrong with a value until then is
+    `NotSent`.
     """
     gives_up_at = time.monotonic() + seconds
+    late_reads = 0
     try:
         try:
             awaited = next(gen)
@@ -145,9 +156,25 @@ def _with_deadline(gen: Generator[Any, Any, T], seconds: float) -> Generator[Any
             raise NotSent(str(error)) from error
         while True:
             ready = yield awaited
-            if not ready and time.monotonic() > gives_up_at:
-                raise psycopg.OperationalError(f"no answer from the server within {seconds:g} s")
+            if time.monotonic() > gives_up_at:
+                late_reads += 1
+                if not ready or late_reads > LATE_READS:
+                    raise psycopg.OperationalError(f"no answer from the server within {seconds:g} s")
             awaited = gen.send(ready)
+    except StopIteration as finished:
+        return finished.value  # type: ignore[no-any-return]
+
+
+def _emptying(gen: Generator[Any, Any, T], inbox: Inbox) -> Generator[Any, Any, T]:
+    """Pass a psycopg generator through, and take the notifications that come before the answer as they come."""
+    inbox.statement_begins()
+    try:
+        awaited = next(gen)
+        while True:
+            ready = yield awaited
+            awaited = gen.send(ready)
+            inbox.empty_libpq()
+            inbox.check_patience()
     except StopIteration as finished:
         return finished.value  # type: ignore[no-any-return]
 
@@ -241,7 +268,7 @@ def _set_up(connection: DeadlineConnection, limits: TimeLimits, *, catalog_first
     connection.adapters.register_dumper(int, Int8Dumper)
     pooled = connection.backend.pooled
     settings = {
-        "statement_timeout": f"{limits.statement_s:.0f}s",
+        "statement_timeout": f"{limits.statement_s * 1000:.0f}ms",
         "lock_timeout": f"{limits.lock_s * 1000:.0f}ms",
         "idle_in_transaction_timeout": f"{IDLE_IN_TRANSACTION_TIMEOUT_S:.0f}s",
         "catalog_first": catalog_first,

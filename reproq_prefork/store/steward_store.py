@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from reproq_prefork.identity import HostIdentity, ProcessIdentity
 from reproq_prefork.store.connection import (
+    BACKEND_GONE_POLL_S,
     BACKEND_GONE_TIMEOUT_S,
+    CLIENT_DEADLINE_S,
     LOCK_TIMEOUT_S,
+    STATEMENT_TIMEOUT_S,
     Backend,
     ConnectionLost,
     TimeLimits,
-    end_backend_of,
     fetch,
     translated_errors,
 )
 from reproq_prefork.store.copies import connect_unless_copy
+from reproq_prefork.store.inbox import FLOOD_PATIENCE_S, Inbox
 from reproq_prefork.store.opening import GoesOn, always
 from reproq_prefork.store.statements import statement
 from reproq_prefork.task_run import FailureKind, LostWorker, Status
 
 SWEEP_BATCH = 500
+WAITERS_BATCH = 1_000
 
 # As the SQL has them: reproq_receive_new_runs in the fourth migration, and cancel_run.sql.
 NEW_RUNS_CHANNEL = "reproq_task_runs"
@@ -32,10 +37,15 @@ CANCEL_CHANNEL = "reproq_cancel"
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What others announce: new runs, by the queue of each message, and workers with a run to be cancelled."""
+    """What others announce: new runs, by the queue of each message, and workers with a run to be cancelled.
 
-    queues: tuple[str, ...]
-    cancelled_at: frozenset[str]
+    Of very many messages only the first are looked at; `messages` and `payload_bytes` count all.
+    """
+
+    queues: tuple[str, ...] = ()
+    cancelled_at: frozenset[str] = frozenset()
+    messages: int = 0
+    payload_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +57,15 @@ class RunToCancel:
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What a look has shown. `is_finish_due` is not asked, and False, where runs are due."""
+    """What a look has shown. `is_finish_due` is not asked, and False, where runs are due.
+
+    `announced_share`: how much of the server's memory for notifications is taken, from 0 to 1.
+    """
 
     runs_are_due: bool
     is_finish_due: bool
     to_cancel: tuple[RunToCancel, ...]
+    announced_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +84,13 @@ class RegisteredWorker:
 
 
 class StewardStore:
-    """The control plane's connection. Raises as `WorkerStore` does."""
+    """The control plane's connection. Raises as `WorkerStore` does.
+
+    `before_each` is called before each statement except a renewal. All that a steward does is statements of this
+    store, so what is called there waits for one of them at most.
+    """
+
+    before_each: Callable[[], object]
 
     def __init__(
         self,
@@ -80,16 +100,24 @@ class StewardStore:
         queues: Sequence[str],
         max_attempts_ceiling: int | None,
         max_lock_wait_s: float = LOCK_TIMEOUT_S,
+        max_statement_s: float = STATEMENT_TIMEOUT_S,
         system: int | None = None,
         goes_on: GoesOn = always,
     ) -> None:
         """Connect; `system` and `goes_on` as in `connect`. Raises `DatabaseUnavailable`, also for a copy.
 
-        `max_lock_wait_s`: how long what is done here may wait for a lock, and so keep renewals from being sent.
+        `max_lock_wait_s`, `max_statement_s`: how long a statement may wait for a lock, and how long it may take.
+        The next renewal is not sent before it has ended.
         """
         self._queues = ",".join(queues)
+        self._awaited: set[str] = set()
         self._max_attempts_ceiling = max_attempts_ceiling
-        limits = TimeLimits(lock_s=min(LOCK_TIMEOUT_S, max_lock_wait_s))
+        statement_s = min(STATEMENT_TIMEOUT_S, max_statement_s)
+        limits = TimeLimits(
+            statement_s=statement_s,
+            lock_s=min(LOCK_TIMEOUT_S, max_lock_wait_s),
+            client_s=statement_s + CLIENT_DEADLINE_S - STATEMENT_TIMEOUT_S,
+        )
         self._connection = connect_unless_copy(
             database_url,
             application_name=application_name,
@@ -98,6 +126,9 @@ class StewardStore:
             goes_on=goes_on,
         )
         self.backend: Backend = self._connection.backend
+        self._inbox = Inbox(self._connection.pgconn, patience_s=min(FLOOD_PATIENCE_S, max_lock_wait_s))
+        self._connection.inbox = self._inbox
+        self.before_each = lambda: None
 
     def close(self) -> None:
         self._connection.close()
@@ -106,36 +137,53 @@ class StewardStore:
         """The socket: readable when the server has something to say."""
         return self._connection.fileno()
 
-    def listen(self) -> bool:
-        """Ask for `news`. False behind a pooler, where nobody would ever hear them."""
-        if self.backend.pooled:
-            return False
-        with translated_errors():
-            self._connection.execute(statement("listen"))
-            self._connection.execute(statement("listen_to_cancels"))
-        return True
+    @property
+    def was_flooded(self) -> bool:
+        """Whether this connection was lost to notifications that kept an answer from arriving."""
+        return self._inbox.is_flooded
 
-    def await_new_runs(self) -> None:
-        """Have new runs of the queues announced, until `ignore_new_runs` or the end of this connection."""
-        self._run("await_new_runs", {"queues": self._queues})
+    def listen(self) -> None:
+        """Ask for `news`. Not behind a pooler, where nobody would ever hear them."""
+        self._run("listen", {})
+        self._run("listen_to_cancels", {})
+
+    def stop_listening(self) -> None:
+        """Ask for no more `news`, and have no new runs announced for this host."""
+        self.ignore_new_runs()
+        self._run("stop_listening", {})
+
+    def await_new_runs(self) -> tuple[str, ...]:
+        """Have new runs of the queues announced, until `ignore_new_runs` or the end of this connection.
+
+        Gives the queues for which that failed, since somebody holds their advisory lock: try them again.
+        """
+        missing = [queue for queue in self._queues.split(",") if queue not in self._awaited]
+        rows = self._run("await_new_runs", {"queues": ",".join(missing)})
+        self._awaited.update(row.queue for row in rows if row.held)
+        return tuple(row.queue for row in rows if not row.held)
 
     def ignore_new_runs(self) -> None:
-        """Nobody of this host needs to hear of new runs for now; once for each `await_new_runs`."""
-        self._run("ignore_new_runs", {"queues": self._queues})
+        """Nobody of this host needs to hear of new runs for now."""
+        if self._awaited:
+            self._run("ignore_new_runs", {"queues": ",".join(self._awaited)})
+            self._awaited.clear()
 
     def news(self) -> News:
-        """What has arrived so far; does not wait."""
+        """What has arrived so far, of which a bounded amount is read; does not wait."""
         with translated_errors():
-            heard = [(said.channel, said.payload) for said in self._connection.notifies(timeout=0)]
+            self._inbox.read()
+        heard = self._inbox.take()
         return News(
-            queues=tuple(payload for channel, payload in heard if channel == NEW_RUNS_CHANNEL),
-            cancelled_at=frozenset(payload for channel, payload in heard if channel == CANCEL_CHANNEL),
+            queues=tuple(payload for channel, payload in heard.kept if channel == NEW_RUNS_CHANNEL),
+            cancelled_at=frozenset(payload for channel, payload in heard.kept if channel == CANCEL_CHANNEL),
+            messages=heard.messages,
+            payload_bytes=heard.payload_bytes,
         )
 
     def renew_leases(self, worker_ids: Collection[str], *, lease_s: float) -> frozenset[str]:
         """Renew, in one statement; gives the ids that were renewed. The others have lost their lease."""
         parameters = {"worker_ids": json.dumps(sorted(worker_ids)), "lease_seconds": lease_s}
-        return frozenset(row.id for row in self._run("renew_leases", parameters))
+        return frozenset(row.id for row in self._send("renew_leases", parameters))
 
     def look(self, worker_ids: Collection[str], *, announces: bool) -> Sight:
         """What there is to do in the queues, and which runs of these workers somebody has cancelled.
@@ -157,6 +205,7 @@ class StewardStore:
             to_cancel=tuple(
                 RunToCancel(row.leased_by, row.id, row.claims) for row in rows if row.id is not None
             ),
+            announced_share=rows[0].announced_share,
         )
 
     def end_backend_of(self, worker_id: str, *, within_s: float = BACKEND_GONE_TIMEOUT_S) -> bool:
@@ -164,7 +213,12 @@ class StewardStore:
 
         False: it would not go in that time (or we may not end it), so what it does may yet be committed.
         """
-        return end_backend_of(self._connection, worker_id, within_s=within_s)
+        gives_up_at = time.monotonic() + within_s
+        while self._run("terminate_backend", {"worker_id": worker_id}):
+            if time.monotonic() > gives_up_at:
+                return False
+            time.sleep(BACKEND_GONE_POLL_S)
+        return True
 
     def reset_worker(
         self, lost: LostWorker, *, keep_registration: bool = False, only: Collection[int] | None = None
@@ -226,7 +280,7 @@ class StewardStore:
     def sweep_expired(self, *, only: Collection[int] | None = None) -> tuple[ResetRun, ...]:
         """Put back, or fail, runs whose holder's lease has ended, wherever it was; at most 500 a call.
 
-        `only`: these runs alone. Workers and waiters that are gone without a goodbye are forgotten with it.
+        `only`: these runs alone. Workers that are gone without a goodbye are forgotten with it.
         """
         rows = self._run(
             "sweep_expired",
@@ -238,6 +292,11 @@ class StewardStore:
             },
         )
         return tuple(_reset_run(row) for row in rows)
+
+    def forget_waiters(self) -> int:
+        """Forget who waited for an end and left without a goodbye; gives how many, at most 1,000 a call."""
+        forgotten: int = self._run("forget_waiters", {"max_waiters": WAITERS_BATCH})[0].forgotten
+        return forgotten
 
     def workers_of_host(self, host: HostIdentity) -> tuple[RegisteredWorker, ...]:
         rows = self._run("workers_of_host", {"host_identity": host.key})
@@ -260,6 +319,10 @@ class StewardStore:
         return drained
 
     def _run(self, name: str, parameters: dict[str, Any]) -> Sequence[Any]:
+        self.before_each()
+        return self._send(name, parameters)
+
+    def _send(self, name: str, parameters: dict[str, Any]) -> Sequence[Any]:
         return fetch(self._connection, statement(name), parameters)
 
 

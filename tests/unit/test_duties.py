@@ -4,91 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Collection, Iterator
-from typing import Any, cast
+from collections.abc import Iterator
 
 import pytest
 
 from reproq_prefork import duties, processes
-from reproq_prefork.duties import AwaitNewRuns, Look, NoticeCancels, RenewLeases
-from reproq_prefork.log import Log, LogFormat, LogLevel
-from reproq_prefork.scoreboard import LeaseRecord, Scoreboard, WorkerRecord, WorkerState, boottime_ns
+from reproq_prefork.scoreboard import LeaseRecord, WorkerState, boottime_ns
 from reproq_prefork.signals import CANCEL_SIGNAL
-from reproq_prefork.store.steward_store import RunToCancel, Sight, StewardStore
+from reproq_prefork.store.steward_store import RunToCancel
 from tests.children import exit_status_of, forked, sleep_for_ever
-
-STEWARD = 1
-
-
-class ScriptedStore:
-    """Says what a test has set; `asked` is what it was asked."""
-
-    def __init__(self) -> None:
-        self.cancelled: list[RunToCancel] = []
-        self.runs_are_due = False
-        self.is_finish_due = False
-        self.asked: list[Any] = []
-        self.renewal_takes_s = 0.0
-
-    def look(self, worker_ids: Collection[str], *, announces: bool) -> Sight:
-        self.asked.append((sorted(worker_ids), announces))
-        to_cancel = tuple(run for run in self.cancelled if run.worker_id in worker_ids)
-        return Sight(self.runs_are_due, self.is_finish_due, to_cancel)
-
-    def renew_leases(self, worker_ids: Collection[str], *, lease_s: float) -> frozenset[str]:
-        time.sleep(self.renewal_takes_s)
-        return frozenset(worker_ids)
-
-    def await_new_runs(self) -> None:
-        self.asked.append("await")
-
-    def ignore_new_runs(self) -> None:
-        self.asked.append("ignore")
-
-
-class Host:
-    """A scoreboard with workers, all in this process."""
-
-    def __init__(self) -> None:
-        self.scripted = ScriptedStore()
-        self.store = cast(StewardStore, self.scripted)
-        self.board = Scoreboard(slots=3, stewards=2)
-        self.log_reader, writer = os.pipe()
-        self.log = Log(LogLevel.DEBUG, LogFormat.JSON, fd=writer)
-        self._log_writer = writer
-        self.notice = NoticeCancels(self.board, STEWARD, log=self.log)
-        self.woken: list[str] = []
-        self.look = self.make_look(announces=False)
-        self.renew = RenewLeases(self.board, STEWARD, period_s=1, lease_s=60, believed_lease_s=50)
-
-    def make_look(self, *, announces: bool) -> Look:
-        return Look(
-            self.board,
-            STEWARD,
-            period_s=1,
-            announces=announces,
-            wake=lambda: self.woken.append("all"),
-            wake_one=lambda: self.woken.append("one"),
-            cancels=self.notice,
-        )
-
-    def add_worker(self, slot: int, **changes: Any) -> None:
-        process = processes.own_identity()
-        record: dict[str, Any] = {
-            "incarnation": 10 + slot,
-            "pid": process.pid,
-            "pid_started": process.started,
-            "steward": STEWARD,
-            "state": WorkerState.BUSY,
-            "lease_end_ns": boottime_ns() + 10**12,
-            "worker_id": f"w{slot}",
-        }
-        self.board.write_worker(slot, WorkerRecord(**(record | changes)))
-
-    def close(self) -> None:
-        os.close(self.log_reader)
-        os.close(self._log_writer)
+from tests.unit.steward_host import STEWARD, Host
 
 
 @pytest.fixture
@@ -222,71 +147,6 @@ def test_a_close_look_comes_soon_and_less_and_less_often(host: Host) -> None:
         periods.append(host.look.period_s)
         host.look.run(host.store)
     assert periods == pytest.approx([0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1, 1])
-
-
-class TestAwaitNewRuns:
-    """Messages are asked for while a worker is idle, and no more once many have found none."""
-
-    @pytest.fixture
-    def resumed(self) -> list[bool]:
-        return []
-
-    @pytest.fixture
-    def awaits(self, host: Host, resumed: list[bool]) -> AwaitNewRuns:
-        return AwaitNewRuns(host.board, STEWARD, resumed=lambda: resumed.append(True))
-
-    def test_they_are_asked_for_once_a_worker_is_idle(
-        self, host: Host, awaits: AwaitNewRuns, resumed: list[bool]
-    ) -> None:
-        awaits.connected(can_hear=True)
-        host.add_worker(0)
-        host.add_worker(1, state=WorkerState.IDLE, steward=STEWARD - 1)
-        awaits.again_if_idle(host.store)
-        assert awaits.is_watching()
-        assert host.scripted.asked == []
-        host.add_worker(2, state=WorkerState.IDLE)
-        for _ in range(2):
-            awaits.again_if_idle(host.store)
-        assert not awaits.is_watching()
-        assert host.scripted.asked == ["await"]
-        assert resumed == [True]
-
-    def test_nobody_waits_for_them_behind_a_pooler_or_without_a_connection(
-        self, host: Host, awaits: AwaitNewRuns
-    ) -> None:
-        host.add_worker(0, state=WorkerState.IDLE)
-        awaits.again_if_idle(host.store)
-        awaits.connected(can_hear=False)
-        awaits.again_if_idle(host.store)
-        awaits.heard(host.store, 10**6)
-        assert not awaits.is_watching()
-        assert host.scripted.asked == []
-
-    def test_many_in_a_row_that_find_nobody_idle_are_enough(self, host: Host, awaits: AwaitNewRuns) -> None:
-        awaits.connected(can_hear=True)
-        host.add_worker(0, state=WorkerState.IDLE)
-        awaits.again_if_idle(host.store)
-        host.add_worker(0, state=WorkerState.BUSY)
-        awaits.heard(host.store, duties.USELESS_MESSAGES - 1)
-        host.add_worker(0, state=WorkerState.IDLE)
-        awaits.heard(host.store, 1)
-        host.add_worker(0, state=WorkerState.SETTLING)
-        awaits.heard(host.store, duties.USELESS_MESSAGES - 1)
-        assert host.scripted.asked == ["await"]
-        awaits.heard(host.store, 1)
-        awaits.heard(host.store, 1)
-        assert host.scripted.asked == ["await", "ignore"]
-        assert awaits.is_watching()
-        host.add_worker(0, state=WorkerState.IDLE)
-        awaits.again_if_idle(host.store)
-        assert host.scripted.asked == ["await", "ignore", "await"]
-
-    def test_a_new_connection_begins_anew(self, host: Host, awaits: AwaitNewRuns) -> None:
-        host.add_worker(0, state=WorkerState.IDLE)
-        for _ in range(2):
-            awaits.connected(can_hear=True)
-            awaits.again_if_idle(host.store)
-        assert host.scripted.asked == ["await", "await"]
 
 
 def test_a_renewed_lease_is_believed_for_less_than_it_lasts_and_from_before_it_was_asked_for(

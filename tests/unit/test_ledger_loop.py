@@ -10,14 +10,14 @@ import contextlib
 import enum
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reproq_prefork import claiming, ledger, link, recording
+from reproq_prefork import claiming, ledger, link, lone_claims, recording
 from reproq_prefork.attempt import Attempt
 from reproq_prefork.claiming import LeaseLost
 from reproq_prefork.ledger import Ledger
@@ -38,7 +38,7 @@ from reproq_prefork.store.connection import (
     StatementTimedOut,
     ValueRefused,
 )
-from reproq_prefork.store.worker_store import ChangeableRun, Claim, WorkerStore
+from reproq_prefork.store.worker_store import ChangeableRun, Claim, ClaimedAlone, WorkerStore
 from reproq_prefork.task_run import ClaimedRun, RetryPolicy, Settlement, Status
 from tests.unit.test_worker import RUN, ScriptedOrders
 
@@ -91,6 +91,7 @@ class Server:
         self.pooled = pooled
         self.pending: list[ClaimedRun] = []
         self.held: set[Token] = set()
+        self.claimed: dict[Token, ClaimedRun] = {}  # each by itself
         self.recorded: dict[Token, list[Settlement]] = {}
         self.doomed: dict[int, frozenset[Status]] = {}
         self.locked: set[int] = set()
@@ -191,9 +192,33 @@ class Connection:
             if token in self._server.held
         }
 
-    def read_payload(self, run_id: int) -> str:
+    def next_due_run(self, passed: Collection[int]) -> int | None:
         self._simple()
-        return "{}"
+        return next((run.id for run in self._server.pending if run.id not in passed), None)
+
+    def claim_run(self, run_id: int) -> ClaimedAlone:
+        answer = self._answer()
+        server = self._server
+        server.pending.sort(key=lambda run: run.id != run_id)
+        if answer is Answer.LOST_AFTER:
+            server.do((), 1)
+        elif answer is Answer.LOST_LATE:
+            server.late.append((server.clock.now_s + 11.0, [], 1))
+        if answer in LOST:
+            raise ConnectionLost(answer.value)
+        if answer in ERRORS:
+            raise ERRORS[answer]
+        (run,) = server.do((), 1)
+        server.claimed[run.token] = run
+        return ClaimedAlone(server.has_lease, run._replace(payload=None))
+
+    def read_claimed(self, token: Token) -> ClaimedRun | None:
+        self._simple()
+        return self._server.claimed[token] if token in self._server.held else None
+
+    def fail_run(self, run_id: int, why: str) -> None:
+        self._simple()
+        self._server.pending = [run for run in self._server.pending if run.id != run_id]
 
     def deregister(self) -> bool:
         self._simple()
@@ -205,7 +230,6 @@ class Connection:
         *,
         max_runs: int,
         places: Any = None,
-        read_payload: bool = True,
     ) -> Claim:
         answer = self._answer()
         server = self._server
@@ -280,7 +304,7 @@ def made() -> Iterator[World]:
 def world(*, pooled: bool = False) -> Iterator[World]:
     with pytest.MonkeyPatch.context() as patch:
         clock = Clock()
-        for module in (ledger, link, recording, claiming):
+        for module in (ledger, link, recording, claiming, lone_claims):
             patch.setattr(module, "time", clock)
         patch.setattr(link, "wait_readable", clock.wait)
         made = World(clock, pooled=pooled)
@@ -378,9 +402,13 @@ def test_two_thousand_payloads_in_a_row_that_cannot_be_read_are_failed_one_by_on
         made.server.pending = [RUN._replace(id=number, claim=1) for number in range(1, 2002)]
 
         def answers() -> Iterator[Answer]:
-            yield Answer.VALUE_REFUSED  # the claim with the payload
+            yield Answer.VALUE_REFUSED  # the claim of many
             for _ in range(2000):
-                yield from (Answer.OK, Answer.VALUE_REFUSED)  # the claim without it, and the payload
+                yield from (
+                    Answer.OK,
+                    Answer.OK,
+                    Answer.VALUE_REFUSED,
+                )  # which is next, its claim, its payload
                 yield from (Answer.VALUE_REFUSED, Answer.OK)  # its end with the next claim, and by itself
 
         made.server.answers = answers()
@@ -435,9 +463,9 @@ def test_a_worker_that_can_end_none_of_them_says_that_it_is_full() -> None:
         runs = made.claim(MAX_UNRECORDED + 1)
         made.server.doomed = {run.id: frozenset() for run in runs}
         made.server.pending = [RUN._replace(id=100, claim=1)]
-        assert not made.ledger.is_full
+        before = made.ledger.is_full
         assert made.ledger.turn([succeeded(run) for run in runs], max_runs=1).runs == ()
-        assert made.ledger.is_full
+        assert (before, made.ledger.is_full) == (False, True)
         began_s = made.clock.now_s
         made.ledger.leave()
         assert made.clock.now_s - began_s < 2
@@ -479,7 +507,7 @@ def test_a_server_that_takes_no_changes_is_waited_for_and_no_run_is_blamed() -> 
             made.server.takes_changes = made.clock.now_s > ends_at_s
             assert made.unrecorded() == ()
 
-        link.wait_readable = wait  # type: ignore[assignment]
+        link.wait_readable = wait  # type: ignore[assignment, attr-defined]
         made.ledger.turn([succeeded(run) for run in runs], max_runs=0)
         for run in runs:
             assert made.server.recorded[run.token] == [succeeded(run).settlement]

@@ -104,11 +104,17 @@ class ScriptedStore:
         if not self.held.get(worker_id):
             self.registered.discard(worker_id)
 
-    def listen(self) -> bool:
-        return True
+    def listen(self) -> None:
+        pass
+
+    def leave_copy(self) -> None:
+        pass
+
+    def forget_waiters(self) -> int:
+        return 0
 
     def news(self) -> News:
-        return News((), frozenset())
+        return News()
 
     def workers_of_host(self, host: HostIdentity) -> tuple[Any, ...]:
         return ()
@@ -140,7 +146,7 @@ class Office:
             orders=ScriptedOrders(),
             wake=self._wake,
             host=HostIdentity("host", "boot:1"),
-            connect=lambda: self.store,
+            connect=lambda goes_on: self.store,
             log=self.log,
         )
 

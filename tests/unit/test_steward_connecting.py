@@ -26,9 +26,10 @@ ROUNDS = 200  # of the steward's loop, in which what a test waits for must have 
 
 
 class ScriptedStore:
-    """`listen` and `look` meet the troubles that a test has set for this connection."""
+    """`listen` and `look` meet the troubles that a test has set for this connection, each once."""
 
     backend = Backend(pid=1, pooled=False)
+    was_flooded = False
 
     def __init__(self, *, listen: ReproqError | None = None, look: ReproqError | None = None) -> None:
         self._troubles = {"listen": listen, "look": look}
@@ -36,16 +37,16 @@ class ScriptedStore:
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         answers = {
-            "listen": True,
-            "news": News((), frozenset()),
+            "news": News(),
             "look": Sight(False, False, ()),
             "sweep_expired": (),
+            "forget_waiters": 0,
             "workers_of_host": (),
         }
 
         def method(*_arguments: Any, **_options: Any) -> Any:
             self.calls.append(name)
-            trouble = self._troubles.get(name)
+            trouble = self._troubles.pop(name, None)
             if trouble is not None:
                 raise trouble
             return answers.get(name)
@@ -140,20 +141,28 @@ def setting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Setting]:
     "trouble",
     [
         StatementRefused("cannot execute LISTEN during recovery"),
-        ConnectionLost("the server closed the connection"),
         ValueRefused("too many notifications in the NOTIFY queue"),
     ],
     ids=lambda trouble: type(trouble).__name__,
 )
-def test_a_connection_on_which_listen_is_refused_is_closed_and_another_one_is_made(
-    setting: Setting, trouble: ReproqError
+def test_where_listen_is_refused_it_is_tried_again(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch, trouble: ReproqError
 ) -> None:
-    half, whole = ScriptedStore(listen=trouble), ScriptedStore()
-    stores = setting.run([half, whole], is_done=lambda: "look" in whole.calls)
-    assert stores == [half, whole]
-    assert half.calls == ["listen", "close"]
-    assert whole.calls[:1] == ["listen"]
-    assert "look" in whole.calls
+    monkeypatch.setattr("reproq_prefork.listening.LISTEN_RETRY_S", 0.0)
+    store = ScriptedStore(listen=trouble)
+    assert setting.run([store], is_done=lambda: store.calls.count("listen") == 2) == [store]
+    assert store.calls.count("listen") == 2
+    assert "look" in store.calls
+
+
+def test_a_connection_that_is_lost_by_listening_is_closed_and_another_one_is_made(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reproq_prefork.listening.LISTEN_RETRY_S", 0.0)
+    lost, found = ScriptedStore(listen=ConnectionLost("gone")), ScriptedStore()
+    assert setting.run([lost, found], is_done=lambda: "listen" in found.calls) == [lost, found]
+    assert lost.calls[-2:] == ["listen", "close"]
+    assert "listen" in found.calls
 
 
 def test_after_a_lost_connection_every_idle_worker_is_woken_to_look_at_its_own(setting: Setting) -> None:
