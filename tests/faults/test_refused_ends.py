@@ -311,3 +311,18 @@ def test_48_a_dead_workers_run_that_cannot_be_reset_keeps_no_slot_and_no_other_r
         assert run_row(connection, run_id)["status"] == "RUNNING"
         relent(connection)
         assert wait_for_status(connection, run_id, "SUCCESSFUL")["attempts"] == 2
+
+
+def test_48_a_master_that_dies_with_such_a_run_has_run_it(connection: Connection, host: Host) -> None:
+    """Its worker was at something else; its steward buries what they leave."""
+    shut_down = "new.status = 'FAILED' and new.errors::text like '%master died%'"
+    refuse(connection, what=f"{ANY_END} and not ({shut_down})")
+    with host.supervisor as supervisor:
+        run_id = host.start_run(max_attempts=1)
+        doom(connection, run_id)
+        host.let_go()
+        supervisor.wait_for_log("is refused, and others are not")
+        host.other_runs_go_on()
+        os.kill(supervisor.pid, signal.SIGKILL)
+        row = wait_for_status(connection, run_id, "FAILED", "PENDING", "SUCCESSFUL")
+        assert (row["status"], row["attempts"]) == ("FAILED", 1)
