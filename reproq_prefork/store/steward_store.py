@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from reproq_prefork.identity import HostIdentity, ProcessIdentity
@@ -19,6 +20,7 @@ from reproq_prefork.store.connection import (
     translated_errors,
 )
 from reproq_prefork.store.opening import GoesOn, always
+from reproq_prefork.store.pooling import PROBE_LIMITS, hears_notifications
 from reproq_prefork.store.statements import statement
 from reproq_prefork.task_run import FailureKind, LostWorker, Status
 
@@ -89,13 +91,10 @@ class StewardStore:
         self._queues = ",".join(queues)
         self._max_attempts_ceiling = max_attempts_ceiling
         limits = TimeLimits(lock_s=min(LOCK_TIMEOUT_S, max_lock_wait_s))
-        self._connection = connect(
-            database_url,
-            application_name=application_name,
-            limits=limits,
-            system=system,
-            goes_on=goes_on,
+        self._connect = partial(
+            connect, database_url, application_name=application_name, system=system, goes_on=goes_on
         )
+        self._connection = self._connect(limits=limits)
         self.backend: Backend = self._connection.backend
 
     def close(self) -> None:
@@ -106,8 +105,9 @@ class StewardStore:
         return self._connection.fileno()
 
     def listen(self) -> bool:
-        """Ask for `news`. False behind a pooler, where nobody would ever hear them."""
-        if self.backend.pooled:
+        """Ask for `news`. False behind a transaction pooler, where nobody would ever hear them."""
+        connect_another = partial(self._connect, limits=PROBE_LIMITS)
+        if self.backend.pooled and not hears_notifications(self._connection, connect_another):
             return False
         with translated_errors():
             self._connection.execute(statement("listen"))
