@@ -3,7 +3,8 @@
 #
 # The matrix: .venv has the oldest of what is supported (on Python 3.11: Django 5.2 and the backport django-tasks),
 # .venv-django60 Django 6.0 alone on Python 3.12, .venv-django61 Django 6.1 with the backport beside it on 3.13 (on
-# 3.12 where there is no 3.13). Which Django these two have is said here, for one Python may be in both.
+# 3.12 where there is no 3.13). Which Django these two have is said here, for one Python may be in both. .venv-oldest
+# has the oldest release of each direct dependency that is allowed.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -19,6 +20,10 @@ BESIDE_PEERS = $(if $(shell scripts/find-python 3.12 2>/dev/null),.venv-django60
 PYTEST := python -m pytest -n $(TEST_PROCESSES) --dist worksteal
 # `make test` opens a browser on one Django; the matrix does on each.
 BROWSER_TESTS := tests/django/test_admin_browser.py tests/django/test_example_site.py
+# What shows that an old dependency will not do: all that needs no server, and of the rest what each part does most.
+OLDEST_TESTS := tests/unit $(addprefix tests/integration/,test_runs.py test_bulk.py test_new_runs.py test_migrate.py \
+	test_connection_settings.py test_odd_settings.py test_supervisor.py test_cli.py) \
+	tests/django/test_backend.py tests/django/test_workers.py
 PIP_INSTALL := python -m pip install -qq --disable-pip-version-check --no-warn-script-location \
 	--constraint constraints.txt
 
@@ -26,7 +31,7 @@ PIP_INSTALL := python -m pip install -qq --disable-pip-version-check --no-warn-s
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install check format test test-all test-django52 test-django60 test-django61 faults chaos mutants fuzz demo bench bench-against bench-peers chaos-peers clean
+.PHONY: help install check format test test-all test-django52 test-django60 test-django61 test-oldest faults chaos mutants fuzz demo bench bench-against bench-peers chaos-peers clean
 
 help: ## Show this list
 	@grep -E '^[a-z0-9-]+:.*## ' Makefile | sort | while IFS= read -r line; do \
@@ -55,6 +60,15 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Setting up .venv-$* ..." >&2
 	@test -x .venv-$*/bin/python || "$$(scripts/find-python $(PYTHON_$*))" -m venv .venv-$*
 	@.venv-$*/bin/$(PIP_INSTALL) --editable '.[$(EXTRAS)]' django==$(DJANGO_$*) $(BESIDE)
+	@touch $@
+
+.venv-oldest/.installed: pyproject.toml constraints.txt constraints-oldest.txt Makefile
+	@echo "Setting up .venv-oldest ..." >&2
+	@test -x .venv-oldest/bin/python || "$$(scripts/find-python 3.11)" -m venv .venv-oldest
+	@awk -F== 'NR == FNR { if ($$0 !~ /^#/) oldest[$$1] = 1; print; next } !($$1 in oldest)' \
+		constraints-oldest.txt constraints.txt > .venv-oldest/constraints.txt
+	@.venv-oldest/bin/$(subst constraints.txt,.venv-oldest/constraints.txt,$(PIP_INSTALL)) \
+		--editable '.[binary,embedded,django,test]'
 	@touch $@
 
 check: $(STAMP) ## Format, lint, types and import contracts; changes nothing
@@ -90,6 +104,9 @@ test-django60: .venv-django60/.installed ## Run what needs Django on 6.0 (Python
 test-django61: .venv-django61/.installed ## Run what needs Django on 6.1 (Python 3.13), and the unit tests
 	@.venv-django61/bin/$(PYTEST) tests/django tests/unit
 
+test-oldest: .venv-oldest/.installed ## Run the unit tests and a core of the others with the oldest dependencies (Python 3.11)
+	@.venv-oldest/bin/$(PYTEST) $(OLDEST_TESTS)
+
 faults: $(STAMP) ## Run what the suite leaves out: all that can go wrong with processes, hosts, networks, servers (as root)
 	@$(BIN)/$(PYTEST) -m fault
 
@@ -123,6 +140,6 @@ chaos-peers: ## Kill workers and masters of ours and of other queues, and see wh
 	@$(BESIDE_PEERS)/bin/python -m benchmarks.storm $(if $(SEED),--seed $(SEED))
 
 clean: ## Remove the environments and everything that tools have left here
-	@rm -rf .venv .venv-django60 .venv-django61
+	@rm -rf .venv .venv-django60 .venv-django61 .venv-oldest
 	@rm -rf build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

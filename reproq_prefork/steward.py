@@ -229,15 +229,16 @@ class Steward:
     def _connected_store(self) -> StewardStore | None:
         if self._store is None and time.monotonic() >= self._connect_at:
             try:
-                store = self._store = self._opened_store()
+                store, can_listen = self._opened_store()
             except ReproqError as error:
                 self._disconnect()
                 self._trouble.warning("no connection to the database", reason=str(error))
             else:
+                self._store = store
                 store.before_each = lambda: self._do_first(store)
-                self._listening.connected(can_listen=not store.backend.pooled)
+                self._listening.connected(can_listen=can_listen)
                 self._show_heartbeat()
-                if store.backend.pooled:
+                if not can_listen:
                     self._log.info("behind a transaction pooler: polling only, without notifications")
                 if self._was_lost:
                     self._log.info("connected again")
@@ -245,8 +246,9 @@ class Steward:
                     self._wake_all()
         return self._store
 
-    def _opened_store(self) -> StewardStore:
-        """With a sign of life now and then, however long it takes. Raises DatabaseUnavailable."""
+    def _opened_store(self) -> tuple[StewardStore, bool]:
+        """A connection, and whether notifications are heard on it; with a sign of life now and then, however long
+        it takes. Raises ReproqError."""
         had_quit = self._orders.quit
 
         def goes_on(for_s: float) -> bool:
@@ -254,7 +256,12 @@ class Steward:
             self._orders.read()
             return self._orders.quit == had_quit
 
-        return self._connect(goes_on)
+        store = self._connect(goes_on)
+        try:
+            return store, store.can_listen()
+        except BaseException:
+            store.close()
+            raise
 
     def _disconnect(self) -> None:
         if self._store is not None:

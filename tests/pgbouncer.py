@@ -1,4 +1,5 @@
-"""PgBouncer before a server, in transaction mode, with fewer connections to the server than it has clients."""
+"""PgBouncer before a server: in transaction mode with fewer connections to the server than it has clients, or in
+session mode."""
 
 from __future__ import annotations
 
@@ -23,8 +24,13 @@ ACCOUNT = "nobody"  # it refuses to run as root
 
 
 @contextlib.contextmanager
-def pooler(database_url: str, *, connections: int) -> Iterator[str]:
-    """The URL of `database_url` by way of it. Skips the test where it is not installed."""
+def pooler(
+    database_url: str, *, connections: int, mode: str = "transaction", takes_turns: bool = False
+) -> Iterator[str]:
+    """The URL of `database_url` by way of it. Skips the test where it is not installed.
+
+    `takes_turns`: of its connections that are free it takes the one that was used longest ago; else the last one.
+    """
     program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
         pytest.skip("PgBouncer is not installed (the package pgbouncer)")
@@ -41,7 +47,8 @@ def pooler(database_url: str, *, connections: int) -> Iterator[str]:
             "[pgbouncer]\n"
             f"listen_addr = {ADDRESS}\nlisten_port = {port}\nunix_socket_dir =\n"
             f"auth_type = trust\nauth_file = {directory / 'users'}\n"
-            f"pool_mode = transaction\ndefault_pool_size = {connections}\nmax_client_conn = 200\n"
+            f"pool_mode = {mode}\nserver_round_robin = {int(takes_turns)}\n"
+            f"default_pool_size = {connections}\nmax_client_conn = 200\n"
         )
         as_account = ["--user", ACCOUNT] if os.geteuid() == 0 else []
         with (directory / "log").open("wb") as log:

@@ -126,7 +126,7 @@ def _database(where: str, options: Mapping[str, Any]) -> Iterator[CheckMessage]:
     if not _uses_psycopg3():
         yield Error(
             f'{where}: Django talks to the database "{alias}" by psycopg2, and task runs need psycopg 3.',
-            hint="Run `pip install 'psycopg[binary]>=3.2'`; Django takes it in place of psycopg2 by itself.",
+            hint="Run `pip install 'psycopg[binary]>=3.2.4'`; Django takes it in place of psycopg2 by itself.",
             id="reproq_prefork.E008",
         )
         return

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from reproq_prefork.identity import HostIdentity, ProcessIdentity
@@ -24,6 +25,7 @@ from reproq_prefork.store.connection import (
 from reproq_prefork.store.copies import connect_unless_copy
 from reproq_prefork.store.inbox import FLOOD_PATIENCE_S, Inbox
 from reproq_prefork.store.opening import GoesOn, always
+from reproq_prefork.store.pooling import PROBE_LIMITS, hears_notifications
 from reproq_prefork.store.statements import statement
 from reproq_prefork.task_run import FailureKind, LostWorker, Status
 
@@ -118,13 +120,14 @@ class StewardStore:
             lock_s=min(LOCK_TIMEOUT_S, max_lock_wait_s),
             client_s=statement_s + CLIENT_DEADLINE_S - STATEMENT_TIMEOUT_S,
         )
-        self._connection = connect_unless_copy(
+        self._connect = partial(
+            connect_unless_copy,
             database_url,
             application_name=application_name,
-            limits=limits,
             system=system,
             goes_on=goes_on,
         )
+        self._connection = self._connect(limits=limits)
         self.backend: Backend = self._connection.backend
         self._inbox = Inbox(self._connection.pgconn, patience_s=min(FLOOD_PATIENCE_S, max_lock_wait_s))
         self._connection.inbox = self._inbox
@@ -141,6 +144,16 @@ class StewardStore:
     def was_flooded(self) -> bool:
         """Whether this connection was lost to notifications that kept an answer from arriving."""
         return self._inbox.is_flooded
+
+    def can_listen(self) -> bool:
+        """Whether notifications are heard on this connection: not behind a transaction pooler."""
+        if not self.backend.pooled:
+            return True
+        self._connection.inbox = None  # what is heard now is an answer to this question
+        try:
+            return hears_notifications(self._connection, partial(self._connect, limits=PROBE_LIMITS))
+        finally:
+            self._connection.inbox = self._inbox
 
     def listen(self) -> None:
         """Ask for `news`. Not behind a pooler, where nobody would ever hear them."""

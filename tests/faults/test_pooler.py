@@ -106,3 +106,17 @@ def test_the_schema_is_made_and_runs_are_enqueued_and_read(pooled_url: str, conn
         many = enqueue_many(producer, [NewRun.of({"n": n}) for n in range(2_000)])
         assert get_run(producer, many[-1].id).payload == {"n": 1_999}
     assert run_row(connection, run.id)["status"] == "PENDING"
+
+
+def test_behind_a_session_pooler_new_runs_are_picked_up_at_once(
+    database_url: str, connection: Connection, tmp_path: Path
+) -> None:
+    patient = {"POLL_INTERVAL": "30s"}
+    with (
+        pooler(database_url, connections=10, mode="session") as url,
+        Supervisor(url, tmp_path, workers=2, environ=patient) as supervisor,
+    ):
+        for _ in range(5):
+            wait_for_status(connection, add_run(connection, {}), "SUCCESSFUL", timeout_s=10)
+        assert "polling only" not in supervisor.log()
+        assert supervisor.stop() == 0

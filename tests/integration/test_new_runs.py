@@ -54,6 +54,20 @@ def steward(database_url: str) -> Iterator[StewardStore]:
         yield steward
 
 
+def test_what_is_announced_during_a_statement_of_the_steward_is_heard_after_it(
+    steward: StewardStore, connection: Connection
+) -> None:
+    """psycopg before 3.2.4 throws away what arrives together with a reply."""
+    steward.listen()
+    steward.await_new_runs()
+    heard = 0
+    for _ in range(20):
+        connection.execute(INSERT, ["mail"])
+        steward.look([], announces=False)  # its reply comes behind the message
+        heard += len(steward.news().queues)
+    assert heard == 20
+
+
 def advisory_locks(connection: Connection) -> int:
     row = connection.execute(
         "select count(*) from pg_locks where locktype = 'advisory' and classid = 7238251 "

@@ -1,9 +1,12 @@
-"""What importing the package costs: each task that runs in Python pays for it."""
+"""What importing the package costs, which each task that runs in Python pays for; and what it depends on."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -51,3 +54,23 @@ def test_an_executor_pays_for_the_helper_and_nothing_else() -> None:
         "reproq_prefork.verdicts",
     }
     assert imported.isdisjoint({"argparse", "asyncio", "dataclasses", "inspect", "logging", "traceback"})
+
+
+def test_the_oldest_dependencies_that_are_tested_are_the_oldest_that_are_allowed() -> None:
+    root = Path(__file__).parents[2]
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    requirements = [*project["dependencies"], *extras["django"], *extras["embedded"], "psycopg-binary>=3.2.4"]
+    allowed = dict(re.findall(r"^([a-z-]+)(?:\[binary\])?>=([\d.]+)", "\n".join(requirements), re.MULTILINE))
+    tested = dict(
+        re.findall(r"^([a-z-]+)==([\d.]+)$", (root / "constraints-oldest.txt").read_text(), re.MULTILINE)
+    )
+    assert {name: _padded(version) for name, version in tested.items()} == {
+        name: _padded(version) for name, version in allowed.items()
+    }
+    assert allowed["psycopg-binary"] == allowed["psycopg"]
+
+
+def _padded(version: str) -> list[int]:
+    numbers = [int(number) for number in version.split(".")]
+    return numbers + [0] * (3 - len(numbers))

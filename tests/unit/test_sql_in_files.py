@@ -17,6 +17,7 @@ SENDING = frozenset({"execute", "executemany", "stream"})
 PASSED_ON = {
     ("store/connection.py", "statement"),  # `fetch`, whose callers are looked at as well
     ("store/connection.py", "text"),
+    ("store/pooling.py", "text"),
     ("django/sql_file.py", "file_text"),
     ("migrate.py", "file_text"),
 }

@@ -104,6 +104,9 @@ class ScriptedStore:
         if not self.held.get(worker_id):
             self.registered.discard(worker_id)
 
+    def can_listen(self) -> bool:
+        return True
+
     def listen(self) -> None:
         pass
 

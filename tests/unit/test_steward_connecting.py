@@ -37,6 +37,7 @@ class ScriptedStore:
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         answers = {
+            "can_listen": True,
             "news": News(),
             "look": Sight(False, False, ()),
             "sweep_expired": (),
