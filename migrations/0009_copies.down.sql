@@ -32,7 +32,7 @@ begin
     drop table if exists reproq_database;
     drop function if exists reproq_receive_note();
     drop function if exists reproq_this_database();
-    drop function if exists reproq_is_restore();
+    drop function if exists reproq_is_restoring();
 
     delete from reproq_schema_migrations where version = 9;
 end

@@ -30,10 +30,11 @@ begin
     alter table reproq_database replica identity full;  -- adopting deletes, also where all tables are published
     grant select on reproq_database to public;
 
-    -- pg_dump and pg_restore set both of these, and nobody sets both for another reason; psql can say it by the third.
-    create function reproq_is_restore() returns boolean language sql stable as $function$
-        select current_setting('check_function_bodies') = 'off' and current_setting('row_security') = 'off'
-            or current_setting('reproq.restore', true) is not distinct from 'on'
+    -- pg_dump and pg_restore turn both of these settings off in their sessions, and nobody else does. Whoever restores
+    -- in another way sets reproq.restore.
+    create function reproq_is_restoring() returns boolean language sql stable as $function$
+        select lower(coalesce(current_setting('reproq.restore', true), '')) in ('on', 'true', 'yes', '1')
+            or (current_setting('check_function_bodies') = 'off' and current_setting('row_security') = 'off')
     $function$;
 
     -- What this database is now.
@@ -98,7 +99,7 @@ begin
     declare
         original record;
     begin
-        if reproq_is_restore() then
+        if reproq_is_restoring() then
             return null;
         end if;
         if new.host_identity = 'in-process' then
@@ -143,7 +144,7 @@ begin
     -- One that it has not had must not seem to have been applied.
     create function reproq_receive_migration() returns trigger language plpgsql as $function$
     begin
-        if not reproq_is_restore() then
+        if not reproq_is_restoring() then
             return new;
         end if;
         if exists (
@@ -171,10 +172,11 @@ begin
     $function$;
 
     -- A restore that failed half-way with an earlier release has left specs without their runs, which must not keep the
-    -- runs out the next time. Asked of each new run, `on conflict` would make many of them a third dearer.
+    -- runs out the next time. Asked of each new run, `on conflict` would make many of them a third dearer. It does no
+    -- harm where none is restored, so all of reproq_is_restoring() is not asked here, for each statement.
     create or replace function reproq_remember_specs() returns trigger language plpgsql security definer as $function$
     begin
-        if reproq_is_restore() then
+        if current_setting('check_function_bodies') = 'off' or current_setting('reproq.restore', true) is not null then
             insert into reproq_specs (spec_key, run_id)
             select reproq_spec_key(spec_hash), id from new_runs
             on conflict do nothing;
@@ -213,7 +215,7 @@ begin
     create trigger reproq_specs_pass_by before insert on reproq_specs
         for each row when (pg_trigger_depth() = 0) execute function reproq_pass_by();
     create trigger reproq_waiters_pass_by before insert on reproq_waiters
-        for each row when (reproq_is_restore()) execute function reproq_pass_by();
+        for each row when (reproq_is_restoring()) execute function reproq_pass_by();
 
     insert into reproq_schema_migrations (version, name, works_with_since) values (9, 'copies', 5);
 end

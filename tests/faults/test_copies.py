@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,11 +14,15 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from reproq_prefork.embedded import EmbeddedPostgres
+from reproq_prefork.embedded_programs import PostgresPrograms, log_tail
 from reproq_prefork.errors import ExitStatus
 from tests.databases import PASSWORD, apply_migrations, new_database
 from tests.integration.command_line import CommandLine
+from tests.memory import shared_memory
 from tests.postgres_programs import programs_for, run_program
-from tests.restores import assert_specs_and_sequence, marks_of, runs_of, statuses_of
+from tests.replica import promote, replica_of
+from tests.restores import assert_specs_and_sequence, give_a_past, marks_of, runs_of, statuses_of
 from tests.servers import Server, embedded_server
 from tests.stores import worker_store
 from tests.supervisor import Connection, Supervisor, add_run, diary, run_row, wait_for_status
@@ -202,3 +207,71 @@ def test_50_where_the_server_does_not_say_who_it_is_the_oid_tells_a_copy(tmp_pat
         assert "of server" not in said
         cli.output("adopt", "--keep-unfinished")
         worker_store(copy_url).close()
+
+
+def test_50_a_promoted_replica_is_the_database_that_it_was(tmp_path: Path) -> None:
+    """A snapshot of a server is, too: so for staging it is adopted before a master starts there."""
+    with embedded_server() as primary:
+        apply_migrations(primary.url)
+        give_a_past(primary.url)
+        with replica_of(primary) as replica:
+            promote(replica)
+            wait_until(lambda: not _is_in_recovery(replica.url), 20, "the replica to be promoted")
+            assert marks_of(replica.url)[0] == 0
+            cli = CommandLine(tmp_path, replica.url)
+            said = cli.run("adopt", "--cancel-unfinished", "--yes", status=ExitStatus.FAILURE).stderr
+            assert "has 1 worker alive" in said  # for all that is known: its lease has not ended
+            with psycopg.connect(replica.url, autocommit=True) as connection:
+                connection.execute("update reproq_workers set lease_expires_at = now()")
+            cli.output("adopt", "--cancel-unfinished", "--yes")
+            assert statuses_of(replica.url).keys() == {"SUCCESSFUL", "CANCELLED"}
+        assert statuses_of(primary.url).keys() == {"SUCCESSFUL", "RUNNING", "PENDING"}
+
+
+def _is_in_recovery(url: str) -> bool:
+    with psycopg.connect(url) as connection:
+        return connection.execute("select pg_is_in_recovery()").fetchone() == (True,)
+
+
+def test_50_an_upgraded_server_asks_for_its_databases_to_be_adopted(tmp_path: Path) -> None:
+    """pg_upgrade gives the server another identifier, and restores the schema from a dump."""
+    with tempfile.TemporaryDirectory(prefix="reproq-tests-", dir=shared_memory()) as name:
+        top = Path(name)
+        top.chmod(0o755)
+        before, after = (top / "before", PostgresPrograms(16)), (top / "after", PostgresPrograms(18))
+        with EmbeddedPostgres(before[0], version=16, settings={"fsync": "off"}) as server:
+            apply_migrations(server.url)
+            give_a_past(server.url)
+        upgrade(before, after)
+        with EmbeddedPostgres(after[0], version=18, settings={"fsync": "off"}) as server:
+            assert marks_of(server.url)[0] == 1
+            CommandLine(tmp_path, server.url).output("adopt", "--keep-unfinished")
+            assert_specs_and_sequence(server.url)
+            worker_store(server.url).close()
+
+
+def upgrade(before: tuple[Path, PostgresPrograms], after: tuple[Path, PostgresPrograms]) -> None:
+    """Each is a home and programs. The home `after` is made, with the password of the other."""
+    (old, old_programs), (new, new_programs) = before, after
+    new.mkdir()
+    (new / "sockets").mkdir()
+    (new / "password").touch(0o600)
+    (new / "password").write_text((old / "password").read_text())
+    new_programs.adopt(new)
+    made = [*("-D", "data", "--username=postgres", "--auth=scram-sha-256", "--pwfile=password", "--no-sync")]
+    made += ["--encoding=UTF8", "--locale=C.UTF-8", "--no-data-checksums"]
+    assert new_programs.spawn("initdb", made, new).wait(60) == 0, log_tail(new)
+    for home in (old, new):
+        rules = home / "data" / "pg_hba.conf"
+        rules.write_text(f"local all all trust\n{rules.read_text()}")
+    moved = [
+        "-b",
+        str(old_programs.directory),
+        "-B",
+        str(new_programs.directory),
+        "-U",
+        "postgres",
+        "--no-sync",
+    ]
+    moved += ["-d", str(old / "data"), "-D", str(new / "data"), "--socketdir", str(new / "sockets")]
+    assert new_programs.spawn("pg_upgrade", moved, new).wait(60) == 0, log_tail(new)

@@ -240,6 +240,17 @@ def test_everything_over_what_is_there_replaces_it(original: Original, database_
     assert_arrived_once(original.url, database_url)
 
 
+def test_a_database_whose_masters_were_not_started_since_it_was_migrated_is_known_too(
+    server: Server, template_url: str, empty_database_url: str, tmp_path: Path
+) -> None:
+    with new_database(server.url, template_url) as url, psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("select reproq_adopt()")
+        enqueue(connection, 1)
+        unworked = Original(url, programs_for(url), tmp_path)
+        assert unworked.psql(unworked.dump(), empty_database_url) == (0, "")
+    assert_is_a_copy(empty_database_url)
+
+
 def test_the_schema_alone_is_no_copy(original: Original, empty_database_url: str) -> None:
     assert original.psql(original.dump("--schema-only"), empty_database_url) == (0, "")
     assert marks_of(empty_database_url) == (0, 0, 0)
