@@ -15,7 +15,7 @@ from typing import Any
 
 from reproq_prefork.errors import SettingsError
 from reproq_prefork.settings import Settings
-from reproq_prefork.settings_resolution import Resolved, ResolvedValue, queues_left
+from reproq_prefork.settings_resolution import Resolved, queues_left
 
 READER = "reproq_prefork.django.settings_reader"
 
@@ -43,7 +43,7 @@ def with_project(resolved: Resolved) -> Resolved:
         return resolved
     source = f"Django {settings.django_settings}"
     changed = {
-        name: ResolvedValue(value, source)
+        name: replace(resolved.values[name], value=value, source=source)
         for name, value, before in (
             ("database_url", settings.database_url, resolved.settings.database_url),
             ("queues", settings.queues, resolved.settings.queues),

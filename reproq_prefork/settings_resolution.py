@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from reproq_prefork.options import MAX_WORKERS, OPTIONS
 from reproq_prefork.printable import printable
 from reproq_prefork.redact import mask_url
 from reproq_prefork.settings import ExecutorKind, Settings
-from reproq_prefork.settings_sources import Given, Sources, find
+from reproq_prefork.settings_sources import Given, Place, Sources, find
 
 # systemd's side of the conversation with the master: a task that kept these would speak in its name.
 _MASTERS_OWN_VARIABLES = frozenset(
@@ -34,9 +34,13 @@ _MAX_HOSTNAME_CHARS = 70  # leaves room for the rest of a worker id
 
 @dataclass(frozen=True, slots=True)
 class ResolvedValue:
-    """The value of one option, and where it is from, for people."""
+    """The value of one option, and the place where it was written.
+
+    `source` says for people where it is from. Nothing is decided by it: a file may be called `default`.
+    """
 
     value: Any
+    place: Place
     source: str
 
 
@@ -68,10 +72,10 @@ def resolve(sources: Sources, *, hostname: str, now: datetime, cpu_count: int) -
     for option in OPTIONS:
         found = given[option.name]
         if found is None:
-            values[option.name] = ResolvedValue(option.default, "default")
+            values[option.name] = _default(option.default)
             continue
         try:
-            values[option.name] = ResolvedValue(option.kind.parse(found.text), found.source)
+            values[option.name] = ResolvedValue(option.kind.parse(found.text), found.place, found.source)
         except ValueError as error:
             problems.append(f"{found.where}: {error}")
 
@@ -88,8 +92,8 @@ def resolve(sources: Sources, *, hostname: str, now: datetime, cpu_count: int) -
     _fill(values, "config", sources.config_file)
     for name in ("env_file", "config", "pid_file"):
         path: Path | None = values[name].value
-        values[name] = ResolvedValue(path and sources.chdir / path, values[name].source)
-    values["chdir"] = ResolvedValue(sources.chdir, values["chdir"].source)
+        values[name] = replace(values[name], value=path and sources.chdir / path)
+    values["chdir"] = replace(values["chdir"], value=sources.chdir)
     return Resolved(values, _settings(values, sources), sources.warnings)
 
 
@@ -121,6 +125,10 @@ def task_environ(
     }
 
 
+def _default(value: object) -> ResolvedValue:
+    return ResolvedValue(value, Place.DEFAULT, "default")
+
+
 def _choose_executor(values: dict[str, ResolvedValue], executor: Given | None) -> list[str]:
     """An external program where one is set, else a fork where Python tasks are; unless somebody says otherwise."""
     set_options = {name for name, value in values.items() if value.value is not None}
@@ -128,7 +136,7 @@ def _choose_executor(values: dict[str, ResolvedValue], executor: Given | None) -
     if executor is None:
         has_program = bool(set_options & {"executor_module", "command"})
         kind = ExecutorKind.FORK if has_python and not has_program else ExecutorKind.COMMAND
-        values["executor"] = ResolvedValue(kind, "default")
+        values["executor"] = _default(kind)
         return []
     wanted = values.get("executor")
     if wanted is None or wanted.value is ExecutorKind.COMMAND or has_python:
@@ -148,7 +156,7 @@ def _choose_program(
     if module.place == command.place:
         return [f"{module.where} and {command.where} both say what runs a task; set only one of them"]
     stronger, weaker = (module, "command") if module.place < command.place else (command, "executor_module")
-    values[weaker] = ResolvedValue(None, f"unset by {stronger.source}")
+    values[weaker] = ResolvedValue(None, stronger.place, f"unset by {stronger.source}")
     return []
 
 
@@ -157,9 +165,9 @@ def _exclude_queues(values: dict[str, ResolvedValue], given: Given | None) -> li
     if given is None or queues is None or "excluded_queues" not in values:
         return []
     left = queues_left(queues.value, values["excluded_queues"].value or ())
-    values["queues"] = ResolvedValue(left, queues.source)
+    values["queues"] = replace(queues, value=left)
     django = values.get("django")
-    if left or (queues.source == "default" and django is not None and django.value):
+    if left or (queues.place is Place.DEFAULT and django is not None and django.value):
         return []  # the Django project says later which queues it has
     return [f"{given.where}: no queue is left to take tasks from"]
 
@@ -180,7 +188,7 @@ def _check_retries(values: Mapping[str, ResolvedValue], given: Given | None) -> 
 
 def _fill(values: dict[str, ResolvedValue], name: str, computed: object) -> None:
     if values[name].value is None:
-        values[name] = ResolvedValue(computed, values[name].source)
+        values[name] = replace(values[name], value=computed)
 
 
 def _worker_id(hostname: str, now: datetime) -> str:
@@ -192,11 +200,11 @@ def _settings(values: Mapping[str, ResolvedValue], sources: Sources) -> Settings
     found: dict[str, Any] = {name: value.value for name, value in values.items()}
     return Settings(
         database_url=found["database_url"],
-        database_url_is_flag=values["database_url"].source.startswith("flag "),
+        database_url_is_flag=values["database_url"].place is Place.FLAG,
         workers=found["workers"],
         queues=found["queues"],
         excluded_queues=found["excluded_queues"] or (),
-        queues_are_given=values["queues"].source != "default",
+        queues_are_given=values["queues"].place is not Place.DEFAULT,
         worker_id=found["worker_id"],
         poll_interval_s=found["poll_interval"],
         python_path=found["python_path"],

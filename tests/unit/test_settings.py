@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -204,6 +205,33 @@ def test_who_gave_the_database_and_the_queues_is_known() -> None:
     given = resolved(flags={"database_url": "postgresql:///a"}, environ={"QUEUE_NAME": "mail"}).settings
     assert (given.database_url_is_flag, given.queues_are_given) == (True, True)
     assert not resolved(environ={"DATABASE_URL": "postgresql:///a"}).settings.database_url_is_flag
+
+
+@pytest.mark.parametrize("name", ["default", "flag prod.env", "flag", "environment DATABASE_URL"])
+@pytest.mark.parametrize("is_env_file", [True, False])
+def test_the_name_of_a_file_decides_nothing(name: str, is_env_file: bool) -> None:
+    """`source` is a text for people: a file's name may look like any other of these."""
+    by_variable = {
+        "DATABASE_URL": "postgresql:///a",
+        "QUEUE_NAME": "mail",
+        "REPROQ_DJANGO": "site.settings",
+    }
+    by_key = {"database_url": "postgresql:///a", "queue": "mail", "django": "site.settings"}
+    sources = Sources(
+        {"excluded_queues": ["news"]},
+        {},
+        CHDIR,
+        Path(name) if is_env_file else None,
+        by_variable if is_env_file else {},
+        None if is_env_file else Path(name),
+        {} if is_env_file else by_key,
+    )
+    settings = resolve(sources, hostname="db-7", now=NOW, cpu_count=4).settings
+    assert (settings.database_url, settings.queues) == ("postgresql:///a", ("mail",))
+    assert (settings.database_url_is_flag, settings.queues_are_given) == (False, True)
+    # No queue is left, which nobody says of queues that are only the default of a project.
+    with pytest.raises(SettingsError, match="no queue is left"):
+        resolve(replace(sources, flags={"excluded_queues": ["mail"]}), hostname="h", now=NOW, cpu_count=4)
 
 
 @pytest.mark.parametrize("absent", [None, False, ()])
