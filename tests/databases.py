@@ -28,6 +28,12 @@ def apply_migrations(url: str) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         for path in sorted(MIGRATIONS.glob("*.up.sql")):
             connection.execute(path.read_bytes())
+    make_logins(url)
+
+
+def make_logins(url: str) -> None:
+    """Once the roles are there: see `as_login`."""
+    with psycopg.connect(url, autocommit=True) as connection:
         for login, role in LOGINS.items():
             statement = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {} IN ROLE {}").format(
                 sql.Identifier(login), sql.Literal(PASSWORD), sql.Identifier(role)

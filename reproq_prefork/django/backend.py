@@ -129,11 +129,7 @@ class ReproqBackend(*base_backends()):  # type: ignore[misc]
 
     def get_result(self, result_id: str | int) -> Any:
         """Raises TaskResultDoesNotExist, for what is no id without any SQL."""
-        return self._result(result_id, self.database)
-
-    def reload(self, result: Any) -> Any:
-        """The result as it is now in the database that it is from. Raises as get_result()."""
-        return self._result(result.id, database_of(result))
+        return self.result_in(self.database, result_id)
 
     def cancel(self, result: Any) -> bool:
         """See TaskResult.cancel(); `result` may be an id."""
@@ -185,7 +181,8 @@ class ReproqBackend(*base_backends()):  # type: ignore[misc]
                 queue_name=found.queue_name, priority=found.priority, run_after=None, **same
             )
 
-    def _result(self, result_id: object, database: str) -> Any:
+    def result_in(self, database: str, result_id: object) -> Any:
+        """See get_result(); `database` is an alias in DATABASES."""
         run_id = self._run_id(result_id)
         try:
             run = self.runs_in(database).get(run_id)

@@ -79,7 +79,7 @@ def _result_class_of(family: Family) -> type[Any]:
 
         def refresh(self) -> None:
             """Reload all that may have changed."""
-            _copy(self.task.get_backend().reload(self), self)
+            _copy(_reloaded(self), self)
 
         async def arefresh(self) -> None:
             """See refresh()."""
@@ -109,6 +109,13 @@ def database_of(result: Any) -> str:
     """
     # Unpickled from an older release, it has none.
     return str(getattr(result, "_database", None) or result.task.get_backend().database)
+
+
+def _reloaded(result: Any) -> Any:
+    backend, database = result.task.get_backend(), database_of(result)
+    if database == backend.database:
+        return backend.get_result(result.id)
+    return backend.result_in(database, result.id)
 
 
 def _copy(fresh: Any, stale: Any) -> None:

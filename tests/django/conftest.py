@@ -20,7 +20,7 @@ from django.core.management import call_command  # noqa: E402
 from django.db import transaction  # noqa: E402
 from django.test import TestCase  # noqa: E402
 
-from tests.databases import new_database  # noqa: E402
+from tests.databases import make_logins, new_database  # noqa: E402
 from tests.django.browser import Browser, browser, need_browser  # noqa: E402
 from tests.django.databases import pointed_at  # noqa: E402
 from tests.servers import Server  # noqa: E402
@@ -41,6 +41,7 @@ def django_template_url(server: Server) -> Iterator[str]:
     with new_database(server.url) as url:
         with pointed_at(url):
             call_command("migrate", verbosity=0)
+        make_logins(url)
         yield url
 
 

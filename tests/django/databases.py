@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from typing import Any
 
 from psycopg.conninfo import conninfo_to_dict
@@ -16,6 +17,20 @@ def connection_settings(url: str) -> dict[str, Any]:
     parameters = conninfo_to_dict(url)
     named = {name: str(parameters.pop(key, "")) for key, name in _SETTINGS.items()}
     return {"ENGINE": "django.db.backends.postgresql", **named, "OPTIONS": parameters}
+
+
+def run_async(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """As asyncio.run; the thread in which Django's synchronous code ran meanwhile keeps no connection."""
+    from asgiref.sync import sync_to_async
+    from django.db import connections
+
+    async def main() -> Any:
+        try:
+            return await coroutine
+        finally:
+            await sync_to_async(connections.close_all)()
+
+    return asyncio.run(main())
 
 
 @contextlib.contextmanager

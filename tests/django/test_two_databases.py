@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
@@ -33,7 +32,7 @@ from tests.databases import apply_migrations, as_login, new_database
 from tests.django.app import tasks as typed_tasks
 from tests.django.app.routers import Changeable
 from tests.django.conftest import ROOT, Workers
-from tests.django.databases import connection_settings
+from tests.django.databases import connection_settings, run_async
 from tests.pgbouncer import pooler
 from tests.servers import Server
 from tests.stores import worker_store
@@ -90,14 +89,14 @@ def test_a_result_stays_with_the_database_of_its_run(
     there = tasks.add.enqueue(3, 4)
     assert here.id == there.id
     for result, args in ((here, [1, 2]), (there, [3, 4]), (pickle.loads(pickle.dumps(here)), [1, 2])):
-        assert FAMILY.backends["default"].reload(result).args == args
-    assert FAMILY.backends["default"].requeue(here).args == [1, 2]
+        result.refresh()
+        assert (result.args, FAMILY.backends["default"].requeue(result).args) == (args, args)
     assert here.cancel()
     assert here.cancel_requested
     with pytest.raises(TimeoutError):
         there.wait(timeout=0.1)
     assert here.wait(timeout=0.1).status == STATUSES.FAILED
-    assert asyncio.run(here.await_(timeout=0.1)).status == STATUSES.FAILED
+    assert run_async(here.await_(timeout=0.1)).status == STATUSES.FAILED
 
 
 def test_a_backend_that_is_given_the_result_of_another_finds_its_run(

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
 import pytest
-from django.db import connection, connections
+from django.db import connection, connections, transaction
+from psycopg.conninfo import make_conninfo
 
 from reproq_prefork.django import waiting
+from reproq_prefork.embedded import EmbeddedPostgres
+from tests.databases import as_login
 from tests.django.app import tasks as typed_tasks
+from tests.django.databases import pointed_at, run_async
+from tests.replica import replica_of
 from tests.waiting import wait_until
 
 tasks: Any = typed_tasks
@@ -98,6 +105,97 @@ def test_a_wait_goes_on_where_its_connection_is_lost(django_database: str) -> No
     thread.join()
 
 
+# --- where the server does not let us say that we wait ---
+
+
+def wait_in(asynchronous: bool, result: Any, timeout: float) -> Any:
+    return run_async(result.await_(timeout=timeout)) if asynchronous else result.wait(timeout=timeout)
+
+
+@contextlib.contextmanager
+def altered(url: str, change: str) -> Iterator[None]:
+    with psycopg.connect(url, autocommit=True) as other:
+        other.execute(change.encode())
+    yield
+
+
+@contextlib.contextmanager
+def locked(url: str) -> Iterator[None]:
+    with psycopg.connect(url) as other:
+        other.execute("lock table reproq_waiters in access exclusive mode")
+        yield
+        wait_until(lambda: not waits_for_a_lock(url), 1, "what was given up to be gone from the server too")
+
+
+def waits_for_a_lock(url: str) -> bool:
+    with psycopg.connect(url) as other:
+        query = "select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+        return other.execute(query).fetchone() is not None
+
+
+REFUSALS: dict[str, Callable[[str], contextlib.AbstractContextManager[object]]] = {
+    "a role that may only read": lambda url: pointed_at(as_login(url, "observer")),
+    "a session that only reads": lambda url: pointed_at(
+        make_conninfo(url, options="-c default_transaction_read_only=on")
+    ),
+    "no such table": lambda url: altered(url, "alter table reproq_waiters rename to elsewhere"),
+    "a locked table": locked,
+}
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("why", REFUSALS)
+def test_where_it_cannot_be_announced_the_end_is_looked_for(
+    django_database: str, caplog: pytest.LogCaptureFixture, why: str, asynchronous: bool
+) -> None:
+    result = tasks.add.enqueue(1, 2)
+    caplog.set_level(logging.DEBUG, logger="reproq_prefork.django")
+    with REFUSALS[why](django_database):
+        began = time.monotonic()
+        with pytest.raises(TimeoutError):
+            wait_in(asynchronous, result, timeout=0.2)
+        assert time.monotonic() - began < waiting.SET_UP_TIMEOUT_S + 2
+        thread = in_a_thread(lambda: end_it_unannounced(django_database, result, caplog, refusals=2))
+        assert wait_in(asynchronous, result, timeout=20).return_value == 3
+        thread.join()
+    assert [record.levelno for record in refused(caplog)] == [logging.DEBUG] * 2, "once for each wait"
+
+
+def refused(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if "is looked for" in record.getMessage()]
+
+
+def end_it_unannounced(url: str, result: Any, caplog: pytest.LogCaptureFixture, *, refusals: int) -> None:
+    """Once so many were refused."""
+    wait_until(lambda: len(refused(caplog)) == refusals, 10, "the wait to be refused")
+    with psycopg.connect(url) as other:
+        other.execute(
+            "update task_runs set status = 'SUCCESSFUL', result = '3' where id = %s", [int(result.id)]
+        )
+
+
+@pytest.mark.parametrize("why", REFUSALS)
+def test_a_wait_that_is_refused_ends_no_transaction(django_database: str, why: str) -> None:
+    result = tasks.add.enqueue(1, 2)
+    with REFUSALS[why](django_database), transaction.atomic(), connection.cursor() as cursor:
+        with pytest.raises(TimeoutError):
+            result.wait(timeout=0.1)
+        cursor.execute("select count(*) from task_runs")
+        assert cursor.fetchone() == (1,)
+
+
+def test_on_a_standby_the_end_is_looked_for(
+    private_server: EmbeddedPostgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="reproq_prefork.django")
+    with pointed_at(private_server.url):
+        result = tasks.add.enqueue(1, 2)
+    with replica_of(private_server) as replica, pointed_at(replica.url):
+        thread = in_a_thread(lambda: end_it_unannounced(private_server.url, result, caplog, refusals=1))
+        assert result.wait(timeout=20).return_value == 3
+        thread.join()
+
+
 def test_a_wait_gives_up(django_database: str) -> None:
     result = tasks.add.enqueue(1, 2)
     with pytest.raises(TimeoutError, match=rf"task {result.id} has not finished within 0.1 s"):
@@ -122,6 +220,6 @@ def test_a_coroutine_may_wait_while_others_go_on(django_database: str) -> None:
         await asyncio.to_thread(thread.join)
         return done
 
-    assert asyncio.run(main()).return_value == 3
+    assert run_async(main()).return_value == 3
     assert len(ticks) > 1
     assert waiters(django_database) == 0
