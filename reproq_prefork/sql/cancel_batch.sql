@@ -21,8 +21,9 @@ cancelled as (
     set status = verdict,
         cancel_requested_at = coalesce(run.cancel_requested_at, now()),
         errors = case
-            when verdict = 'CANCELLED' then run.errors || jsonb_build_object(
-                'kind', 'cancelled', 'message', %(message)s::text, 'ended_at', now()
+            when verdict = 'CANCELLED' then reproq_append_error(
+                run.errors,
+                jsonb_build_object('kind', 'cancelled', 'message', %(message)s::text, 'ended_at', now())
             )
             else run.errors
         end,

@@ -53,7 +53,7 @@ def test_migrate_status_tells_of_each_migration(bare: CommandLine) -> None:
     assert re.fullmatch(r"0002_workers +not applied", second)
     with psycopg.connect(bare.environ["DATABASE_URL"]) as connection:
         connection.execute("update reproq_schema_migrations set checksum = repeat('0', 64)")
-        connection.execute("insert into reproq_schema_migrations (version, name) values (9, 'later')")
+        connection.execute("insert into reproq_schema_migrations (version, name) values (99, 'later')")
     lines = bare.output("migrate", "--status").splitlines()
     assert lines[0].endswith("  its file has changed since")
     assert lines[-1].endswith("  of a newer release")
