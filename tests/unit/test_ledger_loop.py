@@ -495,7 +495,9 @@ def test_a_full_disk_is_waited_for_and_costs_no_result() -> None:
 # --- whose fault it is ---
 
 
-def test_a_server_that_takes_no_changes_is_waited_for_and_no_run_is_blamed() -> None:
+def test_a_server_that_takes_no_changes_is_waited_for_and_no_run_is_blamed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Its tables may be read meanwhile, and rows of them locked."""
     with world() as made:
         runs = made.claim(3)
@@ -507,7 +509,7 @@ def test_a_server_that_takes_no_changes_is_waited_for_and_no_run_is_blamed() -> 
             made.server.takes_changes = made.clock.now_s > ends_at_s
             assert made.unrecorded() == ()
 
-        link.wait_readable = wait  # type: ignore[assignment, attr-defined]
+        monkeypatch.setattr(link, "wait_readable", wait)
         made.ledger.turn([succeeded(run) for run in runs], max_runs=0)
         for run in runs:
             assert made.server.recorded[run.token] == [succeeded(run).settlement]
