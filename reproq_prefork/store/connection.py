@@ -22,6 +22,7 @@ from psycopg.types.numeric import Int8Dumper
 
 from reproq_prefork.errors import DatabaseUnavailable, ExitStatus, ReproqError
 from reproq_prefork.store.iso_times import IsoTimestamptzLoader
+from reproq_prefork.store.odd_sessions import fetch_binary, writes_iso
 from reproq_prefork.store.opening import GoesOn, always, longest_open_s, open_connection
 from reproq_prefork.store.server import Server, why_unusable
 from reproq_prefork.store.statements import numbered, statement
@@ -307,6 +308,9 @@ def fetch(
     """Run one statement and fetch all its rows, as named tuples; errors are translated. Any connection will do."""
     if isinstance(connection, DeadlineConnection) and connection.settings is not None:
         return _fetch_with_settings(connection, connection.settings, statement, parameters, namedtuple_row)
+    if not isinstance(connection, DeadlineConnection) and not writes_iso(connection):
+        with translated_errors():
+            return fetch_binary(connection, statement, parameters)
     # A cursor of our own: another's connection may make cursors of other rows, that take other placeholders.
     with translated_errors(), psycopg.Cursor(connection, row_factory=namedtuple_row) as cursor:
         cursor.execute(statement, parameters)
