@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from datetime import datetime, tzinfo
 from typing import Any
 
 import psycopg
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, transaction
 
+from reproq_prefork.store.odd_sessions import fetch_binary, writes_iso
 from reproq_prefork.store.statements import statement
 from reproq_prefork.store.task_runs import named_rows
 
@@ -31,6 +33,12 @@ class DjangoSender:
                 ' another one in OPTIONS["database"] of the TASKS backend.'
             )
         with connection.cursor() as cursor:
+            if isinstance(connection.connection, psycopg.Connection) and not writes_iso(
+                connection.connection
+            ):
+                with connection.wrap_database_errors:
+                    rows = fetch_binary(connection.connection, statement(name), parameters)
+                return [_with_djangos_times(row, connection.timezone) for row in rows]
             cursor.execute(statement(name), parameters)
             return named_rows(cursor) if cursor.description else ()
 
@@ -41,3 +49,11 @@ class DjangoSender:
         connection = connections[self.alias]
         connection.ensure_connection()
         return connection.connection if isinstance(connection.connection, psycopg.Connection) else None
+
+
+def _with_djangos_times(row: Any, zone: tzinfo | None) -> Any:
+    """The row with its times as Django's own cursors give them: in its zone, or (`zone` None) without one."""
+    times = {name: value for name, value in row._asdict().items() if isinstance(value, datetime)}
+    if zone is None:
+        return row._replace(**{name: value.replace(tzinfo=None) for name, value in times.items()})
+    return row._replace(**{name: value.astimezone(zone) for name, value in times.items()})

@@ -23,6 +23,7 @@ from psycopg.types.numeric import Int8Dumper
 from reproq_prefork.errors import DatabaseUnavailable, ExitStatus, ReproqError
 from reproq_prefork.store.inbox import Inbox
 from reproq_prefork.store.iso_times import IsoTimestamptzLoader
+from reproq_prefork.store.odd_sessions import fetch_binary, writes_iso
 from reproq_prefork.store.opening import GoesOn, always, longest_open_s, open_connection
 from reproq_prefork.store.row_by_row import all_rows
 from reproq_prefork.store.server import Server, why_unusable
@@ -354,6 +355,9 @@ def fetch(
         return _fetch_with_settings(
             connection, connection.settings, statement, parameters, namedtuple_row, _rows_of
         )
+    if not isinstance(connection, DeadlineConnection) and not writes_iso(connection):
+        with translated_errors():
+            return fetch_binary(connection, statement, parameters)
     # A cursor of our own: another's connection may make cursors of other rows, that take other placeholders.
     with translated_errors(), psycopg.Cursor(connection, row_factory=namedtuple_row) as cursor:
         cursor.execute(statement, parameters)

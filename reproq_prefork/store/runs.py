@@ -26,6 +26,7 @@ from reproq_prefork.new_run import (
     RunAfter,
 )
 from reproq_prefork.store.connection import DeadlineConnection, fetch
+from reproq_prefork.store.odd_sessions import fetch_binary, writes_iso
 from reproq_prefork.store.statements import statement
 from reproq_prefork.store.task_runs import TaskRuns
 from reproq_prefork.task_run import TaskRun
@@ -42,6 +43,8 @@ class PsycopgSender:
     def fetch(self, name: str, parameters: Mapping[str, Any]) -> Sequence[Any]:
         if isinstance(self._connection, DeadlineConnection) and self._connection.settings is not None:
             return fetch(self._connection, statement(name), parameters)  # a command's own, behind a pooler
+        if not writes_iso(self._connection):
+            return fetch_binary(self._connection, statement(name), parameters)
         # A cursor of our own: the connection's cursor factory may take other placeholders.
         with psycopg.Cursor(self._connection, row_factory=namedtuple_row) as cursor:
             return cursor.execute(statement(name), parameters).fetchall()

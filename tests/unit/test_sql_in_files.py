@@ -18,6 +18,7 @@ PASSED_ON = {
     ("store/connection.py", "statement"),  # `fetch`, whose callers are looked at as well
     ("store/connection.py", "text"),
     ("store/pooling.py", "text"),
+    ("store/odd_sessions.py", "statement"),
     ("django/sql_file.py", "file_text"),
     ("migrate.py", "file_text"),
 }
