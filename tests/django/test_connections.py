@@ -68,6 +68,27 @@ def test_a_task_that_was_stopped_leaves_no_busy_connection_to_the_next(django_wo
         assert following.wait(20).status.value == "SUCCESSFUL"
 
 
+@pytest.mark.parametrize("pooled", [False, True])
+def test_an_inline_worker_keeps_its_connection_from_the_tasks_that_it_forks(
+    django_workers: Workers, pooled: bool
+) -> None:
+    settings = {"CONN_MAX_AGE": 0 if pooled else None}
+    options = {"pool": {"min_size": 1, "max_size": 1}} if pooled else {}
+    environ = {
+        "REPROQ_TEST_CONNECTION": json.dumps(settings),
+        "REPROQ_TEST_CONNECTION_OPTIONS": json.dumps(options),
+    }
+    task = tasks.tell_server_process.using(max_attempts=1)
+    with django_workers("--executor", "inline", workers=1, environ=environ):
+        seen = [task.using(executor=kind).enqueue().wait(30) for kind in ("inline", "fork", "inline", "fork")]
+        assert [result.status.value for result in seen] == ["SUCCESSFUL"] * 4
+        inline, forked = ([result.return_value for result in seen[start::2]] for start in (0, 1))
+    assert len(set(forked)) == 2
+    assert set(forked).isdisjoint(inline)
+    if not pooled:  # a pool has threads, beside which no task can be forked: the worker is replaced
+        assert len(set(inline)) == 1, "the worker goes on with its own"
+
+
 @pytest.mark.parametrize("executor", ["fork", "inline"])
 def test_a_pool_works_in_workers(django_workers: Workers, executor: str) -> None:
     environ = {"REPROQ_TEST_CONNECTION_OPTIONS": json.dumps({"pool": {"min_size": 1, "max_size": 1}})}

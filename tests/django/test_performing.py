@@ -205,6 +205,16 @@ class Atomic(TransactionTestCase):
         assert result.status == STATUSES.FAILED
         assert not Note.objects.exists()
 
+    def test_one_whose_result_cannot_be_kept_has_no_effects(self) -> None:
+        for task in (tasks.write_note_and_return_a_set, tasks.write_note_and_return_a_nul):
+            with self.subTest(task=task.name), heard("task_finished") as finished:
+                result = task.using(max_attempts=1).enqueue()
+                run_tasks()
+                result.refresh()
+                assert result.status == STATUSES.FAILED
+                assert finished == [(result.id, STATUSES.FAILED, 1)]
+                assert not Note.objects.exists()
+
     def test_what_fails_after_the_commit_is_logged_and_changes_nothing(self) -> None:
         result = tasks.write_note_and_fail_after_the_commit.enqueue("kept")
         with heard("task_finished") as finished, self.assertLogs("reproq_prefork", logging.ERROR) as logs:

@@ -18,6 +18,7 @@ from django.db import connection
 
 from reproq_prefork.django import bulk_enqueue, call
 from reproq_prefork.django.compat import families
+from reproq_prefork.executors.conversation import CANCEL_GRACE_S
 from tests.django.app import tasks as typed_tasks
 from tests.django.app.models import Note
 from tests.django.conftest import Workers
@@ -88,16 +89,26 @@ def test_a_task_may_end_well_when_it_is_cancelled(django_workers: Workers, execu
         wait_until(lambda: (refreshed(result).metadata or {}).get("count", 0) > 2, 20, "progress")
         result.cancel()
         finished(result)
-        assert result.errors[-1].exception_class.__name__ == "TaskCancelled"
-        assert result.metadata["count"] > 2
+        assert (result.status, result.errors) == (STATUSES.SUCCESSFUL, [])
+        assert result.return_value == result.metadata["count"]
+        assert result.cancel_requested
 
 
-def test_a_task_that_will_not_hear_is_killed_after_a_grace(django_workers: Workers) -> None:
-    with django_workers("--executor", "fork"):
-        result = tasks.be_stubborn.enqueue()
-        wait_until(lambda: refreshed(result).status == STATUSES.RUNNING, 20, "the task to run")
+@BOTH
+def test_a_task_that_will_not_hear_is_killed_after_a_grace(
+    django_workers: Workers, tmp_path: Path, executor: str
+) -> None:
+    diary = tmp_path / "diary"
+    with django_workers("--executor", executor):
+        result = tasks.be_stubborn.using(max_attempts=1).enqueue(str(diary))
+        wait_until(diary.exists, 20, "the task to start")
         result.cancel()
         assert finished(result).errors[-1].exception_class.__name__ == "TaskCancelled"
+        ended_at = time.monotonic()
+    heard = [line.split() for line in diary.read_text().splitlines()]
+    assert [what for what, _ in heard[:2]] == ["started", "TaskCancelled"], "it is told first"
+    assert CANCEL_GRACE_S <= ended_at - float(heard[1][1]) < CANCEL_GRACE_S + 5
+    assert result.attempts == 1
 
 
 def test_a_waiting_task_is_cancelled_without_any_worker(django_database: str) -> None:

@@ -319,6 +319,10 @@ def test_a_copy_is_the_same_run_again_from_the_start(connection: Connection) -> 
         max_attempts=7,
         timeout_seconds=3,
         unique_key="k",
+        executor="inline",
+        atomic=True,
+        retry_base_seconds=2,
+        retry_max_seconds=4,
     )
     connection.execute(
         "update task_runs set status = 'FAILED', attempts = 7, claims = 7, worker_ids = '{a,b}', "
@@ -327,8 +331,13 @@ def test_a_copy_is_the_same_run_again_from_the_start(connection: Connection) -> 
     )
     copy = requeue(connection, run_id=run.id)
     assert copy.replay_of == run.id
-    same = ("payload", "spec_hash", "queue_name", "priority", "max_attempts", "timeout_seconds", "unique_key")
-    assert [getattr(copy, name) for name in same] == [getattr(run, name) for name in same]
+    same = (
+        *("payload", "spec_hash", "task_path", "queue_name", "priority", "max_attempts", "timeout_seconds"),
+        *("unique_key", "executor", "atomic", "retry_base_seconds", "retry_max_seconds"),
+    )
+    kept = {name: getattr(copy, name) for name in same}
+    assert kept == {name: getattr(run, name) for name in same}
+    assert None not in kept.values()
     assert (copy.status, copy.attempts, copy.claims, copy.worker_ids) == (Status.PENDING, 0, 0, ())
     assert (copy.errors, copy.run_after, copy.created) == ((), None, True)
 

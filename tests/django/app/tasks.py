@@ -18,7 +18,7 @@ import psutil
 from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 
-from reproq_prefork.django import Discard, Retry, Snooze, TaskTimeout, reproq_options
+from reproq_prefork.django import Discard, Retry, Snooze, TaskCancelled, TaskTimeout, reproq_options
 from tests.django.app.models import Note
 from tests.django.app.routers import Changeable
 
@@ -99,12 +99,14 @@ def tell_seconds_since_its_times(context: Any) -> list[float]:
 
 @task(takes_context=True)
 def count_until_cancelled(context: Any) -> int:
-    """Says how far it is, and stops of its own accord once it is cancelled; a returned value is its success."""
+    """Says how far it is, and puts things in order once it is cancelled; a returned value is its success."""
     count = 0
-    while not context.cancelled:
-        count += 1
-        context.save_metadata({"count": count})
-        time.sleep(STEP_S)
+    with contextlib.suppress(TaskCancelled):
+        while True:
+            count += 1
+            context.save_metadata({"count": count})
+            time.sleep(STEP_S)
+    assert context.cancelled
     return count
 
 
@@ -228,6 +230,21 @@ def write_note_and_fail_after_the_commit(text: str) -> str:
 
 @task
 @reproq_options(atomic=True)
+def write_note_and_return_a_set() -> Any:
+    Note.objects.create(text="before")
+    return {1}
+
+
+@task
+@reproq_options(atomic=True)
+def write_note_and_return_a_nul() -> Any:
+    """JSON, and nothing that PostgreSQL can keep."""
+    Note.objects.create(text="before")
+    return "\0"
+
+
+@task
+@reproq_options(atomic=True)
 def write_note_and_lose_the_run() -> None:
     """As if its lease had ended and another worker had claimed it."""
     Note.objects.create(text="of a stale attempt")
@@ -257,12 +274,16 @@ def answer_at_the_deadline() -> str:
 
 
 @task
-def be_stubborn() -> None:
+def be_stubborn(diary: str) -> None:
+    """Notes when it was told what, and goes on."""
+    said = "started"
     while True:
+        with Path(diary).open("a") as file:
+            file.write(f"{said} {time.monotonic()}\n")
         try:
             time.sleep(30)
-        except BaseException:  # noqa: S112 (that is what it is for)
-            continue
+        except BaseException as told:
+            said = type(told).__name__
 
 
 @task
