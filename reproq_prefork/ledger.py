@@ -55,7 +55,10 @@ class Ledger:
         self._orders = orders
         self._believed_lease_ns = int(believed_lease_s * 1e9)
         self._log = log
-        self._recording = Recording(link=self._link, panel=panel, orders=orders, log=log)
+        self._asking = Asking(believed_lease_s, time.monotonic())
+        self._recording = Recording(
+            link=self._link, panel=panel, orders=orders, log=log, in_doubt=self._is_in_doubt
+        )
         self._claiming = Claiming(
             link=self._link,
             recording=self._recording,
@@ -64,7 +67,6 @@ class Ledger:
             believed_lease_ns=self._believed_lease_ns,
             log=log,
         )
-        self._asking = Asking(believed_lease_s, time.monotonic())
         self._lost: ConnectionLost | None = None  # it is to be connected again
         self._lease_is_over = False
 
@@ -149,16 +151,16 @@ class Ledger:
         except (ConnectionLost, StatementRefused, ValueRefused) as error:
             self._link.pause(error, holding=holding)
             return
-        self._lost = None
-        if not has_lease:
-            # Nobody took the runs over while the database was away: what has ended still counts.
-            self._lease_is_over = True
-            self._recording.carried.hasten()
         now = time.monotonic()
         self._asking.connected_again(now, pooled=store.backend.pooled, old_is_gone=old_is_gone)
         self._asking.asked(now)
         self._recording.sort(held)
         self._recording.blame(lost)
+        self._lost = None
+        if not has_lease:
+            # Nobody took the runs over while the database was away: what has ended still counts.
+            self._lease_is_over = True
+            self._recording.carried.hasten()
         self._panel.update(backend_pid=store.backend.pid)
         self._log.info("connected again")
 
@@ -179,7 +181,10 @@ class Ledger:
             self._asking.asked(time.monotonic(), is_answered=False)
         else:
             self._asking.asked(time.monotonic())
-            self._recording.warn_of_the_late(self._recording.sort(held))
+            self._recording.sort(held)
+
+    def _is_in_doubt(self) -> bool:
+        return self._lost is not None or self._asking.is_in_doubt(time.monotonic())
 
     def _look_for_old_process(self) -> None:
         store = self._link.store
@@ -291,7 +296,7 @@ class Ledger:
         self._record_at_last()
         unrecorded = len(self._recording.carried)
         try:
-            if unrecorded or self._asking.is_in_doubt(time.monotonic()):
+            if unrecorded or self._is_in_doubt():
                 self._log.warning(
                     "the worker leaves what may be in its name to its steward", unrecorded=unrecorded
                 )

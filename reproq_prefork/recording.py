@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from reproq_prefork.attempt import Attempt, HeldRun, unstarted
 from reproq_prefork.errors import ReproqError
@@ -36,13 +36,25 @@ class Fault(enum.Enum):
 
 
 class Recording:
-    """`ended`: to be recorded together with the next claim. An attempt is here, in a piece, or carried along."""
+    """`ended`: to be recorded together with the next claim. An attempt is here, in a piece, or carried along.
 
-    def __init__(self, *, link: Link, panel: WorkerPanel, orders: Orders, log: Log) -> None:
+    `in_doubt`: whether a statement whose reply is lost may yet be committed, and record what it was to.
+    """
+
+    def __init__(
+        self,
+        *,
+        link: Link,
+        panel: WorkerPanel,
+        orders: Orders,
+        log: Log,
+        in_doubt: Callable[[], bool],
+    ) -> None:
         self._link = link
         self._panel = panel
         self._orders = orders
         self._log = log
+        self._in_doubt = in_doubt
         self.ended: Sequence[Attempt] = ()
         self.pieces: list[Sequence[Attempt]] = []  # to be recorded without a claim, the last one first
         self.carried = RefusedEnds()
@@ -71,8 +83,8 @@ class Recording:
             self.pieces.append(self.ended)
             self.ended = ()
 
-    def sort(self, held: frozenset[Token]) -> Sequence[Attempt]:
-        """Hand back what is held and not known here. Gives, and forgets, what is not held any more."""
+    def sort(self, held: frozenset[Token]) -> None:
+        """Hand back what is held and not known here, and forget what is not held any more."""
         known = [attempt for attempts in (self.ended, self._accused, *self.pieces) for attempt in attempts]
         known += [end.attempt for end in self.carried]
         unknown = held - {attempt.token for attempt in known}
@@ -87,7 +99,7 @@ class Recording:
                 self._drop(end)
         if unknown:
             self.pieces.append(self.handed_back(unknown))
-        return [attempt for attempt in known if attempt.token not in held]
+        self.warn_of_the_late([attempt for attempt in known if attempt.token not in held])
 
     def handed_back(self, unknown: Iterable[Token]) -> Sequence[Attempt]:
         """Runs that were claimed by a statement whose reply was lost: they are nobody's attempt."""
@@ -172,12 +184,17 @@ class Recording:
                 end.put_off(now)
 
     def warn_of_the_late(self, ended: Sequence[Attempt], settled: int = 0) -> None:
-        """Hand-backs are not counted: the steward may already have done them."""
+        """Hand-backs are not counted: the steward may already have done them.
+
+        A statement whose reply is lost may have recorded the others: then nothing is said.
+        """
         results = [attempt.run.id for attempt in ended if not attempt.settlement.refunded]
         late = len(results) - settled
-        if late > 0 and len(results) == 1:
+        if late <= 0 or self._in_doubt():
+            return
+        if len(results) == 1:
             self._log.warning("a result came too late: the run was no longer this worker's", run=results[0])
-        elif late > 0:
+        else:
             self._log.warning(
                 "results came too late: their runs were no longer this worker's",
                 late=late,

@@ -22,6 +22,7 @@ from tests.supervisor import (
     add_run,
     diary,
     run_row,
+    wait_for_start,
     wait_for_status,
 )
 from tests.waiting import wait_until
@@ -53,6 +54,29 @@ def test_42_a_claim_that_is_committed_late_is_handed_back_within_the_lease_and_c
         assert row["claims"] == 2, "the late one was committed"
         assert supervisor.stop() == 0
     assert [what for what, *_ in diary(pages)] == ["start", "end"]
+
+
+def test_42_an_end_and_a_claim_that_are_committed_late_are_recorded_once_and_handed_back(
+    slow_server: EmbeddedPostgres, tmp_path: Path
+) -> None:
+    """Both are in one statement."""
+    pages = tmp_path / "diary"
+    with (
+        psycopg.connect(slow_server.url, autocommit=True) as connection,
+        Supervisor(slow_server.url, tmp_path, workers=1) as supervisor,
+    ):
+        first = add_run(connection, {"diary": str(pages), "wait_for": str(tmp_path / "go")}, max_attempts=1)
+        wait_for_start(pages)
+        second = add_run(connection, {"diary": str(pages)}, max_attempts=1)
+        (tmp_path / "go").touch()
+        with stopped_in_its_next_claim(connection, 11):
+            supervisor.wait_for_log("the connection is lost", timeout_s=11)
+        for run_id, claims in ((first, 1), (second, 2)):
+            row = wait_for_status(connection, run_id, "SUCCESSFUL", "FAILED", timeout_s=10)
+            assert (row["status"], row["attempts"], row["claims"]) == ("SUCCESSFUL", 1, claims)
+        assert supervisor.stop() == 0
+        assert "came too late" not in supervisor.log()
+    assert [what for what, *_ in diary(pages)] == ["start", "end"] * 2
 
 
 def test_42_a_claim_of_a_killed_worker_that_is_committed_late_is_charged_to_nobody(
