@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 import pytest
 
 from reproq_prefork.store.connection import (
+    ConnectionLost,
     DeadlineConnection,
     StatementRefused,
     StatementTimedOut,
@@ -17,6 +18,7 @@ from reproq_prefork.store.connection import (
     fetch_tuples,
 )
 from tests.pgbouncer import pooler
+from tests.stores import steward_store
 from tests.supervisor import Connection
 
 SETTINGS = """
@@ -69,3 +71,47 @@ def test_nothing_of_it_is_left_on_a_connection_that_others_get(database_url: str
         assert row is not None
         assert "3s" not in row
         assert "200ms" not in row
+
+
+def test_a_look_notices_that_the_server_does_not_write_any_more(database_url: str) -> None:
+    """It only reads, and would say for ever that nothing is due."""
+    with closing(steward_store(database_url)) as steward:
+        steward.look([], announces=False)
+        steward._connection.execute("set default_transaction_read_only = on")
+        with pytest.raises(ConnectionLost, match="refuses to write"):
+            steward.look([], announces=False)
+
+
+def test_a_session_whose_prepared_statements_were_discarded_is_a_lost_connection(
+    database_url: str, connection: Connection
+) -> None:
+    with connected(database_url) as ours:
+        for _ in range(2):
+            fetch(ours, "select %(n)s::bigint as n", {"n": 1})
+        ours.pgconn.exec_(b"deallocate all")  # by somebody who shares the session
+        with pytest.raises(ConnectionLost, match="prepared statement"):
+            fetch(ours, "select %(n)s::bigint as n", {"n": 1})
+
+
+def test_a_column_of_another_type_is_a_lost_connection(database_url: str, connection: Connection) -> None:
+    connection.execute("create table changing (n integer)")
+    with connected(database_url) as ours:
+        for _ in range(2):
+            fetch(ours, "select * from changing", {})
+        connection.execute("alter table changing alter n type text")
+        with pytest.raises(ConnectionLost, match="cached plan"):
+            fetch(ours, "select * from changing", {})
+
+
+@pytest.mark.parametrize("state", ["25006", "57P01", "08006", "26000"])
+def test_what_a_trigger_raises_is_no_lost_connection(
+    database_url: str, connection: Connection, state: str
+) -> None:
+    connection.execute(
+        "create function refuse() returns trigger language plpgsql as $$ begin"
+        f"  raise exception 'not this one' using errcode = '{state}'; end $$;"
+        "create table refusing (n integer);"
+        "create trigger refuse before insert on refusing for each row execute function refuse()"
+    )
+    with connected(database_url) as ours, pytest.raises(StatementRefused, match="not this one"):
+        fetch(ours, "insert into refusing values (1)", {})

@@ -9,8 +9,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from reproq_prefork.store.connection import fetch
+from reproq_prefork.store.connection import ValueRefused, fetch
 from reproq_prefork.store.operator_store import OperatorStore
+from reproq_prefork.store.worker_store import WorkerStore
 from reproq_prefork.task_run import Settlement, Status
 from tests.databases import new_database
 from tests.odd_settings import ODD, set_for_database
@@ -70,9 +71,20 @@ def _life_of_a_run(url: str, plain: Connection) -> dict[str, Any]:
         assert row is not None
         (entry,) = row[0]
         read["error"], read["result"], read["zone"] = entry["message"], row[1], entry["ended_at"][-6:]
+        read["refused"] = _refused(worker)
+        # A statement that takes its time, while the other two connections are idle.
+        read["waited"] = fetch(operator.connection, "select 1 as it from pg_sleep(0.4)", {})[0].it
+        read["swept later"] = steward.sweep_expired()
         read["due in the past"] = fetch(operator.connection, "select now() < '2500-01-01' as it", {})[0].it
         worker.deregister()
     return read
+
+
+def _refused(worker: WorkerStore) -> str:
+    """What the server says of a value that it does not take; the session goes on after it."""
+    with pytest.raises(ValueRefused) as refused:
+        worker.finish_and_claim([Settlement(1, 1, Status.SUCCESSFUL, result='"\\u0000"')], max_runs=0)
+    return str(refused.value).partition(";")[0]
 
 
 @pytest.fixture(scope="module")
