@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from reproq_prefork import processes
+from reproq_prefork.outlet import write_text_at_once
 
 RAISED = 1  # the exit status of a program that has raised
 STATUS_UNKNOWN = 255  # somebody else has taken it
@@ -91,7 +92,7 @@ def run_as_child(
         processes.die_with_parent(parent_death_signal, parent)
         status = program()
     except BaseException:
-        traceback.print_exc()
+        write_text_at_once(2, traceback.format_exc())
     finally:
         processes.flush_standard_streams()
         os._exit(status)  # a thread that code of the user's has left would keep the process for ever

@@ -101,7 +101,7 @@ class RenewLeases:
             kept = record.worker_id in renewed
             self._scoreboard.update_lease(
                 slot,
-                record.incarnation,
+                record,
                 lease_end_ns=sent_ns + self._believed_ns if kept else 0,
                 lost=not kept,
             )
@@ -153,11 +153,11 @@ class NoticeCancels:
         # One that it has not shown yet is on its way to it: the worker finds this said when it starts the run.
         started = record.started_run
         run_id, claim = cancelled = started if started is not None and started in runs else runs[0]
-        if self._scoreboard.lease_of(slot, record.incarnation).cancelled_run == cancelled:
+        if self._scoreboard.lease_of(slot, record).cancelled_run == cancelled:
             if started == cancelled and record.state is WorkerState.BUSY:
                 self._end_if_deaf(record, run_id, claim)
             return
-        self._scoreboard.update_lease(slot, record.incarnation, cancel_run_id=run_id, cancel_claim=claim)
+        self._scoreboard.update_lease(slot, record, cancel_run_id=run_id, cancel_claim=claim)
         processes.signal_process(record.process, CANCEL_SIGNAL)
         self._log.info(f"run {run_id} was cancelled; its worker is told", worker=record.worker_id)
 

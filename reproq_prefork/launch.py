@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import secrets
+import traceback
 from collections.abc import Callable, Mapping
 
 from setproctitle import setproctitle
 
-from reproq_prefork.errors import ReproqError, SettingsError
+from reproq_prefork.errors import ExitStatus, ReproqError, SettingsError
 from reproq_prefork.identity import KnownServer
 from reproq_prefork.init import run_below_init
 from reproq_prefork.log import Log
 from reproq_prefork.master import MASTER_SIGNALS, Master
+from reproq_prefork.outlet import write_text_at_once
 from reproq_prefork.pidfile import PidFile
 from reproq_prefork.programs import ForkedPrograms
 from reproq_prefork.reload import run_watched
@@ -64,6 +66,10 @@ def run_master(
         except ReproqError as error:
             log.error(str(error))
             return error.exit_status
+        except Exception:
+            # Not left to the interpreter: it would wait for whoever reads standard error, in place of ending.
+            write_text_at_once(log.fd, traceback.format_exc())
+            return ExitStatus.FAILURE
         finally:
             if pid_file is not None:
                 pid_file.release()

@@ -8,19 +8,19 @@ a fork copies as they are. A `Log` is a value that is handed to whoever writes; 
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import json
 import math
-import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+from reproq_prefork.outlet import MAX_WHOLE_BYTES, Outlet
 from reproq_prefork.printable import printable
 
-MAX_LINE_BYTES = 8 * 1024
+# So the lines of several processes on one pipe never mix, and a full pipe takes no part of one.
+MAX_LINE_BYTES = MAX_WHOLE_BYTES
 _CUT = "…"
 
 Scalar = None | bool | int | float | str
@@ -54,8 +54,9 @@ _CONSOLE_LEVEL = {
 class Log:
     """Writes events of process `name` to the descriptor `fd`; `clock` gives seconds since the epoch.
 
-    The four methods never raise: a full disk or a closed terminal must not stop work (a line that
-    cannot be written is lost). A line never exceeds `MAX_LINE_BYTES`.
+    The four methods never raise and never wait: a full disk, a closed terminal or a pipe that nobody reads must
+    not stop work. A line that cannot be written at once is dropped. Once lines can be written again, the first one
+    says how many were dropped. A line never exceeds `MAX_LINE_BYTES`.
     """
 
     level: LogLevel
@@ -63,6 +64,7 @@ class Log:
     fd: int = 2
     name: str = "master"
     clock: Callable[[], float] = time.time
+    outlet: Outlet = field(default_factory=Outlet, compare=False, repr=False)
 
     def child(self, name: str) -> Log:
         """The same log, speaking for another process."""
@@ -84,19 +86,22 @@ class Log:
         self._write(level, message, fields)
 
     def _write(self, level: LogLevel, message: str, fields: dict[str, object]) -> None:
-        if level < self.level:
-            return
-        write_line = console_line if self.format is LogFormat.CONSOLE else json_line
-        line = write_line(
+        if level >= self.level:
+            self.outlet.write(self.fd, self._line(level, message, fields), self._dropped)
+
+    def _dropped(self, lines: int) -> bytes:
+        message = "lines of this process were dropped: they could not be written at once"
+        return self._line(LogLevel.WARNING, message, {"dropped": lines})
+
+    def _line(self, level: LogLevel, message: str, fields: dict[str, object]) -> bytes:
+        line_of = console_line if self.format is LogFormat.CONSOLE else json_line
+        return line_of(
             _timestamp(self.clock()),
             level,
             self.name,
             message[:MAX_LINE_BYTES],
             {key: _shortened(_scalar(value), MAX_LINE_BYTES) for key, value in fields.items()},
         )
-        with contextlib.suppress(OSError):
-            # One write a line: the lines of several processes on one pipe or file do not mix.
-            os.write(self.fd, line)
 
 
 def console_line(at: str, level: LogLevel, process: str, message: str, fields: dict[str, Scalar]) -> bytes:

@@ -2,7 +2,8 @@
 
 Every record has one writer and a sequence counter around each write (a seqlock): odd while a write is under
 way, so a reader never acts on a torn record. A record whose writer died inside a write stays odd for ever, and
-reads as None.
+reads as None. During a reload two stewards say something of the workers in the slots, so each has lease records of
+its own: an answer that comes late says nothing of the worker that another steward has in the slot by then.
 
 Times are nanoseconds of CLOCK_BOOTTIME, which all processes of a host share and which goes on while it sleeps.
 """
@@ -109,7 +110,7 @@ class WorkerRecord(_Record):
 
 @dataclass(frozen=True, slots=True)
 class LeaseRecord(_Record):
-    """Written by the steward, about the worker fork `incarnation`."""
+    """Written by one steward, about the worker fork `incarnation`."""
 
     LAYOUT: ClassVar = struct.Struct("<Qq?qq")
 
@@ -181,7 +182,9 @@ _SEQUENCE = struct.Struct("<Q")
 
 
 class Scoreboard:
-    """The block: one master record, `stewards` steward records, and `slots` worker and lease records each."""
+    """The block: one master record, `stewards` steward records, `slots` worker records, and for each steward
+    as many lease records.
+    """
 
     def __init__(self, *, slots: int, stewards: int) -> None:
         self.slots = slots
@@ -191,7 +194,7 @@ class Scoreboard:
         for kind, count in (
             (MasterRecord, 1),
             (StewardRecord, stewards),
-            (LeaseRecord, slots),
+            (LeaseRecord, stewards * slots),
             (UnrecordedRecord, slots),
             (WorkerRecord, slots),
         ):
@@ -212,23 +215,24 @@ class Scoreboard:
     def write_steward(self, index: int, record: StewardRecord) -> None:
         self._write(record, index)
 
-    def read_lease(self, slot: int) -> LeaseRecord | None:
-        return self._read(LeaseRecord, slot)
+    def read_lease(self, steward: int, slot: int) -> LeaseRecord | None:
+        return self._read(LeaseRecord, steward * self.slots + slot)
 
-    def write_lease(self, slot: int, record: LeaseRecord) -> None:
-        self._write(record, slot)
+    def write_lease(self, steward: int, slot: int, record: LeaseRecord) -> None:
+        self._write(record, steward * self.slots + slot)
 
-    def update_lease(self, slot: int, incarnation: int, **changes: Any) -> None:
-        """Change a part of what the steward says of a fork: leases and cancels are two duties, and one record.
+    def update_lease(self, slot: int, worker: WorkerRecord, **changes: Any) -> None:
+        """Change a part of what its steward says of a worker: leases and cancels are two duties, and one record.
 
         What was said of an earlier fork in the slot, or was not said to its end, is forgotten.
         """
-        self.write_lease(slot, replace(self.lease_of(slot, incarnation), incarnation=incarnation, **changes))
+        said = replace(self.lease_of(slot, worker), incarnation=worker.incarnation, **changes)
+        self.write_lease(worker.steward, slot, said)
 
-    def lease_of(self, slot: int, incarnation: int) -> LeaseRecord:
-        """What the steward last said of this fork; a record of an earlier one says nothing."""
-        said = self.read_lease(slot)
-        return LeaseRecord() if said is None or said.incarnation != incarnation else said
+    def lease_of(self, slot: int, worker: WorkerRecord) -> LeaseRecord:
+        """What its steward last said of this worker; a record of an earlier one says nothing."""
+        said = self.read_lease(worker.steward, slot)
+        return LeaseRecord() if said is None or said.incarnation != worker.incarnation else said
 
     def read_worker(self, slot: int) -> WorkerRecord | None:
         return self._read(WorkerRecord, slot)
@@ -279,7 +283,7 @@ class Scoreboard:
     def lease_end_ns(self, slot: int, worker: WorkerRecord) -> int:
         """Until when the worker of `slot` may run a task: a run is expired when its own lease and its worker's
         are both past. What the steward said of an earlier fork in the slot does not count."""
-        return max(worker.lease_end_ns, self.lease_of(slot, worker.incarnation).lease_end_ns)
+        return max(worker.lease_end_ns, self.lease_of(slot, worker).lease_end_ns)
 
     def steward_place(self, generation: int) -> int:
         """The place of a generation's steward: a ring, of which `fleet` never gives one place twice."""
@@ -380,7 +384,7 @@ class WorkerPanel:
 
     def lease(self) -> LeaseRecord:
         """What the steward last said of this fork."""
-        return self._scoreboard.lease_of(self._slot, self._record.incarnation)
+        return self._scoreboard.lease_of(self._slot, self._record)
 
     @property
     def claimed_lease_end_ns(self) -> int:

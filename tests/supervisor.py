@@ -53,7 +53,7 @@ class Supervisor:
         self.directory = directory
         self._arguments = arguments
         self._log_path = log_path or directory / f"supervisor-{os.urandom(3).hex()}.log"
-        self._environ = {
+        self.environ = {
             "PATH": os.environ["PATH"],
             "DATABASE_URL": as_login(database_url, "worker") if least_privilege else database_url,
             "EXECUTOR_COMMAND": TASK_PROGRAM,
@@ -69,16 +69,16 @@ class Supervisor:
 
     def start(self) -> Self:
         with self._log_path.open("ab") as log:
-            if not self._within and can_be_warm(self._environ):
+            if not self._within and can_be_warm(self.environ):
                 streams = [Path(os.devnull), self._log_path, self._log_path]
                 self._process = WarmProgram(
-                    self._arguments, directory=self.directory, environ=self._environ, streams=streams
+                    self._arguments, directory=self.directory, environ=self.environ, streams=streams
                 )
                 return self
             self._process = subprocess.Popen(
                 [*self._within, sys.executable, "-m", "reproq_prefork", *self._arguments],
                 cwd=self.directory,
-                env=self._environ,
+                env=self.environ,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -12,6 +12,7 @@ from reproq_prefork.django.settings_reader import read
 from reproq_prefork.django_settings import filled
 from reproq_prefork.errors import ReproqError
 from reproq_prefork.executors import SoftStop
+from reproq_prefork.outlet import write_text_at_once
 from reproq_prefork.settings import Settings
 from reproq_prefork.task_run import ClaimedRun, Ending, RetryPolicy
 
@@ -41,7 +42,7 @@ class DjangoRuntime:
         try:
             self._load()
         except (Exception, SystemExit) as error:
-            traceback.print_exc()
+            write_text_at_once(2, traceback.format_exc())
             frames = traceback.extract_tb(error.__traceback__)
             where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
             raise ApplicationNotLoaded(

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from reproq_prefork.errors import SettingsError
+from reproq_prefork.outlet import write_text_at_once
 
 if TYPE_CHECKING:
     from reproq_prefork.django.tasks_setting import Entry
@@ -44,7 +45,7 @@ def read(settings_module: str, *, needs_database: bool = True) -> DjangoSettings
 
         entries = own_entries()
     except Exception as error:
-        traceback.print_exc()
+        write_text_at_once(2, traceback.format_exc())
         raise _problem(
             settings_module, f"the project does not load: {type(error).__name__}: {error}"
         ) from None

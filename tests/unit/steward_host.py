@@ -10,7 +10,7 @@ from typing import Any, cast
 from reproq_prefork import processes
 from reproq_prefork.duties import Look, NoticeCancels, RenewLeases
 from reproq_prefork.log import Log, LogFormat, LogLevel
-from reproq_prefork.scoreboard import Scoreboard, WorkerRecord, WorkerState, boottime_ns
+from reproq_prefork.scoreboard import LeaseRecord, Scoreboard, WorkerRecord, WorkerState, boottime_ns
 from reproq_prefork.store.steward_store import RunToCancel, Sight, StewardStore
 
 STEWARD = 1
@@ -88,6 +88,12 @@ class Host:
             "worker_id": f"w{slot}",
         }
         self.board.write_worker(slot, WorkerRecord(**(record | changes)))
+
+    def said_of(self, slot: int) -> LeaseRecord:
+        """What its steward last said of the worker that is in the slot."""
+        record = self.board.read_worker(slot)
+        assert record is not None
+        return self.board.lease_of(slot, record)
 
     def close(self) -> None:
         os.close(self.log_reader)

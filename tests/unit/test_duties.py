@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
+from typing import cast
 
 import pytest
 
 from reproq_prefork import duties, processes
-from reproq_prefork.scoreboard import LeaseRecord, WorkerState, boottime_ns
+from reproq_prefork.duties import RenewLeases
+from reproq_prefork.scoreboard import LeaseRecord, WorkerRecord, WorkerState, boottime_ns
 from reproq_prefork.signals import CANCEL_SIGNAL
-from reproq_prefork.store.steward_store import RunToCancel
+from reproq_prefork.store.steward_store import RunToCancel, Sight, StewardStore
 from tests.children import exit_status_of, forked, sleep_for_ever
-from tests.unit.steward_host import STEWARD, Host
+from tests.unit.steward_host import STEWARD, Host, ScriptedStore
 
 
 @pytest.fixture
@@ -40,8 +42,8 @@ def test_a_worker_is_told_of_its_run_once_by_the_scoreboard_and_a_signal(
     host.scripted.cancelled = [RunToCancel("w0", 7, 2)]
     host.look.run(host.store)
     host.look.run(host.store)
-    assert host.board.lease_of(0, 10).cancelled_run == (7, 2)
-    assert host.board.lease_of(1, 11).cancelled_run is None
+    assert host.said_of(0).cancelled_run == (7, 2)
+    assert host.said_of(1).cancelled_run is None
     assert signals == [CANCEL_SIGNAL]
     assert b"run 7 was cancelled" in os.read(host.log_reader, 4096)
 
@@ -71,28 +73,85 @@ def test_a_renewal_keeps_what_was_said_of_a_cancel_and_a_cancel_what_was_said_of
 ) -> None:
     host.add_worker(0, run_id=7, claim=2)
     host.renew.run(host.store)
-    renewed = host.board.read_lease(0)
+    renewed = host.board.read_lease(STEWARD, 0)
     assert renewed is not None
     host.scripted.cancelled = [RunToCancel("w0", 7, 2)]
     host.look.run(host.store)
-    assert host.board.read_lease(0) == LeaseRecord(10, renewed.lease_end_ns, False, 7, 2)
+    assert host.board.read_lease(STEWARD, 0) == LeaseRecord(10, renewed.lease_end_ns, False, 7, 2)
     host.renew.run(host.store)
-    assert host.board.lease_of(0, 10).cancelled_run == (7, 2)
-    assert host.board.lease_of(0, 10).lease_end_ns >= renewed.lease_end_ns
+    assert host.said_of(0).cancelled_run == (7, 2)
+    assert host.said_of(0).lease_end_ns >= renewed.lease_end_ns
+
+
+class LateStore(ScriptedStore):
+    """Answers only after something has happened meanwhile."""
+
+    def __init__(self, meanwhile: Callable[[], object]) -> None:
+        super().__init__()
+        self._meanwhile = meanwhile
+
+    def renew_leases(self, worker_ids: Collection[str], *, lease_s: float) -> frozenset[str]:
+        self._meanwhile()
+        return frozenset(worker_ids) - {"lost"}
+
+    def look(self, worker_ids: Collection[str], *, announces: bool) -> Sight:
+        self._meanwhile()
+        return super().look(worker_ids, announces=announces)
+
+
+@pytest.mark.parametrize("old", ["w0", "lost"])
+def test_a_late_answer_to_the_steward_of_before_a_reload_says_nothing_of_the_worker_in_the_slot_now(
+    host: Host, old: str
+) -> None:
+    """Its worker has ended, and the new steward has said of the next one in that slot until when it may work."""
+    newer = RenewLeases(host.board, STEWARD - 1, period_s=1, lease_s=60, believed_lease_s=50)
+
+    def another_takes_the_slot() -> None:
+        host.add_worker(0, incarnation=20, steward=STEWARD - 1, worker_id="new", lease_end_ns=1)
+        newer.run(host.store)
+
+    host.add_worker(0, worker_id=old)
+    host.renew.run(cast(StewardStore, LateStore(another_takes_the_slot)))
+    worker = host.board.read_worker(0)
+    assert worker is not None
+    assert worker.worker_id == "new"
+    assert host.said_of(0).lease_end_ns > boottime_ns()
+    assert host.board.lease_end_ns(0, worker) > boottime_ns()
+    assert not host.said_of(0).lost
+
+
+def test_a_late_cancel_says_nothing_of_it_either(host: Host, signals: list[int]) -> None:
+    newer = RenewLeases(host.board, STEWARD - 1, period_s=1, lease_s=60, believed_lease_s=50)
+
+    def another_takes_the_slot() -> None:
+        host.add_worker(0, incarnation=20, steward=STEWARD - 1, worker_id="new", run_id=7, claim=2, pid=1)
+        newer.run(host.store)
+        host.board.update_lease(
+            0,
+            WorkerRecord(incarnation=20, steward=STEWARD - 1),
+            lease_end_ns=boottime_ns() + 10**12,
+        )
+
+    late = LateStore(another_takes_the_slot)
+    late.cancelled = [RunToCancel("w0", 7, 2)]
+    host.add_worker(0, run_id=7, claim=2)
+    host.look.run(cast(StewardStore, late))
+    assert host.said_of(0).cancelled_run is None
+    assert host.said_of(0).lease_end_ns > boottime_ns()
 
 
 def test_a_claim_that_is_not_shown_yet_is_cancelled_before_it_starts(host: Host) -> None:
     host.add_worker(0, state=WorkerState.IDLE)
     host.scripted.cancelled = [RunToCancel("w0", 7, 2)]
     host.look.run(host.store)
-    assert host.board.lease_of(0, 10).cancelled_run == (7, 2)
+    assert host.said_of(0).cancelled_run == (7, 2)
 
 
 def test_of_two_runs_it_is_told_of_the_one_it_is_at(host: Host) -> None:
     host.add_worker(0, run_id=8, claim=1)
     host.scripted.cancelled = [RunToCancel("w0", 7, 2), RunToCancel("w0", 8, 1)]
     host.look.run(host.store)
-    assert host.board.lease_of(0, 10).cancelled_run == (8, 1)
+    assert host.said_of(0).cancelled_run == (8, 1)
 
 
 def test_the_next_run_that_is_cancelled_takes_the_place_of_the_one_before(
@@ -102,7 +161,7 @@ def test_the_next_run_that_is_cancelled_takes_the_place_of_the_one_before(
         host.add_worker(0, run_id=run_id, claim=1)
         host.scripted.cancelled = [RunToCancel("w0", run_id, 1)]
         host.look.run(host.store)
-        assert host.board.lease_of(0, 10).cancelled_run == (run_id, 1)
+        assert host.said_of(0).cancelled_run == (run_id, 1)
     assert len(signals) == 2
 
 
@@ -157,5 +216,5 @@ def test_a_renewed_lease_is_believed_for_less_than_it_lasts_and_from_before_it_w
     host.scripted.renewal_takes_s = 0.3
     began_ns = boottime_ns()
     host.renew.run(host.store)
-    believed_s = (host.board.lease_of(0, 10).lease_end_ns - began_ns) / 1e9
+    believed_s = (host.said_of(0).lease_end_ns - began_ns) / 1e9
     assert 50 <= believed_s < 50.25

@@ -557,7 +557,7 @@ def test_a_cancel_of_what_is_carried_along_is_acted_on_at_once(made: World) -> N
     made.ledger.turn([succeeded(run)], max_runs=0)
     began_s = made.clock.now_s
     assert made.ledger.tend_at > began_s
-    made.board.update_lease(0, 1, cancel_run_id=run.id, cancel_claim=run.claim)
+    made.board.update_lease(0, made.panel.record, cancel_run_id=run.id, cancel_claim=run.claim)
     assert made.ledger.tend_at <= began_s
     made.ledger.tend()
     assert [each.status for each in made.server.recorded[run.token]] == [Status.CANCELLED]

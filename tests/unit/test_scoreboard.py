@@ -67,13 +67,13 @@ def test_the_records_of_all_kinds_lie_side_by_side() -> None:
     board.write_steward(0, StewardRecord(10, 11, True))
     board.write_steward(1, StewardRecord(20, 21, False))
     for slot in range(3):
-        board.write_lease(slot, LeaseRecord(slot + 1, 100 + slot, False))
+        board.write_lease(0, slot, LeaseRecord(slot + 1, 100 + slot, False))
         board.write_worker(slot, WorkerRecord(incarnation=slot + 1, worker_id=f"w{slot}"))
     assert board.read_master().quiet
     assert board.read_steward(0) == StewardRecord(10, 11, True)
     assert board.read_steward(1) == StewardRecord(20, 21, False)
     for slot in range(3):
-        assert board.read_lease(slot) == LeaseRecord(slot + 1, 100 + slot, False)
+        assert board.read_lease(0, slot) == LeaseRecord(slot + 1, 100 + slot, False)
         assert board.read_worker(slot) == WorkerRecord(incarnation=slot + 1, worker_id=f"w{slot}")
 
 
@@ -128,11 +128,11 @@ def test_a_record_names_its_process_and_its_run() -> None:
 
 def test_a_lease_of_an_earlier_fork_says_nothing_to_a_worker() -> None:
     board = a_board()
-    board.write_lease(1, LeaseRecord(incarnation=4, lease_end_ns=900, lost=True))
+    board.write_lease(0, 1, LeaseRecord(incarnation=4, lease_end_ns=900, lost=True))
     panel = WorkerPanel(board, 1, WorkerRecord(incarnation=5, lease_end_ns=500))
     assert panel.lease() == LeaseRecord()
     assert panel.lease_end_ns() == 500
-    board.write_lease(1, LeaseRecord(incarnation=5, lease_end_ns=900))
+    board.write_lease(0, 1, LeaseRecord(incarnation=5, lease_end_ns=900))
     assert panel.lease_end_ns() == 900
     panel.update(lease_end_ns=1_000)
     assert panel.lease_end_ns() == 1_000
@@ -140,14 +140,14 @@ def test_a_lease_of_an_earlier_fork_says_nothing_to_a_worker() -> None:
 
 def test_what_the_steward_says_of_a_fork_is_changed_in_parts() -> None:
     board = a_board()
-    board.update_lease(1, 5, cancel_run_id=7, cancel_claim=2)
-    board.update_lease(1, 5, lease_end_ns=100)
-    assert board.read_lease(1) == LeaseRecord(5, 100, cancel_run_id=7, cancel_claim=2)
-    board.update_lease(1, 5, lost=True, lease_end_ns=0)
-    assert board.lease_of(1, 5).cancelled_run == (7, 2)
-    assert board.lease_of(1, 6) == LeaseRecord()
-    board.update_lease(1, 6, lease_end_ns=200)
-    assert board.read_lease(1) == LeaseRecord(6, 200), "what was said of an earlier fork is forgotten"
+    board.update_lease(1, WorkerRecord(incarnation=5), cancel_run_id=7, cancel_claim=2)
+    board.update_lease(1, WorkerRecord(incarnation=5), lease_end_ns=100)
+    assert board.read_lease(0, 1) == LeaseRecord(5, 100, cancel_run_id=7, cancel_claim=2)
+    board.update_lease(1, WorkerRecord(incarnation=5), lost=True, lease_end_ns=0)
+    assert board.lease_of(1, WorkerRecord(incarnation=5)).cancelled_run == (7, 2)
+    assert board.lease_of(1, WorkerRecord(incarnation=6)) == LeaseRecord()
+    board.update_lease(1, WorkerRecord(incarnation=6), lease_end_ns=200)
+    assert board.read_lease(0, 1) == LeaseRecord(6, 200), "what was said of an earlier fork is forgotten"
 
 
 def test_no_run_is_cancelled_before_the_steward_says_so() -> None:

@@ -63,7 +63,7 @@ def test_a_busy_worker_says_at_what_since_when_and_how_long_it_may() -> None:
             rss_kib=30 * 1024,
         ),
     )
-    board.write_lease(3, LeaseRecord(incarnation=9, lease_end_ns=NOW_NS + 20 * S))
+    board.write_lease(0, 3, LeaseRecord(incarnation=9, lease_end_ns=NOW_NS + 20 * S))
     assert dump(a_fleet(Worker(3, 1, 9, pid=100)), board)[2] == (
         "  worker 3 (pid 100): busy, run 42 attempt 2 for 3.0 s, deadline in 7.0 s, lease for 20.0 s,"
         " 11 done, 30 MiB"
@@ -84,7 +84,7 @@ def test_the_record_and_lease_of_an_earlier_fork_are_not_shown() -> None:
     fleet = a_fleet(Worker(0, 1, 9, pid=100))
     assert dump(fleet, board)[2] == "  worker 0 (pid 100): booting"
     board.write_worker(0, WorkerRecord(incarnation=9, state=WorkerState.IDLE, lease_end_ns=NOW_NS + S))
-    board.write_lease(0, LeaseRecord(incarnation=8, lease_end_ns=NOW_NS + 20 * S))
+    board.write_lease(0, 0, LeaseRecord(incarnation=8, lease_end_ns=NOW_NS + 20 * S))
     assert "lease for 1.0 s" in dump(fleet, board)[2]
 
 

@@ -137,17 +137,17 @@ def test_a_lease_that_has_ended_ends_the_task(setting: Setting) -> None:
     setting.panel.update(lease_end_ns=boottime_ns() - 1)
     watch = setting.watch()
     assert watch.look() is Stop.LEASE
-    setting.board.write_lease(0, LeaseRecord(incarnation=3, lease_end_ns=boottime_ns() + S))
+    setting.board.write_lease(0, 0, LeaseRecord(incarnation=3, lease_end_ns=boottime_ns() + S))
     assert watch.look() is None, "the steward has renewed it"
 
 
 def test_a_lease_that_a_renewal_did_not_find_ends_the_task(setting: Setting) -> None:
-    setting.board.write_lease(0, LeaseRecord(incarnation=3, lost=True))
+    setting.board.write_lease(0, 0, LeaseRecord(incarnation=3, lost=True))
     assert setting.watch().look() is Stop.LEASE
 
 
 def test_what_a_renewal_said_of_an_earlier_fork_ends_nothing(setting: Setting) -> None:
-    setting.board.write_lease(0, LeaseRecord(incarnation=2, lost=True))
+    setting.board.write_lease(0, 0, LeaseRecord(incarnation=2, lost=True))
     assert setting.watch().look() is None
 
 
@@ -162,7 +162,7 @@ def test_an_order_to_quit_ends_the_task_and_one_to_drain_does_not(setting: Setti
 def test_a_cancel_of_the_run_it_watches_ends_the_task(setting: Setting) -> None:
     setting.panel.update(run_id=7, claim=2)
     watch = setting.watch()
-    setting.board.update_lease(0, 3, cancel_run_id=7, cancel_claim=2)
+    setting.board.update_lease(0, WorkerRecord(incarnation=3), cancel_run_id=7, cancel_claim=2)
     assert watch.look() is Stop.CANCEL
 
 
@@ -171,12 +171,14 @@ def test_a_cancel_of_another_run_claim_or_fork_ends_nothing(
     setting: Setting, incarnation: int, run_id: int, claim: int
 ) -> None:
     setting.panel.update(run_id=7, claim=2)
-    setting.board.update_lease(0, incarnation, cancel_run_id=run_id, cancel_claim=claim)
+    setting.board.update_lease(
+        0, WorkerRecord(incarnation=incarnation), cancel_run_id=run_id, cancel_claim=claim
+    )
     assert setting.watch().look() is None
 
 
 def test_a_worker_without_a_run_is_told_of_no_cancel(setting: Setting) -> None:
-    setting.board.update_lease(0, 3, lease_end_ns=boottime_ns() + S)
+    setting.board.update_lease(0, WorkerRecord(incarnation=3), lease_end_ns=boottime_ns() + S)
     assert setting.watch().look() is None
 
 
@@ -189,7 +191,7 @@ def test_the_watch_does_not_spin_after_a_deadline_that_a_cancel_hides(setting: S
 
 def cancel(setting: Setting) -> None:
     setting.panel.update(run_id=7, claim=2)
-    setting.board.update_lease(0, 3, cancel_run_id=7, cancel_claim=2)
+    setting.board.update_lease(0, WorkerRecord(incarnation=3), cancel_run_id=7, cancel_claim=2)
 
 
 def end_lease(setting: Setting) -> None:
