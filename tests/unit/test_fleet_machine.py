@@ -181,6 +181,14 @@ class FleetMachine(RuleBasedStateMachine):
         self.world.workers_obey = obey
 
     @alive
+    @rule(connect=st.booleans(), which=st.integers(0, 20))
+    def change_who_finds_a_connection(self, connect: bool, which: int) -> None:
+        self.world.workers_connect = connect
+        child = self._child(which)
+        if child is not None:
+            child.connects = True
+
+    @alive
     @rule(fail=st.booleans())
     def change_how_forks_go(self, fail: bool) -> None:
         self.world.forks_fail = fail
@@ -296,11 +304,12 @@ class FleetMachine(RuleBasedStateMachine):
 
     def _become_kind(self) -> None:
         world = self.world
-        world.workers_boot = world.workers_obey = world.orphans_die = world.database_is_up = True
+        world.workers_boot = world.workers_obey = world.workers_connect = True
+        world.orphans_die = world.database_is_up = True
         world.templates_load = world.templates_answer = world.applications_are_fit = True
         world.forks_fail = world.stewards_are_frozen = False
         for child in world.children.values():
-            child.boots = child.obeys = child.loads = child.answers = True
+            child.boots = child.obeys = child.loads = child.answers = child.connects = True
 
     def _settle(self) -> None:
         world = self.world
