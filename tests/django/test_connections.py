@@ -13,6 +13,7 @@ from reproq_prefork.django import TaskTimeout
 from tests.django.app import tasks as typed_tasks
 from tests.django.conftest import Workers
 from tests.servers import Server
+from tests.waiting import wait_until
 
 tasks: Any = typed_tasks
 
@@ -31,6 +32,20 @@ def test_a_connection_that_may_persist_does(django_workers: Workers) -> None:
     environ = {"REPROQ_TEST_CONNECTION": json.dumps({"CONN_MAX_AGE": None})}
     with django_workers("--executor", "inline", workers=1, environ=environ):
         assert len(set(server_processes(3))) == 1
+
+
+def test_a_connection_that_has_grown_too_old_while_no_task_ran_is_not_used_again(
+    django_workers: Workers, django_database: str
+) -> None:
+    environ = {"REPROQ_TEST_CONNECTION": json.dumps({"CONN_MAX_AGE": 1})}
+    with (
+        django_workers("--executor", "inline", workers=1, environ=environ),
+        psycopg.connect(django_database, autocommit=True) as other,
+    ):
+        (first,) = server_processes(1)
+        too_old = "select backend_start < now() - interval '1.5 s' from pg_stat_activity where pid = %s"
+        wait_until(lambda: other.execute(too_old, [first]).fetchone() == (True,), 20, "it to be too old")
+        assert server_processes(1) != [first]
 
 
 def test_a_broken_connection_fails_one_task_at_most(django_workers: Workers, django_database: str) -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
+from unittest import mock
 
 import pytest
-from django.db import connection
+from django.db import IntegrityError, OperationalError, connection
 from django.test import TestCase, TransactionTestCase, override_settings
+from django.utils import timezone
 
 from reproq_prefork.django import ReproqBackend
 from reproq_prefork.django.backends import own_backends
 from reproq_prefork.django.compat import families
 from reproq_prefork.django.in_process import perform_due
+from reproq_prefork.django.runs_database import HeldRun
 from reproq_prefork.testing import assert_enqueued, assert_not_enqueued, enqueued, run_tasks
 from tests.django.app import tasks as typed_tasks
 from tests.django.app.models import Note
@@ -40,6 +45,20 @@ def heard(name: str) -> Iterator[list[Any]]:
         yield found
     finally:
         signal.disconnect(hear)
+
+
+@contextmanager
+def failing(name: str, *, of: Any = None) -> Iterator[None]:
+    """Meanwhile this method of HeldRun finds no database: for the run of a result, or for all."""
+    method = getattr(HeldRun, name)
+
+    def fail(row: HeldRun) -> Any:
+        if of is None or of.id == str(row._run_id):
+            raise OperationalError
+        return method(row)
+
+    with mock.patch.object(HeldRun, name, fail):
+        yield
 
 
 class Performed(TestCase):
@@ -129,6 +148,21 @@ class Performed(TestCase):
         result = tasks.tell_id_and_attempt.enqueue()
         assert run_tasks()[0].return_value == [result.id, 1]
 
+    def test_each_run_knows_how_it_was_enqueued_and_not_how_another_of_its_task_was(self) -> None:
+        moments = [timezone.now() - timedelta(minutes=number) for number in (1, 2)]
+        said: list[dict[str, Any]] = [
+            {"queue_name": "mail"},
+            {"priority": 5},
+            *({"run_after": moment} for moment in moments),
+            {},
+        ]
+        for options in said:
+            tasks.tell_how_it_was_enqueued.using(**options).enqueue()
+        told = [result.return_value for result in run_tasks()]
+        expected = [["mail", 0, "None"], ["default", 5, "None"], ["default", 0, "None"]]
+        expected += [["default", 0, str(moment)] for moment in moments]
+        assert sorted(told) == sorted(expected)
+
     def test_metadata_is_kept_and_added_to(self) -> None:
         result = tasks.progress.enqueue()
         (done,) = run_tasks()
@@ -214,6 +248,31 @@ class Atomic(TransactionTestCase):
                 assert result.status == STATUSES.FAILED
                 assert finished == [(result.id, STATUSES.FAILED, 1)]
                 assert not Note.objects.exists()
+
+    def test_what_the_commit_refuses_is_a_failure_without_effects(self) -> None:
+        """Also where nobody can be asked whether it was committed: then the worker's own fence tells."""
+        for asked in (contextlib.nullcontext(), failing("is_completed")):
+            with self.subTest(asked=asked), asked:
+                result = tasks.write_what_the_commit_refuses.using(max_attempts=1).enqueue()
+                with heard("task_finished") as finished:
+                    run_tasks()
+                result.refresh()
+                assert result.status == STATUSES.FAILED
+                assert result.errors[-1].exception_class is IntegrityError
+                assert finished == [(result.id, STATUSES.FAILED, 1)]
+                assert not Note.objects.exists()
+
+    def test_the_end_is_owed_until_it_was_told(self) -> None:
+        """Where that cannot be noted, the task has succeeded all the same, and its end is told once more."""
+        told, owed = tasks.write_note_atomically.enqueue("one"), tasks.write_note_atomically.enqueue("two")
+        with failing("announced", of=owed):
+            run_tasks()
+        for result in (told, owed):
+            result.refresh()
+            assert result.status == STATUSES.SUCCESSFUL
+        with connection.cursor() as cursor:
+            cursor.execute("select finish_due_at > now() from task_runs order by id")
+            assert cursor.fetchall() == [(None,), (True,)]
 
     def test_what_fails_after_the_commit_is_logged_and_changes_nothing(self) -> None:
         result = tasks.write_note_and_fail_after_the_commit.enqueue("kept")

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from reproq_prefork import cancel
-from tests.databases import new_database
+from tests.databases import apply_migrations, new_database
 from tests.servers import Server
 from tests.supervisor import Connection, Supervisor, add_run, run_row, wait_for_status
 from tests.waiting import wait_until
@@ -156,15 +156,30 @@ def site(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def places(server: Server, template_url: str, tmp_path: Path) -> Iterator[tuple[Place, Place]]:
+def places(
+    request: pytest.FixtureRequest, server: Server, template_url: str, tmp_path: Path
+) -> Iterator[tuple[Place, Place]]:
+    """Two databases, or as its parameter says two schemas of one."""
     with ExitStack() as stack:
         found = []
+        url = ""
         for name in ("home", "second"):
-            url = stack.enter_context(new_database(server.url, template_url))
+            if url and getattr(request, "param", "databases") == "schemas":
+                url = with_a_second_schema(url)
+            else:
+                url = stack.enter_context(new_database(server.url, template_url))
             connection = stack.enter_context(psycopg.connect(url, autocommit=True))
             connection.execute("create table notes (text text)")
             found.append(Place(name, url, connection, tmp_path / f"heard-{name}"))
         yield found[0], found[1]
+
+
+def with_a_second_schema(url: str) -> str:
+    with psycopg.connect(url) as connection:
+        connection.execute("create schema second")
+    url = f"{url}?options=-csearch_path%3Dsecond"
+    apply_migrations(url)
+    return url
 
 
 @pytest.fixture(params=["inline", "fork"])
@@ -286,6 +301,7 @@ def test_40_the_end_that_a_worker_announces_is_that_of_its_own_database(
     pair.the_other_is_as_it_was()
 
 
+@pytest.mark.parametrize("places", ["databases", "schemas"], indirect=True)
 def test_40_results_are_told_apart_where_every_number_is_used_twice(
     masters: None, places: tuple[Place, Place]
 ) -> None:

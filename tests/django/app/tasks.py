@@ -91,6 +91,12 @@ def tell_id_and_attempt(context: Any) -> list[Any]:
 
 
 @task(takes_context=True)
+def tell_how_it_was_enqueued(context: Any) -> list[Any]:
+    own = context.task_result.task
+    return [own.queue_name, own.priority, str(own.run_after)]
+
+
+@task(takes_context=True)
 def tell_seconds_since_its_times(context: Any) -> list[float]:
     own = context.task_result
     moments = (own.enqueued_at, own.started_at, own.last_attempted_at)
@@ -226,6 +232,15 @@ def write_note_and_fail_after_the_commit(text: str) -> str:
     transaction.on_commit(lambda: fail.call("too late"))
     Note.objects.create(text=text)
     return text
+
+
+@task
+@reproq_options(atomic=True)
+def write_what_the_commit_refuses() -> None:
+    """A foreign key of Django's is looked at in the end."""
+    Note.objects.create(text="before")
+    with connection.cursor() as cursor:
+        cursor.execute("insert into auth_user_groups (user_id, group_id) values (0, 0)")
 
 
 @task
