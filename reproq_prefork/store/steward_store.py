@@ -104,10 +104,15 @@ class StewardStore:
         """The socket: readable when the server has something to say."""
         return self._connection.fileno()
 
+    def can_listen(self) -> bool:
+        """Whether notifications would be heard: behind a pooler that is tried, which takes up to a second."""
+        if not self.backend.pooled:
+            return True
+        return hears_notifications(self._connection, partial(self._connect, limits=PROBE_LIMITS))
+
     def listen(self) -> bool:
         """Ask for `news`. False behind a transaction pooler, where nobody would ever hear them."""
-        connect_another = partial(self._connect, limits=PROBE_LIMITS)
-        if self.backend.pooled and not hears_notifications(self._connection, connect_another):
+        if not self.can_listen():
             return False
         with translated_errors():
             self._connection.execute(statement("listen"))
