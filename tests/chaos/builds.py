@@ -47,9 +47,15 @@ GUARDS: Mapping[str, tuple[Change, ...]] = {
             '"max_runs": SWEEP_BATCH, "client_now": __import__("time").time(),',
         ),
     ),
-    "the sweep": (Change("duties.py", "reset = store.sweep_expired()", "reset = ()"),),
+    "the sweep": (
+        Change(
+            "duties.py",
+            "lambda only: store.sweep_expired(only=only), store.expired_runs",
+            "lambda only: (), tuple",
+        ),
+    ),
     "the rollback of what an atomic task did": (
-        Change("django/performing.py", "transaction.set_rollback(True, using=call.database)", "pass"),
+        Change("django/performing.py", "transaction.set_rollback(True, using=call.home.database)", "pass"),
     ),
     "the cancel of what a lost host held": (
         Change(
@@ -61,7 +67,7 @@ GUARDS: Mapping[str, tuple[Change, ...]] = {
     "the word to a worker that its run was cancelled": (
         Change(
             "duties.py",
-            "self._scoreboard.update_lease(slot, record.incarnation, cancel_run_id=run_id, cancel_claim=claim)",
+            "self._scoreboard.update_lease(slot, record, cancel_run_id=run_id, cancel_claim=claim)",
             "pass",
         ),
     ),
