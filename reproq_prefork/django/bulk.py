@@ -26,7 +26,7 @@ def call(task: Any, /, *args: Any, **kwargs: Any) -> Call:
 
 
 def bulk_enqueue(calls: Iterable[Call]) -> list[Any]:
-    """Enqueue many calls, by one statement for each backend; gives their results in the same order.
+    """Enqueue many calls, by one statement for each database; gives their results in the same order.
 
         bulk_enqueue(call(send_invoice, order.id) for order in orders)
 
@@ -34,11 +34,19 @@ def bulk_enqueue(calls: Iterable[Call]) -> list[Any]:
     is held, by an earlier call of the list too, the result is that of its holder. Long lists go by COPY.
     """
     listed = [Call(*each) for each in calls]
-    results: list[Any] = [None] * len(listed)
+    backends: dict[int, ReproqBackend] = {}
+    new_runs: dict[int, NewRun] = {}
     for backend, places in _by_backend(listed).items():
-        new_runs = _new_runs(backend, [listed[place] for place in places])
-        for place, run in zip(places, backend.runs.enqueue_many(new_runs), strict=True):
-            results[place] = backend.enqueued(listed[place].task, run)
+        made = _new_runs(backend, [listed[place] for place in places])
+        new_runs |= zip(places, made, strict=True)
+        backends |= dict.fromkeys(places, backend)
+    results: list[Any] = [None] * len(listed)
+    # Databases have one order too: else two callers may wait for each other in two of them, and no server notices.
+    for database in sorted({backend.database for backend in backends.values()}):
+        places = [place for place in range(len(listed)) if backends[place].database == database]
+        runs = backends[places[0]].runs.enqueue_many([new_runs[place] for place in places])
+        for place, run in zip(places, runs, strict=True):
+            results[place] = backends[place].enqueued(listed[place].task, run)
     return results
 
 

@@ -19,6 +19,7 @@ waiting as (
        and run.status = 'RUNNING'
        and run.last_attempted_at = current.last_attempted_at
        and (-run.priority, coalesce(run.run_after, run.enqueued_at), run.id) > (-current.priority, current.due, current.id)
+    order by run.id  -- as all that locks several runs and waits for them
     for update of run
 ),
 reset as (

@@ -16,6 +16,7 @@ with held as (
         cancel_requested_at is not null as cancel_requested
     from task_runs
     where leased_by = %(worker_id)s and status = 'RUNNING'
+    order by id  -- as all that locks several runs and waits for them
     for update
 ),
 verdict as (
