@@ -50,9 +50,10 @@ def bulk_enqueue(calls: Iterable[Call]) -> list[Any]:
     runs: dict[int, TaskRun] = {}
     with ExitStack() as transactions:
         if len(places) > 1:
-            for database in places:
+            for database in sorted(places):
                 transactions.enter_context(transaction.atomic(using=database))
-        for database, own in places.items():
+        # Databases have one order too: else two callers may wait for each other in two of them, and no server notices.
+        for database, own in sorted(places.items()):
             with connections[database].wrap_database_errors:  # a COPY goes by no cursor of Django's
                 added = backends[own[0]].runs_in(database).enqueue_many([new_runs[place] for place in own])
             runs.update(zip(own, added, strict=True))

@@ -1,5 +1,7 @@
 -- Many new runs by one statement, as a JSON array; `enqueue_run` says the rest. Ids grow with the place in the
 -- array, since an identity is drawn after the sort, and so the runs are taken in this order where they are equal.
+-- Each insert of a key waits for whoever is inserting the same one, so the array has its keys in one order for all
+-- callers (`bulk.py`), and the sort keeps it: then nobody waits for somebody who waits for them.
 -- A run whose key is held is left out, and no key stands in the array twice. Each payload stands in an array of its
 -- own, since the JSON null would become the null of SQL.
 insert into task_runs (

@@ -7,6 +7,10 @@
 -- does not go back to PENDING; no process of its task can have announced that end, so a task's is owed, whatever the
 -- worker says. `told` wakes whoever waits for the end.
 --
+-- `settled` may wait for a lock that somebody else has on one of its runs. So it comes first: `queue` asks how many there
+-- are, though it makes no difference. While it waits, nothing else is locked; what comes then waits for nobody. The
+-- caller has the endings in the order of their ids, and the planner, as a rule, keeps to it.
+--
 -- `candidate` walks task_runs_claim_order. For each queue it steps from one priority in use to the next lower one, and
 -- reads those whose first row is due from there up to now(). So rows scheduled for later cost one descent of the tree
 -- a priority, however many they are. Instead of from the head, where the dead entries of what was taken before are, a
@@ -87,7 +91,9 @@ queue as (
     from jsonb_to_recordset(%(places)s::jsonb) as place (
         queue_name text, above smallint, priority smallint, due timestamptz, id bigint
     )
-    where (select holds_lease from holder) and %(max_runs)s::integer > 0
+    where (select holds_lease from holder)
+      and %(max_runs)s::integer > 0
+      and (select count(*) from settled) >= 0
 ),
 candidate as (
     select next_run.id, next_run.priority, next_run.due, next_run.alone, next_run.stored_bytes

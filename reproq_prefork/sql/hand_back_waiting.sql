@@ -22,6 +22,7 @@ waiting as (
        and run.last_attempted_at = current.last_attempted_at
        and (-run.priority, coalesce(run.run_after, run.enqueued_at), run.id) > (-current.priority, current.due, current.id)
        and (%(only)s::jsonb is null or run.id in (select jsonb_array_elements_text(%(only)s::jsonb)::bigint))
+    order by run.id  -- as all that locks several runs and waits for them
     for update of run
 ),
 reset as (

@@ -22,6 +22,7 @@ with held as (
     from task_runs
     where leased_by = %(worker_id)s and status = 'RUNNING'
       and (%(only)s::jsonb is null or id in (select jsonb_array_elements_text(%(only)s::jsonb)::bigint))
+    order by id  -- as all that locks several runs and waits for them
     for update
 ),
 verdict as (

@@ -2,7 +2,7 @@
 
 The INSERT has one parameter, a JSON array, so it is one statement for any number of rows. A COPY can neither give
 back what it has inserted nor step over a key that is held, so its ids are drawn before, and runs with unique keys
-never go by it.
+never go by it. Those are inserted in the order of their keys, whatever the order of the list.
 """
 
 from __future__ import annotations
@@ -39,17 +39,41 @@ def enqueue_many(sender: Sender, new_runs: Sequence[NewRun]) -> Sequence[TaskRun
         copied = _copied(sender, new_runs)
         if copied is not None:
             return copied
-    batches = list(_batches(new_runs))
-    with sender.all_or_nothing() if has_keys or len(batches) > 1 else nullcontext():
-        return [run for batch in batches for run in _inserted(sender, batch)]
+    places, first_of = _in_order_of_keys(new_runs) if has_keys else (range(len(new_runs)), {})
+    batches = list(_batches(new_runs, places))
+    runs = _added(sender, new_runs, batches, in_transaction=has_keys or len(batches) > 1)
+    return [
+        runs[place] if place in runs else replace(runs[first_of[new.unique_key or ""]], created=False)
+        for place, new in enumerate(new_runs)
+    ]
 
 
-def _batches(new_runs: Sequence[NewRun]) -> Iterator[Sequence[NewRun]]:
-    batch: list[NewRun] = []
+def _in_order_of_keys(new_runs: Sequence[NewRun]) -> tuple[Sequence[int], Mapping[str, int]]:
+    """The places in `new_runs` in the order in which they are inserted, and the first place of each key.
+
+    An insert of a key waits for whoever is inserting the same one. All who insert in the same order, that of the
+    code points, wait in one direction, so no two of them wait for each other. Runs with keys change places only
+    among themselves: where a list has its keys in order, or none, its runs get their ids in the order of the list.
+    """
+    first_of: dict[str, int] = {}
+    for place, new in enumerate(new_runs):
+        if new.unique_key is not None:
+            first_of.setdefault(new.unique_key, place)
+    sorted_places = iter([first_of[key] for key in sorted(first_of)])
+    firsts = set(first_of.values())
+    return [
+        next(sorted_places) if place in firsts else place
+        for place, new in enumerate(new_runs)
+        if place in firsts or new.unique_key is None
+    ], first_of
+
+
+def _batches(new_runs: Sequence[NewRun], places: Sequence[int]) -> Iterator[Sequence[int]]:
+    batch: list[int] = []
     size = 0
-    for new in new_runs:
-        batch.append(new)
-        size += len(new.spec.canonical)
+    for place in places:
+        batch.append(place)
+        size += len(new_runs[place].spec.canonical)
         if len(batch) >= BATCH_RUNS or size >= BATCH_BYTES:
             yield batch
             batch, size = [], 0
@@ -57,51 +81,59 @@ def _batches(new_runs: Sequence[NewRun]) -> Iterator[Sequence[NewRun]]:
         yield batch
 
 
-def _inserted(sender: Sender, batch: Sequence[NewRun]) -> list[TaskRun]:
-    """One batch; `runs` has, by place in the batch, what has become of it so far."""
-    first_of: dict[str, int] = {}
-    waiting = [
-        place
-        for place, new in enumerate(batch)
-        if new.unique_key is None or first_of.setdefault(new.unique_key, place) == place
-    ]
-    runs: dict[int, TaskRun] = {}
+class _KeyWasGivenBack(Exception):
+    """A key was held as its run was inserted, and is free now."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+
+def _added(
+    sender: Sender, new_runs: Sequence[NewRun], batches: Sequence[Sequence[int]], *, in_transaction: bool
+) -> Mapping[int, TaskRun]:
+    """What has become of the runs at these places.
+
+    Where a key was given back meanwhile, all are inserted again: its turn was before keys that are held by now.
+    """
+    key = ""
     for _ in range(MAX_KEY_TRIES):
-        runs |= _insert(sender, batch, waiting)
-        waiting = [place for place in waiting if place not in runs]
-        if not waiting:
-            break
-        runs |= _holders(sender, batch, waiting)
-        waiting = [place for place in waiting if place not in runs]
-    if waiting:
-        raise KeyChangesHands(batch[waiting[0]].unique_key or "")
-    return [
-        runs[place] if place in runs else replace(runs[first_of[new.unique_key or ""]], created=False)
-        for place, new in enumerate(batch)
-    ]
+        runs: dict[int, TaskRun] = {}
+        try:
+            with sender.all_or_nothing() if in_transaction else nullcontext():
+                for batch in batches:
+                    runs |= _insert(sender, new_runs, batch)
+                for batch in batches:
+                    runs |= _holders(sender, new_runs, [place for place in batch if place not in runs])
+            return runs
+        except _KeyWasGivenBack as given_back:
+            key = given_back.key
+    raise KeyChangesHands(key)
 
 
-def _insert(sender: Sender, batch: Sequence[NewRun], places: Sequence[int]) -> dict[int, TaskRun]:
+def _insert(sender: Sender, new_runs: Sequence[NewRun], places: Sequence[int]) -> dict[int, TaskRun]:
     """What was inserted. Ids grow with the places, and where one is missing its key is held."""
-    text = _as_json(batch[place] for place in places)
+    text = _as_json(new_runs[place] for place in places)
     rows = iter(sorted(sender.fetch("enqueue_runs", {"runs": text}), key=lambda row: int(row.id)))
     row = next(rows, None)
     inserted: dict[int, TaskRun] = {}
     for place in places:
-        if row is not None and row.unique_key == batch[place].unique_key:
-            inserted[place] = inserted_run(batch[place], row)
+        if row is not None and row.unique_key == new_runs[place].unique_key:
+            inserted[place] = inserted_run(new_runs[place], row)
             row = next(rows, None)
     return inserted
 
 
-def _holders(sender: Sender, batch: Sequence[NewRun], places: Sequence[int]) -> dict[int, TaskRun]:
-    keys = json.dumps([batch[place].unique_key for place in places])
-    holders = {row.unique_key: row for row in sender.fetch("runs_that_hold_keys", {"keys": keys})}
-    return {
-        place: task_run(holders[batch[place].unique_key], created=False)
-        for place in places
-        if batch[place].unique_key in holders
-    }
+def _holders(sender: Sender, new_runs: Sequence[NewRun], places: Sequence[int]) -> dict[int, TaskRun]:
+    """The runs that hold the keys of these. Raises _KeyWasGivenBack."""
+    if not places:
+        return {}
+    keys = {new_runs[place].unique_key or "": place for place in places}
+    rows = sender.fetch("runs_that_hold_keys", {"keys": json.dumps(list(keys))})
+    holders = {keys[row.unique_key]: task_run(row, created=False) for row in rows}
+    for key, place in keys.items():
+        if place not in holders:
+            raise _KeyWasGivenBack(key)
+    return holders
 
 
 def _as_json(new_runs: Iterable[NewRun]) -> str:

@@ -111,9 +111,10 @@ def enqueue_many(connection: Connection, new_runs: Sequence[NewRun]) -> Sequence
     """Add many runs by few statements, all or none of them; gives them in the order of `new_runs`.
 
     `NewRun.of` takes what `enqueue` takes. Ids grow in that order too, so runs that are equal otherwise are taken
-    in it. A unique key that is held, by a run that has not finished or by an earlier one of `new_runs`, gives that
-    run with `created=False`. Two callers who add the same keys at once, each in another order, may meet a
-    deadlock, which PostgreSQL ends by an error: keep to one order, or try again.
+    in it; only runs with unique keys are inserted in the order of these keys, and so their ids grow with the key.
+    Callers who add the same keys at once, each in an order of their own, therefore never meet a deadlock. (Several
+    calls in one transaction may, unless their keys are in order too.) A unique key that is held, by a run that has
+    not finished or by an earlier one of `new_runs`, gives that run with `created=False`.
 
     Of long lists each TaskRun is made when it is looked at, and again at the next look: keep those that are
     needed more than once.

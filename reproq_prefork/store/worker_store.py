@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
 
@@ -25,6 +26,8 @@ from reproq_prefork.task_run import ClaimedRun, FailureKind, Place, Settlement, 
 
 HASTE_S = 1.0
 ANNOUNCE_AGAIN_S = 60.0  # for whoever takes an announcement to tell of it, before another one does
+
+_RUN_ID = attrgetter("run_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +145,7 @@ class WorkerStore:
         max_runs: int,
         places: Mapping[str, Place] = MappingProxyType({}),
     ) -> Claim:
-        """Record `settlements` and claim up to `max_runs` runs, in one statement and one commit.
+        """Record `settlements`, by id, and claim up to `max_runs` runs, in one statement and one commit.
 
         `places`: behind which run of its priority a queue is looked through, and what is above that priority; the
         others are from their head. One that may not be run again lightly is claimed alone, however many are asked
@@ -151,7 +154,7 @@ class WorkerStore:
         rows = self._run_hot(
             "finish_and_claim",
             {
-                "endings": f"[{','.join(map(_ending, settlements))}]",
+                "endings": f"[{','.join(map(_ending, sorted(settlements, key=_RUN_ID)))}]",
                 "worker_id": self._identity.id,
                 "places": _places(self._identity.queues, places),
                 "lease_seconds": self._lease_s,

@@ -424,6 +424,17 @@ def test_runs_are_queued_again_and_each_is_told(admin: Client) -> None:
     assert TaskRun.objects.get(pk=holder + 1).replay_of == one
 
 
+def test_runs_are_queued_again_in_the_order_of_their_keys(admin: Client) -> None:
+    """In one transaction, where requests are atomic: two who choose the same runs must not wait for each other."""
+    keys = ["b", None, "a", "Z", None]
+    runs = [add_run(status="FAILED", unique_key=key) for key in keys]
+    act(admin, "requeue_runs", *runs)
+    again = (
+        TaskRun.objects.filter(replay_of__isnull=False).order_by("id").values_list("unique_key", "replay_of")
+    )
+    assert list(again) == [(None, runs[1]), (None, runs[4]), ("Z", runs[3]), ("a", runs[2]), ("b", runs[0])]
+
+
 def test_runs_are_cancelled_and_each_is_told(admin: Client) -> None:
     waiting, running, done = add_run(), add_run(status="RUNNING"), add_run(status="SUCCESSFUL")
     response = act(admin, "cancel_runs", waiting, running, done)

@@ -205,15 +205,16 @@ def test_a_key_that_stands_in_two_batches_is_one_run(
 
 
 def test_a_holder_that_finishes_meanwhile_is_tried_again(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch
+    database_url: str, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     enqueue(connection, "held", unique_key="k")
+    worker = psycopg.connect(database_url, autocommit=True)
     fetch, names = PsycopgSender.fetch, []
 
     def finish_first(sender: PsycopgSender, name: str, parameters: Any) -> Sequence[Any]:
         names.append(name)
         if name == "runs_that_hold_keys":
-            connection.execute("update task_runs set status = 'SUCCESSFUL' where unique_key = 'k'")
+            worker.execute("update task_runs set status = 'SUCCESSFUL' where unique_key = 'k'")
         return fetch(sender, name, parameters)
 
     monkeypatch.setattr(PsycopgSender, "fetch", finish_first)
@@ -221,6 +222,30 @@ def test_a_holder_that_finishes_meanwhile_is_tried_again(
     assert [run.payload for run in runs] == [0, 1, 2]
     assert all(run.created for run in runs)
     assert names == ["enqueue_runs", "runs_that_hold_keys", "enqueue_runs"]
+    assert count(connection) == 4
+    worker.close()
+
+
+def test_what_was_inserted_is_given_back_before_a_smaller_key_is_tried_again(
+    database_url: str, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else this caller holds `b` and waits for `a`, and another one who holds `a` waits for `b`."""
+    enqueue(connection, "held", unique_key="a")
+    fetch, names = PsycopgSender.fetch, []
+
+    def meddle(sender: PsycopgSender, name: str, parameters: Any) -> Sequence[Any]:
+        names.append(name)
+        if names == ["enqueue_runs", "runs_that_hold_keys"]:
+            other.execute("update task_runs set status = 'SUCCESSFUL' where unique_key = 'a'")
+        elif names == ["enqueue_runs", "runs_that_hold_keys", "enqueue_runs"]:
+            assert enqueue(other, "other", unique_key="b").created, "without waiting"
+        return fetch(sender, name, parameters)
+
+    with psycopg.connect(database_url, autocommit=True) as other:
+        other.execute("set lock_timeout = '2s'")
+        monkeypatch.setattr(PsycopgSender, "fetch", meddle)
+        runs = enqueue_many(connection, [NewRun.of(key, unique_key=key) for key in ("b", "a")])
+    assert [(run.payload, run.created) for run in runs] == [("other", False), ("a", True)]
 
 
 def test_a_key_that_never_stands_still_leaves_nothing_behind(

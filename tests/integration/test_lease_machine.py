@@ -111,13 +111,18 @@ class LeaseMachine(RuleBasedStateMachine):
             added: Sequence[TaskRun] = [runs.enqueue(connection, spec, **options)]
         else:
             added = runs.enqueue_many(connection, [NewRun.of(spec, **options) for spec, options in given])
-        for (spec, options), run in zip(given, added, strict=True):
-            holder = self.model.holder_of_key(options["unique_key"])
-            assert run.created == (holder is None)
-            if holder is None:
+        keys: set[str] = set()
+        for (_, options), run in zip(given, added, strict=True):
+            key = options["unique_key"]
+            assert run.created == (self.model.holder_of_key(key) is None and key not in keys)
+            keys |= {key} - {None}
+        # Runs with keys were inserted in the order of these, and so they have their ids.
+        for (spec, options), run in sorted(zip(given, added, strict=True), key=lambda pair: pair[1].id):
+            if run.created:
                 self.model.add(Run(run.id, spec=spec.hash, **options))
-            else:
-                assert run.id == holder.id
+        for (_, options), run in zip(given, added, strict=True):
+            holder = self.model.holder_of_key(options["unique_key"])
+            assert holder is None or run.id == holder.id
 
     @rule(which=which | st.none(), spec=st.sampled_from(SPECS))
     def requeue(self, which: int | None, spec: Spec) -> None:

@@ -103,7 +103,11 @@ class TaskRunAdmin(RunColumns, _ModelAdmin):
 
     @admin.action(description="Queue again as new runs", permissions=["change"])
     def requeue_runs(self, request: Any, queryset: Any) -> None:
-        self._act(request, queryset, requeue(self._runs()))
+        chosen = self._chosen(request, queryset)
+        with_key = self.get_queryset(request).filter(pk__in=chosen, unique_key__isnull=False)
+        keys = dict(with_key.values_list("pk", "unique_key"))
+        # With ATOMIC_REQUESTS this is one transaction, and so its keys are in the order that all callers have.
+        carry_out(self, request, sorted(chosen, key=lambda pk: keys.get(pk, "")), requeue(self._runs()))
 
     @admin.action(description="Cancel", permissions=["change"])
     def cancel_runs(self, request: Any, queryset: Any) -> None:
