@@ -52,7 +52,7 @@ def bulk_enqueue(calls: Iterable[Call]) -> list[Any]:
         if len(places) > 1:
             for database in sorted(places):
                 transactions.enter_context(transaction.atomic(using=database))
-        # Databases have one order too: else two callers may wait for each other in two of them, and no server notices.
+        # Databases have one order too: else two callers may wait for each other in two, which no server notices.
         for database, own in sorted(places.items()):
             with connections[database].wrap_database_errors:  # a COPY goes by no cursor of Django's
                 added = backends[own[0]].runs_in(database).enqueue_many([new_runs[place] for place in own])
