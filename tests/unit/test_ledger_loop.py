@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reproq_prefork import claiming, ledger, link, recording
+from reproq_prefork import claiming, ledger, link, reconciling, recording
 from reproq_prefork.attempt import Attempt
 from reproq_prefork.claiming import LeaseLost
 from reproq_prefork.ledger import Ledger
@@ -282,7 +282,7 @@ def made() -> Iterator[World]:
 def world(*, pooled: bool = False) -> Iterator[World]:
     with pytest.MonkeyPatch.context() as patch:
         clock = Clock()
-        for module in (ledger, link, recording, claiming):
+        for module in (ledger, link, recording, reconciling, claiming):
             patch.setattr(module, "time", clock)
         patch.setattr(link, "wait_readable", clock.wait)
         made = World(clock, pooled=pooled)
