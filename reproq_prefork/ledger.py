@@ -16,7 +16,6 @@ attributes, and no step calls another.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Collection, Sequence
 
@@ -27,6 +26,7 @@ from reproq_prefork.errors import ReproqError
 from reproq_prefork.link import Link
 from reproq_prefork.log import Log
 from reproq_prefork.orders import Orders
+from reproq_prefork.reconciling import Reconciling
 from reproq_prefork.recording import Fault, Recording, Token, settlements_of
 from reproq_prefork.scoreboard import WorkerPanel, WorkerState, boottime_ns
 from reproq_prefork.store.connection import ConnectionLost, StatementRefused, ValueRefused
@@ -56,9 +56,7 @@ class Ledger:
         self._believed_lease_ns = int(believed_lease_s * 1e9)
         self._log = log
         self._asking = Asking(believed_lease_s, time.monotonic())
-        self._recording = Recording(
-            link=self._link, panel=panel, orders=orders, log=log, in_doubt=self._is_in_doubt
-        )
+        self._recording = Recording(link=self._link, asking=self._asking, panel=panel, orders=orders, log=log)
         self._claiming = Claiming(
             link=self._link,
             recording=self._recording,
@@ -67,8 +65,9 @@ class Ledger:
             believed_lease_ns=self._believed_lease_ns,
             log=log,
         )
-        self._lost: ConnectionLost | None = None  # it is to be connected again
-        self._lease_is_over = False
+        self._reconciling = Reconciling(
+            link=self._link, asking=self._asking, recording=self._recording, panel=panel, log=log
+        )
 
     def open(self) -> None:
         """Connect and register."""
@@ -96,13 +95,13 @@ class Ledger:
 
         For a worker that holds nothing else. From now on the ledger has what could not be recorded.
         """
-        self._recording.ended = ended
+        self._recording.has_ended(ended)
         while True:
             try:
                 turn = self._step(max_runs)
             except ConnectionLost as lost:
                 self._link.warn_of_loss(lost)
-                self._lost, self._claiming.is_wary = lost, True
+                self._link.lost, self._claiming.is_wary = lost, True
                 self._recording.set_apart()
             else:
                 if turn is not None:
@@ -110,19 +109,19 @@ class Ledger:
 
     def _step(self, max_runs: int) -> Turn | None:  # noqa: C901 (one branch a step)
         """Do what is to be done first. What it gives ends the turn; None: there is more to do."""
-        recording, claiming = self._recording, self._claiming
+        recording, reconciling, claiming = self._recording, self._reconciling, self._claiming
         now = time.monotonic()
-        if self._lost is not None:
-            self._connect_again(self._lost)
+        if self._link.lost is not None:
+            reconciling.connect_again(self._link.lost)
         elif recording.refusal is not None:
             self._find_fault(recording.refusal)
         elif now >= self._asking.at:
-            self._ask()
+            reconciling.ask()
         elif recording.pieces:
             recording.record_piece()
         elif recording.carried and now >= recording.tend_at:
             recording.try_carried(now)
-        elif self._lease_is_over:
+        elif reconciling.lease_is_over:
             raise LeaseLost("the lease ended while the database was out of reach")
         elif not max_runs or self._orders.drain:
             return claiming.finish_and_claim(0) if recording.ended else Turn()
@@ -136,34 +135,6 @@ class Ledger:
             return claiming.claim_one()
         return None
 
-    def _connect_again(self, lost: ConnectionLost) -> None:
-        holding = self._recording.is_holding
-        state = self._panel.record.state
-        self._link.store.close()
-        self._link.open(holding=holding)
-        store = self._link.store
-        self._panel.update(state=state)
-        try:
-            old_is_gone = store.end_previous_backend()
-            held = store.held_runs()
-            # Until the old process is seen gone it stays registered: the steward must see it gone if we die.
-            has_lease = store.reconnected(old_is_gone=old_is_gone)
-        except (ConnectionLost, StatementRefused, ValueRefused) as error:
-            self._link.pause(error, holding=holding)
-            return
-        now = time.monotonic()
-        self._asking.connected_again(now, pooled=store.backend.pooled, old_is_gone=old_is_gone)
-        self._asking.asked(now)
-        self._recording.sort(held)
-        self._recording.blame(lost)
-        self._lost = None
-        if not has_lease:
-            # Nobody took the runs over while the database was away: what has ended still counts.
-            self._lease_is_over = True
-            self._recording.carried.hasten()
-        self._panel.update(backend_pid=store.backend.pid)
-        self._log.info("connected again")
-
     def _find_fault(self, refusal: ReproqError) -> None:
         fault = self._recording.find_fault(refusal)
         if fault is Fault.ENDS:
@@ -172,30 +143,10 @@ class Ledger:
             self._claiming.is_wary = True
         self._link.pause(refusal, holding=self._recording.is_holding)
 
-    def _ask(self) -> None:
-        """Hand back what the database says is held and is not known here."""
-        try:
-            self._look_for_old_process()
-            held = self._link.store.held_runs()
-        except (StatementRefused, ValueRefused):
-            self._asking.asked(time.monotonic(), is_answered=False)
-        else:
-            self._asking.asked(time.monotonic())
-            self._recording.sort(held)
-
-    def _is_in_doubt(self) -> bool:
-        return self._lost is not None or self._asking.is_in_doubt(time.monotonic())
-
-    def _look_for_old_process(self) -> None:
-        store = self._link.store
-        if (
-            self._asking.awaits_old_process
-            and store.end_previous_backend(within_s=0.0)
-            and store.reconnected()
-        ):
-            self._asking.old_process_is_gone(time.monotonic())
-
     def _wait_for_carried(self, now: float) -> Turn | None:
+        if self._recording.ended:
+            self._recording.set_apart()
+            return None
         if self._orders.drain or self.is_full:
             return Turn()
         self._link.rest(self.tend_at - now)
@@ -235,23 +186,11 @@ class Ledger:
     @property
     def asks_amid_task_in_s(self) -> float:
         """In how many seconds `ask_amid_task` is to be called while a task runs; infinity: not at all."""
-        now = time.monotonic()
-        return max(0.0, self._asking.at - now) if self._asking.is_in_doubt(now) else math.inf
+        return self._reconciling.asks_amid_task_in_s
 
     def ask_amid_task(self, known: Collection[Token]) -> None:
-        """Hand back what is held beside `known`; as `record`, in the middle of a task."""
-        store = self._link.store
-        is_answered = False
-        try:
-            with store.in_haste():
-                self._look_for_old_process()
-                unknown = store.held_runs() - {*known, *self._recording.carried.tokens}
-                if unknown:
-                    store.finish_and_claim(settlements_of(self._recording.handed_back(unknown)), max_runs=0)
-                is_answered = True
-        except (ConnectionLost, StatementRefused, ValueRefused):
-            pass
-        self._asking.asked(time.monotonic(), is_answered=is_answered)
+        """Hand back what is held beside `known`. In the middle of a task, as `record`."""
+        self._reconciling.ask_amid_task(known)
 
     # --- whose end the application is to be told of ---
 
@@ -282,7 +221,7 @@ class Ledger:
 
     def _connect_after(self, lost: ConnectionLost) -> None:
         self._link.warn_of_loss(lost)
-        self._lost = lost
+        self._link.lost = lost
         self.tend()
 
     # --- the end ---
@@ -296,7 +235,7 @@ class Ledger:
         self._record_at_last()
         unrecorded = len(self._recording.carried)
         try:
-            if unrecorded or self._is_in_doubt():
+            if unrecorded or self._asking.is_in_doubt(time.monotonic()):
                 self._log.warning(
                     "the worker leaves what may be in its name to its steward", unrecorded=unrecorded
                 )

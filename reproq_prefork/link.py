@@ -23,9 +23,10 @@ class ToldToStop(ReproqError):
 
 
 class Link:
-    """`store` is the open connection. Raises `ToldToStop`; other trouble with the server it waits out."""
+    """`store` is the connection; `lost`: why it is to be made again. Raises `ToldToStop`, and nothing else."""
 
     store: WorkerStore
+    lost: ReproqError | None = None
 
     def __init__(
         self, *, connect: Callable[[], WorkerStore], panel: WorkerPanel, orders: Orders, log: Log

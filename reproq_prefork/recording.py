@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
+from reproq_prefork.asking import Asking
 from reproq_prefork.attempt import Attempt, HeldRun, unstarted
 from reproq_prefork.errors import ReproqError
 from reproq_prefork.link import Link
@@ -36,25 +37,14 @@ class Fault(enum.Enum):
 
 
 class Recording:
-    """`ended`: to be recorded together with the next claim. An attempt is here, in a piece, or carried along.
+    """`ended`: to be recorded together with the next claim. An attempt is here, in a piece, or carried along."""
 
-    `in_doubt`: whether a statement whose reply is lost may yet be committed, and record what it was to.
-    """
-
-    def __init__(
-        self,
-        *,
-        link: Link,
-        panel: WorkerPanel,
-        orders: Orders,
-        log: Log,
-        in_doubt: Callable[[], bool],
-    ) -> None:
+    def __init__(self, *, link: Link, asking: Asking, panel: WorkerPanel, orders: Orders, log: Log) -> None:
         self._link = link
         self._panel = panel
         self._orders = orders
         self._log = log
-        self._in_doubt = in_doubt
+        self._asking = asking
         self.ended: Sequence[Attempt] = ()
         self.pieces: list[Sequence[Attempt]] = []  # to be recorded without a claim, the last one first
         self.carried = RefusedEnds()
@@ -76,6 +66,10 @@ class Recording:
         if end is not None and not end.is_cancelled:
             end.is_cancelled, end.next_at = True, 0.0
         return self.carried.next_at
+
+    def has_ended(self, attempts: Sequence[Attempt]) -> None:
+        """These are to be recorded, too."""
+        self.ended = [*self.ended, *attempts] if self.ended else attempts
 
     def set_apart(self) -> None:
         """What has ended is to be recorded without a claim."""
@@ -190,7 +184,7 @@ class Recording:
         """
         results = [attempt.run.id for attempt in ended if not attempt.settlement.refunded]
         late = len(results) - settled
-        if late <= 0 or self._in_doubt():
+        if late <= 0 or self._link.lost is not None or self._asking.is_in_doubt(time.monotonic()):
             return
         if len(results) == 1:
             self._log.warning("a result came too late: the run was no longer this worker's", run=results[0])

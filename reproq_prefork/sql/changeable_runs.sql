@@ -2,7 +2,8 @@
 -- what became of one of them.
 --
 -- A run that does not come back is no longer held by this claim. `is_free` is false where somebody else has locked the
--- row; SKIP LOCKED does not wait for them. The lock that is taken here ends with the statement, and fires no trigger.
+-- row; SKIP LOCKED does not wait for them. The lock that is taken here is that of an UPDATE; it ends with the statement,
+-- and fires no trigger.
 with held as (
     select run.id, run.claims, run.task_path, run.cancel_requested_at is not null as is_cancelled
     from jsonb_to_recordset(%(tokens)s::jsonb) as token (id bigint, claim bigint)
@@ -12,7 +13,7 @@ free as (
     select run.id
     from task_runs as run
     where run.id in (select id from held)
-    for update of run skip locked
+    for no key update of run skip locked
 )
 select
     held.id, held.claims, held.task_path, held.is_cancelled,

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reproq_prefork import claiming, ledger, link, lone_claims, recording
+from reproq_prefork import claiming, ledger, link, lone_claims, reconciling, recording
 from reproq_prefork.attempt import Attempt
 from reproq_prefork.claiming import LeaseLost
 from reproq_prefork.ledger import Ledger
@@ -306,7 +306,7 @@ def made() -> Iterator[World]:
 def world(*, pooled: bool = False) -> Iterator[World]:
     with pytest.MonkeyPatch.context() as patch:
         clock = Clock()
-        for module in (ledger, link, recording, claiming, lone_claims):
+        for module in (ledger, link, recording, reconciling, claiming, lone_claims):
             patch.setattr(module, "time", clock)
         patch.setattr(link, "wait_readable", clock.wait)
         made = World(clock, pooled=pooled)

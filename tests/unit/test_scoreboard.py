@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 
 from reproq_prefork.identity import ProcessIdentity
 from reproq_prefork.scoreboard import (
+    MAX_UNRECORDED,
     WORKER_ID_BYTES,
     LeaseRecord,
     MasterRecord,
     Scoreboard,
     StewardRecord,
+    UnrecordedRecord,
     WorkerPanel,
     WorkerRecord,
     WorkerState,
@@ -68,13 +70,38 @@ def test_the_records_of_all_kinds_lie_side_by_side() -> None:
     board.write_steward(1, StewardRecord(20, 21, False))
     for slot in range(3):
         board.write_lease(0, slot, LeaseRecord(slot + 1, 100 + slot, False))
+        board.write_unrecorded(slot, UnrecordedRecord(slot + 1, ((slot, 7),) * slot))
         board.write_worker(slot, WorkerRecord(incarnation=slot + 1, worker_id=f"w{slot}"))
     assert board.read_master().quiet
     assert board.read_steward(0) == StewardRecord(10, 11, True)
     assert board.read_steward(1) == StewardRecord(20, 21, False)
     for slot in range(3):
         assert board.read_lease(0, slot) == LeaseRecord(slot + 1, 100 + slot, False)
+        assert board.unrecorded_of(slot, slot + 1) == ((slot, 7),) * slot
         assert board.read_worker(slot) == WorkerRecord(incarnation=slot + 1, worker_id=f"w{slot}")
+
+
+def test_a_fork_shows_the_first_of_what_it_carries_along_and_nothing_of_the_fork_before_it() -> None:
+    board = a_board()
+    first = WorkerPanel(board, 0, WorkerRecord(incarnation=1))
+    first.show_unrecorded([(number, 2**40) for number in range(MAX_UNRECORDED + 3)])
+    assert board.unrecorded_of(0, 1) == tuple((number, 2**40) for number in range(MAX_UNRECORDED))
+    assert board.unrecorded_of(0, 2) == ()
+    first.show_unrecorded([(5, 1)])
+    assert board.unrecorded_of(0, 1) == ((5, 1),)
+    WorkerPanel(board, 0, WorkerRecord(incarnation=2))
+    assert board.unrecorded_of(0, 1) == board.unrecorded_of(0, 2) == ()
+
+
+def test_nobody_knows_what_a_fork_carried_along_that_died_as_it_wrote_that() -> None:
+    board = a_board()
+    WorkerPanel(board, 0, WorkerRecord(incarnation=1)).show_unrecorded([(5, 1)])
+    offset = board._offset(UnrecordedRecord, 0)
+    (sequence,) = struct.unpack_from("<Q", board._memory, offset)
+    struct.pack_into("<Q", board._memory, offset, sequence + 1)
+    assert board.unrecorded_of(0, 1) is None
+    WorkerPanel(board, 0, WorkerRecord(incarnation=2))
+    assert board.unrecorded_of(0, 2) == (), "the next fork writes its own at once"
 
 
 def test_a_slot_that_was_never_used_says_nothing() -> None:
