@@ -168,6 +168,18 @@ class Master:
                 answer = self._act(action)
                 if answer is not None:
                     events.append(answer)
+            self._keep_settings()
+
+    def _keep_settings(self) -> None:
+        """Those of the generations that there are. The master logs as the current one says: a reload counts once
+        its workers are ready."""
+        for number in self._settings.keys() - self._fleet.generations.keys():
+            del self._settings[number]
+        current = self._fleet.current
+        if current is not None:
+            settings = self._settings[current.number]
+            if (settings.log_level, settings.log_format) != (self._log.level, self._log.format):
+                self._log = replace(self._log, level=settings.log_level, format=settings.log_format)
 
     # --- events ---
 
@@ -336,8 +348,7 @@ class Master:
             case AdoptSettings(generation):
                 assert self._checked is not None
                 self._note_other_server(self._checked)
-                self._settings[generation] = self._checked
-                self._log = replace(self._log, level=self._checked.log_level, format=self._checked.log_format)
+                self._settings[generation], self._checked = self._checked, None
             case ForkWorker():
                 return self._fork_worker(action)
             case RequestWorker(generation, slot, incarnation):
@@ -377,7 +388,7 @@ class Master:
             self._log.warning("the database is on another server now", system=new.known_server.system)
 
     def _start_check(self) -> Event | None:
-        first = not self._settings
+        first = not self._fleet.generations
         try:
             result_fd = os.memfd_create("reproq-prefork-check")
         except OSError as error:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.supervisor import (
     SHORT_LEASE,
@@ -280,6 +281,30 @@ def test_15_a_reload_with_a_broken_config_changes_nothing_and_says_why(
         supervisor.send(signal.SIGHUP)
         supervisor.wait_for_log("reloaded: 2 new workers")
         wait_for_status(connection, add_run(connection, {}, queue_name="mail"), "SUCCESSFUL")
+
+
+@pytest.mark.timeout(180)
+def test_15_a_reload_leaves_nothing_of_its_settings_in_the_master(database_url: str, tmp_path: Path) -> None:
+    mib = 1 << 20
+    env_file = tmp_path / ".env"
+    env_file.write_text("".join(f"LARGE_{number}={'x' * (mib // 10)}\n" for number in range(9)))
+    env_file.chmod(0o600)
+    with Supervisor(database_url, tmp_path, workers=1, environ={"REPROQ_ENV_FILE": ".env"}) as supervisor:
+
+        def reload(times: int) -> None:
+            supervisor.send(signal.SIGHUP)
+            supervisor.wait_for_log("reloaded: ", times=times)
+            wait_until(lambda: len(supervisor.steward_pids()) == 1, 20, "only the newest steward")
+
+        def size() -> int:
+            return int(psutil.Process(supervisor.pid).memory_info().rss)
+
+        for times in range(1, 6):
+            reload(times)
+        before = size()
+        for times in range(6, 21):
+            reload(times)
+        assert size() - before < 4 * mib, "of each is nearly one"
 
 
 def test_15_hups_that_come_during_a_reload_are_remembered(

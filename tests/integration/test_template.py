@@ -138,6 +138,31 @@ def test_a_reload_that_only_the_template_cannot_import_is_rolled_back(
         assert (supervisor.worker_pids(), supervisor.template_pids()) == (workers, templates)
 
 
+def test_the_log_is_written_as_the_settings_of_the_workers_that_stay_say(
+    database_url: str, tmp_path: Path
+) -> None:
+    shop = Shop(tmp_path)
+    with shop.supervisor(database_url) as supervisor:
+        (tmp_path / "reproq.toml").write_text('log_format = "json"\n')
+        shop.write(ONLY_IN_A_CHECK, version=2)
+        supervisor.send(signal.SIGHUP)
+        supervisor.wait_for_log("reload rolled back, the old workers stay")
+        supervisor.send(signal.SIGUSR1)
+        supervisor.wait_for_log("state: running")
+        masters = [
+            line for line in supervisor.log().splitlines() if " master: " in line or '"master"' in line
+        ]
+        assert not [line for line in masters if line.startswith("{")]
+
+        shop.write(version=2)
+        supervisor.send(signal.SIGHUP)
+        supervisor.wait_for_log("reloaded: 2 new workers")
+        supervisor.send(signal.SIGUSR1)
+        supervisor.wait_for_log("state: running", times=2)
+        said = [line for line in supervisor.log().splitlines() if "state: running" in line]
+        assert [line.startswith("{") for line in said] == [False, True]
+
+
 HANGS_IN_A_TEMPLATE = """
 import setproctitle, time
 while setproctitle.getproctitle() == "reproq-prefork: template":
