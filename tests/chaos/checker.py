@@ -28,6 +28,7 @@ RULES: Mapping[str, Rule] = {
     "a Retry waits as long as it says": promises.a_retry_waits,
     "who lacks memory has asked for too much": promises.who_lacks_memory_has_hoarded,
     "an odd row fails by itself": promises.odd_rows_fail,
+    "what harms nobody stops nobody": rules.who_is_hit_works_on,
     "nothing is left": rules.nothing_is_left,
     "work goes on": rules.work_goes_on,
 }

@@ -24,6 +24,7 @@ from tests.chaos.history import (
     Row,
     Told,
 )
+from tests.chaos.hosts import host_of
 from tests.chaos.load import SITE
 from tests.supervisor import Connection
 
@@ -104,11 +105,11 @@ def _pages(path: Path) -> Iterator[Page]:
 
 
 def _edges(connection: Connection, offset_s: float) -> Iterator[Edge]:
-    for run_id, old, new, claim, kind, at in connection.execute(
-        "select run_id, old_status, new_status, claims, coalesce(error_kind, ''),"
+    for run_id, old, new, claim, kind, holder, at in connection.execute(
+        "select run_id, old_status, new_status, claims, coalesce(error_kind, ''), coalesce(leased_by, ''),"
         " extract(epoch from at)::float8 from audit"
     ):
-        yield Edge(run_id, old, new, claim, at - offset_s, kind)
+        yield Edge(run_id, old, new, claim, at - offset_s, kind, host_of(holder))
 
 
 def _rows(connection: Connection, offset_s: float, odd: Collection[int]) -> Iterator[Row]:

@@ -18,7 +18,7 @@ import psycopg
 
 from tests.chaos.arena import Arena
 from tests.chaos.container import own_pid
-from tests.chaos.hosts import Host
+from tests.chaos.hosts import Host, worker_id_of
 from tests.chaos.kinds import FLOOD, READ_ONLY, STOP_IN_COMMIT, UNREAD_LOG
 from tests.chaos.schedule import Planned
 from tests.databases import as_login
@@ -99,7 +99,7 @@ def _worker_and_backend(arena: Arena, host: Host, planned: Planned) -> tuple[int
             connection.execute(
                 "select pid, backend_pid from reproq_workers"
                 " where backend_pid is not null and pid = any (%s) and starts_with(id, %s)",
-                [list(workers), host.environ["WORKER_ID"]],
+                [list(workers), worker_id_of(host.name)],
             ).fetchall()
         )
     worker = _pick(backends, planned)

@@ -78,10 +78,11 @@ def faults_between(faults: Sequence[Fault], since: float, until: float) -> list[
     ]
 
 
-def seconds_stalled(faults: Iterable[Fault], since: float, until: float) -> float:
-    """For how long, of the time between, the server took nothing from anybody."""
+def seconds_stalled(faults: Iterable[Fault], host: str, since: float, until: float) -> float:
+    """For how long, of the time between, nothing could be written for runs that this host had claimed."""
     total, reached = 0.0, since
-    for fault in sorted((fault for fault in faults if fault.stalls), key=lambda fault: fault.at):
+    stalls = (fault for fault in faults if fault.stalls and fault.host in (None, host))
+    for fault in sorted(stalls, key=lambda fault: fault.at):
         begin, end = max(fault.at, reached), min(fault.until, until)
         if end > begin:
             total, reached = total + end - begin, end

@@ -76,7 +76,10 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A change of status, as a trigger has seen it. `error_kind`: of the entry that came with it, if one did."""
+    """A change of status, as a trigger has seen it. `error_kind`: of the entry that came with it, if one did.
+
+    `host`: of whoever has claimed it, where it became RUNNING.
+    """
 
     run_id: int
     old: str
@@ -84,6 +87,7 @@ class Edge:
     claim: int
     at: float
     error_kind: str = ""
+    host: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +134,8 @@ class Fault:
     counts_from_its_start: bool = False
     pauses: bool = False  # a whole host, or its master, stood still: only then may two executions overlap
     disconnects: bool = False  # what an atomic task did on its own connection fails for it
-    stalls: bool = False  # nobody could write meanwhile, or not all rows; whom it hit does not matter then
+    stalls: bool = False  # whom it hit could write nothing meanwhile, or not all rows
+    keeps_working: bool = False  # whom it hit must claim runs all the same
 
     @property
     def recovers_from(self) -> float:

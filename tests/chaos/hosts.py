@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -133,9 +134,9 @@ def environ_of(name: str, directory: Path, package: Path, checkout: Path) -> Map
         "EXECUTOR_COMMAND": f"{sys.executable} -I -S {PROGRAM}",
         "REPROQ_EXECUTOR": "inline",
         "REPROQ_LEASE": f"{LEASE_S:g}s",
-        "REPROQ_LOG_LEVEL": "warning",
+        "REPROQ_LOG_LEVEL": "info",
         "REPROQ_TASK_MEMORY": str(pages.MEMORY_BYTES),
-        "WORKER_ID": f"storm-{name}",
+        "WORKER_ID": worker_id_of(name),
         **HOSTS[name].environ,
     }
 
@@ -146,3 +147,13 @@ def containers() -> str:
     if not container.can_be_made():
         return f"The hosts {' and '.join(names)} are no containers: no pid namespace can be made here."
     return f"The hosts {' and '.join(names)} are containers, with a pid 1 of their own."
+
+
+def worker_id_of(name: str) -> str:
+    """The part that the ids of all its workers begin with."""
+    return f"storm-{name}"
+
+
+@functools.cache
+def host_of(worker_id: str) -> str:
+    return worker_id.partition("/")[0].removeprefix("storm-")

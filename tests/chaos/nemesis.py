@@ -74,6 +74,7 @@ class Nemesis:
                 pauses=kind.pauses,
                 disconnects=kind.disconnects,
                 stalls=kind.stalls,
+                keeps_working=kind.keeps_working,
             )
         )
 

@@ -47,7 +47,10 @@ def a_cancelled_run_does_not_run_again(story: Story) -> Iterator[str]:
 
 def _wrong_end(story: Story, cancel: Cancel, end: Edge) -> Iterator[str]:
     if cancel.answer == Status.RUNNING:
-        late_s = end.at - cancel.at - seconds_stalled(story.history.faults, cancel.at, end.at)
+        host = next(
+            edge.host for edge in reversed(story.edges_of[cancel.run_id]) if edge.new == Status.RUNNING
+        )
+        late_s = end.at - cancel.at - seconds_stalled(story.history.faults, host, cancel.at, end.at)
         if late_s > LEASE_S + SWEEP_S + LENIENCE_S:
             yield f"run {cancel.run_id} went on for {late_s:.2f} s after its cancel"
         if end.new == Status.FAILED and end.error_kind in LOST_WITH_ITS_HOLDER:

@@ -31,6 +31,7 @@ class Idleness:
 
     run_id: int
     claim: int
+    host: str
     since: float
     until: float
 
@@ -83,7 +84,7 @@ def none_is_held_by_nobody(story: Story) -> Iterator[str]:
     host that stands still is no reason, for others sweep; but while the server stalls nobody can.
     """
     for idle in idlenesses(story, longer_than_s=LEASE_S + SWEEP_S + LENIENCE_S):
-        stalled_s = seconds_stalled(story.history.faults, idle.since, idle.until)
+        stalled_s = seconds_stalled(story.history.faults, idle.host, idle.since, idle.until)
         if idle.seconds - stalled_s > LEASE_S + SWEEP_S + LENIENCE_S:
             yield (
                 f"{story.name(idle.run_id)} was RUNNING by claim {idle.claim} for {idle.seconds:.2f} s, "
@@ -104,7 +105,7 @@ def idlenesses(story: Story, *, longer_than_s: float) -> Iterator[Idleness]:
                 spans = [(claimed.at, execution.started_at), (execution.seen_at, until)]
             for since, end in spans:
                 if end - since > longer_than_s:
-                    yield Idleness(run_id, claimed.claim, since, end)
+                    yield Idleness(run_id, claimed.claim, claimed.host, since, end)
 
 
 def _held(edges: list[Edge], over_at: float) -> Iterator[tuple[Edge, float]]:

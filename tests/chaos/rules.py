@@ -11,6 +11,8 @@ from tests.chaos.executions import CLOCK_SLACK_S, Story, faults_between
 from tests.chaos.history import Answer, Moment
 
 PROGRESS_S = 10.0  # after everything is healed
+STOPPED_S, WORK_WITHIN_S = 2.0, 1.5  # after so long whoever stops for a fault has stopped
+BUSY_S, BUSY_CLAIMS = 5.0, 500  # before it: there is work for such a host at any moment
 ROWS_OF: dict[Answer, set[int]] = {
     Answer.OK: {1},
     Answer.HELD: {0},
@@ -138,6 +140,28 @@ def what_succeeds_has_run(story: Story) -> Iterator[str]:
             done_at.get((edge.run_id, edge.claim), float("inf")) <= edge.at + CLOCK_SLACK_S
         ):
             yield f"run {edge.run_id} has succeeded by claim {edge.claim}, whose body was not done"
+
+
+def who_is_hit_works_on(story: Story) -> Iterator[str]:
+    """A log that nobody reads, or what others announce, keeps no host from its work, if it had some before."""
+    faults = [
+        fault
+        for fault in story.history.faults
+        if fault.keeps_working and fault.until - fault.at >= STOPPED_S + WORK_WITHIN_S
+    ]
+    if not faults:
+        return
+    claims = [edge for edge in story.history.edges if edge.new == Status.RUNNING]
+    for fault in faults:
+        of_host = [edge.at for edge in claims if fault.host in (None, edge.host)]
+        before = sum(fault.at - BUSY_S <= at < fault.at for at in of_host)
+        if before >= BUSY_CLAIMS and not any(
+            fault.until - WORK_WITHIN_S <= at < fault.until for at in of_host
+        ):
+            yield (
+                f"{fault.kind}: host {fault.host or 'any'} has claimed nothing in the last {WORK_WITHIN_S:g} s "
+                f"of {fault.until - fault.at:.1f} s"
+            )
 
 
 def nothing_is_left(story: Story) -> Iterator[str]:

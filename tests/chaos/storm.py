@@ -69,7 +69,8 @@ def _left_over(arena: Arena, connection: Connection) -> Sequence[str]:
     except AssertionError:
         found += [f"a connection is left: {name}" for name in _sessions(connection)]
     locks = connection.execute(
-        "select locktype, mode from pg_locks where pid <> pg_backend_pid() and locktype <> 'virtualxid'"
+        "select locktype, mode from pg_locks join pg_stat_activity using (pid)"
+        " where pid <> pg_backend_pid() and locktype <> 'virtualxid' and backend_type = 'client backend'"
     ).fetchall()
     found += [f"a lock is left: {mode} on {kind}" for kind, mode in locks]
     holders = connection.execute("select id from reproq_workers where lease_expires_at > now()").fetchall()

@@ -251,18 +251,38 @@ def test_only_a_pause_allows_two_executions_side_by_side(fault: Fault, allowed: 
     assert ("no two executions side by side" in broken_rules(history)) is not allowed
 
 
-@pytest.mark.parametrize(("stalls", "allowed"), [(True, True), (False, False)])
+@pytest.mark.parametrize(
+    ("stalls", "host", "allowed"),
+    [(True, None, True), (True, "a", True), (True, "b", False), (False, None, False), (False, "a", False)],
+)
 def test_a_run_may_wait_for_a_server_that_takes_nothing_and_for_no_other_fault(
-    stalls: bool, allowed: bool
+    stalls: bool, host: str | None, allowed: bool
 ) -> None:
-    fault = Fault("crash the server", at=11.1, until=11.3, recovery_s=5.0, stalls=stalls)
+    fault = Fault("crash the server", at=11.1, until=11.3, recovery_s=5.0, host=host, stalls=stalls)
     slow = replace(
         GOOD,
-        edges=with_one(GOOD.edges, is_end_of(101), at=11.1 + TOO_LONG_S),
+        edges=[
+            replace(edge, at=11.1 + TOO_LONG_S) if is_end_of(101)(edge) else replace(edge, host="a")
+            for edge in GOOD.edges
+        ],
         faults=(*GOOD.faults, fault),
     )
     broken = "no row stays RUNNING without an attempt that runs" in broken_rules(slow)
     assert broken is not allowed
+
+
+@pytest.mark.parametrize(
+    ("claims_before", "claims_meanwhile", "allowed"), [(1000, 1, True), (1000, 0, False), (3, 0, True)]
+)
+def test_a_host_whose_log_nobody_reads_works_on(
+    claims_before: int, claims_meanwhile: int, allowed: bool
+) -> None:
+    fault = Fault("leave a log unread", at=20.0, until=24.0, recovery_s=1.0, host="a", keeps_working=True)
+    times = [*(19.0 for _ in range(claims_before)), *(23.0 for _ in range(claims_meanwhile))]
+    claims = [Edge(1000 + place, "PENDING", "RUNNING", 1, at, host="a") for place, at in enumerate(times)]
+    elsewhere = Edge(999, "PENDING", "RUNNING", 1, 23.5, host="b")
+    history = replace(GOOD, faults=(*GOOD.faults, fault), edges=(*GOOD.edges, *claims, elsewhere))
+    assert ("what harms nobody stops nobody" in broken_rules(history)) is not allowed
 
 
 def test_a_body_may_run_for_as_long_as_it_likes() -> None:
