@@ -22,7 +22,7 @@ begin
     create table reproq_database (
         system_identifier bigint,       -- of the server; null where the owner of the schema may not ask for it
         database_oid      oid not null,
-        table_oid         oid not null, -- of task_runs: CREATE DATABASE … TEMPLATE keeps it, a restore does not
+        table_oid         oid not null, -- of task_runs: CREATE DATABASE ... TEMPLATE keeps it, a restore does not
         database_name     text not null,
         noted_at          timestamptz not null default now(),
         worked_at         timestamptz   -- when the first worker was registered since; null: no worker ever was
