@@ -24,13 +24,15 @@ from tests.supervisor import Connection
 from tests.waiting import wait_until
 
 COMMIT_DELAY_US = 100_000
+# How much of a statement pg_stat_activity shows: behind a pooler, settings stand before each of ours.
+LONG_QUERIES = {"track_activity_query_size": "16384"}
 
 
 @contextlib.contextmanager
 def server_with_slow_commits() -> Iterator[EmbeddedPostgres]:
     with (
         tempfile.TemporaryDirectory(prefix="reproq-stalls-", dir=shared_memory()) as name,
-        EmbeddedPostgres(Path(name), settings={"fsync": "on"}) as server,
+        EmbeddedPostgres(Path(name), settings={"fsync": "on", **LONG_QUERIES}) as server,
     ):
         apply_migrations(server.url)
         with psycopg.connect(server.url, autocommit=True) as connection:
