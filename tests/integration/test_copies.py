@@ -209,6 +209,14 @@ def test_the_runs_are_kept(cli: CommandLine, copy_url: str, database_url: str) -
     assert cli.output("adopt", "--keep-unfinished") == "nothing to do: this database is not a copy\n"
 
 
+def test_no_id_that_was_given_is_given_again(cli: CommandLine, copy_url: str) -> None:
+    with psycopg.connect(copy_url, autocommit=True) as connection:
+        newest = enqueue(connection, 1).id
+        connection.execute("delete from task_runs where id = %s", [newest])
+        cli.output("adopt", "--keep-unfinished")
+        assert enqueue(connection, 1).id > newest
+
+
 def test_the_runs_are_cancelled_and_the_application_is_not_told(
     cli: CommandLine, copy_url: str, database_url: str
 ) -> None:
