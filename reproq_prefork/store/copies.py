@@ -21,13 +21,15 @@ def connect_unless_copy(
 ) -> DeadlineConnection:
     """As `connect`. Raises `DatabaseUnavailable`, and so `DatabaseIsCopy`."""
     connection = connect(database_url, application_name=application_name, limits=limits)
+    address = _address(connection)
     try:
         refuse_copy(connection)
+    except DatabaseUnavailable:
+        connection.close()
+        raise
     except ReproqError as error:
         connection.close()
-        if isinstance(error, DatabaseUnavailable):
-            raise
-        raise DatabaseUnavailable(_address(connection), str(error)) from error
+        raise DatabaseUnavailable(address, str(error)) from error
     return connection
 
 

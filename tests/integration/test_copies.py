@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from reproq_prefork import Status, enqueue, get_run
-from reproq_prefork.errors import DatabaseIsCopy, ExitStatus
+from reproq_prefork.errors import DatabaseIsCopy, DatabaseUnavailable, ExitStatus
 from reproq_prefork.store.connection import ConnectionLost, StatementRefused, connect, end_backend_of, fetch
 from reproq_prefork.store.statements import statement
 from tests.databases import as_login, new_database
@@ -141,6 +141,14 @@ def test_neither_worker_nor_steward_stays_connected(copy_url: str) -> None:
         worker_store(copy_url)
     with pytest.raises(DatabaseIsCopy):
         steward_store(copy_url)
+
+
+def test_where_that_cannot_be_asked_the_database_is_away(database_url: str, connection: Connection) -> None:
+    connection.execute("drop function reproq_foreign_notes() cascade")
+    with pytest.raises(DatabaseUnavailable, match="reproq_foreign_notes"):
+        worker_store(database_url)
+    with pytest.raises(DatabaseUnavailable, match="reproq_foreign_notes"):
+        steward_store(database_url)
 
 
 def test_a_note_of_another_database_takes_their_registrations_from_its_workers(
