@@ -2,8 +2,8 @@
 --
 -- A dump of production that is restored for staging brings production's runs, and a master there would run them. So a
 -- database notes what it is: the server's system identifier and its own oid. A copy brings the note of its original,
--- which does not fit: then no worker can be registered there, and who is not registered claims nothing. That is looked
--- at where a worker registers, so a claim costs what it did. `select reproq_adopt()` writes a note that fits.
+-- which does not fit: then no worker can be registered there, and a claim needs a registration. It is checked where a
+-- worker registers, so a claim costs what it did. `select reproq_adopt()` writes a note that fits.
 --
 -- A restore inserts rows while the triggers are there already, if the schema is. So each table here takes the rows of a
 -- dump in whatever order they come, and passes by those that it has or that mean nothing in another database.
@@ -140,8 +140,8 @@ begin
     end;
     $function$;
 
-    -- What a restore says of migrations that this database has had is passed by; it knows better when it had them.
-    -- One that it has not had must not seem to have been applied.
+    -- Migrations that this database has had are passed by: it knows better when it had them. One that it has not had must
+    -- not seem to have been applied.
     create function reproq_receive_migration() returns trigger language plpgsql as $function$
     begin
         if not reproq_is_restoring() then

@@ -61,7 +61,7 @@ class RunsAreHeld(ReproqError):
     "--cancel-unfinished",
     "cancel",
     is_flag=True,
-    help="Cancel what is PENDING or RUNNING. The application is not told of these ends.",
+    help="Cancel what is PENDING or RUNNING. The application gets no task_finished for them.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask, where the database is not known to be a copy.")
 @click.pass_context

@@ -1,11 +1,11 @@
 -- Cancels these runs as cancel_run does one: a PENDING run is CANCELLED at once; a RUNNING one is marked, and the steward
--- of its worker's host told. Only what is still as it was selected: who asked for PENDING runs gets no other.
+-- of its worker's host is notified. Only runs that are still as they were selected: PENDING, RUNNING or either.
 --
 -- SKIP LOCKED, and few rows a transaction: a claim or an end that holds a row is not waited for, so this is never part
--- of a deadlock (decision 0028). What it has passed by is counted by the caller.
+-- of a deadlock (docs/operations.md, "Many runs at once"). The caller counts what was passed by.
 --
 -- end_running: no worker can hold a run here, as in a copy of another database, so a RUNNING one is CANCELLED too.
--- finish_due: the application is to be told of the ends, which in such a copy it is not.
+-- finish_due: the application is to be notified of these ends; in such a copy it is not.
 with held as (
     select
         id,

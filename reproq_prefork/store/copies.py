@@ -29,13 +29,15 @@ def connect_unless_copy(
     connection = connect(
         database_url, application_name=application_name, limits=limits, system=system, goes_on=goes_on
     )
+    address = _address(connection)
     try:
         refuse_copy(connection)
+    except DatabaseUnavailable:
+        connection.close()
+        raise
     except ReproqError as error:
         connection.close()
-        if isinstance(error, DatabaseUnavailable):
-            raise
-        raise DatabaseUnavailable(_address(connection), str(error)) from error
+        raise DatabaseUnavailable(address, str(error)) from error
     return connection
 
 

@@ -150,7 +150,7 @@ class OperatorStore(OperatorReads):
         return UnfinishedRuns(self._fetch, selection)
 
     def forget_finish_due(self) -> None:
-        """The application is not told of any end that it was to be told of."""
+        """The application is notified of no end that it was still to be notified of."""
         self._run("forget_finish_due")
 
     def adopt(self) -> None:

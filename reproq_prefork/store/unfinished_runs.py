@@ -70,7 +70,7 @@ class UnfinishedRuns:
         oldest first: that this begins at the other end keeps what it leaves dead out of their way.
 
         `end_running`: RUNNING runs are CANCELLED as well, since no worker can hold them. `finish_due`: the
-        application is told of the ends.
+        application is notified of these ends.
         """
         before_id = _ABOVE_ALL_IDS
         while ids := self._page(before_id, max_runs=PAGE_RUNS).ids:

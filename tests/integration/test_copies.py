@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from reproq_prefork import Status, enqueue, get_run
-from reproq_prefork.errors import DatabaseIsCopy, ExitStatus
+from reproq_prefork.errors import DatabaseIsCopy, DatabaseUnavailable, ExitStatus
 from reproq_prefork.store.connection import ConnectionLost, StatementRefused, connect, end_backend_of, fetch
 from reproq_prefork.store.statements import statement
 from tests.databases import as_login, new_database
@@ -143,6 +143,14 @@ def test_neither_worker_nor_steward_stays_connected(copy_url: str) -> None:
         steward_store(copy_url)
 
 
+def test_where_that_cannot_be_asked_the_database_is_away(database_url: str, connection: Connection) -> None:
+    connection.execute("drop function reproq_foreign_notes() cascade")
+    with pytest.raises(DatabaseUnavailable, match="reproq_foreign_notes"):
+        worker_store(database_url)
+    with pytest.raises(DatabaseUnavailable, match="reproq_foreign_notes"):
+        steward_store(database_url)
+
+
 def test_a_note_of_another_database_takes_their_registrations_from_its_workers(
     database_url: str, connection: Connection
 ) -> None:
@@ -207,6 +215,14 @@ def test_the_runs_are_kept(cli: CommandLine, copy_url: str, database_url: str) -
     assert statuses_of(copy_url) == statuses_of(database_url)
     worker_store(copy_url).close()
     assert cli.output("adopt", "--keep-unfinished") == "nothing to do: this database is not a copy\n"
+
+
+def test_no_id_that_was_given_is_given_again(cli: CommandLine, copy_url: str) -> None:
+    with psycopg.connect(copy_url, autocommit=True) as connection:
+        newest = enqueue(connection, 1).id
+        connection.execute("delete from task_runs where id = %s", [newest])
+        cli.output("adopt", "--keep-unfinished")
+        assert enqueue(connection, 1).id > newest
 
 
 def test_the_runs_are_cancelled_and_the_application_is_not_told(

@@ -88,7 +88,7 @@ GUARDS: Sequence[Guard] = (
     ),
     Guard(
         "only a held lease claims",
-        [Change("sql/finish_and_claim.sql", "(select holds_lease from holder) and", "")],
+        [Change("sql/finish_and_claim.sql", "where (select holds_lease from holder)", "where true")],
         [LEASES],
     ),
     Guard(
