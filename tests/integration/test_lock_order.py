@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import random
-import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from multiprocessing.synchronize import Barrier, Event
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -210,21 +208,6 @@ def test_what_waits_is_handed_back_by_id(database_url: str, connection: Connecti
             wait_for_a_waiter(connection)
             assert free(connection) == {ids[0], ids[2]}
         thread.join(20)
-
-
-def test_the_delete_of_the_page_locks_by_id(database_url: str, connection: Connection) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
-    (statement,) = re.findall(r"^```sql\n(delete .*?)^```$", page, re.DOTALL | re.MULTILINE)
-    ids = [add_run(connection, {}, queue_name="old") for _ in range(3)]
-    other = add_run(connection, {})
-    connection.execute("update task_runs set unique_key = 'moved' where id = %s", [ids[0]])
-    with psycopg.connect(database_url, autocommit=True) as operator:
-        with locked(database_url, ids[0]):
-            thread = in_a_thread(lambda: operator.execute(statement.encode()))
-            wait_for_a_waiter(connection)
-            assert free(connection) == {*ids[1:], other}
-        thread.join(20)
-    assert free(connection) == {other}
 
 
 def test_ends_are_recorded_by_id_and_before_any_other_run_is_locked(
