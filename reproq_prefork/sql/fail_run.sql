@@ -11,11 +11,10 @@ with failed as (
         finish_due_at = case when task_path is not null then now() end
     where id = %(run_id)s::bigint and status = 'PENDING'
     returning id
+),
+told as (
+    select pg_notify('reproq_finished', failed.id::text)
+    from failed
+    cross join lateral (select from reproq_waiters where run_id = failed.id limit 1) as waiter
 )
-select
-    failed.id,
-    (
-        select count(pg_notify('reproq_finished', failed.id::text))
-        from (select from reproq_waiters where run_id = failed.id limit 1) as waiter
-    ) as told
-from failed
+select id, (select count(*) from told) as told from failed
