@@ -55,7 +55,7 @@ reset as (
             )
             else run.errors
         end,
-        attempts = case when charged then run.attempts else run.attempts - 1 end,
+        attempts = case when charged then run.attempts else greatest(run.attempts - 1, 0) end,
         worker_ids = case
             when charged then run.worker_ids
             else run.worker_ids[:cardinality(run.worker_ids) - 1]

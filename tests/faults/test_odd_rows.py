@@ -2,29 +2,76 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from tests.odd_rows import (
+    BY_PRODUCER,
     EXECUTORS,
+    OF_OTHERS,
+    Application,
     add_odd,
     application,
     as_producer,
     reason,
     statuses,
     wait_for_ends,
+    without_limits,
 )
-from tests.supervisor import Connection, Supervisor, add_run
+from tests.supervisor import (
+    Connection,
+    Supervisor,
+    add_run,
+    insert_run,
+    run_row,
+    wait_for_status,
+)
+from tests.waiting import wait_until
 
 OF_EACH = 5
-
 # Inputs that stopped the service for everybody when a producer inserted five rows of one of them.
 STOPPED_EVERYBODY: list[dict[str, Any]] = [
     {"run_after": "4000-01-01 BC"},
     {"timeout_seconds": 1e15},
+    {"retry_base_seconds": 3e38, "retry_max_seconds": 3e38},
 ]
+
+
+class Rows:
+    """Odd rows beside good ones, by one connection that inserts them."""
+
+    def __init__(self, app: Application, producer: Connection) -> None:
+        self.odd: dict[int, str] = {}
+        self.good: list[int] = []
+        self.refused = 0
+        self._app = app
+        self._producer = producer
+
+    def add(self, payload: Mapping[str, Any], columns: Mapping[str, Any]) -> None:
+        """Five rows with these columns, and a good one after each."""
+        for _ in range(1 if "id" in columns or "unique_key" in columns else OF_EACH):
+            run_id = add_odd(self._producer, payload, columns)
+            if run_id is None:
+                self.refused += 1
+            else:
+                self.odd[run_id] = str(columns)[:200]
+            good = add_odd(self._producer, self._app.succeeds, {})
+            assert good is not None
+            self.good.append(good)
+
+    def check(self, connection: Connection) -> None:
+        """The good ones are done, and the odd ones have ended, as far as any worker takes from their queue."""
+        assert self.odd or self.refused
+        wait_for_ends(
+            connection, [*self.good, *self.odd], timeout_s=180
+        )  # some 2,000, each a program of its own
+        assert statuses(connection, self.good) == {"SUCCESSFUL"}
 
 
 @pytest.mark.timeout(120)
@@ -36,17 +83,73 @@ def test_39_five_rows_of_a_producer_stop_nobody(
     app = application(database_url, tmp_path, executor)
     with app.supervisor as supervisor, as_producer(database_url) as producer:
         workers = supervisor.worker_pids()
-        good: list[int | None] = []
-        odd: list[int | None] = []
-        for _ in range(5):
-            odd.append(add_odd(producer, app.fails, columns))
-            good.append(add_odd(producer, app.succeeds, {}))
-        runs = [run_id for run_id in (*good, *odd) if run_id is not None]
-        wait_for_ends(connection, runs)
-        assert statuses(connection, [run_id for run_id in good if run_id]) == {"SUCCESSFUL"}
-        assert statuses(connection, [run_id for run_id in odd if run_id]) <= {"FAILED"}
+        rows = Rows(app, producer)
+        rows.add(app.fails, columns)
+        rows.check(connection)
+        assert statuses(connection, list(rows.odd)) <= {"FAILED"}
         assert supervisor.worker_pids() == workers, "no worker has died"
         assert supervisor.stop() == 0
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("executor", EXECUTORS)
+@pytest.mark.parametrize("who", ["producer", "owner", "owner without limits"])
+def test_39_rows_with_every_column_at_its_extremes_cost_themselves_alone(
+    database_url: str, connection: Connection, tmp_path: Path, executor: str, who: str
+) -> None:
+    app = application(database_url, tmp_path, executor)
+    extremes = BY_PRODUCER if who == "producer" else BY_PRODUCER | OF_OTHERS
+    if who == "owner without limits":
+        without_limits(connection)
+    inserting: Callable[[str], Connection] = as_producer if who == "producer" else connect
+    with app.supervisor as supervisor, inserting(database_url) as producer:
+        workers = supervisor.worker_pids()
+        rows = Rows(app, producer)
+        for column, values in extremes.items():
+            for value in values:
+                rows.add(app.succeeds, {column: value})
+        for seconds in BY_PRODUCER["retry_base_seconds"]:
+            rows.add(
+                app.fails, {"retry_base_seconds": seconds, "retry_max_seconds": seconds, "max_attempts": 2}
+            )
+        rows.check(connection)
+        assert supervisor.worker_pids() == workers, "no worker has died"
+        assert supervisor.stop() == 0
+    if who != "owner without limits":
+        assert rows.refused > 100
+
+
+def connect(url: str) -> Connection:
+    return psycopg.connect(url, autocommit=True)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_39_a_row_that_cannot_be_read_is_failed_and_says_why(
+    database_url: str, connection: Connection, tmp_path: Path, executor: str
+) -> None:
+    app = application(database_url, tmp_path, executor)
+    without_limits(connection)
+    unreadable: dict[str, dict[str, Any]] = {
+        "years 2 to 9998": {"run_after": "4000-01-01 BC"},
+        "counted": {"claims": 2**63 - 1},
+        "dimension": {"worker_ids": [["a", "b"], ["c", "d"]]},
+    }
+    with app.supervisor as supervisor:
+        workers = supervisor.worker_pids()
+        runs = {
+            word: [insert_run(connection, app.succeeds, **columns) for _ in range(OF_EACH)]
+            for word, columns in unreadable.items()
+        }
+        good = [insert_run(connection, app.succeeds) for _ in range(OF_EACH)]
+        wait_for_ends(connection, [*good, *(run_id for each in runs.values() for run_id in each)])
+        assert statuses(connection, good) == {"SUCCESSFUL"}
+        assert supervisor.worker_pids() == workers
+        assert supervisor.stop() == 0
+    for word, each in runs.items():
+        assert statuses(connection, each) == {"FAILED"}
+        assert all(reason(connection, run_id).startswith("unreadable: ") for run_id in each)
+        assert all(word in reason(connection, run_id) for run_id in each)
 
 
 # --- what the server refuses for a row, whatever is in it ---
@@ -121,3 +224,30 @@ def test_39_a_trigger_that_refuses_every_claim_fails_no_run(
         connection.execute("drop trigger refuse on task_runs")
         wait_for_ends(connection, runs)
         assert statuses(connection, runs) == {"SUCCESSFUL"}
+
+
+# --- what a dead worker held ---
+
+
+def test_39_a_row_that_names_a_live_worker_and_no_attempt_is_reset_with_that_worker(
+    database_url: str, connection: Connection, tmp_path: Path
+) -> None:
+    without_limits(connection)
+    with Supervisor(database_url, tmp_path, workers=1) as supervisor:
+        (worker_id,) = connection.execute("select id from reproq_workers").fetchone() or ("",)
+        odd = insert_run(
+            connection,
+            {},
+            status="RUNNING",
+            leased_by=worker_id,
+            lease_expires_at="2100-01-01 UTC",
+            attempts=0,
+            max_attempts=2**31 - 1,
+        )
+        running = insert_run(connection, {"wait_for": str(tmp_path / "go")})
+        wait_for_status(connection, running, "RUNNING")
+        os.kill(supervisor.booted_worker_pids()[0], signal.SIGKILL)
+        (tmp_path / "go").touch()
+        assert wait_for_status(connection, odd, "SUCCESSFUL")["attempts"] == 1
+        assert wait_for_status(connection, running, "SUCCESSFUL")["attempts"] == 2
+        wait_until(lambda: run_row(connection, odd)["leased_by"] is None, 10, "nobody to hold it")

@@ -372,7 +372,7 @@ def test_a_retry_storm_writes_a_bounded_row_and_a_bounded_log(
 ) -> None:
     """Each attempt writes 64 KiB that no compression helps with; before, the 200th wrote 13 MB and the last 65."""
     attempts = 200
-    run_id = add_run(connection, {}, max_attempts=10_000)
+    run_id = add_run(connection, {}, max_attempts=1_000)
     with closing(worker_store(database_url)) as store:
         wal: list[int] = []
         for number in range(attempts):
@@ -410,7 +410,7 @@ def wal_position(connection: Connection) -> int:
 def test_a_row_that_has_grown_to_65_mb_is_bounded_by_its_next_attempt(
     database_url: str, connection: Connection
 ) -> None:
-    run_id = add_run(connection, {}, max_attempts=10_000, attempts=1_000, claims=1_000)
+    run_id = add_run(connection, {}, max_attempts=1_000, attempts=900, claims=900)
     connection.execute(
         "update task_runs set errors = (select jsonb_agg(jsonb_build_object("
         "  'kind', 'failed', 'attempt', n,"

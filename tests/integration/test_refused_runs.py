@@ -20,7 +20,7 @@ from reproq_prefork.store.worker_store import ChangeableRun, WorkerStore
 from reproq_prefork.task_run import ClaimedRun, Status
 from tests.refusals import ANY_CHANGE, ANY_END, doom, refuse
 from tests.stores import lost_worker, steward_store, worker_store
-from tests.supervisor import run_row
+from tests.supervisor import restoring, run_row
 
 Connection = psycopg.Connection[Any]
 
@@ -114,11 +114,12 @@ def test_what_waits_behind_a_long_run_is_handed_back_past_one_that_is_refused(
 def test_many_expired_runs_are_listed_by_the_page(
     connection: Connection, worker: WorkerStore, steward: StewardStore
 ) -> None:
-    connection.execute(
-        "insert into task_runs (payload, spec_hash, status, claims, attempts, leased_by, lease_expires_at)"
-        " select '{}', repeat('a', 64), 'RUNNING', 1, 1, 'gone', now() - interval '1 s'"
-        " from generate_series(1, 1100)"
-    )
+    with restoring(connection):
+        connection.execute(
+            "insert into task_runs (payload, spec_hash, status, claims, attempts, leased_by, lease_expires_at)"
+            " select '{}', repeat('a', 64), 'RUNNING', 1, 1, 'gone', now() - interval '1 s'"
+            " from generate_series(1, 1100)"
+        )
     assert len(set(steward.expired_runs())) == 1100
 
 
