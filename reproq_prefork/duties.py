@@ -10,8 +10,10 @@ from typing import Protocol
 from reproq_prefork import processes
 from reproq_prefork.identity import HostIdentity
 from reproq_prefork.log import Log
+from reproq_prefork.lone_resets import LoneResets
 from reproq_prefork.scoreboard import Scoreboard, WorkerRecord, WorkerState, boottime_ns
 from reproq_prefork.signals import CANCEL_SIGNAL
+from reproq_prefork.store.connection import StatementRefused, ValueRefused
 from reproq_prefork.store.steward_store import SWEEP_BATCH, ResetRun, RunToCancel, StewardStore
 from reproq_prefork.task_run import FailureKind, LostWorker, Status
 
@@ -165,13 +167,21 @@ class HandBackWaiting:
 class SweepExpired:
     """Resets the runs of holders whose lease has ended, on whatever host they were."""
 
-    def __init__(self, *, period_s: float, on_reset: Callable[[tuple[ResetRun, ...]], None]) -> None:
+    def __init__(
+        self, *, period_s: float, on_reset: Callable[[tuple[ResetRun, ...]], None], lone_resets: LoneResets
+    ) -> None:
         self.period_s = period_s
         self._on_reset = on_reset
+        self._lone_resets = lone_resets
 
     def run(self, store: StewardStore) -> None:
         while True:
-            reset = store.sweep_expired()
+            try:
+                reset = store.sweep_expired()
+            except (StatementRefused, ValueRefused) as refusal:
+                for runs in self._lone_resets.sweep(store, refusal):
+                    self._on_reset(runs)
+                break
             self._on_reset(reset)
             if len(reset) < SWEEP_BATCH:
                 break

@@ -129,6 +129,16 @@ class RunNotFound(ReproqError):
         )
 
 
+class UnknownStatus(ReproqError):
+    """A run has a status that this release does not know."""
+
+    def __init__(self, run_id: int, status: str) -> None:
+        super().__init__(
+            f"Run {run_id} has the status {status[:40]!r}, which this release does not know. Use the release that "
+            "wrote it, or put the status right by SQL."
+        )
+
+
 class UniqueKeyHeld(ReproqError):
     """A run that is PENDING or RUNNING holds the unique key; `run_id` says which."""
 

@@ -64,8 +64,14 @@ class LoneClaims:
             if claimed.holds_lease and claimed.run is None:
                 continue  # somebody else has it
             self._refusals.pop(run_id, None)
+            # They were refused while another one is not: it is no fault of the database's.
             self._count(
-                {each: why for each, why in refused.items() if isinstance(why, StatementRefused)}, store
+                {
+                    each: why
+                    for each, why in refused.items()
+                    if isinstance(why, StatementRefused) and not why.is_about_locks
+                },
+                store,
             )
             return claimed
 

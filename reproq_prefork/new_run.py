@@ -19,12 +19,13 @@ from reproq_prefork.options import DAY_S, MAX_ATTEMPTS
 from reproq_prefork.printable import quoted
 from reproq_prefork.settings import MAX_PAYLOAD_BYTES
 from reproq_prefork.spec import Spec, SpecError
+from reproq_prefork.stored_values import EARLIEST, LATEST
 
 MIN_PRIORITY, MAX_PRIORITY = -100, 100
 MAX_DELAY_S = 100 * 365 * DAY_S
 MAX_TIMEOUT_S = 365 * DAY_S
+SHORTEST_S = 1e-6  # the server keeps seconds in four bytes, and refuses a number that is too small for them
 MAX_UNIQUE_KEY_BYTES = 1024  # an entry of its index holds some 2,700
-LAST_YEAR = 9998  # the last year that every time zone can show
 
 PYTHON_EXECUTORS = ("fork", "inline")
 
@@ -168,7 +169,7 @@ def _seconds(name: str, seconds: object, zero_means: str) -> float | None:
         raise InvalidRun(
             f"{name} must be from 0 ({zero_means}) to {MAX_TIMEOUT_S:.0f}, not {_shown(seconds)}."
         )
-    return float(seconds)
+    return max(float(seconds), SHORTEST_S) if seconds else 0.0
 
 
 def _executor(name: object) -> str | None:
@@ -206,8 +207,10 @@ def _due(run_after: object) -> tuple[datetime | None, float | None]:
             f"run_after {run_after.isoformat()} has no time zone, so it could be any of two dozen moments; "
             "use datetime.now(UTC), or a timedelta from now."
         )
-    if not 2 <= run_after.year <= LAST_YEAR:
-        raise InvalidRun(f"run_after {run_after.isoformat()} is not in the years 2 to {LAST_YEAR}.")
+    if not EARLIEST <= run_after <= LATEST:
+        raise InvalidRun(
+            f"run_after {run_after.isoformat()} is not in the years {EARLIEST.year} to {LATEST.year} (UTC)."
+        )
     return run_after, None
 
 

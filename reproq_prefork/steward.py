@@ -31,12 +31,18 @@ from reproq_prefork.duties import (
 from reproq_prefork.errors import DatabaseUnavailable, ExitStatus, ReproqError
 from reproq_prefork.identity import HostIdentity
 from reproq_prefork.log import Log
+from reproq_prefork.lone_resets import LoneResets
 from reproq_prefork.messages import QueuesDrained, WorkerReset
 from reproq_prefork.orders import Orders
 from reproq_prefork.scoreboard import Scoreboard, StewardRecord, WorkerState, boottime_ns
 from reproq_prefork.settings import SWEEP_INTERVAL_S, Settings
 from reproq_prefork.signals import pause, wait_readable
-from reproq_prefork.store.connection import ConnectionLost, reconnect_delays_s
+from reproq_prefork.store.connection import (
+    ConnectionLost,
+    StatementRefused,
+    ValueRefused,
+    reconnect_delays_s,
+)
 from reproq_prefork.store.steward_store import ResetRun, StewardStore
 from reproq_prefork.task_run import FailureKind, LostWorker, Status
 from reproq_prefork.wakeup import WakePipe
@@ -97,6 +103,7 @@ class Steward:
         self._delays_s = reconnect_delays_s()
         self._lost: list[LostWorker] = []
         self._again: list[tuple[float, LostWorker]] = []
+        self._lone_resets = LoneResets(log)
         self._appointments = [_Appointment(duty, 0.0) for duty in self._duties(host)]
 
     def _duties(self, host: HostIdentity) -> Sequence[Duty]:
@@ -113,6 +120,7 @@ class Steward:
             SweepExpired(
                 period_s=SWEEP_INTERVAL_S,
                 on_reset=lambda runs: self._after_reset(runs, "the lease had ended"),
+                lone_resets=self._lone_resets,
             ),
             HandBackWaiting(
                 self._scoreboard,
@@ -224,16 +232,22 @@ class Steward:
             self._channel.send(WorkerReset(lost.worker_id))
         now = time.monotonic()
         for due in [entry for entry in self._again if entry[0] <= now]:
-            self._after_reset(store.reset_worker(due[1]), due[1].message)
+            self._reset_runs(store, due[1])
             self._again.remove(due)
 
     def _reset(self, store: StewardStore, lost: LostWorker) -> None:
         # Until its server process is gone, the claim that the worker sent last may still be committed.
         seen_gone = not store.backend.pooled and store.end_backend_of(lost.worker_id)
-        runs = store.reset_worker(lost)
-        self._after_reset(runs, lost.message)
+        self._reset_runs(store, lost)
         if not seen_gone:
             self._again.append((time.monotonic() + RESET_AGAIN_S, lost))
+
+    def _reset_runs(self, store: StewardStore, lost: LostWorker) -> None:
+        try:
+            self._after_reset(store.reset_worker(lost), lost.message)
+        except (StatementRefused, ValueRefused) as refusal:
+            for runs in self._lone_resets.of_worker(store, lost, refusal):
+                self._after_reset(runs, lost.message)
 
     def _after_reset(self, runs: tuple[ResetRun, ...], why: str) -> None:
         log_reset(self._log, runs, why)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 import psycopg
 
 from tests.databases import as_login
-from tests.supervisor import Connection, Supervisor, add_run, run_row
+from tests.supervisor import Connection, Supervisor, insert_run, run_row
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[1]
@@ -28,8 +29,78 @@ def fail():
     raise ValueError("it always fails")
 """
 EXECUTORS = ("command", "fork", "inline", "django-fork", "django-inline")
-FINAL = ("SUCCESSFUL", "FAILED", "CANCELLED")
 ENDED_WITHIN_S = 30.0
+
+TIMES = (
+    "-infinity",
+    "4713-01-01 BC",
+    "0044-03-15 BC",
+    "0001-01-01 UTC",
+    "9999-12-31",
+    "20000-01-01",
+    "infinity",
+)
+REALS = (math.nan, math.inf, -math.inf, 3e38, -3e38, 1e15, 1e-45, -1.0)
+SMALLINTS = (-(2**15), -1000, 2**15 - 1)
+INTEGERS = (-(2**31), -1, 2**31 - 1)
+BIGINTS = (-(2**63), -1, 2**63 - 1)
+NAMES = ("", "n" * 10_000, "a,b", " a", "a\nb", "\x1b[2J", "\u202e", "ä" * 128)
+DOCUMENTS = (
+    "null",
+    "7",
+    '"text"',
+    "{}",
+    "[]",
+    "[null]",
+    "[[1]]",
+    '{"v": 1, "task": 7}',
+    "1e131071",
+    "[1e-300]",
+)
+
+# What a producer may set, at the extremes of its type; None in place of what is NOT NULL, too.
+BY_PRODUCER: dict[str, Sequence[Any]] = {
+    "queue_name": (*NAMES, None),
+    "spec_hash": ("", "a" * 63, "A" * 64, "g" * 64, "a" * 10_000, None),
+    "priority": (*SMALLINTS, None),
+    "run_after": TIMES,
+    "max_attempts": (*INTEGERS, 0, None),
+    "timeout_seconds": REALS,
+    "unique_key": ("", "k" * 1_024, "k" * 10_000),
+    "replay_of": BIGINTS,
+    "executor": ("", "fork", "inline", "Fork", "x" * 10_000),
+    "atomic": (True, None),
+    "retry_base_seconds": REALS,
+    "retry_max_seconds": REALS,
+}
+# And what else whoever may INSERT into all columns may set.
+OF_OTHERS: dict[str, Sequence[Any]] = {
+    "id": (0, *BIGINTS),
+    "task_path": ("", "t" * 10_000),
+    "status": ("RUNNING", "SUCCESSFUL", "FAILED", "CANCELLED", "", "x" * 10_000),
+    "attempts": INTEGERS,
+    "claims": BIGINTS,
+    "leased_by": ("", "w" * 10_000),
+    "lease_expires_at": TIMES,
+    "worker_ids": (
+        [["a", "b"], ["c", "d"]],
+        ["a", None],
+        [None],
+        [["a", None]],
+        ["w" * 10_000],
+        "[5:6]={a,b}",
+    ),
+    "result": DOCUMENTS,
+    "errors": DOCUMENTS,
+    "enqueued_at": TIMES,
+    "started_at": TIMES,
+    "last_attempted_at": TIMES,
+    "finished_at": TIMES,
+    "cancel_requested_at": TIMES,
+    "metadata": DOCUMENTS,
+    "last_attempt": DOCUMENTS,
+    "finish_due_at": TIMES,
+}
 
 
 @dataclass(frozen=True)
@@ -86,18 +157,32 @@ def as_producer(database_url: str) -> Connection:
 def add_odd(connection: Connection, payload: Mapping[str, Any], columns: Mapping[str, Any]) -> int | None:
     """The id of the run; None: the server has refused it."""
     try:
-        return add_run(connection, payload, **columns)
+        return insert_run(connection, payload, **columns)
     except (psycopg.IntegrityError, psycopg.DataError):
         return None
 
 
+def without_limits(connection: psycopg.Connection[Any]) -> None:
+    """From now on nothing refuses a row: no CHECK, and no trigger but the one that names its task."""
+    rows = connection.execute(
+        "select conname from pg_constraint where conrelid = 'task_runs'::regclass and contype = 'c'"
+    ).fetchall()
+    for (name,) in rows:
+        connection.execute(
+            psycopg.sql.SQL("alter table task_runs drop constraint {}").format(psycopg.sql.Identifier(name))
+        )
+    connection.execute("alter table task_runs disable trigger user")
+    connection.execute("alter table task_runs enable trigger task_runs_name_task")
+
+
 def wait_for_ends(connection: Connection, runs: Sequence[int], *, timeout_s: float = ENDED_WITHIN_S) -> None:
-    """Until each of them has a final status."""
+    """Until each of them has a final status, but for those of another queue and those that are not due."""
 
     def left() -> list[Any]:
         return connection.execute(
-            "select id, status from task_runs where id = any (%s) and status <> all (%s) order by id limit 3",
-            [list(runs), list(FINAL)],
+            "select id, status, errors from task_runs where id = any (%s) and status = any (%s)"
+            " and queue_name = 'default' and coalesce(run_after, enqueued_at) <= now() order by id limit 3",
+            [list(runs), ["PENDING", "RUNNING"]],
         ).fetchall()
 
     wait_until(lambda: not left() or None, timeout_s, f"all runs to end; there are {left()!r}")

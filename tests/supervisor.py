@@ -196,8 +196,42 @@ def is_running(process: psutil.Process) -> bool:
         return False
 
 
+# What no new run has: a row that has one of these is inserted as a restore would.
+OF_A_LATER_LIFE = frozenset(
+    {
+        "status",
+        "attempts",
+        "claims",
+        "leased_by",
+        "worker_ids",
+        "result",
+        "errors",
+        "finished_at",
+        "started_at",
+    }
+)
+
+
+@contextlib.contextmanager
+def restoring(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    """What is inserted meanwhile may be in any state, as rows of a dump are."""
+    connection.execute("set reproq.restore = on")
+    try:
+        yield
+    finally:
+        connection.execute("reset reproq.restore")
+
+
 def add_run(connection: Connection, payload: Mapping[str, Any], **columns: Any) -> int:
     """Enqueue by plain SQL, as any program may; gives the id."""
+    if OF_A_LATER_LIFE.isdisjoint(columns):
+        return insert_run(connection, payload, **columns)
+    with restoring(connection):
+        return insert_run(connection, payload, **columns)
+
+
+def insert_run(connection: Connection, payload: Mapping[str, Any], **columns: Any) -> int:
+    """One INSERT and nothing else."""
     names = ["payload", "spec_hash", *columns]
     values = [json.dumps(payload), "0" * 64, *columns.values()]
     statement = psycopg.sql.SQL("insert into task_runs ({}) values ({}) returning id").format(

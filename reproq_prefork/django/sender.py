@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from datetime import tzinfo
 from typing import Any
 
 import psycopg
@@ -22,6 +23,11 @@ class DjangoSender:
 
     def __init__(self, alias: str) -> None:
         self.alias = alias
+
+    @property
+    def zone(self) -> tzinfo | None:
+        zone: tzinfo | None = connections[self.alias].timezone
+        return zone
 
     def fetch(self, name: str, parameters: Mapping[str, Any]) -> Sequence[Any]:
         connection = connections[self.alias]

@@ -47,7 +47,7 @@ with recursive settled as (
             when ending.delay_seconds is null then run.run_after
             else now() + make_interval(secs => ending.delay_seconds)
         end,
-        attempts = case when ending.refunded then run.attempts - 1 else run.attempts end,
+        attempts = case when ending.refunded then greatest(run.attempts - 1, 0) else run.attempts end,
         worker_ids = case
             when ending.refunded then run.worker_ids[:cardinality(run.worker_ids) - 1]
             else run.worker_ids

@@ -18,7 +18,8 @@ waiting as (
         on run.leased_by = %(worker_id)s
        and run.status = 'RUNNING'
        and run.last_attempted_at = current.last_attempted_at
-       and (-run.priority, coalesce(run.run_after, run.enqueued_at), run.id) > (-current.priority, current.due, current.id)
+       and (-run.priority::integer, coalesce(run.run_after, run.enqueued_at), run.id)
+           > (-current.priority::integer, current.due, current.id)
     for update of run
 ),
 reset as (
@@ -32,7 +33,7 @@ reset as (
                 'kind', 'cancelled', 'message', 'the task was cancelled', 'ended_at', now()
             )
         end,
-        attempts = run.attempts - 1,
+        attempts = greatest(run.attempts - 1, 0),
         worker_ids = run.worker_ids[:cardinality(run.worker_ids) - 1],
         started_at = case when run.attempts > 1 then run.started_at end,
         leased_by = null,

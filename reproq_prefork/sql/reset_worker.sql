@@ -4,6 +4,8 @@
 -- charge_all: it cannot be known what had started. refund_started: the worker was killed to shut
 -- down, which is nobody's attempt, but a started run that must not run twice is FAILED even so.
 --
+-- only_run_id: one of them, where the server has refused to reset all; else null.
+--
 -- A run that somebody has cancelled is CANCELLED, whatever else is true: if it was charged, its entry in errors
 -- says how the worker was lost, and its status that it had been cancelled. `told` wakes whoever waits for an end.
 with held as (
@@ -16,6 +18,7 @@ with held as (
         cancel_requested_at is not null as cancel_requested
     from task_runs
     where leased_by = %(worker_id)s and status = 'RUNNING'
+      and (%(only_run_id)s::bigint is null or id = %(only_run_id)s::bigint)
     for update
 ),
 verdict as (
@@ -46,7 +49,7 @@ reset as (
             )
             else run.errors
         end,
-        attempts = case when charged then run.attempts else run.attempts - 1 end,
+        attempts = case when charged then run.attempts else greatest(run.attempts - 1, 0) end,
         worker_ids = case
             when charged then run.worker_ids
             else run.worker_ids[:cardinality(run.worker_ids) - 1]

@@ -1,7 +1,8 @@
--- Runs whose holder is lost to everybody: the claim's own lease is past, and so is the lease of the
--- worker (or its row is gone). All are charged, since nobody is left to tell which had started.
+-- Runs whose holder is lost to everybody. All are charged, since nobody is left to tell which had started.
 -- A renewal that commits after this read began cannot have been believed by its worker, which kills
 -- its task a margin before the old lease ends.
+--
+-- only_run_id: one of them, where the server has refused to reset all; else null.
 --
 -- A run that somebody has cancelled is CANCELLED; its entry in errors says how it came to its end, and its status
 -- that it had been cancelled. `told` wakes whoever waits for an end.
@@ -18,12 +19,8 @@ with expired as (
             else 'PENDING'
         end as verdict
     from task_runs as run
-    where run.status = 'RUNNING'
-      and run.lease_expires_at < now()
-      and not exists (
-          select from reproq_workers as worker
-          where worker.id = run.leased_by and worker.lease_expires_at >= now()
-      )
+    where {{expired_run}}
+      and (%(only_run_id)s::bigint is null or run.id = %(only_run_id)s::bigint)
     order by run.id
     limit %(max_runs)s
     for update of run skip locked

@@ -98,7 +98,7 @@ def _holders(sender: Sender, batch: Sequence[NewRun], places: Sequence[int]) -> 
     keys = json.dumps([batch[place].unique_key for place in places])
     holders = {row.unique_key: row for row in sender.fetch("runs_that_hold_keys", {"keys": keys})}
     return {
-        place: task_run(holders[batch[place].unique_key], created=False)
+        place: task_run(holders[batch[place].unique_key], sender.zone, created=False)
         for place in places
         if batch[place].unique_key in holders
     }

@@ -56,10 +56,25 @@ class ReplyUnreadable(ConnectionLost):
     """The reply has come, and cannot be read: the connection is well, and what was sent may be committed."""
 
 
+# Classes of SQLSTATE that say nothing about a row: features, read-only, rights, deadlocks, names, memory and disk,
+# locks, shutdown, I/O, internal errors. Others come from a trigger or a function of the database's owner.
+_ABOUT_NO_ROW = frozenset({"0A", "25", "28", "3D", "3F", "40", "42", "53", "55", "57", "58", "XX"})
+_ABOUT_LOCKS = frozenset({"40", "55"})
+
+
 class StatementRefused(ReproqError):
     """The server rolled the statement back and may take it later: a lock, a deadlock, a full disk, no right."""
 
     exit_status = ExitStatus.DATABASE_UNAVAILABLE
+    sqlstate: str = ""
+
+    @property
+    def may_be_about_a_row(self) -> bool:
+        return self.sqlstate[:2] not in _ABOUT_NO_ROW
+
+    @property
+    def is_about_locks(self) -> bool:
+        return self.sqlstate[:2] in _ABOUT_LOCKS
 
 
 class StatementTimedOut(StatementRefused):
@@ -226,8 +241,9 @@ def translate(error: psycopg.Error) -> ReproqError:
     # 22 data, 23 integrity, 54 limits, XX000 a size no allocation can have: the value is at fault.
     if state[:2] in ("22", "23", "54") or state == "XX000":
         return ValueRefused(_sentence(error))
-    kind = StatementTimedOut if state == "57014" else StatementRefused
-    return kind(_sentence(error))
+    refused = (StatementTimedOut if state == "57014" else StatementRefused)(_sentence(error))
+    refused.sqlstate = state
+    return refused
 
 
 def _sentence(error: BaseException) -> str:

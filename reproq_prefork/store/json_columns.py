@@ -23,6 +23,11 @@ class UnreadableJson:
     why: str = ""
 
 
+def is_small_number(value: object) -> bool:
+    """Whether it can be reckoned with: no number of hundreds of digits, which no float has."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e15
+
+
 def read_json(text: str) -> Any:
     """The value of a jsonb column's text, or UnreadableJson; `spec_hash` of it is that of the text.
 

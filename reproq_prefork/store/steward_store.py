@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reproq_prefork.identity import HostIdentity, ProcessIdentity
+from reproq_prefork.options import MAX_ATTEMPTS
 from reproq_prefork.store.connection import (
     LOCK_TIMEOUT_S,
     Backend,
@@ -83,7 +84,8 @@ class StewardStore:
         `max_lock_wait_s`: how long what is done here may wait for a lock, and so keep renewals from being sent.
         """
         self._queues = ",".join(queues)
-        self._max_attempts_ceiling = max_attempts_ceiling
+        # What a row says is no limit where the CHECKs are not there.
+        self._max_attempts_ceiling = MAX_ATTEMPTS if max_attempts_ceiling is None else max_attempts_ceiling
         limits = TimeLimits(lock_s=min(LOCK_TIMEOUT_S, max_lock_wait_s))
         self._connection = connect(database_url, application_name=application_name, limits=limits)
         self.backend: Backend = self._connection.backend
@@ -152,8 +154,10 @@ class StewardStore:
         """
         return end_backend_of(self._connection, worker_id)
 
-    def reset_worker(self, lost: LostWorker, *, keep_registration: bool = False) -> tuple[ResetRun, ...]:
-        """Put back, or fail, all that a dead worker held; forget the worker."""
+    def reset_worker(
+        self, lost: LostWorker, *, keep_registration: bool = False, only_run_id: int | None = None
+    ) -> tuple[ResetRun, ...]:
+        """Put back, or fail, all that a dead worker held, or one run of it; forget the worker."""
         started_run_id, started_claim = lost.started or (None, None)
         rows = self._run(
             "reset_worker",
@@ -166,17 +170,22 @@ class StewardStore:
                 "max_attempts_ceiling": self._max_attempts_ceiling,
                 "error": _error(lost.kind, lost.message),
                 "keep_registration": keep_registration,
+                "only_run_id": only_run_id,
             },
         )
         return tuple(_reset_run(row) for row in rows)
+
+    def held_runs(self, worker_id: str) -> tuple[int, ...]:
+        """The ids of the runs that a worker holds."""
+        return tuple(sorted(row.id for row in self._run("held_runs", {"worker_id": worker_id})))
 
     def hand_back_waiting(self, worker_id: str, run_id: int, claim: int) -> tuple[ResetRun, ...]:
         """Put back what a worker has claimed together with this run and not started, if it is still at it."""
         parameters = {"worker_id": worker_id, "run_id": run_id, "claim": claim}
         return tuple(_reset_run(row) for row in self._run("hand_back_waiting", parameters))
 
-    def sweep_expired(self) -> tuple[ResetRun, ...]:
-        """Put back, or fail, runs whose holder's lease has ended, wherever it was; at most 500 a call.
+    def sweep_expired(self, *, only_run_id: int | None = None) -> tuple[ResetRun, ...]:
+        """Put back, or fail, runs whose holder's lease has ended, wherever it was; at most 500 a call, or one.
 
         Workers and waiters that are gone without a goodbye are forgotten with it.
         """
@@ -186,9 +195,24 @@ class StewardStore:
                 "max_attempts_ceiling": self._max_attempts_ceiling,
                 "error": _error(FailureKind.LEASE_EXPIRED, "the worker's lease ended before the task did"),
                 "max_runs": SWEEP_BATCH,
+                "only_run_id": only_run_id,
             },
         )
         return tuple(_reset_run(row) for row in rows)
+
+    def expired_runs(self) -> tuple[int, ...]:
+        """The ids of the runs that `sweep_expired` would reset."""
+        return tuple(row.id for row in self._run("expired_runs", {"max_runs": SWEEP_BATCH}))
+
+    def fail_run(self, run_id: int, *, holder: str | None, why: str) -> tuple[ResetRun, ...]:
+        """End a run that cannot be reset. `holder`: the dead worker that holds it; None: its lease has ended."""
+        parameters = {
+            "run_id": run_id,
+            "holder": "" if holder is None else holder,
+            "is_expired": holder is None,
+            "error": _error(FailureKind.WORKER_LOST, why),
+        }
+        return tuple(_reset_run(row) for row in self._run("fail_run", parameters))
 
     def workers_of_host(self, host: HostIdentity) -> tuple[RegisteredWorker, ...]:
         rows = self._run("workers_of_host", {"host_identity": host.key})

@@ -166,7 +166,7 @@ class WorkerStore:
     def fail_run(self, run_id: int, why: str) -> None:
         """End a run that waits, since nobody can claim it."""
         error = json.dumps({"kind": FailureKind.UNREADABLE.value, "message": why})
-        self._run("fail_run", {"run_id": run_id, "error": error})
+        self._run("fail_run", {"run_id": run_id, "error": error, "holder": None, "is_expired": False})
 
     def held_runs(self) -> frozenset[tuple[int, int]]:
         """The (`id`, `claim`) of every run that the database says this worker holds."""

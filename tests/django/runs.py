@@ -35,11 +35,14 @@ def add_run(
             values[name] = json.dumps(values[name])
     names = ", ".join(values)
     with connection.cursor() as cursor:
+        cursor.execute("set reproq.restore = on")
         cursor.execute(
             f"insert into task_runs ({names}) values ({', '.join(['%s'] * len(values))}) returning id",  # noqa: S608
             list(values.values()),
         )
-        return int(cursor.fetchone()[0])
+        run_id = int(cursor.fetchone()[0])
+        cursor.execute("reset reproq.restore")
+    return run_id
 
 
 def add_worker(
@@ -57,8 +60,10 @@ def add_worker(
 def add_many(number: int, *, spec_hash: str = "0" * 64) -> None:
     """So many that were successful, in one statement."""
     with connection.cursor() as cursor:
+        cursor.execute("set reproq.restore = on")
         cursor.execute(
             "insert into task_runs (payload, spec_hash, status, finished_at) "
             "select '{}', %s, 'SUCCESSFUL', now() from generate_series(1, %s)",
             [spec_hash, number],
         )
+        cursor.execute("reset reproq.restore")

@@ -131,6 +131,7 @@ def test_38_an_older_release_that_the_new_schema_breaks_loses_nothing_and_does_n
                 "reset_worker",
                 "hand_back_waiting",
                 "sweep_expired",
+                "fail_run",
                 "cancel_run",
                 "missing_rights",
             ),

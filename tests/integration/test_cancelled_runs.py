@@ -18,7 +18,7 @@ from reproq_prefork.store.steward_store import RunToCancel, StewardStore
 from reproq_prefork.store.worker_store import WorkerStore
 from reproq_prefork.task_run import ClaimedRun, Settlement
 from tests.stores import lost_worker, steward_store, worker_store
-from tests.supervisor import run_row
+from tests.supervisor import restoring, run_row
 from tests.waiting import wait_until
 
 Connection = psycopg.Connection[Any]
@@ -317,12 +317,13 @@ def test_the_sweep_ends_a_cancelled_run(
 
 
 def test_to_look_for_cancelled_runs_reads_next_to_nothing_of_a_large_table(connection: Connection) -> None:
-    connection.execute(
-        "insert into task_runs (payload, spec_hash, status, leased_by, lease_expires_at, cancel_requested_at) "
-        "select '{}', repeat('a', 64), case when n % 4 = 0 then 'RUNNING' else 'CANCELLED' end, "
-        "case when n % 4 = 0 then 'w' || n % 100 end, case when n % 4 = 0 then now() end, "
-        "case when n % 4 > 0 or n = 4 then now() end from generate_series(1, 20000) as n"
-    )
+    with restoring(connection):
+        connection.execute(
+            "insert into task_runs (payload, spec_hash, status, leased_by, lease_expires_at, cancel_requested_at) "
+            "select '{}', repeat('a', 64), case when n % 4 = 0 then 'RUNNING' else 'CANCELLED' end, "
+            "case when n % 4 = 0 then 'w' || n % 100 end, case when n % 4 = 0 then now() end, "
+            "case when n % 4 > 0 or n = 4 then now() end from generate_series(1, 20000) as n"
+        )
     connection.execute("vacuum analyze task_runs")
     explain = f"explain (analyze, buffers, format json) {statement('look')}"
     look = {"queues": "default", "announces": False, "worker_ids": '["w0", "w4", "w8"]'}

@@ -14,6 +14,7 @@ from reproq_prefork import Spec, Status, enqueue, get_run, requeue
 from reproq_prefork.errors import ExitStatus
 from reproq_prefork.migration_files import known_migrations
 from tests.integration.command_line import CommandLine
+from tests.supervisor import restoring
 
 Connection = psycopg.Connection[Any]
 NEWEST = known_migrations()[-1]
@@ -159,11 +160,12 @@ def test_status_is_a_table_of_queues_and_of_workers(cli: CommandLine, connection
         "master_started, version, queues, lease_expires_at) "
         "values ('w-1', 'h', 'h', 7, 1, 1, 1, '0', '{a,b}', now() + interval '2 hours 30 seconds')",
     )
-    connection.execute(
-        "insert into task_runs (payload, spec_hash, status, leased_by, lease_expires_at, attempts, "
-        "last_attempted_at) values ('{\"v\": 1, \"task\": \"shop.send\"}', repeat('ab', 32), 'RUNNING', "
-        "'w-1', now(), 2, now() - interval '90 minutes')"
-    )
+    with restoring(connection):
+        connection.execute(
+            "insert into task_runs (payload, spec_hash, status, leased_by, lease_expires_at, attempts, "
+            "last_attempted_at) values ('{\"v\": 1, \"task\": \"shop.send\"}', repeat('ab', 32), 'RUNNING', "
+            "'w-1', now(), 2, now() - interval '90 minutes')"
+        )
     lines = [line.split() for line in cli.output("status").splitlines()]
     assert lines[0] == [
         "queue",
@@ -202,10 +204,11 @@ def test_status_as_json_has_every_number(cli: CommandLine, connection: Connectio
 def test_a_queue_with_a_hostile_name_cannot_draw_on_the_terminal(
     cli: CommandLine, connection: Connection
 ) -> None:
-    connection.execute(
-        "insert into task_runs (payload, spec_hash, queue_name) values ('1', repeat('ab', 32), %s)",
-        ("\x1b[2J\n\u202e",),
-    )
+    with restoring(connection):
+        connection.execute(
+            "insert into task_runs (payload, spec_hash, queue_name) values ('1', repeat('ab', 32), %s)",
+            ("\x1b[2J\n\u202e",),
+        )
     shown = cli.output("status")
     assert "\\x1b[2J\\n\\u202e" in shown
     assert "\x1b" not in shown
@@ -372,10 +375,11 @@ def test_show_as_json_is_the_row_with_exact_numbers(cli: CommandLine, connection
 
 
 def test_show_can_show_a_run_that_python_cannot_hold(cli: CommandLine, connection: Connection) -> None:
-    row = connection.execute(
-        "insert into task_runs (payload, spec_hash, status, result) "
-        "values ('[1e500]', repeat('ab', 32), 'SUCCESSFUL', '\"done\"') returning id"
-    ).fetchone()
+    with restoring(connection):
+        row = connection.execute(
+            "insert into task_runs (payload, spec_hash, status, result) "
+            "values ('[1e500]', repeat('ab', 32), 'SUCCESSFUL', '\"done\"') returning id"
+        ).fetchone()
     assert row
     assert "1" + "0" * 500 in cli.output("show", str(row[0]))
     assert '\n  result\n    "done"\n' in cli.output("show", str(row[0]))

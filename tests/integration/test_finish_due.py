@@ -13,7 +13,7 @@ from reproq_prefork import cancel, enqueue
 from reproq_prefork.store.statements import statement
 from reproq_prefork.store.worker_store import WorkerStore
 from tests.stores import steward_store, worker_store
-from tests.supervisor import run_row
+from tests.supervisor import restoring, run_row
 
 Connection = psycopg.Connection[Any]
 
@@ -101,11 +101,12 @@ def test_an_end_of_a_week_ago_is_no_news(connection: Connection, worker: WorkerS
 
 
 def test_to_look_for_an_end_reads_next_to_nothing_of_a_large_table(connection: Connection) -> None:
-    connection.execute(
-        "insert into task_runs (payload, spec_hash, status, finished_at, finish_due_at) "
-        "select '{}', repeat('a', 64), 'FAILED', now() - interval '9 days', "
-        "case when n > 19000 then now() - interval '9 days' end from generate_series(1, 20000) as n"
-    )
+    with restoring(connection):
+        connection.execute(
+            "insert into task_runs (payload, spec_hash, status, finished_at, finish_due_at) "
+            "select '{}', repeat('a', 64), 'FAILED', now() - interval '9 days', "
+            "case when n > 19000 then now() - interval '9 days' end from generate_series(1, 20000) as n"
+        )
     connection.execute("vacuum analyze task_runs")
     ended(connection)
     look = {"queues": "default", "announces": True, "worker_ids": "[]"}

@@ -12,6 +12,7 @@ import pytest
 from reproq_prefork import Status, enqueue, requeue
 from reproq_prefork.store import operator_store
 from reproq_prefork.store.operator_store import OperatorStore
+from tests.supervisor import restoring
 
 Connection = psycopg.Connection[Any]
 DAY_S = 86_400.0
@@ -150,12 +151,13 @@ def test_a_worker_is_shown_with_what_it_holds_and_a_run_without_its_worker(
             "values (%s, 'h', 'h', 7, 1, 1, 1, '0', '{a,b}', now() + %s::interval)",
             (name, lease),
         )
-    for holder in ("busy", "busy", "gone"):
-        connection.execute(
-            "insert into task_runs (payload, spec_hash, status, leased_by, lease_expires_at, attempts) "
-            """values ('{"v": 1, "task": "a.b"}', repeat('ab', 32), 'RUNNING', %s, now(), 1)""",
-            (holder,),
-        )
+    with restoring(connection):
+        for holder in ("busy", "busy", "gone"):
+            connection.execute(
+                "insert into task_runs (payload, spec_hash, status, leased_by, lease_expires_at, attempts) "
+                """values ('{"v": 1, "task": "a.b"}', repeat('ab', 32), 'RUNNING', %s, now(), 1)""",
+                (holder,),
+            )
     workers = {worker.id: worker for worker in store.workers()}
     assert {name: len(worker.runs) for name, worker in workers.items()} == {"idle": 0, "busy": 2, "gone": 1}
     idle, busy, gone = (workers[name] for name in ("idle", "busy", "gone"))

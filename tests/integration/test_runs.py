@@ -513,7 +513,7 @@ def insert(connection: Connection, **columns: Any) -> None:
         ({"priority": 101}, "priority_range"),
         ({"priority": -101}, "priority_range"),
         ({"timeout_seconds": -1}, "timeout"),
-        ({"max_attempts": 0}, "max_attempts_positive"),
+        ({"max_attempts": 0}, "max_attempts_range"),
         ({"status": "READY"}, "status_known"),
         ({"status": "RUNNING"}, "running_has_a_holder"),
         ({"leased_by": "w", "lease_expires_at": datetime(2026, 1, 1, tzinfo=UTC)}, "running_has_a_holder"),

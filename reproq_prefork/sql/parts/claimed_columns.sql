@@ -1,6 +1,6 @@
 -- What a worker reads of a run that it has claimed, so that no row can fail to be read: times and arrays as JSON, which
 -- is the same whatever the session's DateStyle is; numbers within the bounds of `new_run`, whatever a row holds.
--- `unreadable` says why a row must not be run even so.
+-- `unreadable` says why a row must not be run even so. (greatest and least pass over a null.)
 id,
 claims,
 payload::text as payload,
@@ -9,11 +9,11 @@ task_path,
 queue_name,
 greatest(attempts, 1) as attempts,
 least(greatest(max_attempts, 1), 1000) as max_attempts,
-least(greatest(timeout_seconds, 0), 31536000) as timeout_seconds,
+case when timeout_seconds is not null then least(greatest(timeout_seconds, 0), 31536000) end as timeout_seconds,
 executor,
 atomic,
-least(greatest(retry_base_seconds, 0), 31536000) as retry_base_seconds,
-least(greatest(retry_max_seconds, 0), 31536000) as retry_max_seconds,
+case when retry_base_seconds is not null then least(greatest(retry_base_seconds, 0), 31536000) end as retry_base_seconds,
+case when retry_max_seconds is not null then least(greatest(retry_max_seconds, 0), 31536000) end as retry_max_seconds,
 priority,
 json_build_array(run_after, enqueued_at, started_at, last_attempted_at, worker_ids)::text as history,
 case when attempts > 1 then errors::text end as errors,
@@ -22,8 +22,8 @@ case
     when id = 0 then 'its id is 0, which stands for no run where workers are watched'
     when attempts = 2147483647 or claims = 9223372036854775807 then 'its attempts or claims cannot be counted any further'
     when array_ndims(worker_ids) > 1 then 'its worker_ids have more than one dimension'
-    when run_after not between timestamptz '0002-01-01 00:00:00+00' and timestamptz '9998-12-31 23:59:59.999999+00'
-        or enqueued_at not between timestamptz '0002-01-01 00:00:00+00' and timestamptz '9998-12-31 23:59:59.999999+00'
-        or started_at not between timestamptz '0002-01-01 00:00:00+00' and timestamptz '9998-12-31 23:59:59.999999+00'
+    when not (run_after >= timestamptz '0002-01-01 UTC' and run_after < timestamptz '9999-01-01 UTC')
+        or not (enqueued_at >= timestamptz '0002-01-01 UTC' and enqueued_at < timestamptz '9999-01-01 UTC')
+        or not (started_at >= timestamptz '0002-01-01 UTC' and started_at < timestamptz '9999-01-01 UTC')
     then 'its run_after, enqueued_at or started_at is not in the years 2 to 9998'
 end as unreadable
