@@ -16,7 +16,7 @@ from reproq_prefork.store.connection import StatementRefused, ValueRefused
 from reproq_prefork.store.worker_store import ClaimedAlone, WorkerStore
 
 MAX_REFUSALS = 3  # of one run, before it counts as its own fault
-RUNS_TRIED = 3  # one after the other, before it counts as the database's fault
+RUNS_TRIED = 50  # in one go; the next one goes on behind them
 SUSPECT_S = 10.0
 LEFT_ALONE_S = 60.0
 
@@ -29,6 +29,7 @@ class LoneClaims:
         self._refusals: dict[int, int] = {}
         self._suspect_until = 0.0
         self._left_alone_until: dict[int, float] = {}
+        self._refused: dict[int, ReproqError] = {}  # since a run could be claimed
 
     def are_needed(self) -> bool:
         """Whether a claim of many would meet a run that was refused."""
@@ -42,10 +43,11 @@ class LoneClaims:
 
         Raises as the store does; a refusal only where no other run could be claimed either.
         """
-        refused: dict[int, ReproqError] = {}
+        refused, tried = self._refused, 0
         while True:
             run_id = store.next_due_run(self._left_alone() | refused.keys())
             if run_id is None and refused:
+                self._refused = {}
                 raise next(iter(refused.values()))
             if run_id is None:
                 self._refusals.clear()
@@ -58,12 +60,14 @@ class LoneClaims:
                 continue
             except StatementRefused as refusal:
                 refused[run_id] = refusal
-                if sum(isinstance(each, StatementRefused) for each in refused.values()) >= RUNS_TRIED:
+                tried += 1
+                if tried >= RUNS_TRIED:
                     raise
                 continue
             if claimed.holds_lease and claimed.run is None:
                 continue  # somebody else has it
             self._refusals.pop(run_id, None)
+            self._refused = {}
             # They were refused while another one is not: it is no fault of the database's.
             self._count(
                 {

@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 
 from tests.databases import as_login
-from tests.supervisor import Connection, Supervisor, insert_run, run_row
+from tests.supervisor import Connection, Supervisor, insert_run
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[1]
@@ -197,5 +197,6 @@ def statuses(connection: Connection, runs: Sequence[int]) -> set[str]:
 
 def reason(connection: Connection, run_id: int) -> str:
     """What the last entry of its errors says, with its kind."""
-    entry = run_row(connection, run_id)["errors"][-1]
-    return f"{entry['kind']}: {json.dumps(entry['message'])}"
+    row = connection.execute("select errors -> -1 from task_runs where id = %s", [run_id]).fetchone()
+    assert row is not None
+    return f"{row[0]['kind']}: {json.dumps(row[0]['message'])}"

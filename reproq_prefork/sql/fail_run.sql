@@ -1,6 +1,7 @@
 -- The end of a run that the server refuses to give to a worker, or to take from a dead one (`holder`), or from a holder
--- whose lease has ended (`is_expired`): FAILED by its id, with the reason. It touches no column that it need not, and keeps the errors of earlier attempts only where they
--- can be appended to. No row comes back where the run is somebody else's by now.
+-- whose lease has ended (`is_expired`): FAILED by its id, with the reason. It touches no column that it need not, and
+-- keeps the errors of earlier attempts only where they can be appended to. `told` wakes whoever waits for the end. No
+-- row comes back where the run is somebody else's by now.
 with failed as (
     update task_runs as run
     set status = 'FAILED',
@@ -17,11 +18,10 @@ with failed as (
           when 'RUNNING' then run.leased_by = %(holder)s::text or (%(is_expired)s::boolean and {{expired_run}})
       end
     returning run.id, run.status, run.queue_name
+),
+told as (
+    select pg_notify('reproq_finished', failed.id::text)
+    from failed
+    cross join lateral (select from reproq_waiters where run_id = failed.id limit 1) as waiter
 )
-select
-    failed.id, failed.status, failed.queue_name, true as charged,
-    (
-        select count(pg_notify('reproq_finished', failed.id::text))
-        from (select from reproq_waiters where run_id = failed.id limit 1) as waiter
-    ) as told
-from failed
+select id, status, queue_name, true as charged, (select count(*) from told) as told from failed
