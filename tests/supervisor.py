@@ -232,8 +232,8 @@ def add_run(connection: Connection, payload: Mapping[str, Any], **columns: Any) 
 
 def insert_run(connection: Connection, payload: Mapping[str, Any], **columns: Any) -> int:
     """One INSERT and nothing else."""
-    names = ["payload", "spec_hash", *columns]
-    values = [json.dumps(payload), "0" * 64, *columns.values()]
+    row_to_be = {"payload": json.dumps(payload), "spec_hash": "0" * 64, **columns}
+    names, values = list(row_to_be), list(row_to_be.values())
     statement = psycopg.sql.SQL("insert into task_runs ({}) values ({}) returning id").format(
         psycopg.sql.SQL(", ").join(map(psycopg.sql.Identifier, names)),
         psycopg.sql.SQL(", ").join(psycopg.sql.Placeholder() * len(names)),
