@@ -71,7 +71,9 @@ class Rows:
     def check(self, connection: Connection) -> None:
         """The good ones are done, and the odd ones have ended, as far as any worker takes from their queue."""
         assert self.odd or self.refused
-        wait_for_ends(connection, [*self.good, *self.odd])
+        wait_for_ends(
+            connection, [*self.good, *self.odd], timeout_s=180
+        )  # some 2,000, each a program of its own
         assert statuses(connection, self.good) == {"SUCCESSFUL"}
 
 
