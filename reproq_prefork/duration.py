@@ -43,7 +43,12 @@ def parse_duration(text: str) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """The shortest such text; `parse_duration` gives exactly `seconds` back (which must not be negative)."""
+    """The shortest such text; `parse_duration` gives exactly `seconds` back.
+
+    What is negative, or longer than parse_duration reads, is a plain number of seconds: a row may hold it.
+    """
+    if not 0 <= seconds <= MAX_DURATION_S:
+        return f"{seconds:g}s"
     exact = Decimal(repr(float(seconds)))
     if 0 < exact < 1 and exact * 1000 % 1 == 0:
         return f"{int(exact * 1000)}ms"

@@ -137,6 +137,19 @@ class SchemaMismatch(ReproqError):
         )
 
 
+class UnknownStatus(SchemaMismatch):
+    """A run has a status that this release does not know, though its schema is one that it works with."""
+
+    def __init__(self, run_id: int, status: str) -> None:
+        super().__init__(None, 0)
+        self.run_id = run_id
+        self.status = status
+        self.args = (
+            f"Run {run_id} has the status {status[:40]!r}, which this release does not know. Use the release that "
+            "wrote it, or put the status right by SQL.",
+        )
+
+
 class RunNotFound(ReproqError):
     """No task run has this id, or none this spec hash; exactly one of the two is given."""
 

@@ -68,9 +68,14 @@ class LoneClaims:
                 continue  # somebody else has it
             self._refusals.pop(run_id, None)
             self._refused = {}
-            # They were refused while another one was not: so it is not the database's fault.
+            # They were refused while another one is not: it is no fault of the database's.
             self._count(
-                {each: why for each, why in refused.items() if isinstance(why, StatementRefused)}, store
+                {
+                    each: why
+                    for each, why in refused.items()
+                    if isinstance(why, StatementRefused) and not why.is_about_locks
+                },
+                store,
             )
             return claimed
 

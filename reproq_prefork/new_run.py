@@ -14,12 +14,12 @@ from typing import Any
 
 from reproq_prefork.errors import ExitStatus, ReproqError
 from reproq_prefork.json_rules import check_string
-from reproq_prefork.moments import EARLIEST, LATEST
 from reproq_prefork.option_kinds import MAX_QUEUE_NAME_CHARS
 from reproq_prefork.options import DAY_S, MAX_ATTEMPTS
 from reproq_prefork.printable import quoted
 from reproq_prefork.settings import MAX_PAYLOAD_BYTES
 from reproq_prefork.spec import Spec, SpecError
+from reproq_prefork.stored_values import EARLIEST, LATEST
 
 MIN_PRIORITY, MAX_PRIORITY = -100, 100
 MAX_DELAY_S = 100 * 365 * DAY_S

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from reproq_prefork.moments import read_moment
+from reproq_prefork.stored_values import read_moment, texts_of
 
 _scan_json = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 
@@ -125,8 +125,7 @@ class ClaimedRun(NamedTuple):
         run_after, enqueued_at, started_at, last_attempted_at = (
             None if time is None else read_moment(time) for time in times
         )
-        attempted_by = tuple(worker_id for worker_id in worker_ids if worker_id is not None)
-        return RunHistory(run_after, enqueued_at, started_at, last_attempted_at, attempted_by)
+        return RunHistory(run_after, enqueued_at, started_at, last_attempted_at, texts_of(worker_ids))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from hypothesis import strategies as st
 
 from tests.databases import as_login
 from tests.supervisor import Connection, Supervisor, insert_run
@@ -101,6 +102,41 @@ OF_OTHERS: dict[str, Sequence[Any]] = {
     "last_attempt": DOCUMENTS,
     "finish_due_at": TIMES,
 }
+
+# Payloads that are calls of Python tasks, or nearly, and others.
+PAYLOADS = (
+    {},
+    [],
+    None,
+    7,
+    "text",
+    {"v": 1},
+    {"v": 1, "task": "odd_tasks.succeed", "args": 7, "kwargs": []},
+    {"v": 2, "task": "odd_tasks.succeed", "args": [], "kwargs": {}},
+    {"v": 1, "task": "odd_tasks." + "x" * 10_000, "args": [], "kwargs": {}},
+    {"v": 1, "task": "\u202e", "args": [], "kwargs": {"n": 10**300}},
+)
+
+
+def made_up_row(extremes: Mapping[str, Sequence[Any]]) -> st.SearchStrategy[dict[str, Any]]:
+    """Up to eight of these columns, each at an extreme of its type or anywhere in it."""
+    return st.fixed_dictionaries(
+        {}, optional={name: _made_up(name, extremes[name]) for name in extremes}
+    ).map(lambda columns: dict(list(columns.items())[:8]))
+
+
+def _made_up(name: str, extremes: Sequence[Any]) -> st.SearchStrategy[Any]:
+    anywhere: dict[int, st.SearchStrategy[Any]] = {
+        id(TIMES): st.one_of(
+            st.integers(1, 4712).map(lambda year: f"{year:04}-02-28 BC"),
+            st.integers(1, 294275).map(lambda year: f"{year:04}-12-31 23:59:59.999999 UTC"),
+        ),
+        id(REALS): st.floats(width=32),
+        id(BIGINTS): st.integers(-(2**63), 2**63 - 1),
+        id(INTEGERS): st.integers(-(2**31), 2**31 - 1),
+    }
+    values = st.sampled_from(list(extremes))
+    return values | anywhere.get(id(extremes), values)
 
 
 @dataclass(frozen=True)

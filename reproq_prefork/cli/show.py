@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
@@ -17,7 +18,7 @@ from reproq_prefork.duration import format_duration
 from reproq_prefork.printable import printable
 from reproq_prefork.spec import canonical_json
 from reproq_prefork.store.connection import translated_errors
-from reproq_prefork.store.json_columns import UnreadableJson
+from reproq_prefork.store.json_columns import UnreadableJson, is_small_number
 from reproq_prefork.store.runs import get_run
 from reproq_prefork.task_run import Status, TaskRun, omitted_entries
 
@@ -159,7 +160,7 @@ def _usage(entry: Mapping[str, Any]) -> str:
     parts = (
         entry.get("exit"),
         None if cpu_s is None else f"{cpu_s} s of CPU time",
-        f"{peak_kib / 1024:,.1f} MiB at most" if isinstance(peak_kib, int) else peak_kib,
+        f"{peak_kib / 1024:,.1f} MiB at most" if is_small_number(peak_kib) else peak_kib,
     )
     return ", ".join(str(part) for part in parts if part is not None)
 
@@ -180,5 +181,7 @@ def _json(value: Any) -> str:
             return value.text
         case datetime():
             return f'"{value.isoformat()}"'
+        case float() if not math.isfinite(value):
+            return f'"{value}"'
         case _:
             return canonical_json(value)

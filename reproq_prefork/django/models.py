@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any
 from django.db import models
 
 from reproq_prefork.django.database import own_alias
-from reproq_prefork.django.fields import RealField, StoredJSONField, TextListField
+from reproq_prefork.django.fields import (
+    RealField,
+    StoredDateTimeField,
+    StoredJSONField,
+    TextListField,
+)
 from reproq_prefork.task_run import Status
 
 if TYPE_CHECKING:
@@ -39,31 +44,31 @@ class TaskRun(models.Model):
     spec_hash = models.TextField("spec hash")
     task_path = models.TextField("task", null=True, editable=False)
     priority = models.SmallIntegerField("priority", default=0)
-    run_after = models.DateTimeField("not before", null=True)
+    run_after = StoredDateTimeField("not before", null=True)
     status = models.TextField("status", default=Status.PENDING.value, choices=STATUS_CHOICES)
     attempts = models.IntegerField("attempts", default=0)
     max_attempts = models.IntegerField("attempts allowed", default=3)
     timeout_seconds = RealField("timeout in seconds", null=True)
     claims = models.BigIntegerField("claims", default=0)
     leased_by = models.TextField("held by", null=True)
-    lease_expires_at = models.DateTimeField("lease ends", null=True)
+    lease_expires_at = StoredDateTimeField("lease ends", null=True)
     worker_ids = TextListField("attempted by", default=list)
     result = StoredJSONField("result", null=True)
     errors = StoredJSONField("errors", default=list)
-    enqueued_at = models.DateTimeField("enqueued", auto_now_add=True)
-    started_at = models.DateTimeField("first started", null=True)
-    last_attempted_at = models.DateTimeField("last started", null=True)
-    finished_at = models.DateTimeField("finished", null=True)
+    enqueued_at = StoredDateTimeField("enqueued", auto_now_add=True)
+    started_at = StoredDateTimeField("first started", null=True)
+    last_attempted_at = StoredDateTimeField("last started", null=True)
+    finished_at = StoredDateTimeField("finished", null=True)
     replay_of = models.BigIntegerField("re-run of", null=True)
     unique_key = models.TextField("unique key", null=True)
     executor = models.TextField("executor", null=True)
     atomic = models.BooleanField("atomic", default=False)
     retry_base_seconds = RealField("first wait before a retry, in seconds", null=True)
     retry_max_seconds = RealField("longest wait before a retry, in seconds", null=True)
-    cancel_requested_at = models.DateTimeField("asked to stop", null=True)
+    cancel_requested_at = StoredDateTimeField("asked to stop", null=True)
     metadata = StoredJSONField("progress", null=True)
     last_attempt = StoredJSONField("usage of the last attempt", null=True)
-    finish_due_at = models.DateTimeField("end to be announced from", null=True)
+    finish_due_at = StoredDateTimeField("end to be announced from", null=True)
 
     objects = QueueManager()
 
@@ -93,12 +98,12 @@ class Worker(models.Model):
     master_pid = models.IntegerField("process id of its master")
     master_started = models.BigIntegerField("start of its master in clock ticks")
     backend_pid = models.IntegerField("process id of its server process", null=True)
-    backend_started = models.DateTimeField("start of its server process", null=True)
+    backend_started = StoredDateTimeField("start of its server process", null=True)
     version = models.TextField("version")
     queues = TextListField("queues")
-    started_at = models.DateTimeField("started", auto_now_add=True)
-    renewed_at = models.DateTimeField("lease renewed")
-    lease_expires_at = models.DateTimeField("lease ends")
+    started_at = StoredDateTimeField("started", auto_now_add=True)
+    renewed_at = StoredDateTimeField("lease renewed")
+    lease_expires_at = StoredDateTimeField("lease ends")
 
     objects = QueueManager()
 

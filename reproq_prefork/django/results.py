@@ -5,7 +5,6 @@ PENDING is READY here, a wait for the next attempt too; CANCELLED is FAILED, and
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,6 +17,9 @@ from django.utils import timezone
 
 from reproq_prefork.django.compat import Family, families
 from reproq_prefork.django.failures import exception_path, traceback_text
+from reproq_prefork.store.json_columns import read_json
+from reproq_prefork.store.run_rows import read_errors
+from reproq_prefork.stored_values import OutOfRange
 from reproq_prefork.task_call import Call
 from reproq_prefork.task_run import (
     ClaimedRun,
@@ -180,7 +182,8 @@ def result_of_run(run: TaskRun, task: Any, family: Family, alias: str, database:
 
 def _errors_of(run: TaskRun) -> Iterable[Any]:
     """Its entries; the last one of a cancelled run says that it was cancelled, however its attempt ended."""
-    if run.status is not Status.CANCELLED or (run.errors and run.errors[-1].get("kind") == "cancelled"):
+    last = run.errors[-1] if run.errors else None
+    if run.status is not Status.CANCELLED or (isinstance(last, Mapping) and last.get("kind") == "cancelled"):
         return run.errors
     return (*run.errors, {"kind": FailureKind.CANCELLED, "message": "the task was cancelled"})
 
@@ -197,6 +200,8 @@ def history_of(run: ClaimedRun) -> RunHistory:
 def _naive(moment: datetime | None) -> datetime | None:
     if moment is None or timezone.is_naive(moment):
         return moment
+    if isinstance(moment, OutOfRange):
+        return moment.without_zone()
     return timezone.make_naive(moment, timezone.get_default_timezone())
 
 
@@ -218,12 +223,12 @@ def result_of_claim(
         args=plain(list(call.args)),
         kwargs=plain(call.kwargs),
         backend=task.backend,
-        errors=task_errors(json.loads(run.errors) if run.errors else (), family),
+        errors=task_errors(read_errors(run.errors) if run.errors else (), family),
         worker_ids=list(history.worker_ids),
     )
     _set(
         result,
-        metadata=json.loads(run.metadata) if run.metadata else None,
+        metadata=plain(read_json(run.metadata)) if run.metadata else None,
         spec_hash=run.spec_hash,
         _attempts=run.attempt,
         _database=database,

@@ -25,6 +25,11 @@ class DjangoSender:
     def __init__(self, alias: str) -> None:
         self.alias = alias
 
+    @property
+    def zone(self) -> tzinfo | None:
+        zone: tzinfo | None = connections[self.alias].timezone
+        return zone
+
     def fetch(self, name: str, parameters: Mapping[str, Any]) -> Sequence[Any]:
         connection = connections[self.alias]
         if connection.vendor != "postgresql":

@@ -18,11 +18,7 @@ with cancelled as (
         finish_due_at = case when status = 'PENDING' and task_path is not null then now() end
     where id = %(run_id)s::bigint and status in ('PENDING', 'RUNNING')
     returning
-        id, queue_name, payload::text as payload, spec_hash, task_path, priority, run_after, status, attempts,
-        max_attempts, timeout_seconds, claims, leased_by, lease_expires_at, worker_ids, result::text as result,
-        errors::text as errors, enqueued_at, started_at, last_attempted_at, finished_at, replay_of, unique_key,
-        executor, atomic, retry_base_seconds, retry_max_seconds, cancel_requested_at, metadata::text as metadata,
-        last_attempt::text as last_attempt, finish_due_at
+        {{run_columns}}
 ),
 told as (
     select pg_notify('reproq_cancel', left(leased_by, 200)) from cancelled where status = 'RUNNING'

@@ -1,6 +1,6 @@
 -- How long the run that waits longest has been due, for each queue that has one. Steps along
 -- task_runs_claim_order from queue to queue and from priority to priority, so it costs one descent for each
--- of these, whatever has piled up in them.
+-- of these, whatever has piled up in them. As seconds, since an infinite time may not be subtracted before PostgreSQL 17.
 with recursive queue as (
     (select queue_name from task_runs where status = 'PENDING' order by queue_name limit 1)
     union all
@@ -14,7 +14,9 @@ with recursive queue as (
         limit 1
     ) as next_queue
 )
-select queue.queue_name, extract(epoch from now() - oldest.due)::float8 as waited_seconds
+select
+    queue.queue_name,
+    (extract(epoch from now()) - extract(epoch from oldest.due))::float8 as waited_seconds
 from queue
 cross join lateral (
     with recursive level as (

@@ -1,10 +1,5 @@
--- All of one run. JSON comes as text: what Python makes of it is decided in one place, and does not depend
--- on which loader the caller has set.
+-- All of one run.
 select
-    id, queue_name, payload::text as payload, spec_hash, task_path, priority, run_after, status, attempts,
-    max_attempts, timeout_seconds, claims, leased_by, lease_expires_at, worker_ids, result::text as result,
-    errors::text as errors, enqueued_at, started_at, last_attempted_at, finished_at, replay_of, unique_key,
-    executor, atomic, retry_base_seconds, retry_max_seconds, cancel_requested_at, metadata::text as metadata,
-    last_attempt::text as last_attempt, finish_due_at
+    {{run_columns}}
 from task_runs
 where id = %(run_id)s::bigint

@@ -19,12 +19,7 @@ with expired as (
             else 'PENDING'
         end as verdict
     from task_runs as run
-    where run.status = 'RUNNING'
-      and run.lease_expires_at < now()
-      and not exists (
-          select from reproq_workers as worker
-          where worker.id = run.leased_by and worker.lease_expires_at >= now()
-      )
+    where {{expired_run}}
       and (%(only)s::jsonb is null or run.id in (select jsonb_array_elements_text(%(only)s::jsonb)::bigint))
     order by run.id
     limit %(max_runs)s

@@ -1,18 +1,19 @@
 -- Who is registered, and a row for each run that they hold; one without a run for those that hold none. Also
--- runs whose holder is gone: they wait for the sweep.
+-- runs whose holder is gone: they wait for the sweep. Times are subtracted as seconds, since an infinite one may not be
+-- subtracted before PostgreSQL 17.
 select
     coalesce(worker.id, run.leased_by) as worker_id,
     worker.host,
     worker.pid,
     worker.version,
-    worker.queues,
-    extract(epoch from now() - worker.started_at)::float8 as up_seconds,
-    extract(epoch from worker.lease_expires_at - now())::float8 as lease_seconds,
+    to_json(worker.queues)::text as queues,
+    (extract(epoch from now()) - extract(epoch from worker.started_at))::float8 as up_seconds,
+    (extract(epoch from worker.lease_expires_at) - extract(epoch from now()))::float8 as lease_seconds,
     run.id as run_id,
     run.queue_name,
     run.task_path,
     run.attempts,
-    extract(epoch from now() - run.last_attempted_at)::float8 as running_seconds,
+    (extract(epoch from now()) - extract(epoch from run.last_attempted_at))::float8 as running_seconds,
     run.cancel_requested_at is not null as cancel_requested
 from reproq_workers as worker
 full join (select * from task_runs where status = 'RUNNING') as run on run.leased_by = worker.id

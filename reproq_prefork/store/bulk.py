@@ -129,7 +129,7 @@ def _holders(sender: Sender, new_runs: Sequence[NewRun], places: Sequence[int]) 
         return {}
     keys = {new_runs[place].unique_key or "": place for place in places}
     rows = sender.fetch("runs_that_hold_keys", {"keys": json.dumps(list(keys))})
-    holders = {keys[row.unique_key]: task_run(row, created=False) for row in rows}
+    holders = {keys[row.unique_key]: task_run(row, sender.zone, created=False) for row in rows}
     for key, place in keys.items():
         if place not in holders:
             raise _KeyWasGivenBack(key)

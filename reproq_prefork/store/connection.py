@@ -71,10 +71,19 @@ class ReplyUnreadable(ConnectionLost):
     """The reply has come, and cannot be read: the connection is well, and what was sent may be committed."""
 
 
+# Classes of SQLSTATE: deadlocks and locks.
+_ABOUT_LOCKS = frozenset({"40", "55"})
+
+
 class StatementRefused(ReproqError):
     """The server rolled the statement back and may take it later: a lock, a deadlock, a full disk, no right."""
 
     exit_status = ExitStatus.DATABASE_UNAVAILABLE
+    sqlstate: str = ""
+
+    @property
+    def is_about_locks(self) -> bool:
+        return self.sqlstate[:2] in _ABOUT_LOCKS
 
 
 class StatementTimedOut(StatementRefused):
@@ -313,8 +322,9 @@ def translate(error: psycopg.Error) -> ReproqError:
         return ValueRefused(_sentence(error))
     if state[:2] in ("53", "58"):
         return ServerShort(_sentence(error))
-    kind = StatementTimedOut if state == "57014" else StatementRefused
-    return kind(_sentence(error))
+    refused = (StatementTimedOut if state == "57014" else StatementRefused)(_sentence(error))
+    refused.sqlstate = state
+    return refused
 
 
 def _session_is_of_no_use(state: str, said: psycopg.errors.Diagnostic) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeGuard
 
 from reproq_prefork.json_rules import MAX_DEPTH, SpecError
 from reproq_prefork.json_values import with_floats
@@ -21,6 +21,11 @@ class UnreadableJson:
 
     text: str = ""
     why: str = ""
+
+
+def is_small_number(value: object) -> TypeGuard[int | float]:
+    """Whether it can be reckoned with: no number of hundreds of digits, which no float has."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e15
 
 
 def read_json(text: str) -> Any:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from reproq_prefork.store.connection import TimeLimits, connect, fetch
+from reproq_prefork.store.run_rows import read_status
 from reproq_prefork.store.statements import statement
 from reproq_prefork.store.unfinished_runs import Selection, UnfinishedRuns
+from reproq_prefork.stored_values import read_texts
 from reproq_prefork.task_run import Status
 
 # A person waits longer than a worker may.
@@ -19,8 +21,10 @@ MAX_LATER_RUNS = 1_000
 MAX_RECENT_RUNS = 10_000
 RECENT_S = 3600.0
 PRUNE_BATCH = 1_000
+MAX_SECONDS_SHOWN = 1e11  # 3,170 years
 
 _BEFORE_ALL_IDS = -(2**63)
+_STATUSES = frozenset(status.value for status in Status)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,7 @@ class OperatorReads:
 
     def waited_s(self) -> Mapping[str, float]:
         """For how long the oldest run that is due has been so, for each queue that has one."""
-        return {row.queue_name: row.waited_seconds for row in self._run("oldest_due_runs")}
+        return {row.queue_name: _seconds(row.waited_seconds) or 0.0 for row in self._run("oldest_due_runs")}
 
     def _counts(self) -> dict[tuple[str, Status], Count]:
         estimated = self.estimated_runs()
@@ -114,7 +118,7 @@ class OperatorReads:
     def replays_of(self, run_id: int, spec_hash: str) -> tuple[tuple[int, Status], ...]:
         """The runs that re-run this one; only the first thousand later runs of its spec are looked at."""
         rows = self._run("replays_of_run", run_id=run_id, spec_hash=spec_hash, max_runs=MAX_LATER_RUNS)
-        return tuple((row.id, Status(row.status)) for row in rows)
+        return tuple((row.id, read_status(row.id, row.status)) for row in rows)
 
     def recent_failures(self) -> Mapping[str, int]:
         """How many of the newest 10,000 runs of all queues have failed within the last hour, by queue."""
@@ -184,7 +188,13 @@ def _by_queue(rows: Sequence[Any], factor: float | None = None) -> dict[tuple[st
             round(row.runs * (factor or 1)), round(row.due * (factor or 1)), exact=factor is None
         )
         for row in rows
+        if row.status in _STATUSES  # not one that only another release knows
     }
+
+
+def _seconds(seconds: float | None) -> float | None:
+    """Until or since a time of a row, which may be infinitely far away."""
+    return None if seconds is None else max(-MAX_SECONDS_SHOWN, min(seconds, MAX_SECONDS_SHOWN))
 
 
 def _worker_state(worker_id: str, rows: Sequence[Any]) -> WorkerState:
@@ -194,16 +204,16 @@ def _worker_state(worker_id: str, rows: Sequence[Any]) -> WorkerState:
         host=first.host,
         pid=first.pid,
         version=first.version,
-        queues=None if first.queues is None else tuple(first.queues),
-        up_s=first.up_seconds,
-        lease_s=first.lease_seconds,
+        queues=read_texts(first.queues),
+        up_s=_seconds(first.up_seconds),
+        lease_s=_seconds(first.lease_seconds),
         runs=tuple(
             RunAtWork(
                 row.run_id,
                 row.queue_name,
                 row.task_path,
                 row.attempts,
-                row.running_seconds,
+                _seconds(row.running_seconds),
                 row.cancel_requested,
             )
             for row in rows

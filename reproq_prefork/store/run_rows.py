@@ -1,34 +1,66 @@
-"""From a row of `task_runs` to a TaskRun."""
+"""From a row of `task_runs` to a TaskRun: of every row, whatever is in it."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
-from datetime import datetime
+from datetime import datetime, tzinfo
 from typing import Any
 
+from reproq_prefork.errors import UnknownStatus
 from reproq_prefork.new_run import NewRun
 from reproq_prefork.spec import PYTHON_TASK_VERSION
 from reproq_prefork.store.json_columns import read_json
+from reproq_prefork.stored_values import in_zone, read_moment, texts_of
 from reproq_prefork.task_run import Status, TaskRun
 
-_COLUMNS = tuple(field.name for field in fields(TaskRun) if field.name != "created")
+_TIMES = (
+    "run_after",
+    "lease_expires_at",
+    "enqueued_at",
+    "started_at",
+    "last_attempted_at",
+    "finished_at",
+    "cancel_requested_at",
+    "finish_due_at",
+)
+_COLUMNS = tuple(
+    field.name for field in fields(TaskRun) if field.name not in (*_TIMES, "worker_ids", "created")
+)
 
 
-def task_run(row: Any, *, created: bool = True) -> TaskRun:
-    """The run that a row with all its columns tells of; its JSON comes as text."""
+def task_run(row: Any, zone: tzinfo | None, *, created: bool = True) -> TaskRun:
+    """The run of a row with the columns of `parts/run_columns.sql`. `zone`: the sender's, for times.
+
+    Raises UnknownStatus.
+    """
+    history = json.loads(row.history)
+    times: dict[str, Any] = {name: _moment(history[name], zone) for name in _TIMES}
     return TaskRun(
         **{name: getattr(row, name) for name in _COLUMNS}
         | {
-            "status": Status(row.status),
+            "status": read_status(row.id, row.status),
             "payload": read_json(row.payload),
             "result": _json(row.result),
             "metadata": _json(row.metadata),
             "last_attempt": _json(row.last_attempt),
-            "errors": _errors(row.errors),
-            "worker_ids": tuple(row.worker_ids),
+            "errors": read_errors(row.errors),
         },
+        **times,
+        worker_ids=texts_of(history["worker_ids"]),
         created=created,
     )
+
+
+def read_status(run_id: int, status: str) -> Status:
+    try:
+        return Status(status)
+    except ValueError:
+        raise UnknownStatus(run_id, status) from None
+
+
+def _moment(text: str | None, zone: tzinfo | None) -> datetime | None:
+    return None if text is None else in_zone(read_moment(text), zone)
 
 
 def added_run(
@@ -107,7 +139,8 @@ def _json(text: str | None) -> Any:
     return None if text is None else read_json(text)
 
 
-def _errors(text: str) -> tuple[Any, ...]:
+def read_errors(text: str) -> tuple[Any, ...]:
+    """The entries of the column `errors`; what is no list is the one entry."""
     if text == "[]":  # as nearly always
         return ()
     entries = read_json(text)

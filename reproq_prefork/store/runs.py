@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from datetime import tzinfo
 from typing import Any
 
 import psycopg
@@ -39,6 +40,10 @@ class PsycopgSender:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+
+    @property
+    def zone(self) -> tzinfo:
+        return self._connection.info.timezone
 
     def fetch(self, name: str, parameters: Mapping[str, Any]) -> Sequence[Any]:
         if isinstance(self._connection, DeadlineConnection) and self._connection.settings is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import namedtuple
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from datetime import tzinfo
 from functools import cache
 from typing import Any, Protocol
 
@@ -13,6 +14,10 @@ import psycopg
 
 class Sender(Protocol):
     """A way to the database, on a connection that belongs to the caller."""
+
+    @property
+    def zone(self) -> tzinfo | None:
+        """The time zone in which this connection gives times; None: without one, by the session's clock."""
 
     def fetch(self, name: str, parameters: Mapping[str, Any]) -> Sequence[Any]:
         """Send `statements.statement(name)`, which has placeholders like %(run_id)s and gives rows; gives all of

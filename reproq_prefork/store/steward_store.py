@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from reproq_prefork.identity import HostIdentity, ProcessIdentity
+from reproq_prefork.options import MAX_ATTEMPTS
 from reproq_prefork.store.connection import (
     BACKEND_GONE_POLL_S,
     BACKEND_GONE_TIMEOUT_S,
@@ -113,7 +114,8 @@ class StewardStore:
         """
         self._queues = ",".join(queues)
         self._awaited: set[str] = set()
-        self._max_attempts_ceiling = max_attempts_ceiling
+        # What a row says is no limit where the CHECKs are not there.
+        self._max_attempts_ceiling = MAX_ATTEMPTS if max_attempts_ceiling is None else max_attempts_ceiling
         statement_s = min(STATEMENT_TIMEOUT_S, max_statement_s)
         limits = TimeLimits(
             statement_s=statement_s,

@@ -43,7 +43,7 @@ class TaskRuns:
                 return inserted_run(new, row)
             holder = self._one("run_that_holds_key", {"unique_key": new.unique_key})
             if holder is not None:
-                return task_run(holder, created=False)
+                return task_run(holder, self._sender.zone, created=False)
         raise KeyChangesHands(new.unique_key or "")
 
     def enqueue_many(self, new_runs: Sequence[NewRun]) -> Sequence[TaskRun]:
@@ -55,7 +55,7 @@ class TaskRuns:
         for _ in range(MAX_KEY_TRIES):
             row = self._one("requeue_run", {"run_id": run_id})
             if row is not None:
-                return task_run(row)
+                return task_run(row, self._sender.zone)
             key = self.get(run_id).unique_key or ""
             holder = self._one("run_that_holds_key", {"unique_key": key})
             if holder is not None:
@@ -74,12 +74,12 @@ class TaskRuns:
         row = self._one("read_run", {"run_id": run_id})
         if row is None:
             raise RunNotFound(run_id=run_id)
-        return task_run(row)
+        return task_run(row, self._sender.zone)
 
     def cancel(self, run_id: int) -> TaskRun:
         _check_id(run_id)
         row = self._one("cancel_run", {"run_id": run_id})
-        return self.get(run_id) if row is None else task_run(row)
+        return self.get(run_id) if row is None else task_run(row, self._sender.zone)
 
     def _one(self, name: str, parameters: Mapping[str, Any]) -> Any:
         return next(iter(self._sender.fetch(name, parameters)), None)

@@ -32,12 +32,12 @@ GUARDS: Mapping[str, tuple[Change, ...]] = {
     ),
     "the server's clock in the sweep": (
         Change(
-            "sql/sweep_expired.sql",
-            "and run.lease_expires_at < now()",
-            "and run.lease_expires_at < to_timestamp(%(client_now)s)",
+            "sql/parts/expired_run.sql",
+            "not between now() and",
+            "not between to_timestamp(%(client_now)s) and",
         ),
         Change(
-            "sql/sweep_expired.sql",
+            "sql/parts/expired_run.sql",
             "and worker.lease_expires_at >= now()",
             "and worker.lease_expires_at >= to_timestamp(%(client_now)s)",
         ),

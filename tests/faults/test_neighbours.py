@@ -12,6 +12,7 @@ import psutil
 import psycopg
 import pytest
 
+from reproq_prefork.embedded import EmbeddedPostgres
 from tests.databases import as_login
 from tests.faults.neighbours import every_lock, flood
 from tests.supervisor import (
@@ -67,6 +68,14 @@ def leases_are_renewed(connection: Connection, *, times: int = 8) -> None:
     for _ in range(times):
         before = renewed()
         wait_until(lambda before=before: not renewed() & before, 2, "the leases to be renewed")  # type: ignore[misc]
+
+
+def _idle_workers(connection: Connection) -> list[tuple[int, int]]:
+    """Of each worker without a run: its process, and the server's process that serves it."""
+    return connection.execute(
+        "select pid, backend_pid from reproq_workers "
+        "where id not in (select leased_by from task_runs where status = 'RUNNING')"
+    ).fetchall()
 
 
 def is_picked_up_at_once(connection: Connection) -> bool:
@@ -151,7 +160,7 @@ def test_41_all_locks_that_producers_and_observers_can_have_keep_no_run_waiting(
         leases_are_renewed(connection)
         with psycopg.connect(as_login(database_url, "producer"), autocommit=True) as producer:
             runs_go_on(producer, number=3)
-        os.kill(supervisor.worker_pids()[0], signal.SIGTERM)  # its successor registers, it leaves
+        os.kill(_idle_workers(connection)[0][0], signal.SIGTERM)  # its successor registers, it leaves
         supervisor.wait_for_log("ended: exit status 0")
         supervisor.send(signal.SIGHUP)
         supervisor.wait_for_log("reloaded")
@@ -205,15 +214,15 @@ def test_41_two_hundred_thousand_waiters_keep_nobody_waiting(
 
 @pytest.mark.timeout(120)
 def test_41_no_renewal_waits_for_dead_workers_to_be_reset(
-    database_url: str, connection: Connection, tmp_path: Path
+    private_server: EmbeddedPostgres, tmp_path: Path
 ) -> None:
     """The server processes of dead workers do not end, so each reset takes two seconds: more than the lease."""
-    with a_busy_host(database_url, connection, tmp_path, workers=7):
+    with (
+        psycopg.connect(private_server.url, autocommit=True) as connection,
+        a_busy_host(private_server.url, connection, tmp_path, workers=7),
+    ):
         leases_are_renewed(connection, times=1)
-        rows = connection.execute(
-            "select pid, backend_pid from reproq_workers "
-            "where id not in (select leased_by from task_runs where status = 'RUNNING')"
-        ).fetchall()
+        rows = _idle_workers(connection)
         assert len(rows) == 6
         try:
             for pid, backend_pid in rows:

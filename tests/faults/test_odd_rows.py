@@ -10,21 +10,26 @@ from typing import Any
 
 import psycopg
 import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
 from tests.odd_rows import (
     BY_PRODUCER,
     EXECUTORS,
     OF_OTHERS,
+    PAYLOADS,
     Application,
     add_odd,
     application,
     as_producer,
+    made_up_row,
     reason,
     statuses,
     wait_for_ends,
     without_limits,
 )
 from tests.supervisor import (
+    SHORT_LEASE,
     Connection,
     Supervisor,
     add_run,
@@ -117,6 +122,34 @@ def test_39_rows_with_every_column_at_its_extremes_cost_themselves_alone(
         assert supervisor.stop() == 0
     if who != "owner without limits":
         assert rows.refused > 100
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("executor", EXECUTORS)
+@pytest.mark.parametrize("who", ["producer", "owner", "owner without limits"])
+def test_39_made_up_rows_cost_themselves_alone(
+    database_url: str, connection: Connection, tmp_path: Path, executor: str, who: str
+) -> None:
+    app = application(database_url, tmp_path, executor)
+    if who == "owner without limits":
+        without_limits(connection)
+    inserting: Callable[[str], Connection] = as_producer if who == "producer" else connect
+    with app.supervisor as supervisor, inserting(database_url) as producer:
+        workers = supervisor.worker_pids()
+
+        @settings(max_examples=60, deadline=None, database=None, phases=[Phase.generate])
+        @given(
+            columns=made_up_row(BY_PRODUCER if who == "producer" else BY_PRODUCER | OF_OTHERS),
+            payload=st.sampled_from([app.succeeds, app.fails, *PAYLOADS]),
+        )
+        def add_some(columns: Mapping[str, Any], payload: Any) -> None:
+            rows = Rows(app, producer)
+            rows.add(payload, columns)
+            rows.check(connection)
+
+        add_some()
+        assert supervisor.worker_pids() == workers, "no worker has died"
+        assert supervisor.stop() == 0
 
 
 def connect(url: str) -> Connection:
@@ -227,6 +260,42 @@ def test_39_a_trigger_that_refuses_every_claim_fails_no_run(
 
 
 # --- what a dead worker held ---
+
+
+def _run_of_a_killed_worker(
+    supervisor: Supervisor, connection: Connection, tmp_path: Path, *, priority: int
+) -> int:
+    run_id = add_run(connection, {"wait_for": str(tmp_path / "go")}, priority=priority, max_attempts=9)
+    wait_for_status(connection, run_id, "RUNNING")
+    (victim,) = supervisor.booted_worker_pids()
+    os.kill(victim, signal.SIGKILL)
+    return run_id
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("sqlstate", SQLSTATES)
+@pytest.mark.parametrize("is_last", [False, True], ids=["can be ended", "can be neither"])
+def test_39_a_run_that_cannot_be_reset_keeps_no_other_from_being_run_again(
+    database_url: str, connection: Connection, tmp_path: Path, sqlstate: str, is_last: bool
+) -> None:
+    """Its worker is killed, and then another: both are replaced, and what the second one held is run again."""
+    refuse(
+        connection, "new.status <> 'RUNNING'" + ("" if is_last else " and new.status <> 'FAILED'"), sqlstate
+    )
+    with Supervisor(database_url, tmp_path, workers=1, environ=SHORT_LEASE) as supervisor:
+        odd, good = (
+            _run_of_a_killed_worker(supervisor, connection, tmp_path, priority=priority)
+            for priority in (7, 0)
+        )
+        (tmp_path / "go").touch()
+        assert wait_for_status(connection, good, "SUCCESSFUL", timeout_s=40)["claims"] == 2
+        wait_for_status(connection, odd, "RUNNING" if is_last else "FAILED")
+        if is_last:
+            connection.execute("drop trigger refuse on task_runs")
+            wait_for_status(connection, odd, "SUCCESSFUL", timeout_s=40)
+        else:
+            assert "not this one" in reason(connection, odd)
+        assert supervisor.stop() == 0
 
 
 def test_39_a_row_that_names_a_live_worker_and_no_attempt_is_reset_with_that_worker(

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from reproq_prefork import NewRun, enqueue
 from reproq_prefork.migrate import migrate
 from reproq_prefork.migration_files import known_migrations
-from reproq_prefork.moments import EARLIEST, LATEST
 from reproq_prefork.new_run import MAX_PRIORITY, MAX_TIMEOUT_S, MAX_UNIQUE_KEY_BYTES, MIN_PRIORITY
 from reproq_prefork.option_kinds import MAX_QUEUE_NAME_CHARS
 from reproq_prefork.options import MAX_ATTEMPTS
 from reproq_prefork.store.runs import enqueue_new
+from reproq_prefork.stored_values import EARLIEST, LATEST
 from tests.odd_rows import without_limits
 from tests.stores import worker_store
 from tests.supervisor import Connection, insert_run, restoring, run_row
@@ -352,7 +352,7 @@ def test_a_row_that_cannot_be_read_comes_with_the_others_and_says_why(
     odd = insert_run(connection, {}, **columns)
     good.append(insert_run(connection, {"n": 2}))
     store = worker_store(database_url)
-    claimed = {}
+    claimed: dict[int, str] = {}
     for _ in range(3):  # one with attempts is claimed by itself
         claim = store.finish_and_claim((), max_runs=10)
         claimed |= {run.id: "" for run in claim.runs} | {each.run.id: each.why for each in claim.unreadable}

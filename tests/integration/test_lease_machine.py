@@ -25,7 +25,6 @@ from hypothesis.stateful import (
 )
 
 from reproq_prefork.errors import RunNotFound, UniqueKeyHeld
-from reproq_prefork.moments import read_moment
 from reproq_prefork.new_run import NewRun
 from reproq_prefork.settlement import settle
 from reproq_prefork.spec import Spec
@@ -34,6 +33,7 @@ from reproq_prefork.store.connection import DeadlineConnection, connect, fetch
 from reproq_prefork.store.operator_store import OperatorStore
 from reproq_prefork.store.statements import statement
 from reproq_prefork.store.worker_store import WorkerStore
+from reproq_prefork.stored_values import read_moment
 from reproq_prefork.task_run import (
     FINAL_STATUSES,
     LEGAL_EDGES,

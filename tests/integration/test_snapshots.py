@@ -107,8 +107,8 @@ def test_status_and_check_name_it_and_say_what_to_do(
         return capsys.readouterr().out
 
     with snapshot(database_url, "nightly report") as session:
-        pid, database = session.info.backend_pid, session.info.dbname
-        who = f"Process {pid} (nightly report, login postgres, database {database}, idle in transaction)"
+        pid, login, database = session.info.backend_pid, session.info.user, session.info.dbname
+        who = f"Process {pid} (nightly report, login {login}, database {database}, idle in transaction)"
         for said in (output("status"), output("check")):
             (line,) = [line for line in said.splitlines() if f"Process {pid} " in line]
             assert who in line

@@ -12,6 +12,7 @@ from contextlib import closing
 import psycopg
 import pytest
 
+from reproq_prefork.embedded import EmbeddedPostgres
 from reproq_prefork.store import inbox
 from reproq_prefork.store.connection import ConnectionLost, StatementRefused, connect, fetch
 from reproq_prefork.store.inbox import Inbox
@@ -67,11 +68,15 @@ def test_before_each_statement_except_a_renewal_there_is_time_for_one(
 
 
 def test_there_is_time_for_renewals_while_a_server_process_does_not_end(
-    database_url: str, connection: Connection, steward: StewardStore
+    private_server: EmbeddedPostgres,
 ) -> None:
     moments: list[float] = []
-    steward.before_each = lambda: moments.append(time.monotonic())
-    with closing(worker_store(database_url, "w")):
+    with (
+        psycopg.connect(private_server.url, autocommit=True) as connection,
+        closing(steward_store(private_server.url)) as steward,
+        closing(worker_store(private_server.url, "w")),
+    ):
+        steward.before_each = lambda: moments.append(time.monotonic())
         row = connection.execute("select backend_pid from reproq_workers where id = 'w'").fetchone()
         assert row is not None
         os.kill(row[0], signal.SIGSTOP)

@@ -11,7 +11,10 @@ from django.utils.html import format_html
 from reproq_prefork.django.admin.listing import PAYLOAD_HEAD_CHARS
 from reproq_prefork.django.admin.presentation import since
 from reproq_prefork.printable import printable
+from reproq_prefork.stored_values import OutOfRange
 from reproq_prefork.task_run import Status
+
+MAX_NAME_CHARS = 200  # the page has fifty of them, and whoever inserts a run may choose it
 
 
 class RunColumns:
@@ -26,7 +29,7 @@ class RunColumns:
     @admin.display(description="task")
     def what(self, run: Any) -> str:
         if run.task_path is not None:
-            return printable(run.task_path)
+            return _shortened(run.task_path)
         head = run.payload_head or ""
         more = "…" if len(head) > PAYLOAD_HEAD_CHARS else ""
         return format_html(
@@ -35,7 +38,7 @@ class RunColumns:
 
     @admin.display(description="queue")
     def queue(self, run: Any) -> str:
-        return printable(run.queue_name)
+        return _shortened(run.queue_name)
 
     @admin.display(description="status")
     def state(self, run: Any) -> str:
@@ -50,7 +53,9 @@ class RunColumns:
     @admin.display(description="enqueued")
     def enqueued(self, run: Any) -> str:
         ago = since(run.enqueued_at, run.server_now)
-        return format_html('<time title="{}">{} ago</time>', localize(run.enqueued_at), ago)
+        at = run.enqueued_at
+        exactly = at.text if isinstance(at, OutOfRange) else localize(at)
+        return format_html('<time title="{}">{} ago</time>', exactly, ago)
 
     @admin.display(description="took", empty_value="–")
     def took(self, run: Any) -> str | None:
@@ -59,3 +64,7 @@ class RunColumns:
         if run.status == Status.RUNNING:
             return f"{since(run.last_attempted_at, run.server_now)} so far"
         return since(run.last_attempted_at, run.finished_at) if run.finished_at else None
+
+
+def _shortened(name: str) -> str:
+    return printable(name if len(name) <= MAX_NAME_CHARS else f"{name[:MAX_NAME_CHARS]}…")

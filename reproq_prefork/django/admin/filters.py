@@ -19,6 +19,7 @@ from reproq_prefork.store.operator_store import OperatorReads
 RUNS_LOOKED_AT = 1_000  # for the tasks that are offered
 MAX_OFFERED = 50
 MAX_LABEL_CHARS = 80
+MAX_NAME_CHARS = 500  # a longer one is not offered, since each would make the page as much longer
 
 AGES = {
     "hour": ("Past hour", timedelta(hours=1)),
@@ -82,7 +83,7 @@ class AgeFilter(admin.SimpleListFilter):
 
 
 def _offered(values: Iterable[str], chosen: Any) -> list[tuple[str, str]]:
-    offered = sorted(set(values))[:MAX_OFFERED]
+    offered = sorted(value for value in set(values) if len(value) <= MAX_NAME_CHARS)[:MAX_OFFERED]
     if chosen and chosen not in offered:
         offered.append(str(chosen))
     return [(value, _label(value)) for value in offered]

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.utils import dateformat, timezone
+
 from reproq_prefork.printable import printable
 from reproq_prefork.spec import canonical_json
-from reproq_prefork.store.json_columns import UnreadableJson
+from reproq_prefork.store.json_columns import UnreadableJson, is_small_number
+from reproq_prefork.stored_values import OutOfRange
 from reproq_prefork.task_run import omitted_entries
 
 MAX_SHOWN_CHARS = 100_000
@@ -101,7 +104,7 @@ def usage(entry: Any) -> Iterator[Fact]:
 
 
 def _measured(name: str, value: Any) -> str:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    is_number = is_small_number(value)
     if is_number and name == "cpu_seconds":
         return f"{value:.3g} s"
     if is_number and name == "peak_rss_kib":
@@ -166,6 +169,14 @@ _UNITS = (
     (("h", 3_600), ("min", 60)),
     (("min", 60), ("s", 1)),
 )
+
+
+def shown_time(moment: datetime) -> str:
+    """In the current time zone, to the microsecond; what no datetime has as the server wrote it."""
+    if isinstance(moment, OutOfRange):
+        return moment.text
+    local = timezone.localtime(moment) if timezone.is_aware(moment) else moment
+    return dateformat.format(local, "Y-m-d H:i:s.u")
 
 
 def since(moment: datetime | None, now: datetime) -> str:

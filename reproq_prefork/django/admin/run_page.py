@@ -12,6 +12,7 @@ from reproq_prefork.django.admin.presentation import (
     number_of_attempts,
     pretty_json,
     short_duration,
+    shown_time,
     usage,
 )
 from reproq_prefork.duration import format_duration
@@ -61,7 +62,7 @@ def _timeout(seconds: float | None) -> str:
     return format_duration(seconds) if seconds else "none"
 
 
-def _times(run: TaskRun) -> list[tuple[str, Any]]:
+def _times(run: TaskRun) -> list[tuple[str, str]]:
     times = {
         "Enqueued": run.enqueued_at,
         "Due after": run.run_after,
@@ -71,7 +72,7 @@ def _times(run: TaskRun) -> list[tuple[str, Any]]:
         "Lease ends": run.lease_expires_at,
         "Finished": run.finished_at,
     }
-    return [(name, moment) for name, moment in times.items() if moment is not None]
+    return [(name, shown_time(moment)) for name, moment in times.items() if moment is not None]
 
 
 def _took(run: TaskRun) -> str:

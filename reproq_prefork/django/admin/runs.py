@@ -10,7 +10,7 @@ from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpResponseNotAllowed, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import path, reverse
+from django.urls import path, re_path, reverse
 
 from reproq_prefork.django.admin.actions import MAX_RUNS, Act, cancel, carry_out, change_priority, requeue
 from reproq_prefork.django.admin.columns import RunColumns
@@ -149,18 +149,18 @@ class TaskRunAdmin(RunColumns, _ModelAdmin):
     def get_urls(self) -> list[Any]:
         own = [
             path("queues/", self._guarded(self.queues_view), name="reproq_prefork_taskrun_queues"),
-            path(
-                "<int:run_id>/requeue/",
-                self._guarded(self.requeue_view),
-                name="reproq_prefork_taskrun_requeue",
-            ),
-            path(
-                "<int:run_id>/cancel/", self._guarded(self.cancel_view), name="reproq_prefork_taskrun_cancel"
-            ),
-            path(
-                "<int:run_id>/priority/",
-                self._guarded(self.priority_view),
-                name="reproq_prefork_taskrun_priority",
+            *(
+                # Any bigint: a row that was restored may have an id below zero.
+                re_path(
+                    rf"^(?P<run_id>-?[0-9]{{1,19}})/{act}/$",
+                    self._guarded(view),
+                    name=f"reproq_prefork_taskrun_{act}",
+                )
+                for act, view in (
+                    ("requeue", self.requeue_view),
+                    ("cancel", self.cancel_view),
+                    ("priority", self.priority_view),
+                )
             ),
         ]
         return own + super().get_urls()
@@ -185,13 +185,13 @@ class TaskRunAdmin(RunColumns, _ModelAdmin):
         }
         return TemplateResponse(request, "admin/reproq_prefork/taskrun/run.html", context)
 
-    def requeue_view(self, request: Any, run_id: int) -> Any:
+    def requeue_view(self, request: Any, run_id: str) -> Any:
         return self._act_on_one(request, run_id, requeue(self._runs()))
 
-    def cancel_view(self, request: Any, run_id: int) -> Any:
+    def cancel_view(self, request: Any, run_id: str) -> Any:
         return self._act_on_one(request, run_id, cancel(self._runs()))
 
-    def priority_view(self, request: Any, run_id: int) -> Any:
+    def priority_view(self, request: Any, run_id: str) -> Any:
         form = PriorityForm(request.POST)
         if request.method == "POST" and not form.is_valid():
             self.message_user(request, " ".join(map(str, form.errors["priority"])), messages.ERROR)
@@ -199,14 +199,14 @@ class TaskRunAdmin(RunColumns, _ModelAdmin):
         priority = form.cleaned_data["priority"] if form.is_valid() else 0
         return self._act_on_one(request, run_id, change_priority(self.get_queryset(request), priority))
 
-    def _act_on_one(self, request: Any, run_id: int, act: Act) -> Any:
+    def _act_on_one(self, request: Any, run_id: str, act: Act) -> Any:
         if not self.has_change_permission(request):
             raise PermissionDenied
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
-        if run_id >= 2**63:
+        if not -(2**63) <= int(run_id) < 2**63:
             raise Http404
-        carry_out(self, request, [run_id], act)
+        carry_out(self, request, [int(run_id)], act)
         return HttpResponseRedirect(self._page_of(run_id))
 
     def queues_view(self, request: Any) -> Any:
@@ -219,7 +219,7 @@ class TaskRunAdmin(RunColumns, _ModelAdmin):
         }
         return TemplateResponse(request, "admin/reproq_prefork/taskrun/queues.html", context)
 
-    def _page_of(self, run_id: int) -> str:
+    def _page_of(self, run_id: str) -> str:
         return reverse("admin:reproq_prefork_taskrun_change", args=[run_id], current_app=self.admin_site.name)
 
     def _runs(self) -> TaskRuns:

@@ -1,4 +1,4 @@
-"""Times of the database, from its text to values of Python.
+"""Times and lists of the database, from its text to values of Python.
 
 A timestamptz may be infinite, of a year BC or of the year 294276. A datetime may not, and every driver has its own
 error for that. So statements give times as JSON writes them (ISO 8601, whatever the session's DateStyle is), and
@@ -7,8 +7,10 @@ this module reads them. It never raises for what a server sends.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Self
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, tzinfo
+from typing import Any, Self
 
 # The times that a run may have: those that every time zone can show. The CHECKs of the table have the same limits.
 EARLIEST = datetime(2, 1, 1, tzinfo=UTC)
@@ -19,7 +21,7 @@ class OutOfRange(datetime):
     """A time before the year 2 or after the year 9998, as the nearest datetime of these years in UTC.
 
     It compares and subtracts as that datetime. `text` is the time itself, as the server wrote it: `infinity`,
-    `4000-01-01T00:00:00+00:00 BC`. So is what str() and isoformat() give.
+    `4000-01-01T00:00:00+00:00 BC`. str() and isoformat() give that too.
     """
 
     text: str = ""
@@ -32,6 +34,11 @@ class OutOfRange(datetime):
         time = cls(end.year, end.month, end.day, *clock, tzinfo=UTC)
         time.text = text
         return time
+
+    def without_zone(self) -> Self:
+        naive = self.replace(tzinfo=None)
+        naive.text = self.text
+        return naive
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.text!r})" if self.text else super().__repr__()
@@ -50,3 +57,28 @@ def read_moment(text: str) -> datetime:
     except ValueError:
         return OutOfRange.of(text, is_early=text.endswith("BC") or text.startswith("-"))
     return moment if EARLIEST <= moment <= LATEST else OutOfRange.of(text, is_early=moment < EARLIEST)
+
+
+def in_zone(moment: datetime, zone: tzinfo | None) -> datetime:
+    """The same in this time zone; None: as the clock of the zone that it is in shows it."""
+    if isinstance(moment, OutOfRange):
+        return moment if zone is not None else moment.without_zone()
+    return moment.replace(tzinfo=None) if zone is None else moment.astimezone(zone)
+
+
+def read_texts(text: str | None) -> tuple[str, ...] | None:
+    """The strings in a JSON array, however deep they stand in it; a null is none of them."""
+    return None if text is None else tuple(_texts(json.loads(text)))
+
+
+def texts_of(array: Any) -> tuple[str, ...]:
+    """The same of the array itself."""
+    return tuple(_texts(array))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, list):
+        for member in value:
+            yield from _texts(member)
+    elif value is not None:
+        yield str(value)
