@@ -42,12 +42,6 @@ STOP_IN_COMMIT = "stop a backend in a commit"
 READ_ONLY = "turn the server read-only"
 FLOOD = "flood the server with notifications"
 UNREAD_LOG = "leave a log unread"
-# Odd rows, which a producer inserts: see `odd_rows`.
-A_TIME_BC, MANY_SECONDS, A_LONG_RETRY = "a time BC", "a timeout of ages", "a retry beyond all time"
-
-# What a storm leaves out, since what it is mended by has not been merged yet.
-KINDS_THAT_NEED_MERGE = frozenset({STOP_IN_COMMIT, FLOOD, UNREAD_LOG, A_TIME_BC, MANY_SECONDS, A_LONG_RETRY})
-
 
 KINDS = (
     Kind("kill a worker", "1, 2", Lane.QUICK, 10, 0.25, reruns=True),

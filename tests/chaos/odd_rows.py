@@ -15,7 +15,6 @@ import psycopg
 from psycopg import sql
 
 from tests.chaos import bodies
-from tests.chaos.kinds import A_LONG_RETRY, A_TIME_BC, KINDS_THAT_NEED_MERGE, MANY_SECONDS
 
 Columns = Mapping[str, object]
 
@@ -27,11 +26,11 @@ ROWS: Mapping[str, Columns] = {
     "a task that is none": {"payload": '{"v": 1, "task": "os.system", "args": [NUMBER]}'},
     "a task that is not there": {"payload": '{"v": 1, "task": "tests.chaos.bodies.gone", "args": [NUMBER]}'},
     "a call of another age": {"payload": '{"v": 9, "task": "tests.chaos.bodies.nothing", "args": [NUMBER]}'},
-    A_TIME_BC: {"run_after": "4000-01-01 BC"},
-    MANY_SECONDS: {"timeout_seconds": 1e15},
-    A_LONG_RETRY: {"retry_base_seconds": 3e38, "retry_max_seconds": 3e38},
+    "a time BC": {"run_after": "4000-01-01 BC"},
+    "a timeout of ages": {"timeout_seconds": 1e15},
+    "a retry beyond all time": {"retry_base_seconds": 3e38, "retry_max_seconds": 3e38},
 }
-CHOICES = [name for name in ROWS if name not in KINDS_THAT_NEED_MERGE]
+CHOICES = list(ROWS)
 
 
 def insert(connection: psycopg.Connection[Any], dice: random.Random, numbers: Sequence[int]) -> None:

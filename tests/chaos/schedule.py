@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tests.chaos.hosts import HOSTS
-from tests.chaos.kinds import KINDS, KINDS_THAT_NEED_MERGE, Kind, Lane
+from tests.chaos.kinds import KINDS, Kind, Lane
 
 CALM_S = 3.0  # at the beginning, and between the last fault and healing
 INTERVAL_S: Mapping[Lane, float] = {Lane.QUICK: 0.8, Lane.SLOW: 2.5}  # mean time from one to the next
@@ -28,7 +28,6 @@ class Planned:
 
 def schedule(seed: int, seconds: float, kinds: Sequence[Kind] = KINDS) -> list[Planned]:
     """The faults of a storm of so many seconds, in the order of their times."""
-    kinds = [kind for kind in kinds if kind.name not in KINDS_THAT_NEED_MERGE]
     dice = random.Random(seed)
     planned = [
         each
