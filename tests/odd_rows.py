@@ -104,7 +104,7 @@ OF_OTHERS: dict[str, Sequence[Any]] = {
 }
 
 # Payloads that are calls of Python tasks, or nearly, and others.
-PAYLOADS = (
+PAYLOADS: Sequence[Any] = (
     {},
     [],
     None,
