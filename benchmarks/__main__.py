@@ -21,7 +21,7 @@ from benchmarks.report import page
 from benchmarks.servers import postgres, redis_version
 from benchmarks.subject.installation import CHECKOUT
 from reproq_prefork import __version__
-from reproq_prefork.embedded import EmbeddedPostgres
+from reproq_prefork.demo.postgres import EmbeddedPostgres
 
 MEASURES = {module.NAME: module.tables for module in (drain, pick_up, enqueue, scale, cost, recovery)}
 QUICK_MEASUREMENTS = (drain.NAME, pick_up.NAME, enqueue.NAME)

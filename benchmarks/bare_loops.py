@@ -15,10 +15,10 @@ import psycopg
 from psycopg.types.numeric import Int8Dumper
 
 from benchmarks.waiting import wait_until
-from reproq_prefork.identity import HostIdentity, ProcessIdentity, WorkerIdentity
+from reproq_prefork.model.identity import HostIdentity, ProcessIdentity, WorkerIdentity
+from reproq_prefork.model.run import ClaimedRun
 from reproq_prefork.store.statements import statement
 from reproq_prefork.store.worker_store import WorkerStore
-from reproq_prefork.task_run import ClaimedRun
 
 LEASE_S = 86_400.0  # longer than any measurement
 WORKER_ID = "bench"

@@ -19,9 +19,9 @@ from psycopg.conninfo import conninfo_to_dict
 
 from benchmarks.children import running
 from benchmarks.waiting import wait_until
-from reproq_prefork.embedded import EmbeddedPostgres
-from reproq_prefork.migrate import migrate
-from reproq_prefork.migration_files import known_migrations
+from reproq_prefork.demo.postgres import EmbeddedPostgres
+from reproq_prefork.store.migrate import migrate
+from reproq_prefork.store.migration_files import known_migrations
 
 SETTINGS = {"fsync": "on"}
 REDIS = "redis-server"

@@ -9,12 +9,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from reproq_prefork.new_run import NewRun
-    from reproq_prefork.python_task import Task, TaskContext, task
+    from reproq_prefork.model.new_run import NewRun
+    from reproq_prefork.model.run import Status, TaskRun
     from reproq_prefork.spec import Spec
     from reproq_prefork.store.runs import cancel, enqueue, enqueue_many, get_run, requeue
-    from reproq_prefork.task_run import Status, TaskRun
-    from reproq_prefork.verdicts import Discard, Retry, Snooze, TaskCancelled, TaskInterrupted, TaskTimeout
+    from reproq_prefork.task_exceptions import (
+        Discard,
+        Retry,
+        Snooze,
+        TaskCancelled,
+        TaskInterrupted,
+        TaskTimeout,
+    )
+    from reproq_prefork.tasks.decorator import Task, TaskContext, task
 
 __version__ = "0.1.0"
 __all__ = [
@@ -40,24 +47,24 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Discard": "reproq_prefork.verdicts",
-    "NewRun": "reproq_prefork.new_run",
-    "Retry": "reproq_prefork.verdicts",
-    "Snooze": "reproq_prefork.verdicts",
+    "Discard": "reproq_prefork.task_exceptions",
+    "NewRun": "reproq_prefork.model.new_run",
+    "Retry": "reproq_prefork.task_exceptions",
+    "Snooze": "reproq_prefork.task_exceptions",
     "Spec": "reproq_prefork.spec",
-    "Status": "reproq_prefork.task_run",
-    "Task": "reproq_prefork.python_task",
-    "TaskCancelled": "reproq_prefork.verdicts",
-    "TaskContext": "reproq_prefork.python_task",
-    "TaskInterrupted": "reproq_prefork.verdicts",
-    "TaskRun": "reproq_prefork.task_run",
-    "TaskTimeout": "reproq_prefork.verdicts",
+    "Status": "reproq_prefork.model.run",
+    "Task": "reproq_prefork.tasks.decorator",
+    "TaskCancelled": "reproq_prefork.task_exceptions",
+    "TaskContext": "reproq_prefork.tasks.decorator",
+    "TaskInterrupted": "reproq_prefork.task_exceptions",
+    "TaskRun": "reproq_prefork.model.run",
+    "TaskTimeout": "reproq_prefork.task_exceptions",
     "cancel": "reproq_prefork.store.runs",
     "enqueue": "reproq_prefork.store.runs",
     "enqueue_many": "reproq_prefork.store.runs",
     "get_run": "reproq_prefork.store.runs",
     "requeue": "reproq_prefork.store.runs",
-    "task": "reproq_prefork.python_task",
+    "task": "reproq_prefork.tasks.decorator",
 }
 
 

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple, NoReturn
 
-from reproq_prefork.verdicts import Discard, Retry, Snooze, verdict_of
+from reproq_prefork.task_exceptions import Discard, Retry, Snooze, verdict_of
 
 __all__ = ["Attempt", "Discard", "Retry", "Snooze", "context", "run"]
 

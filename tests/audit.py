@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from reproq_prefork.task_run import FINAL_STATUSES
+from reproq_prefork.model.run import FINAL_STATUSES
 from tests.supervisor import Connection
 
 

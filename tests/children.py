@@ -9,8 +9,8 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator
 
-from reproq_prefork import child
-from reproq_prefork.child import Child
+from reproq_prefork.unix import fork
+from reproq_prefork.unix.fork import Child
 from tests.waiting import wait_until
 
 EXIT_TIMEOUT_S = 10.0
@@ -20,14 +20,14 @@ EXIT_TIMEOUT_S = 10.0
 def forked(
     program: Callable[[], int], *, keep_fds: Collection[int] = (), parent_death_signal: int = signal.SIGKILL
 ) -> Iterator[Child]:
-    """`program` in a fork made by `child.fork`; killed at the end if it still runs."""
+    """`program` in a fork made by `fork.fork`; killed at the end if it still runs."""
 
     def program_that_can_speak() -> int:
         # pytest's own stands for a descriptor that is closed by now; a traceback should be seen.
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
         return program()
 
-    process = child.fork(program_that_can_speak, keep_fds=keep_fds, parent_death_signal=parent_death_signal)
+    process = fork.fork(program_that_can_speak, keep_fds=keep_fds, parent_death_signal=parent_death_signal)
     try:
         yield process
     finally:

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import Phase
 from hypothesis import settings as hypothesis_settings
 
-from reproq_prefork.embedded import EmbeddedPostgres
+from reproq_prefork.demo.postgres import EmbeddedPostgres
 from tests.databases import apply_migrations, new_database
 from tests.memory import temporary_files_in_memory
 from tests.servers import Server, embedded_server, running_server

@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 
-from reproq_prefork.spec import Spec
-from reproq_prefork.task_run import (
+from reproq_prefork.model.run import (
     Cancelled,
     Failure,
     FailureKind,
@@ -18,6 +17,7 @@ from reproq_prefork.task_run import (
     Snoozed,
     Success,
 )
+from reproq_prefork.spec import Spec
 
 LATER_S = 3600.0
 SPECS = tuple(Spec.of({"spec": number}) for number in range(3))

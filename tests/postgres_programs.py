@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from reproq_prefork.embedded_programs import EmbeddedMissing, PostgresPrograms
+from reproq_prefork.demo.postgres_programs import EmbeddedMissing, PostgresPrograms
 
 TIMEOUT_S = 60
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import reproq_prefork
-from reproq_prefork.migration_files import known_migrations
+from reproq_prefork.store.migration_files import known_migrations
 from tests.databases import MIGRATIONS
 
 NEWEST = known_migrations()[-1].version
@@ -56,7 +56,8 @@ class LaterRelease:
         (migrations / f"{NEWEST + 1:04}_later.down.sql").touch()
         _edit(package / "__init__.py", reproq_prefork.__version__, self.version)
         for name, (old, new) in edits.items():
-            _edit(package / "sql" / f"{name}.sql", old, new)
+            (file,) = (package / "store" / "sql").rglob(f"{name}.sql")
+            _edit(file, old, new)
         self.environ = {"PYTHONPATH": str(directory)}
 
 

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 import psycopg
 
-from reproq_prefork.embedded import EmbeddedPostgres
-from reproq_prefork.embedded_programs import PostgresPrograms, log_tail
+from reproq_prefork.demo.postgres import EmbeddedPostgres
+from reproq_prefork.demo.postgres_programs import PostgresPrograms, log_tail
 from tests.waiting import wait_until
 
 BACKUP_TIMEOUT_S = 60

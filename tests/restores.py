@@ -10,8 +10,8 @@ from typing import Any
 import psycopg
 
 from reproq_prefork import enqueue
+from reproq_prefork.model.run import Settlement, Status
 from reproq_prefork.spec import Spec
-from reproq_prefork.task_run import Settlement, Status
 from tests.stores import worker_store
 
 DUE, LATER, DONE, HELD = 20, 10, 30, 5

@@ -16,7 +16,7 @@ import docker.errors
 import psycopg
 import pytest
 
-from reproq_prefork.embedded import EmbeddedPostgres
+from reproq_prefork.demo.postgres import EmbeddedPostgres
 from tests.memory import shared_memory
 
 DEFAULT_IMAGE = "postgres:18"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psycopg
 
-from reproq_prefork.embedded import EmbeddedPostgres
+from reproq_prefork.demo.postgres import EmbeddedPostgres
 from tests.databases import apply_migrations
 from tests.memory import shared_memory
 from tests.supervisor import Connection

@@ -7,10 +7,10 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from reproq_prefork.identity import HostIdentity, ProcessIdentity, WorkerIdentity
+from reproq_prefork.model.identity import HostIdentity, ProcessIdentity, WorkerIdentity
+from reproq_prefork.model.run import FailureKind, LostWorker
 from reproq_prefork.store.steward_store import StewardStore
 from reproq_prefork.store.worker_store import WorkerStore
-from reproq_prefork.task_run import FailureKind, LostWorker
 
 HOST = HostIdentity("host", "boot:1")
 

@@ -9,11 +9,11 @@ import tempfile
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from reproq_prefork import processes
-from reproq_prefork.executors import Executor, SoftStop, Watch
+from reproq_prefork.executors.contract import Executor, SoftStop, Watch
 from reproq_prefork.executors.python_outcome import outcome_of_error, outcome_of_result
-from reproq_prefork.signals import CANCEL_SIGNAL, SignalInbox
-from reproq_prefork.task_run import ClaimedRun, Ending
+from reproq_prefork.model.run import ClaimedRun, Ending
+from reproq_prefork.unix import proc
+from reproq_prefork.unix.signals import CANCEL_SIGNAL, SignalInbox
 from tests.children import exit_status_of, forked
 from tests.unit.test_command_executor import FakeWatch, a_run
 
@@ -53,12 +53,12 @@ def in_a_worker(program: Callable[[SignalInbox], T]) -> T:
 
         def worker() -> int:
             inbox = SignalInbox((signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD, CANCEL_SIGNAL))
-            processes.adopt_orphans()
-            assert processes.thread_count() == 1
-            fds = set(processes.open_files())
+            proc.adopt_orphans()
+            assert proc.thread_count() == 1
+            fds = set(proc.open_files())
             value = program(inbox)
-            assert processes.children_of(os.getpid()) == []
-            assert set(processes.open_files()) == fds
+            assert proc.children_of(os.getpid()) == []
+            assert set(proc.open_files()) == fds
             result.write(pickle.dumps(value))
             result.flush()
             return 0

@@ -11,7 +11,7 @@ from benchmarks.pgbench import Carried, Script
 from benchmarks.servers import new_queue
 from benchmarks.subject.installation import INLINE
 from benchmarks.subject.queue import connect, fill, wait_until_drained
-from reproq_prefork.batching import MAX_BATCH
+from reproq_prefork.worker.batch_size import MAX_BATCH
 
 DATABASE = "limit"
 

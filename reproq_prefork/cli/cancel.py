@@ -12,12 +12,12 @@ from reproq_prefork.cli.help import HelpfulCommand, verbatim
 from reproq_prefork.cli.invocation import PROGRAM, Invocation, opened_store
 from reproq_prefork.cli.text import DurationWithUnit, RunId, how_many
 from reproq_prefork.errors import ExitStatus, ReproqError
-from reproq_prefork.printable import printable
+from reproq_prefork.model.run import Status, TaskRun
 from reproq_prefork.settings import Settings
 from reproq_prefork.store import runs
 from reproq_prefork.store.connection import translated_errors
 from reproq_prefork.store.unfinished_runs import Selection, UnfinishedRuns
-from reproq_prefork.task_run import Status, TaskRun
+from reproq_prefork.text.printable import printable
 
 
 class HasFinished(ReproqError):

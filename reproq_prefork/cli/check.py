@@ -6,17 +6,17 @@ from contextlib import closing
 
 import click
 
-from reproq_prefork.application import Application, load_application
+from reproq_prefork.boot.application import Application, load_application
 from reproq_prefork.cli.flags import ALL, given_flags, setting_flags
 from reproq_prefork.cli.help import HelpfulCommand
 from reproq_prefork.cli.horizon import held_back
 from reproq_prefork.cli.invocation import Invocation
 from reproq_prefork.errors import DatabaseIsCopy, ExitStatus, ReproqError, SchemaMismatch
-from reproq_prefork.migrate import check_database
-from reproq_prefork.printable import printable
 from reproq_prefork.settings import Settings
 from reproq_prefork.store.horizon import horizon_holders
+from reproq_prefork.store.migrate import check_database
 from reproq_prefork.store.operator_store import OperatorStore
+from reproq_prefork.text.printable import printable
 
 
 @click.command(

@@ -10,10 +10,10 @@ from reproq_prefork.cli.flags import ALL, given_flags, setting_flags
 from reproq_prefork.cli.help import HelpfulCommand
 from reproq_prefork.cli.invocation import PROGRAM, Invocation
 from reproq_prefork.cli.text import table
-from reproq_prefork.django_settings import with_project
-from reproq_prefork.options import OPTIONS
-from reproq_prefork.printable import printable
-from reproq_prefork.settings_resolution import describe
+from reproq_prefork.settings.django_project import with_project
+from reproq_prefork.settings.options import OPTIONS
+from reproq_prefork.settings.resolve import describe
+from reproq_prefork.text.printable import printable
 
 
 @click.command(

@@ -11,20 +11,12 @@ from reproq_prefork.cli.flags import CONNECTING, given_flags, setting_flags
 from reproq_prefork.cli.help import HelpfulCommand, verbatim
 from reproq_prefork.cli.invocation import PROGRAM, Invocation, opened_store
 from reproq_prefork.cli.text import Duration, Moment
-from reproq_prefork.new_run import (
-    DEFAULT_MAX_ATTEMPTS,
-    DEFAULT_PRIORITY,
-    DEFAULT_QUEUE,
-    MAX_PRIORITY,
-    MIN_PRIORITY,
-    InvalidRun,
-)
-from reproq_prefork.options import MAX_ATTEMPTS
-from reproq_prefork.printable import quoted
-from reproq_prefork.settings import MAX_PAYLOAD_BYTES
+from reproq_prefork.model.limits import MAX_ATTEMPTS, MAX_PAYLOAD_BYTES, MAX_PRIORITY, MIN_PRIORITY
+from reproq_prefork.model.new_run import DEFAULT_MAX_ATTEMPTS, DEFAULT_PRIORITY, DEFAULT_QUEUE, InvalidRun
 from reproq_prefork.spec import Spec, SpecError
 from reproq_prefork.store import runs
 from reproq_prefork.store.connection import translated_errors
+from reproq_prefork.text.printable import quoted
 
 # Of text as somebody wrote it: spaces and escapes make it longer than what is stored.
 MAX_INPUT_BYTES = 8 * MAX_PAYLOAD_BYTES

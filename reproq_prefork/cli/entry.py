@@ -14,7 +14,7 @@ import click
 from reproq_prefork.cli.invocation import PROGRAM, Invocation
 from reproq_prefork.cli.program import program
 from reproq_prefork.errors import ExitStatus, ReproqError
-from reproq_prefork.printable import printable
+from reproq_prefork.text.printable import printable
 
 SIGNAL_EXIT_BASE = 128  # as a shell reports a program that a signal ended
 

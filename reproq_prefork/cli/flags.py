@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from reproq_prefork.options import OPTIONS, Option
-from reproq_prefork.settings_sources import FlagValue
+from reproq_prefork.settings.options import OPTIONS, Option
+from reproq_prefork.settings.sources import FlagValue
 
 # How the help puts them together.
 GROUPS: Mapping[str, tuple[str, ...]] = {

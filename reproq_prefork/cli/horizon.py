@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from reproq_prefork.cli.text import how_many, rough_duration
-from reproq_prefork.printable import printable, quoted
 from reproq_prefork.store.horizon import HorizonHolder
+from reproq_prefork.text.printable import printable, quoted
 
 
 def held_back(holder: HorizonHolder) -> str:

@@ -12,16 +12,16 @@ from pathlib import Path
 
 import click
 
-from reproq_prefork.django_settings import with_django
 from reproq_prefork.errors import DatabaseUnavailable, SettingsError
-from reproq_prefork.migrate import check_schema
-from reproq_prefork.printable import printable
 from reproq_prefork.settings import Settings
-from reproq_prefork.settings_files import read_sources
-from reproq_prefork.settings_resolution import Resolved, resolve
-from reproq_prefork.settings_sources import FlagValue
+from reproq_prefork.settings.django_project import with_django
+from reproq_prefork.settings.files import read_sources
+from reproq_prefork.settings.resolve import Resolved, resolve
+from reproq_prefork.settings.sources import FlagValue
 from reproq_prefork.store.connection import ConnectionLost
+from reproq_prefork.store.migrate import check_schema
 from reproq_prefork.store.operator_store import OperatorStore
+from reproq_prefork.text.printable import printable
 
 PROGRAM = "reproq-prefork"
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import click
 
-from reproq_prefork import migrate as migrations
 from reproq_prefork.cli.flags import CONNECTING, given_flags, setting_flags
 from reproq_prefork.cli.help import HelpfulCommand, verbatim
 from reproq_prefork.cli.invocation import PROGRAM, Invocation
 from reproq_prefork.cli.text import moment, table
-from reproq_prefork.migration_files import Migration, known_migrations
-from reproq_prefork.migration_plan import Direction, MigrationState, Step
+from reproq_prefork.store import migrate as migrations
+from reproq_prefork.store.migration_files import Migration, known_migrations
+from reproq_prefork.store.migration_plan import Direction, MigrationState, Step
 
 _DONE = {Direction.UP: "applied", Direction.DOWN: "taken back"}
 

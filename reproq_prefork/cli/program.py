@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from reproq_prefork import __version__
+from reproq_prefork.boot.launch import run_master
 from reproq_prefork.cli.adopt import adopt
 from reproq_prefork.cli.cancel import cancel
 from reproq_prefork.cli.check import check
@@ -20,13 +21,12 @@ from reproq_prefork.cli.show import show
 from reproq_prefork.cli.status import status
 from reproq_prefork.cli.text import RunId
 from reproq_prefork.errors import ExitStatus
-from reproq_prefork.launch import run_master
-from reproq_prefork.log import Log
-from reproq_prefork.migrate import check_database
 from reproq_prefork.settings import Settings
-from reproq_prefork.settings_sources import FlagValue
+from reproq_prefork.settings.sources import FlagValue
 from reproq_prefork.store.connection import translated_errors
+from reproq_prefork.store.migrate import check_database
 from reproq_prefork.store.runs import requeue
+from reproq_prefork.text.log import Log
 
 HELP = """Run tasks from PostgreSQL: one master, N forked workers, one table.
 

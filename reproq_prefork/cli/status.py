@@ -15,7 +15,7 @@ from reproq_prefork.cli.help import HelpfulCommand
 from reproq_prefork.cli.horizon import held_back
 from reproq_prefork.cli.invocation import Invocation, opened_store
 from reproq_prefork.cli.text import rough_duration, table
-from reproq_prefork.printable import printable
+from reproq_prefork.model.run import Status
 from reproq_prefork.store.copies import copy_of
 from reproq_prefork.store.horizon import HorizonHolder, horizon_holders
 from reproq_prefork.store.operator_store import (
@@ -26,7 +26,7 @@ from reproq_prefork.store.operator_store import (
     RunAtWork,
     WorkerState,
 )
-from reproq_prefork.task_run import Status
+from reproq_prefork.text.printable import printable
 
 WATCH_INTERVAL_S = 1.0
 CLEAR_SCREEN = "\x1b[H\x1b[2J"

@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 
 import click
 
-from reproq_prefork.duration import format_duration, parse_duration
-from reproq_prefork.printable import printable, quoted
+from reproq_prefork.text.duration import format_duration, parse_duration
+from reproq_prefork.text.printable import printable, quoted
 
 _WHOLE_NUMBER = re.compile("[+-]?[0-9]{1,30}")
 

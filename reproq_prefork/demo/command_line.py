@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reproq_prefork.errors import ReproqError
-from reproq_prefork.processes import die_with_parent
-from reproq_prefork.signals import reset_for_exec
+from reproq_prefork.unix.proc import die_with_parent
+from reproq_prefork.unix.signals import reset_for_exec
 
 COMMAND_TIMEOUT_S = 20.0
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "TMPDIR")

@@ -8,9 +8,9 @@ import time
 from dataclasses import dataclass
 
 from reproq_prefork.demo.stage import Stage, Unexpected
+from reproq_prefork.model.run import FailureKind, TaskRun
 from reproq_prefork.store.operator_store import RunAtWork, WorkerState
 from reproq_prefork.store.runs import get_run
-from reproq_prefork.task_run import FailureKind, TaskRun
 
 # So long after its claim a task has surely begun, and it takes 60 ms at least, so it is not at its end.
 WELL_UNDER_WAY_S = (0.02, 0.045)

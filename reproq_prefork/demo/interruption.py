@@ -7,7 +7,7 @@ import signal
 import time
 from typing import NoReturn
 
-from reproq_prefork.signals import SignalInbox
+from reproq_prefork.unix.signals import SignalInbox
 
 SIGNAL_EXIT_BASE = 128  # as a shell reports a program that a signal ended
 

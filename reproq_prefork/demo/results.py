@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from reproq_prefork.demo.crash import Recovery
 from reproq_prefork.demo.stage import Unexpected
-from reproq_prefork.task_run import FailureKind, Status, TaskRun
+from reproq_prefork.model.run import FailureKind, Status, TaskRun
 
 
 def results(runs: Sequence[TaskRun], tasks: int, recovery: Recovery) -> list[tuple[str, str, str]]:

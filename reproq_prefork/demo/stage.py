@@ -14,8 +14,8 @@ from typing import TypeVar
 from reproq_prefork.demo import example
 from reproq_prefork.demo.command_line import CommandLine
 from reproq_prefork.demo.interruption import Interruption
+from reproq_prefork.demo.postgres import EmbeddedPostgres
 from reproq_prefork.demo.supervisor import Supervisor
-from reproq_prefork.embedded import EmbeddedPostgres
 from reproq_prefork.errors import ReproqError
 from reproq_prefork.store.operator_store import OperatorStore, WorkerState
 

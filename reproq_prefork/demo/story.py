@@ -9,14 +9,14 @@ from typing import Any
 
 from reproq_prefork.demo.crash import Recovery, kill_a_busy_worker
 from reproq_prefork.demo.interruption import Interruption
+from reproq_prefork.demo.postgres import EmbeddedPostgres
 from reproq_prefork.demo.results import check_results, results
 from reproq_prefork.demo.screen import Screen
 from reproq_prefork.demo.stage import WORKERS, Stage, Unexpected, raised_stage
-from reproq_prefork.embedded import EmbeddedPostgres
-from reproq_prefork.migrate import migrate
-from reproq_prefork.migration_files import known_migrations
+from reproq_prefork.model.run import FINAL_STATUSES, TaskRun
+from reproq_prefork.store.migrate import migrate
+from reproq_prefork.store.migration_files import known_migrations
 from reproq_prefork.store.runs import enqueue, get_run
-from reproq_prefork.task_run import FINAL_STATUSES, TaskRun
 
 TASKS = 200
 FAILING_EVERY = 25  # one task of so many fails in its first attempt

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from reproq_prefork.django.backend import ReproqBackend
     from reproq_prefork.django.bulk import abulk_enqueue, bulk_enqueue, call
     from reproq_prefork.django.options import reproq_options
-    from reproq_prefork.verdicts import Discard, Retry, Snooze, TaskCancelled, TaskTimeout
+    from reproq_prefork.task_exceptions import Discard, Retry, Snooze, TaskCancelled, TaskTimeout
 
 __all__ = [
     "Discard",
@@ -25,12 +25,12 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Discard": "reproq_prefork.verdicts",
+    "Discard": "reproq_prefork.task_exceptions",
     "ReproqBackend": "reproq_prefork.django.backend",
-    "Retry": "reproq_prefork.verdicts",
-    "Snooze": "reproq_prefork.verdicts",
-    "TaskCancelled": "reproq_prefork.verdicts",
-    "TaskTimeout": "reproq_prefork.verdicts",
+    "Retry": "reproq_prefork.task_exceptions",
+    "Snooze": "reproq_prefork.task_exceptions",
+    "TaskCancelled": "reproq_prefork.task_exceptions",
+    "TaskTimeout": "reproq_prefork.task_exceptions",
     "abulk_enqueue": "reproq_prefork.django.bulk",
     "bulk_enqueue": "reproq_prefork.django.bulk",
     "call": "reproq_prefork.django.bulk",

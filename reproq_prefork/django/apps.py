@@ -12,6 +12,6 @@ class ReproqConfig(AppConfig):
     verbose_name = "Background tasks"
 
     def ready(self) -> None:
-        from reproq_prefork.django.schema_check import check_schema
+        from reproq_prefork.django.project.schema_check import check_schema
 
         checks.register(check_schema, checks.Tags.database)

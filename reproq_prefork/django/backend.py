@@ -16,17 +16,17 @@ from django.core.checks import CheckMessage
 from django.utils import timezone
 
 from reproq_prefork.django.checked_task import CheckedTask
-from reproq_prefork.django.compat import Family, base_backends, families, family_of, family_of_caller
-from reproq_prefork.django.database import database_alias
-from reproq_prefork.django.loading import load_task, why_no_worker_could_load
+from reproq_prefork.django.families.compat import Family, base_backends, families, family_of, family_of_caller
+from reproq_prefork.django.families.results import database_of, result_of_run
+from reproq_prefork.django.families.tasks import task_class_of
 from reproq_prefork.django.options import OPTION_NAMES, TaskOptions, options_of
-from reproq_prefork.django.results import database_of, result_of_run
+from reproq_prefork.django.perform.loading import load_task, why_no_worker_could_load
+from reproq_prefork.django.project.database import database_alias
 from reproq_prefork.django.sender import DjangoSender
-from reproq_prefork.django.tasks import task_class_of
 from reproq_prefork.errors import ReproqError, RunNotFound
-from reproq_prefork.new_run import InvalidRun, NewRun
+from reproq_prefork.model.new_run import InvalidRun, NewRun
+from reproq_prefork.model.run import ClaimedRun, TaskRun
 from reproq_prefork.store.task_runs import TaskRuns
-from reproq_prefork.task_run import ClaimedRun, TaskRun
 
 _RESULT_ID = re.compile("[0-9]{1,19}", re.ASCII)
 MAX_RUN_ID = 2**63 - 1
@@ -122,7 +122,7 @@ class ReproqBackend(*base_backends()):  # type: ignore[misc]
         if run.created:
             family.signals.task_enqueued.send(type(self), task_result=result)
             if self.is_immediate:
-                from reproq_prefork.django.in_process import perform_now
+                from reproq_prefork.django.perform.in_process import perform_now
 
                 perform_now(self, database, run)
                 result.refresh()
@@ -160,7 +160,7 @@ class ReproqBackend(*base_backends()):  # type: ignore[misc]
         return self.enqueued(self._task_of(run), run, database)
 
     def check(self, **kwargs: Any) -> Iterable[CheckMessage]:
-        from reproq_prefork.django.checks import check_backend
+        from reproq_prefork.django.project.checks import check_backend
 
         return check_backend(self)
 

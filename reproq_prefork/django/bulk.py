@@ -11,8 +11,8 @@ from django.db import connections, transaction
 
 from reproq_prefork.django.backend import ReproqBackend
 from reproq_prefork.django.checked_task import CheckedTask
-from reproq_prefork.new_run import NewRun
-from reproq_prefork.task_run import TaskRun
+from reproq_prefork.model.new_run import NewRun
+from reproq_prefork.model.run import TaskRun
 
 
 class Call(NamedTuple):

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from reproq_prefork.canonical import is_plain
-from reproq_prefork.django.compat import Family
+from reproq_prefork.django.families.compat import Family
 from reproq_prefork.django.options import TaskOptions
-from reproq_prefork.new_run import NewRun
+from reproq_prefork.model.new_run import NewRun
 from reproq_prefork.spec import Spec
+from reproq_prefork.spec.canonical import is_plain
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import models
 
+from reproq_prefork.model.stored_values import in_zone, read_moment, read_texts
 from reproq_prefork.store.json_columns import read_json
-from reproq_prefork.stored_values import in_zone, read_moment, read_texts
 
 if TYPE_CHECKING:
     _Field = models.Field[Any, Any]

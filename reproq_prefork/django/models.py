@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import models
 
-from reproq_prefork.django.database import own_alias
 from reproq_prefork.django.fields import (
     RealField,
     StoredDateTimeField,
     StoredJSONField,
     TextListField,
 )
-from reproq_prefork.task_run import Status
+from reproq_prefork.django.project.database import own_alias
+from reproq_prefork.model.run import Status
 
 if TYPE_CHECKING:
     _Manager = models.Manager[Any]

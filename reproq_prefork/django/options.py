@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
-from reproq_prefork.django.compat import is_task
-from reproq_prefork.new_run import (
+from reproq_prefork.django.families.compat import is_task
+from reproq_prefork.model.new_run import (
     DEFAULT_MAX_ATTEMPTS,
     InvalidRun,
     NewRun,

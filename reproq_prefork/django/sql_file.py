@@ -7,8 +7,8 @@ from typing import Any
 from django.db import router
 from django.db.migrations.operations.base import Operation
 
-from reproq_prefork.django.database import own_aliases
-from reproq_prefork.migration_files import Migration, known_migrations
+from reproq_prefork.django.project.database import own_aliases
+from reproq_prefork.store.migration_files import Migration, known_migrations
 
 
 class ApplySqlFile(Operation):

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reproq_prefork.django.backend import ReproqBackend
-from reproq_prefork.django.backends import own_backends
-from reproq_prefork.django.compat import family_of
-from reproq_prefork.django.in_process import perform_due
+from reproq_prefork.django.families.compat import family_of
+from reproq_prefork.django.perform.backends import own_backends
+from reproq_prefork.django.perform.in_process import perform_due
 
 MAX_SHOWN = 20
 

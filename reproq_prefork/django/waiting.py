@@ -22,7 +22,7 @@ import psycopg
 from django.db import connections
 from psycopg.pq import TransactionStatus
 
-from reproq_prefork.django.results import database_of
+from reproq_prefork.django.families.results import database_of
 from reproq_prefork.store.connection import DeadlineConnection
 from reproq_prefork.store.statements import statement
 

@@ -10,19 +10,12 @@ import os
 import signal
 from collections.abc import Mapping, Sequence
 
-from reproq_prefork import processes
-from reproq_prefork.executors import OUT_OF_RESOURCES, NoProcess, Stop, Watch
-from reproq_prefork.executors.conversation import Conversation, Exit
-from reproq_prefork.executors.output import Output, outcome_of, readable
+from reproq_prefork.executors.contract import OUT_OF_RESOURCES, NoProcess, Stop, Watch
+from reproq_prefork.executors.process_io import Conversation, Exit
+from reproq_prefork.executors.program_output import Output, outcome_of, readable
 from reproq_prefork.executors.tail import Tail
-from reproq_prefork.settings import (
-    MAX_ARGV_PAYLOAD_BYTES,
-    MAX_RESULT_BYTES,
-    MAX_STDERR_TAIL_BYTES,
-    PayloadMode,
-)
-from reproq_prefork.task_process import Program, spawn
-from reproq_prefork.task_run import (
+from reproq_prefork.model.limits import MAX_ARGV_PAYLOAD_BYTES, MAX_RESULT_BYTES, MAX_STDERR_TAIL_BYTES
+from reproq_prefork.model.run import (
     Abandoned,
     Cancelled,
     ClaimedRun,
@@ -32,6 +25,9 @@ from reproq_prefork.task_run import (
     Interrupted,
     Outcome,
 )
+from reproq_prefork.settings import PayloadMode
+from reproq_prefork.unix import proc
+from reproq_prefork.unix.task_fork import Program, spawn
 
 BLANK_BYTES = 4_096  # around a result of the largest size
 
@@ -132,7 +128,7 @@ def _ending(program: Program, result_fd: int, payload: bytes, watch: Watch) -> E
         )
         with conversation:
             ended = conversation.hold(
-                program.pid, lambda _stop: processes.send_signal_to_group(program.pid, signal.SIGTERM)
+                program.pid, lambda _stop: proc.send_signal_to_group(program.pid, signal.SIGTERM)
             )
     finally:
         program.close()

@@ -12,8 +12,8 @@ import dataclasses
 import json
 from typing import Any
 
-from reproq_prefork.settings import MAX_RESULT_BYTES
-from reproq_prefork.task_run import (
+from reproq_prefork.model.limits import MAX_RESULT_BYTES
+from reproq_prefork.model.run import (
     Abandoned,
     Cancelled,
     Completed,
@@ -25,7 +25,7 @@ from reproq_prefork.task_run import (
     Snoozed,
     Success,
 )
-from reproq_prefork.verdicts import MAX_SNOOZE_S
+from reproq_prefork.task_exceptions import MAX_SNOOZE_S
 
 # Each quote and backslash of a result becomes two bytes; the rest is room for what is said of a failure.
 MAX_ENDING_BYTES = 2 * MAX_RESULT_BYTES + 512 * 1024

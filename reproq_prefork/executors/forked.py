@@ -14,17 +14,14 @@ from types import FrameType
 
 from setproctitle import setproctitle
 
-from reproq_prefork import processes
-from reproq_prefork.executors import OUT_OF_RESOURCES, NoProcess, Runtime, Stop, Watch, WornOut
-from reproq_prefork.executors.conversation import Conversation, Exit
+from reproq_prefork.executors.contract import OUT_OF_RESOURCES, NoProcess, Runtime, Stop, Watch, WornOut
 from reproq_prefork.executors.ending_json import MAX_ENDING_BYTES, dump_ending, load_ending
-from reproq_prefork.executors.output import readable
+from reproq_prefork.executors.process_io import Conversation, Exit
+from reproq_prefork.executors.program_output import readable
 from reproq_prefork.executors.python_outcome import outcome_of_error
 from reproq_prefork.executors.soft_stop import SignalledStop
 from reproq_prefork.executors.tail import Tail
-from reproq_prefork.signals import set_handler, set_mask
-from reproq_prefork.task_process import TaskForks
-from reproq_prefork.task_run import (
+from reproq_prefork.model.run import (
     Abandoned,
     Cancelled,
     ClaimedRun,
@@ -36,6 +33,9 @@ from reproq_prefork.task_run import (
     Outcome,
     Success,
 )
+from reproq_prefork.unix import proc
+from reproq_prefork.unix.signals import set_handler, set_mask
+from reproq_prefork.unix.task_fork import TaskForks
 
 MAX_OUTPUT_BYTES = 64 * 1024
 
@@ -60,7 +60,7 @@ class ForkExecutor:
         self._forks = TaskForks(memory_bytes=memory_bytes)
         self._runtime = runtime
         self._keep_files = dict(keep_files or {})
-        self._threads_from_the_start = processes.thread_count() > 1
+        self._threads_from_the_start = proc.thread_count() > 1
         # What is there now is there for good: left alone, its pages stay shared with every task.
         gc.collect()
         gc.freeze()
@@ -99,11 +99,11 @@ class ForkExecutor:
         if ended.status == 0:
             return None
         why = "" if output is None else output.rpartition("\n")[2]
-        return f"{processes.describe_exit(ended.status)}: {why}"
+        return f"{proc.describe_exit(ended.status)}: {why}"
 
     def _fork(self, program: Callable[[int], int], watch: Watch) -> tuple[Exit, Ending | None, str | None]:
         """Run `program` in a fork, to its end; gives what it said of it, and what it printed."""
-        if processes.thread_count() > 1:
+        if proc.thread_count() > 1:
             raise WornOut("a task has left threads in the worker, which must not fork beside them")
         output, result = Tail(MAX_OUTPUT_BYTES), Tail(MAX_ENDING_BYTES)
         with _may_run_short():
@@ -114,7 +114,7 @@ class ForkExecutor:
         ):
             with _may_run_short():
                 pid = fork.start(program, keep_fds=self._kept_fds())
-            ended = conversation.hold(pid, lambda stop: processes.send_signal(pid, _SIGNAL_OF[stop]))
+            ended = conversation.hold(pid, lambda stop: proc.send_signal(pid, _SIGNAL_OF[stop]))
         said = load_ending(result.bytes()) if result.is_whole else None
         return ended, said, _text(output)
 
@@ -122,7 +122,7 @@ class ForkExecutor:
         """Those that still lead to what they did: their numbers may have been given back, and taken again."""
         if not self._keep_files:
             return []
-        files = processes.open_files()
+        files = proc.open_files()
         return [fd for fd, file in self._keep_files.items() if files.get(fd) == file]
 
 
@@ -152,7 +152,7 @@ def _perform(perform: Callable[[SignalledStop], Ending], result_fd: int) -> int:
         ending = Ending(outcome_of_error(error, stop.requested))
     if os.getpid() != own_pid:
         return 0  # a child that the task has forked, and that came out of its code: the ending is not its to tell
-    processes.flush_standard_streams()
+    proc.flush_standard_streams()
     said = memoryview(dump_ending(ending))
     while said:
         said = said[os.write(result_fd, said) :]
@@ -167,7 +167,7 @@ def _settled(ended: Exit, ending: Ending | None) -> tuple[Outcome, bool]:
         return Abandoned(ended.stop.value), False
     if ending is not None:
         return ending.outcome, ending.announced
-    how = processes.describe_exit(ended.status)
+    how = proc.describe_exit(ended.status)
     match ended.stop:
         case Stop.DEADLINE:
             return Failure(FailureKind.TIMEOUT, ended.stop.value), False

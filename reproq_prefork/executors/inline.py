@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
-from reproq_prefork import processes
-from reproq_prefork.executors import Runtime, Stop, TaskWillNotDie, Watch
-from reproq_prefork.executors.conversation import CANCEL_GRACE_S, KILL_TIMEOUT_S
+from reproq_prefork.executors.contract import Runtime, Stop, TaskWillNotDie, Watch
+from reproq_prefork.executors.process_io import CANCEL_GRACE_S, KILL_TIMEOUT_S
 from reproq_prefork.executors.python_outcome import outcome_of_error
 from reproq_prefork.executors.soft_stop import SignalledStop
-from reproq_prefork.signals import CANCEL_SIGNAL, MASTERS_OWN, change_mask, handler_of
-from reproq_prefork.task_run import Abandoned, ClaimedRun, Completed, Ending, Success, Usage
+from reproq_prefork.model.run import Abandoned, ClaimedRun, Completed, Ending, Success, Usage
+from reproq_prefork.unix import proc
+from reproq_prefork.unix.signals import CANCEL_SIGNAL, MASTERS_OWN, change_mask, handler_of
 
 # What may bring news to the watch: the worker's orders, and the time.
 LOOK_AT = (signal.SIGTERM, signal.SIGQUIT, CANCEL_SIGNAL, signal.SIGALRM)
@@ -87,7 +87,7 @@ class InlineExecutor:
             self._alarm.disarm()
             self._signals.restore()
             # What a task has started ends with it.
-            if processes.has_children() and not processes.kill_own_descendants(within_s=KILL_TIMEOUT_S):
+            if proc.has_children() and not proc.kill_own_descendants(within_s=KILL_TIMEOUT_S):
                 raise TaskWillNotDie("a process that the task has started is still there after SIGKILL")
         self._checked_at = time.monotonic()
 

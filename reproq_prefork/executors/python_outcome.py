@@ -7,12 +7,10 @@ import traceback
 from types import TracebackType
 from typing import Any
 
-from reproq_prefork.executors import Stop
-from reproq_prefork.executors.output import MAX_MESSAGE_CHARS, MAX_RETRY_AFTER_S, MAX_TRACEBACK_CHARS
-from reproq_prefork.json_rules import MAX_DEPTH, MAX_DIGITS, SpecError
-from reproq_prefork.settings import MAX_RESULT_BYTES
-from reproq_prefork.strict_json import parse_json
-from reproq_prefork.task_run import (
+from reproq_prefork.executors.contract import Stop
+from reproq_prefork.executors.program_output import MAX_MESSAGE_CHARS, MAX_RETRY_AFTER_S, MAX_TRACEBACK_CHARS
+from reproq_prefork.model.limits import MAX_RESULT_BYTES
+from reproq_prefork.model.run import (
     Abandoned,
     Cancelled,
     Failure,
@@ -22,7 +20,9 @@ from reproq_prefork.task_run import (
     Snoozed,
     Success,
 )
-from reproq_prefork.verdicts import Discard, Retry, Snooze, verdict_of
+from reproq_prefork.spec.parse import parse_json
+from reproq_prefork.spec.rules import MAX_DEPTH, MAX_DIGITS, SpecError
+from reproq_prefork.task_exceptions import Discard, Retry, Snooze, verdict_of
 
 # Nothing shorter nests deeper than a value may, or has more digits than a number may.
 SHORTEST_DOUBTFUL_CHARS = min(2 * MAX_DEPTH, MAX_DIGITS)

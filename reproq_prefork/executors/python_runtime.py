@@ -8,12 +8,12 @@ from pathlib import Path
 from traceback import extract_tb
 
 from reproq_prefork.errors import ExitStatus, ReproqError
-from reproq_prefork.executors import SoftStop, Stop
+from reproq_prefork.executors.contract import SoftStop, Stop
 from reproq_prefork.executors.python_outcome import failure_of, outcome_of_error, outcome_of_result
-from reproq_prefork.python_task import Task, TaskContext
-from reproq_prefork.task_call import NotACall, read_call
-from reproq_prefork.task_loader import NotAllowed, TaskNotFound, allowed_modules, load_task
-from reproq_prefork.task_run import ClaimedRun, Ending, Failure, FailureKind
+from reproq_prefork.model.run import ClaimedRun, Ending, Failure, FailureKind
+from reproq_prefork.tasks.call import NotACall, read_call
+from reproq_prefork.tasks.decorator import Task, TaskContext
+from reproq_prefork.tasks.loader import NotAllowed, TaskNotFound, allowed_modules, load_task
 
 
 class ApplicationBroken(ReproqError):

@@ -14,8 +14,8 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import FrameType, FunctionType, MethodType
 from typing import Any
 
-from reproq_prefork.executors import Stop
-from reproq_prefork.verdicts import TaskCancelled, TaskInterrupted, TaskStopped, TaskTimeout
+from reproq_prefork.executors.contract import Stop
+from reproq_prefork.task_exceptions import TaskCancelled, TaskInterrupted, TaskStopped, TaskTimeout
 
 _EXCEPTIONS: dict[Stop, type[TaskStopped]] = {
     Stop.DEADLINE: TaskTimeout,

@@ -18,12 +18,12 @@ from typing import overload
 
 import psycopg
 
-from reproq_prefork.new_run import NewRun
+from reproq_prefork.model.new_run import NewRun
+from reproq_prefork.model.run import TaskRun
 from reproq_prefork.store.run_rows import added_run, inserted_run, task_run
 from reproq_prefork.store.sender import Sender
 from reproq_prefork.store.statements import statement
 from reproq_prefork.store.unique_keys import MAX_KEY_TRIES, KeyChangesHands
-from reproq_prefork.task_run import TaskRun
 
 # Measured (a local server, fsync on): the INSERT is faster up to 200 runs; a COPY takes 20 % less time at 500 and
 # 40 % less from 2,000 on. It takes four more round trips, so it wins where that is more than these.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from reproq_prefork.model.run import ClaimedRun, UnreadableRun
 from reproq_prefork.store.row_by_row import RowByRow
-from reproq_prefork.task_run import ClaimedRun, UnreadableRun
 
 CLAIMED_FIELDS = len(ClaimedRun._fields)  # and one more: why it is unreadable
 

@@ -43,6 +43,7 @@ BACKEND_GONE_TIMEOUT_S = 2.0
 ENDS_SESSION = ("FATAL", "PANIC")
 RAISE_OF_A_TRIGGER = "exec_stmt_raise"  # the server's own function, as it reports it with an error
 SETTING_STATEMENTS = 2  # in `DeadlineConnection.settings`
+UNSEEN_S = 30.0  # for so long a server process that nobody can see may still commit a claim
 BACKEND_GONE_POLL_S = 0.002
 RECONNECT_MAX_S = 5.0
 

@@ -7,9 +7,9 @@ import re
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeGuard
 
-from reproq_prefork.json_rules import MAX_DEPTH, SpecError
-from reproq_prefork.json_values import with_floats
-from reproq_prefork.strict_json import parse_json
+from reproq_prefork.spec.parse import parse_json
+from reproq_prefork.spec.rules import MAX_DEPTH, SpecError
+from reproq_prefork.spec.values import with_floats
 
 _LONG_NUMBER = re.compile("[0-9]{16}")
 _SURROGATE = re.compile("[\ud800-\udfff]")

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from reproq_prefork.model.run import Status
+from reproq_prefork.model.stored_values import read_texts
 from reproq_prefork.store.connection import TimeLimits, connect, fetch
 from reproq_prefork.store.run_rows import read_status
 from reproq_prefork.store.statements import statement
 from reproq_prefork.store.unfinished_runs import Selection, UnfinishedRuns
-from reproq_prefork.stored_values import read_texts
-from reproq_prefork.task_run import Status
 
 # A person waits longer than a worker may.
 OPERATOR_LIMITS = TimeLimits(statement_s=60.0, lock_s=5.0, client_s=65.0)

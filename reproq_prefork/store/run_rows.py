@@ -8,11 +8,11 @@ from datetime import datetime, tzinfo
 from typing import Any
 
 from reproq_prefork.errors import UnknownStatus
-from reproq_prefork.new_run import NewRun
+from reproq_prefork.model.new_run import NewRun
+from reproq_prefork.model.run import Status, TaskRun
+from reproq_prefork.model.stored_values import in_zone, read_moment, texts_of
 from reproq_prefork.spec import PYTHON_TASK_VERSION
 from reproq_prefork.store.json_columns import read_json
-from reproq_prefork.stored_values import in_zone, read_moment, texts_of
-from reproq_prefork.task_run import Status, TaskRun
 
 _TIMES = (
     "run_after",

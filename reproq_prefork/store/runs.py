@@ -19,18 +19,18 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import namedtuple_row
 
-from reproq_prefork.new_run import (
+from reproq_prefork.model.new_run import (
     DEFAULT_MAX_ATTEMPTS,
     DEFAULT_PRIORITY,
     DEFAULT_QUEUE,
     NewRun,
     RunAfter,
 )
+from reproq_prefork.model.run import TaskRun
 from reproq_prefork.store.connection import DeadlineConnection, fetch
 from reproq_prefork.store.odd_sessions import fetch_binary, writes_iso
 from reproq_prefork.store.statements import statement
 from reproq_prefork.store.task_runs import TaskRuns
-from reproq_prefork.task_run import TaskRun
 
 Connection = psycopg.Connection[Any]
 

@@ -1,13 +1,16 @@
-"""The SQL files, read once: `statement("claim")` is the text of `sql/claim.sql`.
+"""The SQL files, read once: `statement("look")` is the text of `sql/steward/look.sql`.
 
-Where `{{name}}` stands in a statement, `sql/parts/name.sql` is put: a list of columns that several of them have.
+The folders of `sql` say who sends a statement; no two files have the same name. `{{name}}` in a statement is
+replaced by `sql/parts/name.sql`: a list of columns, or a condition, that several statements have in common.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 
 _PART = re.compile(r"\{\{(\w+)\}\}")
 _PLACEHOLDER = re.compile(r"%\((\w+)\)s")
@@ -20,11 +23,28 @@ def statement(name: str) -> str:
     Comment lines are left out: the server would parse them at each call where nothing is prepared, and a
     percent sign in prose would be taken for a placeholder.
     """
-    return _PART.sub(lambda part: _text("sql", "parts", f"{part[1]}.sql"), _text("sql", f"{name}.sql"))
+    return _PART.sub(lambda part: _text(part[1]), _text(name))
 
 
-def _text(*path: str) -> str:
-    text = files("reproq_prefork").joinpath(*path).read_text(encoding="utf-8")
+def read_statements() -> None:
+    """Read all of them now, for the processes that are forked later."""
+    for name in _files():
+        statement(name)
+
+
+@cache
+def _files() -> Mapping[str, Traversable]:
+    folders = [each for each in files("reproq_prefork.store").joinpath("sql").iterdir() if each.is_dir()]
+    return {
+        file.name.removesuffix(".sql"): file
+        for folder in folders
+        for file in folder.iterdir()
+        if file.name.endswith(".sql")
+    }
+
+
+def _text(name: str) -> str:
+    text = _files()[name].read_text(encoding="utf-8")
     return "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("--"))
 
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from reproq_prefork.identity import HostIdentity, ProcessIdentity
-from reproq_prefork.options import MAX_ATTEMPTS
+from reproq_prefork.model.identity import HostIdentity, ProcessIdentity
+from reproq_prefork.model.limits import MAX_ATTEMPTS
+from reproq_prefork.model.run import FailureKind, LostWorker, Status
 from reproq_prefork.store.connection import (
     BACKEND_GONE_POLL_S,
     BACKEND_GONE_TIMEOUT_S,
@@ -28,7 +29,6 @@ from reproq_prefork.store.inbox import FLOOD_PATIENCE_S, Inbox
 from reproq_prefork.store.opening import GoesOn, always
 from reproq_prefork.store.pooling import PROBE_LIMITS, hears_notifications
 from reproq_prefork.store.statements import statement
-from reproq_prefork.task_run import FailureKind, LostWorker, Status
 
 SWEEP_BATCH = 500
 WAITERS_BATCH = 1_000

@@ -14,13 +14,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reproq_prefork.errors import RunNotFound, UniqueKeyHeld
-from reproq_prefork.new_run import InvalidRun, NewRun
-from reproq_prefork.printable import quoted
+from reproq_prefork.model.new_run import InvalidRun, NewRun
+from reproq_prefork.model.run import TaskRun
 from reproq_prefork.store.bulk import enqueue_many
 from reproq_prefork.store.run_rows import inserted_run, task_run
 from reproq_prefork.store.sender import Sender, named_rows
 from reproq_prefork.store.unique_keys import MAX_KEY_TRIES, KeyChangesHands
-from reproq_prefork.task_run import TaskRun
+from reproq_prefork.text.printable import quoted
 
 __all__ = ["KeyChangesHands", "Sender", "TaskRuns", "named_rows"]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reproq_prefork.task_run import Status
+from reproq_prefork.model.run import Status
 
 PAGE_RUNS = 500_000  # whose ids are held in memory
 BATCH_RUNS = 1_000  # a transaction

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reproq_prefork.errors import ExitStatus, ReproqError
-from reproq_prefork.printable import quoted
+from reproq_prefork.text.printable import quoted
 
 MAX_KEY_TRIES = 20
 

@@ -10,7 +10,8 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
 
-from reproq_prefork.identity import WorkerIdentity
+from reproq_prefork.model.identity import WorkerIdentity
+from reproq_prefork.model.run import ClaimedRun, FailureKind, Place, Settlement, UnreadableRun
 from reproq_prefork.store.claimed_runs import CLAIMED_FIELDS, claimed_runs
 from reproq_prefork.store.connection import (
     BACKEND_GONE_TIMEOUT_S,
@@ -22,7 +23,6 @@ from reproq_prefork.store.connection import (
 from reproq_prefork.store.copies import connect_unless_copy
 from reproq_prefork.store.opening import GoesOn, always
 from reproq_prefork.store.statements import statement
-from reproq_prefork.task_run import ClaimedRun, FailureKind, Place, Settlement, UnreadableRun
 
 HASTE_S = 1.0
 ANNOUNCE_AGAIN_S = 60.0  # for whoever takes an announcement to tell of it, before another one does

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import psycopg
 
-from reproq_prefork.embedded import EmbeddedPostgres
+from reproq_prefork.demo.postgres import EmbeddedPostgres
 from tests.chaos import server_log
 from tests.chaos.hosts import EXIT_TIMEOUT_S, HOSTS, Host, environ_of
 from tests.chaos.log_pipe import LogPipe

@@ -21,23 +21,23 @@ class Change:
 
 GUARDS: Mapping[str, tuple[Change, ...]] = {
     "the claim's token in the finish": (
-        Change("sql/finish_and_claim.sql", "and run.claims = ending.claim and", "and"),
+        Change("store/sql/worker/finish_and_claim.sql", "and run.claims = ending.claim and", "and"),
     ),
     "the kill of what a dead worker's task has started": (
         Change(
-            "master.py",
+            "master/loop.py",
             "if processes.kill_own_descendants(spare=spared, within_s=ORPHANS_TIMEOUT_S):",
             "if spared is not None:",
         ),
     ),
     "the server's clock in the sweep": (
         Change(
-            "sql/parts/expired_run.sql",
+            "store/sql/parts/expired_run.sql",
             "not between now() and",
             "not between to_timestamp(%(client_now)s) and",
         ),
         Change(
-            "sql/parts/expired_run.sql",
+            "store/sql/parts/expired_run.sql",
             "and worker.lease_expires_at >= now()",
             "and worker.lease_expires_at >= to_timestamp(%(client_now)s)",
         ),
@@ -49,41 +49,43 @@ GUARDS: Mapping[str, tuple[Change, ...]] = {
     ),
     "the sweep": (
         Change(
-            "duties.py",
+            "steward/duties.py",
             "lambda only: store.sweep_expired(only=only), store.expired_runs",
             "lambda only: (), tuple",
         ),
     ),
     "the rollback of what an atomic task did": (
-        Change("django/performing.py", "transaction.set_rollback(True, using=call.home.database)", "pass"),
+        Change(
+            "django/perform/performing.py", "transaction.set_rollback(True, using=call.home.database)", "pass"
+        ),
     ),
     "the cancel of what a lost host held": (
         Change(
-            "sql/sweep_expired.sql",
+            "store/sql/steward/sweep_expired.sql",
             "when run.cancel_requested_at is not null then 'CANCELLED'",
             "when false then 'CANCELLED'",
         ),
     ),
     "the word to a worker that its run was cancelled": (
         Change(
-            "duties.py",
+            "steward/duties.py",
             "self._scoreboard.update_lease(slot, record, cancel_run_id=run_id, cancel_claim=claim)",
             "pass",
         ),
     ),
     "the wait that a Retry asks for": (
-        Change("settlement.py", "delay_s = failure.retry_after_s", "delay_s = None"),
+        Change("model/settlement.py", "delay_s = failure.retry_after_s", "delay_s = None"),
     ),
     "the limit on a task's memory": (
         Change(
-            "task_process.py",
+            "unix/task_fork.py",
             "resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))",
             "pass",
         ),
     ),
     "the fence": (
         # A worker that believes in its lease for an hour ends no task before it is started elsewhere.
-        Change("settings.py", "return self.lease_s - self.fence_margin_s", "return 3600.0"),
+        Change("settings/__init__.py", "return self.lease_s - self.fence_margin_s", "return 3600.0"),
     ),
 }
 

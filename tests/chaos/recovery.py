@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from reproq_prefork.task_run import Status
+from reproq_prefork.model.run import Status
 from tests.chaos.executions import Execution, Story, faults_between, seconds_stalled
 from tests.chaos.history import Edge, Fault
 from tests.chaos.kinds import LEASE_S, SWEEP_S

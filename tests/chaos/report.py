@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from reproq_prefork import __version__
-from reproq_prefork.task_run import FINAL_STATUSES, Status
+from reproq_prefork.model.run import FINAL_STATUSES, Status
 from tests.chaos.checker import RULES, Violation
 from tests.chaos.executions import Story
 from tests.chaos.history import Answer, Fault, History, Moment, Row

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 
-from reproq_prefork.task_run import FINAL_STATUSES, LEGAL_EDGES, Status
+from reproq_prefork.model.run import FINAL_STATUSES, LEGAL_EDGES, Status
 from tests.chaos.executions import CLOCK_SLACK_S, Story, faults_between
 from tests.chaos.history import Answer, Moment
 

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from reproq_prefork.django.compat import families
+from reproq_prefork.django.families.compat import families
 from tests.django.app import tasks as typed_tasks
 from tests.django.app.models import Note
 from tests.django.conftest import Workers

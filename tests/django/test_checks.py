@@ -14,7 +14,7 @@ from django.core.management import call_command
 from django.db import connections
 from django.test import override_settings
 
-from reproq_prefork.django.checks import check_backend
+from reproq_prefork.django.project.checks import check_backend
 from tests.django.databases import pointed_at
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.test import TestCase
 
-from reproq_prefork.django.compat import families
+from reproq_prefork.django.families.compat import families
 from reproq_prefork.django.models import TaskRun
 from reproq_prefork.testing import run_tasks
 from tests.django.app import tasks as typed_tasks

@@ -18,10 +18,10 @@ from django.test.utils import setup_databases, teardown_databases
 
 from reproq_prefork.django.models import TaskRun, Worker
 from reproq_prefork.django.sql_file import ApplySqlFile
-from reproq_prefork.migrate import check_database, migrate
-from reproq_prefork.migration_files import known_migrations
-from reproq_prefork.settings_resolution import resolve
-from reproq_prefork.settings_sources import Sources
+from reproq_prefork.settings.resolve import resolve
+from reproq_prefork.settings.sources import Sources
+from reproq_prefork.store.migrate import check_database, migrate
+from reproq_prefork.store.migration_files import known_migrations
 from tests.catalogue import catalogue
 from tests.databases import apply_migrations
 from tests.django.databases import pointed_at

@@ -16,10 +16,10 @@ from django.test import TestCase, TransactionTestCase, override_settings
 from django.utils import timezone
 
 from reproq_prefork.django import ReproqBackend
-from reproq_prefork.django.backends import own_backends
-from reproq_prefork.django.compat import families
-from reproq_prefork.django.in_process import perform_due
-from reproq_prefork.django.runs_database import HeldRun
+from reproq_prefork.django.families.compat import families
+from reproq_prefork.django.perform.backends import own_backends
+from reproq_prefork.django.perform.in_process import perform_due
+from reproq_prefork.django.perform.runs_database import HeldRun
 from reproq_prefork.testing import assert_enqueued, assert_not_enqueued, enqueued, run_tasks
 from tests.django.app import tasks as typed_tasks
 from tests.django.app.models import Note

@@ -16,7 +16,7 @@ import pytest
 from django.utils import timezone
 
 from reproq_prefork.django import bulk_enqueue, call
-from reproq_prefork.django.compat import families
+from reproq_prefork.django.families.compat import families
 from tests.django.app import tasks as typed_tasks
 from tests.django.conftest import ROOT, Workers
 from tests.waiting import wait_until

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from reproq_prefork.django_settings import with_django
 from reproq_prefork.errors import SettingsError
 from reproq_prefork.settings import Settings
-from reproq_prefork.settings_resolution import resolve
-from reproq_prefork.settings_sources import Sources
+from reproq_prefork.settings.django_project import with_django
+from reproq_prefork.settings.resolve import resolve
+from reproq_prefork.settings.sources import Sources
 
 OURS = "reproq_prefork.django.ReproqBackend"
 PROJECT = """
@@ -241,7 +241,9 @@ def test_a_project_that_does_not_end_to_load_is_given_up(tmp_path: Path) -> None
 
 
 def test_the_master_itself_imports_no_django(tmp_path: Path) -> None:
-    probe = "import json, sys, reproq_prefork.django_settings as _; print(json.dumps(list(sys.modules)))"
+    probe = (
+        "import json, sys, reproq_prefork.settings.django_project as _; print(json.dumps(list(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, check=True)
     assert "django" not in json.loads(done.stdout)
 

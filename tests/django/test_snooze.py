@@ -9,7 +9,7 @@ import pytest
 from django.test import TestCase, TransactionTestCase, override_settings
 from django.utils import timezone
 
-from reproq_prefork.django.compat import families
+from reproq_prefork.django.families.compat import families
 from reproq_prefork.django.models import TaskRun
 from reproq_prefork.testing import run_tasks
 from tests.django.app import tasks as typed_tasks

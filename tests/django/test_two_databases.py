@@ -24,8 +24,8 @@ from psycopg.conninfo import make_conninfo
 
 from reproq_prefork import enqueue
 from reproq_prefork.django import bulk_enqueue, call
-from reproq_prefork.django.compat import families
-from reproq_prefork.django.runs_database import HeldRun
+from reproq_prefork.django.families.compat import families
+from reproq_prefork.django.perform.runs_database import HeldRun
 from reproq_prefork.errors import ExitStatus
 from reproq_prefork.testing import run_tasks
 from tests.databases import apply_migrations, as_login, new_database

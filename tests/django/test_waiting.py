@@ -16,8 +16,8 @@ from asgiref.sync import sync_to_async
 from django.db import connection, connections, transaction
 from psycopg.conninfo import make_conninfo
 
+from reproq_prefork.demo.postgres import EmbeddedPostgres
 from reproq_prefork.django import waiting
-from reproq_prefork.embedded import EmbeddedPostgres
 from tests.databases import as_login
 from tests.django.app import tasks as typed_tasks
 from tests.django.databases import pointed_at, run_async

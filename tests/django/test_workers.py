@@ -17,8 +17,8 @@ import pytest
 from django.db import connection
 
 from reproq_prefork.django import bulk_enqueue, call
-from reproq_prefork.django.compat import families
-from reproq_prefork.executors.conversation import CANCEL_GRACE_S
+from reproq_prefork.django.families.compat import families
+from reproq_prefork.executors.process_io import CANCEL_GRACE_S
 from tests.django.app import tasks as typed_tasks
 from tests.django.app.models import Note
 from tests.django.conftest import Workers

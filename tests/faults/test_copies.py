@@ -14,8 +14,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from reproq_prefork.embedded import EmbeddedPostgres
-from reproq_prefork.embedded_programs import PostgresPrograms, log_tail
+from reproq_prefork.demo.postgres import EmbeddedPostgres
+from reproq_prefork.demo.postgres_programs import PostgresPrograms, log_tail
 from reproq_prefork.errors import ExitStatus
 from tests.databases import PASSWORD, apply_migrations, new_database
 from tests.integration.command_line import CommandLine

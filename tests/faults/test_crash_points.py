@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from reproq_prefork.task_run import LEGAL_EDGES
+from reproq_prefork.model.run import LEGAL_EDGES
 from tests import audit
 from tests.databases import new_database
 from tests.proxy import Break, Proxy

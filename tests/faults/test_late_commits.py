@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from reproq_prefork.embedded import EmbeddedPostgres
+from reproq_prefork.demo.postgres import EmbeddedPostgres
 from tests.pgbouncer import pooler
 from tests.shop import Shop
 from tests.stalls import backend_of_worker, server_with_slow_commits, stopped_in_its_next_claim

@@ -12,7 +12,7 @@ import psutil
 import psycopg
 import pytest
 
-from reproq_prefork.embedded import EmbeddedPostgres
+from reproq_prefork.demo.postgres import EmbeddedPostgres
 from tests.databases import as_login
 from tests.faults.neighbours import every_lock, flood
 from tests.supervisor import (

@@ -11,8 +11,8 @@ import psycopg
 import pytest
 
 from reproq_prefork import NewRun, cancel, enqueue, enqueue_many, get_run
-from reproq_prefork.migrate import migrate
-from reproq_prefork.migration_files import known_migrations
+from reproq_prefork.store.migrate import migrate
+from reproq_prefork.store.migration_files import known_migrations
 from tests import audit
 from tests.pgbouncer import pooler
 from tests.supervisor import SHORT_LEASE, Connection, Supervisor, add_run, diary, run_row, wait_for_status

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from reproq_prefork.errors import ExitStatus
-from reproq_prefork.task_run import LEGAL_EDGES
+from reproq_prefork.model.run import LEGAL_EDGES
 from tests import audit
 from tests.releases import NEWEST, LaterRelease, run_command
 from tests.supervisor import SHORT_LEASE, Connection, Supervisor, add_run, run_row, wait_for_status

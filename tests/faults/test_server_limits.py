@@ -17,7 +17,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from reproq_prefork.embedded import EmbeddedPostgres
+from reproq_prefork.demo.postgres import EmbeddedPostgres
 from tests.databases import apply_migrations
 from tests.supervisor import Connection, Supervisor, add_run, diary, wait_for_status
 from tests.waiting import wait_until

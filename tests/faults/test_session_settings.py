@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from reproq_prefork.embedded import EmbeddedPostgres
+from reproq_prefork.demo.postgres import EmbeddedPostgres
 from tests.odd_settings import FORMATS, MEANINGS, ODD, set_for_database
 from tests.pgbouncer import pooler
 from tests.supervisor import Connection, Supervisor, add_run, diary, wait_for_status

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from reproq_prefork import processes
+from reproq_prefork.unix import proc
 from tests.shop import Shop
 from tests.supervisor import Connection, Supervisor, is_running, run_row, wait_for_status
 from tests.waiting import wait_until
@@ -200,7 +200,7 @@ def test_whoever_is_killed_between_a_template_and_its_master_every_run_is_done_a
             for template in supervisor.template_pids():
                 shoot_until = time.monotonic() + 0.2
                 while time.monotonic() < shoot_until:
-                    for pid in processes.descendants_of([template]):
+                    for pid in proc.descendants_of([template]):
                         kill(pid)
                         hits += 1
             time.sleep(0.3)  # some forks are to succeed

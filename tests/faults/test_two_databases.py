@@ -43,7 +43,7 @@ import os
 from functools import partial
 
 from django.apps import AppConfig
-from reproq_prefork.django.compat import families
+from reproq_prefork.django.families.compat import families
 
 class Jobs(AppConfig):
     name = "jobs"

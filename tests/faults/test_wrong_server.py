@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from reproq_prefork.embedded import EmbeddedPostgres
+from reproq_prefork.demo.postgres import EmbeddedPostgres
 from tests.databases import apply_migrations
 from tests.integration.command_line import CommandLine
 from tests.proxy import Proxy

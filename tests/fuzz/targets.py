@@ -12,18 +12,18 @@ from urllib.parse import quote
 import psycopg
 from hypothesis import strategies as st
 
-from reproq_prefork.canonical import canonical_json
 from reproq_prefork.executors.ending_json import dump_ending, load_ending
-from reproq_prefork.executors.output import MAX_MESSAGE_CHARS, MAX_TRACEBACK_CHARS, Output, outcome_of
+from reproq_prefork.executors.program_output import MAX_MESSAGE_CHARS, MAX_TRACEBACK_CHARS, Output, outcome_of
 from reproq_prefork.executors.tail import Tail
-from reproq_prefork.json_rules import SpecError
-from reproq_prefork.redact import mask_url
-from reproq_prefork.settings import MAX_RESULT_BYTES
-from reproq_prefork.settings_files import parse_config_file, parse_env_file
-from reproq_prefork.settings_resolution import describe, resolve
-from reproq_prefork.settings_sources import Sources
-from reproq_prefork.strict_json import parse_json
-from reproq_prefork.task_run import Failure, Success
+from reproq_prefork.model.limits import MAX_RESULT_BYTES
+from reproq_prefork.model.run import Failure, Success
+from reproq_prefork.settings.files import parse_config_file, parse_env_file
+from reproq_prefork.settings.resolve import describe, resolve
+from reproq_prefork.settings.sources import Sources
+from reproq_prefork.spec.canonical import canonical_json
+from reproq_prefork.spec.parse import parse_json
+from reproq_prefork.spec.rules import SpecError
+from reproq_prefork.text.redact import mask_url
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SECRET = "xyzzy"

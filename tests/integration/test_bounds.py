@@ -14,13 +14,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reproq_prefork import NewRun, enqueue
-from reproq_prefork.migrate import migrate
-from reproq_prefork.migration_files import known_migrations
-from reproq_prefork.new_run import MAX_PRIORITY, MAX_TIMEOUT_S, MAX_UNIQUE_KEY_BYTES, MIN_PRIORITY
-from reproq_prefork.option_kinds import MAX_QUEUE_NAME_CHARS
-from reproq_prefork.options import MAX_ATTEMPTS
+from reproq_prefork.model.limits import (
+    MAX_ATTEMPTS,
+    MAX_PRIORITY,
+    MAX_QUEUE_NAME_CHARS,
+    MAX_TIMEOUT_S,
+    MAX_UNIQUE_KEY_BYTES,
+    MIN_PRIORITY,
+)
+from reproq_prefork.model.stored_values import EARLIEST, LATEST
+from reproq_prefork.store.migrate import migrate
+from reproq_prefork.store.migration_files import known_migrations
 from reproq_prefork.store.runs import enqueue_new
-from reproq_prefork.stored_values import EARLIEST, LATEST
 from tests.odd_rows import without_limits
 from tests.stores import worker_store
 from tests.supervisor import Connection, insert_run, restoring, run_row

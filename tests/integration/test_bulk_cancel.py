@@ -17,10 +17,10 @@ import pytest
 
 from reproq_prefork import NewRun, enqueue, enqueue_many
 from reproq_prefork.errors import ExitStatus
+from reproq_prefork.model.run import Settlement, Status
 from reproq_prefork.store import unfinished_runs
 from reproq_prefork.store.operator_store import OperatorStore
 from reproq_prefork.store.unfinished_runs import Selection
-from reproq_prefork.task_run import Settlement, Status
 from tests.integration.command_line import CommandLine
 from tests.restores import statuses_of
 from tests.shop import Shop

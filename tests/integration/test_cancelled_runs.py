@@ -12,11 +12,11 @@ import pytest
 
 from reproq_prefork import Status, cancel, enqueue, get_run, requeue
 from reproq_prefork.errors import RunNotFound
-from reproq_prefork.new_run import InvalidRun
+from reproq_prefork.model.new_run import InvalidRun
+from reproq_prefork.model.run import ClaimedRun, Settlement
 from reproq_prefork.store.statements import statement
 from reproq_prefork.store.steward_store import RunToCancel, StewardStore
 from reproq_prefork.store.worker_store import WorkerStore
-from reproq_prefork.task_run import ClaimedRun, Settlement
 from tests.stores import lost_worker, steward_store, worker_store
 from tests.supervisor import restoring, run_row
 from tests.waiting import wait_until

@@ -16,7 +16,7 @@ import pytest
 
 from reproq_prefork import __version__, enqueue
 from reproq_prefork.errors import ExitStatus
-from reproq_prefork.options import OPTIONS
+from reproq_prefork.settings.options import OPTIONS
 from tests.integration.command_line import CommandLine
 from tests.waiting import wait_until
 

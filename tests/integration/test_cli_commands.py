@@ -12,7 +12,7 @@ import pytest
 
 from reproq_prefork import Spec, Status, enqueue, get_run, requeue
 from reproq_prefork.errors import ExitStatus
-from reproq_prefork.migration_files import known_migrations
+from reproq_prefork.store.migration_files import known_migrations
 from tests.integration.command_line import CommandLine
 from tests.supervisor import restoring
 

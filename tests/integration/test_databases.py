@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from reproq_prefork.embedded import EmbeddedPostgres
+from reproq_prefork.demo.postgres import EmbeddedPostgres
 from tests.databases import MIGRATIONS, new_database
 from tests.servers import Server
 

@@ -15,14 +15,14 @@ import psutil
 import psycopg
 import pytest
 
-from reproq_prefork.embedded import EmbeddedFailed, EmbeddedPostgres, StopMode
+from reproq_prefork.demo.postgres import EmbeddedFailed, EmbeddedPostgres, StopMode
 from tests.waiting import wait_until
 
 # Runs a server and tells where, until it is told to go on or killed.
 # A shell that runs the suite in the background has set SIGINT to be ignored, which children inherit.
 OWNER = """
 import signal, sys
-from reproq_prefork.embedded import EmbeddedPostgres
+from reproq_prefork.demo.postgres import EmbeddedPostgres
 signal.signal(signal.SIGINT, signal.default_int_handler)
 with EmbeddedPostgres() as server:
     print(server.pid, server.home, flush=True)

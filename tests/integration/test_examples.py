@@ -20,8 +20,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from reproq_prefork.options import DEFAULT_SHUTDOWN_TIMEOUT_S
-from reproq_prefork.settings import MAX_ARGV_PAYLOAD_BYTES
+from reproq_prefork.model.limits import MAX_ARGV_PAYLOAD_BYTES
+from reproq_prefork.settings.options import DEFAULT_SHUTDOWN_TIMEOUT_S
 from reproq_prefork.spec import spec_hash
 from tests.databases import new_database
 from tests.integration.command_line import CommandLine

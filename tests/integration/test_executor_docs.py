@@ -13,17 +13,17 @@ from typing import Any
 import psutil
 import pytest
 
-from reproq_prefork.executors.conversation import TERM_GRACE_S
-from reproq_prefork.executors.output import MAX_RETRY_AFTER_S, Output, outcome_of
+from reproq_prefork.executors.process_io import TERM_GRACE_S
+from reproq_prefork.executors.program_output import MAX_RETRY_AFTER_S, Output, outcome_of
 from reproq_prefork.executors.tail import Tail
-from reproq_prefork.settings import (
+from reproq_prefork.model.limits import (
     MAX_ARGV_PAYLOAD_BYTES,
     MAX_PAYLOAD_BYTES,
     MAX_RESULT_BYTES,
     MAX_STDERR_TAIL_BYTES,
 )
-from reproq_prefork.task_run import Failure, FailureKind, Outcome, Snoozed
-from reproq_prefork.verdicts import MAX_SNOOZE_S, Discard, Snooze
+from reproq_prefork.model.run import Failure, FailureKind, Outcome, Snoozed
+from reproq_prefork.task_exceptions import MAX_SNOOZE_S, Discard, Snooze
 from tests.supervisor import Connection, Supervisor, add_run, wait_for_status
 
 PAGE = (Path(__file__).parents[2] / "docs" / "executors.md").read_text(encoding="utf-8")

@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import reproq_prefork
+from reproq_prefork.model.run import OMITTED, Settlement, Status, handed_back, omitted_entries
 from reproq_prefork.store.runs import cancel, get_run
 from reproq_prefork.store.worker_store import WorkerStore
-from reproq_prefork.task_run import OMITTED, Settlement, Status, handed_back, omitted_entries
 from tests.databases import as_login, new_database
 from tests.integration.command_line import CommandLine
 from tests.servers import Server
@@ -29,7 +29,7 @@ KEPT = 20
 MAX_BYTES = 2048  # of a text of an older entry
 MAX_WHOLE_BYTES = 8192  # of all older entries together, as PostgreSQL has them in memory, if nothing is cut
 OUTPUT_BYTES = 64 * 1024
-SQL_FILES = Path(reproq_prefork.__file__).parent / "sql"
+SQL_FILES = Path(reproq_prefork.__file__).parent / "store" / "sql"
 
 
 def append(connection: Connection, errors: Any, entry: dict[str, Any]) -> Any:

@@ -25,16 +25,8 @@ from hypothesis.stateful import (
 )
 
 from reproq_prefork.errors import RunNotFound, UniqueKeyHeld
-from reproq_prefork.new_run import NewRun
-from reproq_prefork.settlement import settle
-from reproq_prefork.spec import Spec
-from reproq_prefork.store import copies, operator_store, runs
-from reproq_prefork.store.connection import DeadlineConnection, connect, fetch
-from reproq_prefork.store.operator_store import OperatorStore
-from reproq_prefork.store.statements import statement
-from reproq_prefork.store.worker_store import WorkerStore
-from reproq_prefork.stored_values import read_moment
-from reproq_prefork.task_run import (
+from reproq_prefork.model.new_run import NewRun
+from reproq_prefork.model.run import (
     FINAL_STATUSES,
     LEGAL_EDGES,
     Cancelled,
@@ -53,6 +45,14 @@ from reproq_prefork.task_run import (
     TaskRun,
     handed_back,
 )
+from reproq_prefork.model.settlement import settle
+from reproq_prefork.model.stored_values import read_moment
+from reproq_prefork.spec import Spec
+from reproq_prefork.store import copies, operator_store, runs
+from reproq_prefork.store.connection import DeadlineConnection, connect, fetch
+from reproq_prefork.store.operator_store import OperatorStore
+from reproq_prefork.store.statements import statement
+from reproq_prefork.store.worker_store import WorkerStore
 from tests import audit, stores
 from tests.databases import new_database
 from tests.lease_draws import QUEUES, SPECS, Turn, new_runs, options_of, outcomes, several_turns, turns, which

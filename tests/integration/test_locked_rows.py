@@ -16,9 +16,9 @@ import psycopg
 import pytest
 
 from reproq_prefork import enqueue
+from reproq_prefork.model.run import ClaimedRun
 from reproq_prefork.store.steward_store import StewardStore
 from reproq_prefork.store.worker_store import WorkerStore
-from reproq_prefork.task_run import ClaimedRun
 from tests.stores import end_leases, lost_worker, steward_store, worker_store
 from tests.supervisor import run_row
 from tests.waiting import wait_until

@@ -18,17 +18,17 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from reproq_prefork.errors import DatabaseUnavailable, SchemaMismatch, SettingsError
-from reproq_prefork.migrate import (
+from reproq_prefork.settings.resolve import resolve
+from reproq_prefork.settings.sources import Sources
+from reproq_prefork.store.migrate import (
     MigrationFailed,
     check_database,
     migrate,
     migration_states,
     pending_steps,
 )
-from reproq_prefork.migration_files import Migration, known_migrations
-from reproq_prefork.migration_plan import Direction
-from reproq_prefork.settings_resolution import resolve
-from reproq_prefork.settings_sources import Sources
+from reproq_prefork.store.migration_files import Migration, known_migrations
+from reproq_prefork.store.migration_plan import Direction
 from tests.catalogue import catalogue
 from tests.databases import MIGRATIONS, apply_migrations
 from tests.waiting import wait_until
@@ -180,7 +180,7 @@ def test_a_file_that_fails_leaves_the_version_before_it(empty_database_url: str)
 def test_a_migration_does_not_wait_long_for_a_table_in_use(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reproq_prefork.migrate.MIGRATION_LOCK_TIMEOUT_S", 1)
+    monkeypatch.setattr("reproq_prefork.store.migrate.MIGRATION_LOCK_TIMEOUT_S", 1)
     with psycopg.connect(database_url) as busy:
         busy.execute("lock table reproq_workers in access share mode")
         with pytest.raises(MigrationFailed, match="lock timeout"):

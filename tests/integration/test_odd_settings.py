@@ -9,10 +9,10 @@ from typing import Any
 import psycopg
 import pytest
 
+from reproq_prefork.model.run import Settlement, Status
 from reproq_prefork.store.connection import ValueRefused, fetch
 from reproq_prefork.store.operator_store import OperatorStore
 from reproq_prefork.store.worker_store import WorkerStore
-from reproq_prefork.task_run import Settlement, Status
 from tests.databases import new_database
 from tests.odd_settings import ODD, set_for_database
 from tests.pgbouncer import pooler

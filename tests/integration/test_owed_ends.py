@@ -10,9 +10,9 @@ import psycopg
 import pytest
 
 from reproq_prefork import Status, cancel, enqueue
+from reproq_prefork.model.run import ClaimedRun, Settlement, handed_back
 from reproq_prefork.store.steward_store import StewardStore
 from reproq_prefork.store.worker_store import WorkerStore
-from reproq_prefork.task_run import ClaimedRun, Settlement, handed_back
 from tests.stores import lost_worker, steward_store, worker_store
 from tests.supervisor import run_row
 

@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 from reproq_prefork import NewRun, cancel, enqueue, enqueue_many, get_run, requeue
+from reproq_prefork.model.run import TaskRun
 from reproq_prefork.store import bulk
-from reproq_prefork.task_run import TaskRun
 from tests.odd_settings import FORMATS, MEANINGS, set_for_database
 from tests.supervisor import Connection
 

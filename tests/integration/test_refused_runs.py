@@ -12,12 +12,12 @@ import psycopg
 import pytest
 
 from reproq_prefork import enqueue
-from reproq_prefork.log import Log, LogFormat, LogLevel
-from reproq_prefork.one_by_one import OneByOne
+from reproq_prefork.model.run import ClaimedRun, Status
+from reproq_prefork.steward.one_by_one import OneByOne
 from reproq_prefork.store.connection import StatementRefused
 from reproq_prefork.store.steward_store import StewardStore
 from reproq_prefork.store.worker_store import ChangeableRun, WorkerStore
-from reproq_prefork.task_run import ClaimedRun, Status
+from reproq_prefork.text.log import Log, LogFormat, LogLevel
 from tests.refusals import ANY_CHANGE, ANY_END, doom, refuse
 from tests.stores import lost_worker, steward_store, worker_store
 from tests.supervisor import restoring, run_row

@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 from reproq_prefork import enqueue
-from reproq_prefork.migrate import migrate
-from reproq_prefork.migration_files import known_migrations
+from reproq_prefork.store.migrate import migrate
+from reproq_prefork.store.migration_files import known_migrations
 from tests.databases import new_database
 from tests.postgres_programs import programs_for, run_program
 from tests.restores import (

@@ -12,8 +12,8 @@ import psycopg
 import pytest
 
 from reproq_prefork import NewRun, Status, enqueue, enqueue_many, get_run, requeue
-from reproq_prefork.migrate import migrate
-from reproq_prefork.migration_files import known_migrations
+from reproq_prefork.store.migrate import migrate
+from reproq_prefork.store.migration_files import known_migrations
 from tests.databases import LOGINS, PASSWORD, as_login
 from tests.integration.command_line import CommandLine
 from tests.servers import embedded_server

@@ -18,8 +18,8 @@ from psycopg.types.json import set_json_loads
 
 from reproq_prefork import Spec, Status, TaskRun, enqueue, get_run, requeue
 from reproq_prefork.errors import RunNotFound, UniqueKeyHeld
-from reproq_prefork.new_run import InvalidRun
-from reproq_prefork.settings import MAX_PAYLOAD_BYTES
+from reproq_prefork.model.limits import MAX_PAYLOAD_BYTES
+from reproq_prefork.model.new_run import InvalidRun
 from reproq_prefork.spec import SpecError, spec_hash
 from reproq_prefork.store.json_columns import UnreadableJson
 from reproq_prefork.store.runs import PsycopgSender

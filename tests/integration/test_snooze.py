@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from reproq_prefork.task_run import Settlement, Status, handed_back
+from reproq_prefork.model.run import Settlement, Status, handed_back
 from tests.integration.command_line import CommandLine
 from tests.shop import Shop
 from tests.stores import worker_store

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reproq_prefork.json_rules import MAX_DEPTH
 from reproq_prefork.spec import Spec, canonical_json
+from reproq_prefork.spec.rules import MAX_DEPTH
 
 VECTORS = json.loads(
     (Path(__file__).parents[2] / "docs" / "spec-hash-vectors.json").read_text(encoding="utf-8")

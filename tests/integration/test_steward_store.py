@@ -12,7 +12,7 @@ from contextlib import closing
 import psycopg
 import pytest
 
-from reproq_prefork.embedded import EmbeddedPostgres
+from reproq_prefork.demo.postgres import EmbeddedPostgres
 from reproq_prefork.store import inbox
 from reproq_prefork.store.connection import ConnectionLost, StatementRefused, connect, fetch
 from reproq_prefork.store.inbox import Inbox

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from reproq_prefork import processes
+from reproq_prefork.unix import proc
 from tests.shop import Shop
 from tests.supervisor import Connection, Supervisor, is_running, wait_for_status
 from tests.waiting import wait_until
@@ -44,10 +44,10 @@ def test_workers_are_the_masters_children_and_hold_nothing_of_the_templates(
     shop = Shop(tmp_path)
     with shop.supervisor(database_url, workers=3) as supervisor:
         (template,) = supervisor.template_pids()
-        assert processes.children_of(template) == []
+        assert proc.children_of(template) == []
         workers = supervisor.worker_pids()
         assert len(workers) == 3
-        assert set(processes.children_of(supervisor.pid)) == {template, supervisor.steward_pid(), *workers}
+        assert set(proc.children_of(supervisor.pid)) == {template, supervisor.steward_pid(), *workers}
         assert _sockets(template)
         for worker in workers:
             assert not _sockets(worker) & _sockets(template)
@@ -248,14 +248,14 @@ subprocess.Popen(["sleep", "600"])
 def test_what_the_import_has_started_ends_with_the_template(database_url: str, tmp_path: Path) -> None:
     with Shop(tmp_path, LEAVES_A_PROCESS).supervisor(database_url) as supervisor:
         (template,) = supervisor.template_pids()
-        (left,) = processes.children_of(template)
+        (left,) = proc.children_of(template)
         process = psutil.Process(left)
         os.kill(template, signal.SIGKILL)
         wait_until(lambda: not is_running(process), 5, "what it left to be gone")
         wait_until(lambda: len(supervisor.template_pids()) == 1, 10, "another template")
         (again,) = supervisor.template_pids()
-        wait_until(lambda: processes.children_of(again), 10, "the import to be over")
-        last = psutil.Process(processes.children_of(again)[0])
+        wait_until(lambda: proc.children_of(again), 10, "the import to be over")
+        last = psutil.Process(proc.children_of(again)[0])
         assert supervisor.stop() == 0
         wait_until(lambda: not is_running(last), 5, "all to be gone")
 

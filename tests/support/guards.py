@@ -32,7 +32,7 @@ GUARDS: Sequence[Guard] = (
         "a claim passes by a locked run",
         [
             Change(
-                "sql/finish_and_claim.sql",
+                "store/sql/worker/finish_and_claim.sql",
                 "limit %(max_runs)s::integer\n            for update skip locked",
                 "limit %(max_runs)s::integer\n            for update",
             )
@@ -41,24 +41,24 @@ GUARDS: Sequence[Guard] = (
     ),
     Guard(
         "a sweep passes by a locked run",
-        [Change("sql/sweep_expired.sql", "for update of run skip locked", "for update of run")],
+        [Change("store/sql/steward/sweep_expired.sql", "for update of run skip locked", "for update of run")],
         [LOCKED],
     ),
     Guard(
         "a reset waits for the lock of a run",
-        [Change("sql/reset_worker.sql", "    for update\n", "")],
+        [Change("store/sql/steward/reset_worker.sql", "    for update\n", "")],
         [LOCKED],
     ),
     Guard(
         "a hand-back waits for the lock of a run",
-        [Change("sql/hand_back_waiting.sql", "    for update of run\n", "")],
+        [Change("store/sql/steward/hand_back_waiting.sql", "    for update of run\n", "")],
         [LOCKED],
     ),
     Guard(
         "a dead worker's run fails at the host's ceiling of attempts",
         [
             Change(
-                "sql/reset_worker.sql",
+                "store/sql/steward/reset_worker.sql",
                 "attempts >= least(max_attempts, %(max_attempts_ceiling)s::integer) as is_last_attempt",
                 "attempts >= max_attempts as is_last_attempt",
             )
@@ -69,7 +69,7 @@ GUARDS: Sequence[Guard] = (
         "a swept run fails at the host's ceiling of attempts",
         [
             Change(
-                "sql/sweep_expired.sql",
+                "store/sql/steward/sweep_expired.sql",
                 "run.attempts >= least(run.max_attempts, %(max_attempts_ceiling)s::integer)",
                 "run.attempts >= run.max_attempts",
             )
@@ -78,39 +78,45 @@ GUARDS: Sequence[Guard] = (
     ),
     Guard(
         "a finish names the claim",
-        [Change("sql/finish_and_claim.sql", "and run.claims = ending.claim and", "and")],
+        [Change("store/sql/worker/finish_and_claim.sql", "and run.claims = ending.claim and", "and")],
         [LEASES],
     ),
     Guard(
         "an atomic end names the claim",
-        [Change("sql/complete_run.sql", "and claims = %(claim)s and", "and")],
+        [Change("store/sql/worker/complete_run.sql", "and claims = %(claim)s and", "and")],
         [LOST],
     ),
     Guard(
         "only a held lease claims",
-        [Change("sql/finish_and_claim.sql", "where (select holds_lease from holder)", "where true")],
+        [
+            Change(
+                "store/sql/worker/finish_and_claim.sql",
+                "where (select holds_lease from holder)",
+                "where true",
+            )
+        ],
         [LEASES],
     ),
     Guard(
         "a sweep asks for the worker's lease too",
-        [Change("sql/sweep_expired.sql", "and worker.lease_expires_at >= now()", "and false")],
+        [Change("store/sql/steward/sweep_expired.sql", "and worker.lease_expires_at >= now()", "and false")],
         [LOST],
     ),
     Guard(
         "a lease that has ended is not renewed",
-        [Change("sql/renew_leases.sql", " and lease_expires_at > now()", "")],
+        [Change("store/sql/steward/renew_leases.sql", " and lease_expires_at > now()", "")],
         [LEASES],
     ),
     Guard(
         "a reconnect does not revive a lease",
-        [Change("sql/reconnect_worker.sql", " and worker.lease_expires_at > now()", "")],
+        [Change("store/sql/worker/reconnect_worker.sql", " and worker.lease_expires_at > now()", "")],
         [LEASES],
     ),
     Guard(
         "a cancelled run does not go back to PENDING",
         [
             Change(
-                "sql/reset_worker.sql",
+                "store/sql/steward/reset_worker.sql",
                 "when cancel_requested then 'CANCELLED'",
                 "when false then 'CANCELLED'",
             )
@@ -119,7 +125,7 @@ GUARDS: Sequence[Guard] = (
     ),
     Guard(
         "an announced cancel is acted on",
-        [Change("steward.py", "if self._notice_cancels.concerns(news.cancelled_at):", "if False:")],
+        [Change("steward/loop.py", "if self._notice_cancels.concerns(news.cancelled_at):", "if False:")],
         [
             "tests/integration/test_cancel.py"
             "::test_a_cancel_that_is_announced_need_not_wait_for_the_steward_to_look"
@@ -127,14 +133,14 @@ GUARDS: Sequence[Guard] = (
     ),
     Guard(
         "a tree is stopped before it is killed",
-        [Change("processes.py", "send_signal(pid, signal.SIGSTOP)", "pass")],
+        [Change("unix/proc.py", "send_signal(pid, signal.SIGSTOP)", "pass")],
         ["tests/unit/test_processes.py"],
     ),
     Guard(
         "a worker ends its task before its lease is over",
         [
             Change(
-                "watch.py",
+                "worker/task_watch.py",
                 "if self._panel.lease().lost or now >= self._panel.lease_end_ns():",
                 "if self._panel.lease().lost:",
             )

@@ -10,8 +10,8 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from reproq_prefork.errors import ExitStatus
-from reproq_prefork.fleet import decide
-from reproq_prefork.fleet_state import (
+from reproq_prefork.fleet.decide import decide
+from reproq_prefork.fleet.state import (
     AbandonCheck,
     Action,
     AdoptSettings,
@@ -48,7 +48,7 @@ from reproq_prefork.fleet_state import (
     WorkerView,
     WriteLog,
 )
-from reproq_prefork.task_run import LostWorker
+from reproq_prefork.model.run import LostWorker
 
 TICK_S = 0.25
 BOOT_TIMEOUT_S = 60.0

@@ -7,11 +7,11 @@ import time
 from collections.abc import Collection
 from typing import Any, cast
 
-from reproq_prefork import processes
-from reproq_prefork.duties import Look, NoticeCancels, RenewLeases
-from reproq_prefork.log import Log, LogFormat, LogLevel
-from reproq_prefork.scoreboard import LeaseRecord, Scoreboard, WorkerRecord, WorkerState, boottime_ns
+from reproq_prefork.steward.duties import Look, NoticeCancels, RenewLeases
 from reproq_prefork.store.steward_store import RunToCancel, Sight, StewardStore
+from reproq_prefork.text.log import Log, LogFormat, LogLevel
+from reproq_prefork.unix import proc
+from reproq_prefork.unix.scoreboard import LeaseRecord, Scoreboard, WorkerRecord, WorkerState, boottime_ns
 
 STEWARD = 1
 
@@ -77,7 +77,7 @@ class Host:
         )
 
     def add_worker(self, slot: int, **changes: Any) -> None:
-        process = processes.own_identity()
+        process = proc.own_identity()
         record: dict[str, Any] = {
             "incarnation": 10 + slot,
             "pid": process.pid,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from reproq_prefork.asking import AGAIN_S, UNSEEN_S, Asking
+from reproq_prefork.store.connection import UNSEEN_S
+from reproq_prefork.worker.asking import AGAIN_S, Asking
 
 LEASE_S = 30.0
 

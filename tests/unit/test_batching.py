@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reproq_prefork.batching import (
+from reproq_prefork.model.run import ClaimedRun, Place
+from reproq_prefork.worker.batch_size import (
     BATCH_BUDGET_S,
     FROM_HEAD_S,
     FROM_HEAD_SHARE,
@@ -16,7 +17,6 @@ from reproq_prefork.batching import (
     BatchSize,
     Frontier,
 )
-from reproq_prefork.task_run import ClaimedRun, Place
 from tests.unit.test_worker import RUN, enqueued_at
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

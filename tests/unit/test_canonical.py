@@ -14,9 +14,9 @@ import rfc8785
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from reproq_prefork.canonical import canonical_json
-from reproq_prefork.json_rules import SpecError
-from reproq_prefork.strict_json import parse_json
+from reproq_prefork.spec.canonical import canonical_json
+from reproq_prefork.spec.parse import parse_json
+from reproq_prefork.spec.rules import SpecError
 
 storable_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"))
 plain_text = st.text(

@@ -1,4 +1,4 @@
-"""With real processes. What a program asserts in a child, the child's exit status tells."""
+"""With real proc. What a program asserts in a child, the child's exit status tells."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import time
 
 import pytest
 
-from reproq_prefork import processes
-from reproq_prefork.child import STATUS_UNKNOWN, Child, fork
-from reproq_prefork.signals import SignalInbox
+from reproq_prefork.unix import proc
+from reproq_prefork.unix.fork import STATUS_UNKNOWN, Child, fork
+from reproq_prefork.unix.signals import SignalInbox
 from tests.children import Pipe, exit_status_of, forked, open_fds, sleep_for_ever, status_of
 
 NOBODY = 65_534
@@ -130,7 +130,7 @@ def test_a_parent_that_died_before_the_child_could_ask_is_noticed(
             time.sleep(0.001)
 
     def parent() -> int:
-        monkeypatch.setattr(processes, "close_other_fds", wait_for_the_parents_death)
+        monkeypatch.setattr(proc, "close_other_fds", wait_for_the_parents_death)
         fork(program, keep_fds={pipe.writer}, parent_death_signal=signal.SIGTERM)
         os.close(pipe.writer)
         return sleep_for_ever()

@@ -15,17 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from reproq_prefork import processes
-from reproq_prefork.executors import NoProcess, Stop, TaskWillNotDie, conversation
+from reproq_prefork.executors import process_io
 from reproq_prefork.executors.command import CommandExecutor
-from reproq_prefork.settings import (
-    MAX_ARGV_PAYLOAD_BYTES,
-    MAX_RESULT_BYTES,
-    MAX_STDERR_TAIL_BYTES,
-    PayloadMode,
-)
-from reproq_prefork.signals import SignalInbox
-from reproq_prefork.task_run import (
+from reproq_prefork.executors.contract import NoProcess, Stop, TaskWillNotDie
+from reproq_prefork.model.limits import MAX_ARGV_PAYLOAD_BYTES, MAX_RESULT_BYTES, MAX_STDERR_TAIL_BYTES
+from reproq_prefork.model.run import (
     Abandoned,
     Cancelled,
     ClaimedRun,
@@ -36,6 +30,9 @@ from reproq_prefork.task_run import (
     Success,
     Usage,
 )
+from reproq_prefork.settings import PayloadMode
+from reproq_prefork.unix import proc
+from reproq_prefork.unix.signals import SignalInbox
 from tests.children import exit_status_of, forked
 from tests.waiting import wait_until
 
@@ -129,14 +126,14 @@ def failure_of(argv: Sequence[str], *, watch: FakeWatch | None = None, **options
 @pytest.fixture(autouse=True)
 def _nothing_is_left_behind() -> Iterator[None]:
     """No process and no descriptor, whatever a task did."""
-    processes.adopt_orphans()
+    proc.adopt_orphans()
     gc.collect()  # what earlier tests have left open is not closed in the middle of this one
     fds = len(os.listdir("/proc/self/fd"))
     yield
     try:
-        assert processes.children_of(os.getpid()) == []
+        assert proc.children_of(os.getpid()) == []
     finally:
-        processes.kill_own_descendants(within_s=5)
+        proc.kill_own_descendants(within_s=5)
     assert len(os.listdir("/proc/self/fd")) == fds
 
 
@@ -193,7 +190,7 @@ def test_a_task_that_obeys_term_at_its_deadline_may_say_why(tmp_path: Path) -> N
 def test_a_task_that_ignores_term_is_killed_after_a_grace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conversation, "TERM_GRACE_S", 0.3)
+    monkeypatch.setattr(process_io, "TERM_GRACE_S", 0.3)
     ready = tmp_path / "ready"
     watch = FakeWatch(Stop.DEADLINE, ready.exists)
     began = time.monotonic()
@@ -231,8 +228,8 @@ def test_a_cancelled_task_is_told_by_term_and_is_cancelled_whatever_it_says(tmp_
 def test_a_cancelled_task_that_ignores_term_is_killed_after_its_own_grace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conversation, "TERM_GRACE_S", 60)
-    monkeypatch.setattr(conversation, "CANCEL_GRACE_S", 0.3)
+    monkeypatch.setattr(process_io, "TERM_GRACE_S", 60)
+    monkeypatch.setattr(process_io, "CANCEL_GRACE_S", 0.3)
     ready = tmp_path / "ready"
     began = time.monotonic()
     script = f"trap '' TERM; : > {ready}; while :; do sleep 0.05; done"
@@ -338,11 +335,11 @@ time.sleep(60)
         return pids.exists() and len(pids.read_text().splitlines()) == 3
 
     assert isinstance(outcome_of(python(script), watch=FakeWatch(Stop.QUIT, three_are_there)), Interrupted)
-    assert [pid for pid in map(int, pids.read_text().split()) if processes.identity_of(pid)] == []
+    assert [pid for pid in map(int, pids.read_text().split()) if proc.identity_of(pid)] == []
 
 
 def test_a_process_that_does_not_die_is_no_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "kill_own_descendants", lambda **_limits: False)
+    monkeypatch.setattr(proc, "kill_own_descendants", lambda **_limits: False)
     with pytest.raises(TaskWillNotDie, match="still there after SIGKILL"):
         outcome_of(shell("echo 1"))
     monkeypatch.undo()
@@ -448,7 +445,7 @@ def test_memory_is_bounded_whatever_a_program_prints(tmp_path: Path) -> None:
 
     def worker() -> int:
         SignalInbox((signal.SIGCHLD,))
-        processes.adopt_orphans()
+        proc.adopt_orphans()
         script = f"head -c {megabytes}M /dev/zero; head -c {megabytes}M /dev/zero >&2"
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         outcome = failure_of(shell(script))
@@ -479,7 +476,7 @@ def test_a_flood_faster_than_it_can_be_read_does_not_either(monkeypatch: pytest.
     real_read = os.read
 
     def read_without_end(fd: int, size: int) -> bytes:
-        if size != conversation.READ_BYTES:
+        if size != process_io.READ_BYTES:
             return real_read(fd, size)
         reads_at_look[watch.looks] = reads_at_look.get(watch.looks, 0) + 1
         assert reads_at_look[watch.looks] < 1_000, "the watch is not asked any more"
@@ -541,7 +538,7 @@ def test_without_descriptors_a_task_is_not_started_and_may_be_later(spare: int) 
 
     def worker() -> int:
         SignalInbox((signal.SIGCHLD,))
-        processes.adopt_orphans()
+        proc.adopt_orphans()
         os.listdir("/proc/self/fd")
         used = max(map(int, os.listdir("/proc/self/fd")))
         resource.setrlimit(resource.RLIMIT_NOFILE, (used + spare, 1_024))
@@ -552,7 +549,7 @@ def test_without_descriptors_a_task_is_not_started_and_may_be_later(spare: int) 
         assert outcome in (None, Success("1"))
         assert (outcome is None) or spare > 1
         assert (outcome is not None) or spare < 11
-        assert processes.children_of(os.getpid()) == []
+        assert proc.children_of(os.getpid()) == []
         assert max(map(int, os.listdir("/proc/self/fd"))) == used
         return 0
 
@@ -583,7 +580,7 @@ def test_a_task_whose_worker_is_killed_dies(tmp_path: Path) -> None:
 
     def worker() -> int:
         SignalInbox((signal.SIGCHLD,))
-        processes.adopt_orphans()
+        proc.adopt_orphans()
         outcome_of(shell(f"echo $$ > {pid_file}.new; mv {pid_file}.new {pid_file}; {SHELL_SLEEP}"))
         return 0
 
@@ -591,8 +588,8 @@ def test_a_task_whose_worker_is_killed_dies(tmp_path: Path) -> None:
         wait_until(pid_file.exists, 10, "the task to start")
         task = int(pid_file.read_text())
         child.kill()
-        wait_until(lambda: processes.identity_of(task) is None, 10, "the task to die")
-    wait_until(lambda: processes.kill_own_descendants(within_s=1), 10, "its orphans to be reaped")
+        wait_until(lambda: proc.identity_of(task) is None, 10, "the task to die")
+    wait_until(lambda: proc.kill_own_descendants(within_s=1), 10, "its orphans to be reaped")
 
 
 @pytest.mark.parametrize("memory_mib", [256, 16])

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from reproq_prefork.errors import ReproqError
-from reproq_prefork.new_run import InvalidRun
+from reproq_prefork.model.new_run import InvalidRun
 from reproq_prefork.store.connection import (
     ConnectionLost,
     ReplyUnreadable,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reproq_prefork.duration import MAX_DURATION_S, format_duration, parse_duration
+from reproq_prefork.text.duration import MAX_DURATION_S, format_duration, parse_duration
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,12 @@ from typing import cast
 
 import pytest
 
-from reproq_prefork import duties, processes
-from reproq_prefork.duties import RenewLeases
-from reproq_prefork.scoreboard import LeaseRecord, WorkerRecord, WorkerState, boottime_ns
-from reproq_prefork.signals import CANCEL_SIGNAL
+from reproq_prefork.steward import duties
+from reproq_prefork.steward.duties import RenewLeases
 from reproq_prefork.store.steward_store import RunToCancel, Sight, StewardStore
+from reproq_prefork.unix import proc
+from reproq_prefork.unix.scoreboard import LeaseRecord, WorkerRecord, WorkerState, boottime_ns
+from reproq_prefork.unix.signals import CANCEL_SIGNAL
 from tests.children import exit_status_of, forked, sleep_for_ever
 from tests.unit.steward_host import STEWARD, Host, ScriptedStore
 
@@ -52,7 +53,7 @@ def test_a_worker_that_hears_nothing_of_it_is_killed_in_the_end(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with forked(sleep_for_ever) as deaf:
-        process = processes.identity_of(deaf.pid)
+        process = proc.identity_of(deaf.pid)
         assert process is not None
         host.add_worker(0, run_id=7, claim=2, pid=process.pid, pid_started=process.started)
         host.scripted.cancelled = [RunToCancel("w0", 7, 2)]

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reproq_prefork.executors.ending_json import MAX_ENDING_BYTES, dump_ending, load_ending
-from reproq_prefork.settings import MAX_RESULT_BYTES
-from reproq_prefork.task_run import (
+from reproq_prefork.model.limits import MAX_RESULT_BYTES
+from reproq_prefork.model.run import (
     Abandoned,
     Cancelled,
     Completed,
@@ -21,7 +21,7 @@ from reproq_prefork.task_run import (
     Snoozed,
     Success,
 )
-from reproq_prefork.verdicts import MAX_SNOOZE_S
+from reproq_prefork.task_exceptions import MAX_SNOOZE_S
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 maybe = st.none() | texts

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from reproq_prefork.executors.output import Output, outcome_of
+from reproq_prefork.executors.program_output import Output, outcome_of
 from reproq_prefork.executors.tail import Tail
-from reproq_prefork.settings import MAX_RESULT_BYTES, MAX_STDERR_TAIL_BYTES
-from reproq_prefork.task_run import Failure, FailureKind, Outcome, Snoozed, Success
+from reproq_prefork.model.limits import MAX_RESULT_BYTES, MAX_STDERR_TAIL_BYTES
+from reproq_prefork.model.run import Failure, FailureKind, Outcome, Snoozed, Success
 
 TIMEOUT_S = 30
 CONTEXT = {

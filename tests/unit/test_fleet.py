@@ -5,10 +5,10 @@ import signal
 
 import pytest
 
-from reproq_prefork import fleet as rules
-from reproq_prefork import fleet_boots as boots
 from reproq_prefork.errors import ExitStatus
-from reproq_prefork.fleet_state import (
+from reproq_prefork.fleet import boots as boots
+from reproq_prefork.fleet import decide as rules
+from reproq_prefork.fleet.state import (
     RESPAWN_BURST,
     Drained,
     DumpState,
@@ -23,7 +23,7 @@ from reproq_prefork.fleet_state import (
     TellSteward,
     WakeWorkers,
 )
-from reproq_prefork.task_run import FailureKind
+from reproq_prefork.model.run import FailureKind
 from tests.unit.fleet_world import (
     BOOT_TIMEOUT_S,
     CONNECT_S,

@@ -14,10 +14,10 @@ from hypothesis.stateful import (
     rule,
 )
 
-from reproq_prefork import fleet as rules
-from reproq_prefork import fleet_boots as boots
 from reproq_prefork.errors import ExitStatus
-from reproq_prefork.fleet_state import RESPAWN_BURST, Drained, Phase, Reload, Started
+from reproq_prefork.fleet import boots as boots
+from reproq_prefork.fleet import decide as rules
+from reproq_prefork.fleet.state import RESPAWN_BURST, Drained, Phase, Reload, Started
 from tests.unit.fleet_world import BOOT_TIMEOUT_S, SHUTDOWN_TIMEOUT_S, Child, World
 
 SLOTS = 8

@@ -6,10 +6,10 @@ import signal
 
 import pytest
 
-from reproq_prefork import fleet_boots as boots
-from reproq_prefork import fleet_templates as templates
 from reproq_prefork.errors import ExitStatus
-from reproq_prefork.fleet_state import ForkTemplate, ForkWorker, Phase, RequestWorker, Started
+from reproq_prefork.fleet import boots as boots
+from reproq_prefork.fleet import template as templates
+from reproq_prefork.fleet.state import ForkTemplate, ForkWorker, Phase, RequestWorker, Started
 from tests.unit.fleet_world import BOOT_TIMEOUT_S, Child, World
 
 TERM, QUIT, KILL = signal.SIGTERM, signal.SIGQUIT, signal.SIGKILL

@@ -20,12 +20,11 @@ from typing import Any
 
 import pytest
 
-from reproq_prefork import processes
-from reproq_prefork.executors import NoProcess, Stop, WornOut, conversation
+from reproq_prefork.executors import process_io
+from reproq_prefork.executors.contract import NoProcess, Stop, WornOut
 from reproq_prefork.executors.forked import MAX_OUTPUT_BYTES, ForkExecutor
-from reproq_prefork.settings import MAX_RESULT_BYTES
-from reproq_prefork.signals import SignalInbox
-from reproq_prefork.task_run import (
+from reproq_prefork.model.limits import MAX_RESULT_BYTES
+from reproq_prefork.model.run import (
     Abandoned,
     Cancelled,
     Ending,
@@ -35,7 +34,9 @@ from reproq_prefork.task_run import (
     Outcome,
     Success,
 )
-from reproq_prefork.verdicts import Discard, Retry, TaskCancelled, TaskTimeout
+from reproq_prefork.task_exceptions import Discard, Retry, TaskCancelled, TaskTimeout
+from reproq_prefork.unix import proc
+from reproq_prefork.unix.signals import SignalInbox
 from tests.unit.test_command_executor import FakeWatch, a_run
 from tests.waiting import wait_until
 from tests.worker_process import FunctionRuntime, ending_of, in_a_worker
@@ -218,7 +219,7 @@ def test_a_task_is_told_of_its_deadline_by_an_exception(tmp_path: Path) -> None:
 
     outcome = failure_of(task, FakeWatch(Stop.DEADLINE, ready.exists))
     assert (outcome.kind, outcome.message) == (FailureKind.TIMEOUT, Stop.DEADLINE.value)
-    assert outcome.exception == "reproq_prefork.verdicts.TaskTimeout"
+    assert outcome.exception == "reproq_prefork.task_exceptions.TaskTimeout"
     assert told.exists()
 
 
@@ -273,7 +274,7 @@ def test_a_coroutine_is_told_by_its_cancellation(tmp_path: Path) -> None:
     outcome = failure_of(task, FakeWatch(Stop.DEADLINE, ready.exists))
     assert (outcome.kind, outcome.exception) == (
         FailureKind.TIMEOUT,
-        "reproq_prefork.verdicts.TaskTimeout",
+        "reproq_prefork.task_exceptions.TaskTimeout",
     )
     assert told.exists()
 
@@ -288,8 +289,8 @@ def test_a_coroutine_is_told_by_its_cancellation(tmp_path: Path) -> None:
 def test_a_task_that_does_not_listen_is_killed_after_a_grace(
     stop: Stop, expected: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conversation, "TERM_GRACE_S", 0.2)
-    monkeypatch.setattr(conversation, "CANCEL_GRACE_S", 0.2)
+    monkeypatch.setattr(process_io, "TERM_GRACE_S", 0.2)
+    monkeypatch.setattr(process_io, "CANCEL_GRACE_S", 0.2)
     ready = tmp_path / "ready"
 
     def task() -> None:
@@ -415,7 +416,7 @@ def test_children_and_daemons_of_a_task_end_with_it(tmp_path: Path) -> None:
 
     assert run(task).outcome == Success("null")
     (daemon,) = map(int, pids.read_text().split())
-    assert processes.identity_of(daemon) is None
+    assert proc.identity_of(daemon) is None
 
 
 def test_a_descendant_that_holds_the_pipes_does_not_delay_the_end() -> None:
@@ -465,9 +466,9 @@ def test_a_log_file_of_the_application_stays_open_in_its_tasks(tmp_path: Path) -
     log_path = tmp_path / "app.log"
 
     def program(_inbox: SignalInbox) -> None:
-        before = processes.open_files()
+        before = proc.open_files()
         with log_path.open("a") as log:
-            files = {fd: file for fd, file in processes.open_files().items() if before.get(fd) != file}
+            files = {fd: file for fd, file in proc.open_files().items() if before.get(fd) != file}
             executor = ForkExecutor(
                 FunctionRuntime(lambda: print("a line", file=log, flush=True)), keep_files=files
             )
@@ -517,7 +518,7 @@ def test_a_task_whose_worker_is_killed_dies(tmp_path: Path) -> None:
     with pytest.raises(AssertionError):
         run(task)
     child = int(pid_file.read_text().split()[0])
-    wait_until(lambda: processes.identity_of(child) is None, 10, "the task to die")
+    wait_until(lambda: proc.identity_of(child) is None, 10, "the task to die")
 
 
 # --- when it cannot be forked ---
@@ -543,10 +544,10 @@ def test_beside_a_thread_nothing_is_forked_and_the_worker_is_worn_out() -> None:
 def test_without_descriptors_a_task_is_not_started_and_may_be_later() -> None:
     def program(_inbox: SignalInbox) -> None:
         executor = ForkExecutor(FunctionRuntime())
-        before = set(processes.open_files())
-        used = max(processes.open_files())
+        before = set(proc.open_files())
+        used = max(proc.open_files())
         for fd in range(3, used):
-            if fd not in processes.open_files():
+            if fd not in proc.open_files():
                 os.dup2(used, fd)
         started = []
         for spare in range(8):
@@ -556,9 +557,9 @@ def test_without_descriptors_a_task_is_not_started_and_may_be_later() -> None:
             except NoProcess:
                 started.append(False)
             resource.setrlimit(resource.RLIMIT_NOFILE, (1_024, 1_024))
-            assert max(processes.open_files()) == used
+            assert max(proc.open_files()) == used
         assert started == [False] * 5 + [True] * 3
-        for fd in set(processes.open_files()) - before:
+        for fd in set(proc.open_files()) - before:
             os.close(fd)
 
     in_a_worker(program)

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from reproq_prefork import processes
-from reproq_prefork.fork_safety import reseed_in_forks, threads_started, unfit_for_workers
+from reproq_prefork.boot.fork_safety import reseed_in_forks, threads_started, unfit_for_workers
+from reproq_prefork.unix import proc
 from tests.children import status_of
 
 
@@ -23,9 +23,9 @@ def what_is_said_of(opens: Callable[[], Any]) -> str | None:
     reader, writer = os.pipe()
 
     def program() -> int:
-        before = processes.open_files()
+        before = proc.open_files()
         kept = opens()
-        opened = processes.open_files().keys() - before.keys()
+        opened = proc.open_files().keys() - before.keys()
         os.write(writer, (unfit_for_workers(opened) or "").encode())
         del kept
         return 0

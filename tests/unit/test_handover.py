@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 import pytest
 
-from reproq_prefork import processes
-from reproq_prefork.child import Child, fork
-from reproq_prefork.handover import Handover, IntermediateLost
-from reproq_prefork.signals import SignalInbox
+from reproq_prefork.unix import proc
+from reproq_prefork.unix.fork import Child, fork
+from reproq_prefork.unix.reparented_fork import Handover, IntermediateLost
+from reproq_prefork.unix.signals import SignalInbox
 from tests.children import Pipe, exit_status_of, forked, open_fds, sleep_for_ever, status_of
 from tests.waiting import wait_until
 
@@ -26,7 +26,7 @@ def below_a_supervisor(
     """The exit status of a process that adopts orphans, forks `template`, and then is `supervise`."""
 
     def supervisor() -> int:
-        processes.adopt_orphans()
+        proc.adopt_orphans()
         return supervise(fork(template, keep_fds=keep_fds, parent_death_signal=signal.SIGKILL))
 
     return status_of(supervisor, keep_fds=keep_fds)
@@ -56,7 +56,7 @@ def test_a_process_that_is_handed_over_is_the_child_of_the_parent(pipe: Pipe) ->
         worker = Child(hear_pid(pipe.reader))
         assert exit_status_of(worker) == 7
         assert exit_status_of(template) == 0
-        assert processes.children_of(os.getpid()) == []
+        assert proc.children_of(os.getpid()) == []
         return 0
 
     assert below_a_supervisor(template, supervise, keep_fds={pipe.writer, pipe.reader}) == 0
@@ -83,12 +83,12 @@ def test_it_waits_until_that_is_completed_and_is_no_child_before(pipe: Pipe) -> 
         time.sleep(0.05)  # that nothing happens cannot be waited for
         with pytest.raises(BlockingIOError):
             os.read(started_reader, 1)
-        assert worker.pid not in processes.children_of(os.getpid())
+        assert worker.pid not in proc.children_of(os.getpid())
         assert worker.exitcode is None
         os.write(go_writer, b"x")
         os.set_blocking(started_reader, True)
         os.read(started_reader, 1)
-        assert set(processes.children_of(os.getpid())) == {template.pid, worker.pid}
+        assert set(proc.children_of(os.getpid())) == {template.pid, worker.pid}
         template.kill()
         assert worker.exitcode is None, "it is not the template's"
         worker.kill()
@@ -158,9 +158,9 @@ def test_it_never_starts_where_it_is_dropped_or_its_template_dies(pipe: Pipe, dr
 
 
 def _reaped_all() -> bool:
-    for child in processes.children_of(os.getpid()):
-        processes.reap(child)
-    return processes.children_of(os.getpid()) == []
+    for child in proc.children_of(os.getpid()):
+        proc.reap(child)
+    return proc.children_of(os.getpid()) == []
 
 
 @pytest.mark.parametrize("stopped", [False, True])
@@ -168,14 +168,14 @@ def test_nothing_is_left_of_it_where_the_supervisor_dies(pipe: Pipe, stopped: bo
     def template() -> int:
         process = hand_over(lambda: 0, keep_fds=set())
         say_pid(pipe.writer, process.pid)
-        (intermediate,) = processes.children_of(os.getpid())
+        (intermediate,) = proc.children_of(os.getpid())
         if stopped:
             os.kill(intermediate, signal.SIGSTOP)
         say_pid(pipe.writer, intermediate)
         return sleep_for_ever()
 
     def supervisor() -> int:
-        processes.adopt_orphans()
+        proc.adopt_orphans()
         template_process = fork(template, keep_fds={pipe.writer}, parent_death_signal=signal.SIGKILL)
         say_pid(pipe.writer, template_process.pid)
         return sleep_for_ever()
@@ -183,7 +183,7 @@ def test_nothing_is_left_of_it_where_the_supervisor_dies(pipe: Pipe, stopped: bo
     with forked(supervisor, keep_fds={pipe.writer}) as process:
         pids = [hear_pid(pipe.reader) for _ in range(3)]
         process.kill()
-        wait_until(lambda: all(processes.identity_of(pid) is None for pid in pids), 5, "all to be gone")
+        wait_until(lambda: all(proc.identity_of(pid) is None for pid in pids), 5, "all to be gone")
 
 
 def test_its_supervisors_death_after_it_started_is_told_to_it(pipe: Pipe) -> None:
@@ -199,7 +199,7 @@ def test_its_supervisors_death_after_it_started_is_told_to_it(pipe: Pipe) -> Non
         return 0
 
     def supervisor() -> int:
-        processes.adopt_orphans()
+        proc.adopt_orphans()
         exit_status_of(fork(template, keep_fds={pipe.writer}, parent_death_signal=signal.SIGKILL))
         return sleep_for_ever()
 
@@ -216,12 +216,12 @@ def test_an_intermediate_that_is_killed_before_it_has_told_the_pid_is_noticed(
         def kill_itself(_signum: int, _parent: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
-        monkeypatch.setattr(processes, "die_with_parent", kill_itself)
+        monkeypatch.setattr(proc, "die_with_parent", kill_itself)
         before = open_fds()
         with pytest.raises(IntermediateLost):
             hand_over(lambda: 0, keep_fds=set())
         assert open_fds() == before
-        assert processes.children_of(os.getpid()) == []
+        assert proc.children_of(os.getpid()) == []
         return 0
 
     assert status_of(template) == 0
@@ -230,7 +230,7 @@ def test_an_intermediate_that_is_killed_before_it_has_told_the_pid_is_noticed(
 def test_an_intermediate_that_is_killed_later_does_no_harm(pipe: Pipe) -> None:
     def template() -> int:
         process = hand_over(lambda: 7, keep_fds=set())
-        os.kill(processes.children_of(os.getpid())[0], signal.SIGKILL)
+        os.kill(proc.children_of(os.getpid())[0], signal.SIGKILL)
         say_pid(pipe.writer, process.pid)
         process.complete()
         return 0
@@ -274,7 +274,7 @@ def test_a_second_fork_that_is_refused_is_told_as_such(monkeypatch: pytest.Monke
         with pytest.raises(OSError, match="temporarily"):
             hand_over(lambda: 0, keep_fds=set())
         assert open_fds() == before
-        assert processes.children_of(os.getpid()) == []
+        assert proc.children_of(os.getpid()) == []
         return 0
 
     assert status_of(template) == 0

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from reproq_prefork import processes
-from reproq_prefork.signals import MASTERS_OWN
+from reproq_prefork.unix import proc
+from reproq_prefork.unix.signals import MASTERS_OWN
 
 ROOT = Path(__file__).parents[2]
 IN_NAMESPACE = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
@@ -20,8 +20,8 @@ EXIT_TIMEOUT_S = 20.0
 
 PRELUDE = """
 import os, select, signal, sys, time
-from reproq_prefork import init
-from reproq_prefork.signals import MASTERS_OWN, SignalInbox
+from reproq_prefork.boot import pid1
+from reproq_prefork.unix.signals import MASTERS_OWN, SignalInbox
 
 def say(words):
     os.write(1, f"{words}\\n".encode())
@@ -32,7 +32,7 @@ def wait_until(condition):
         assert time.monotonic() < gives_up_at
         time.sleep(0.005)
 """
-RUN = "\nassert os.getpid() == 1\nsys.exit(init.run_below_init(program))\n"
+RUN = "\nassert os.getpid() == 1\nsys.exit(pid1.run_below_init(program))\n"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -65,7 +65,7 @@ class Container:
         return self._unshare.stdout.read().decode()
 
     def send(self, signum: int) -> None:
-        (first,) = processes.children_of(self._unshare.pid)
+        (first,) = proc.children_of(self._unshare.pid)
         os.kill(first, signum)
 
     def exit_status(self) -> int:

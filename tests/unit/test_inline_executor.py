@@ -15,11 +15,10 @@ from typing import Any
 
 import pytest
 
-from reproq_prefork import processes
-from reproq_prefork.executors import Stop, inline
+from reproq_prefork.executors import inline
+from reproq_prefork.executors.contract import Stop
 from reproq_prefork.executors.inline import LOOK_AT, InlineExecutor
-from reproq_prefork.signals import CANCEL_SIGNAL, SignalInbox
-from reproq_prefork.task_run import (
+from reproq_prefork.model.run import (
     Abandoned,
     Cancelled,
     Ending,
@@ -29,7 +28,9 @@ from reproq_prefork.task_run import (
     Outcome,
     Success,
 )
-from reproq_prefork.verdicts import TaskStopped, TaskTimeout
+from reproq_prefork.task_exceptions import TaskStopped, TaskTimeout
+from reproq_prefork.unix import proc
+from reproq_prefork.unix.signals import CANCEL_SIGNAL, SignalInbox
 from tests.children import forked
 from tests.unit.test_command_executor import FakeWatch, a_run
 from tests.waiting import wait_until
@@ -128,7 +129,7 @@ def test_a_task_past_its_deadline_has_timed_out() -> None:
     outcome = failure_of(lambda: time.sleep(30), FakeWatch(Stop.DEADLINE))
     assert (outcome.kind, outcome.exception) == (
         FailureKind.TIMEOUT,
-        "reproq_prefork.verdicts.TaskTimeout",
+        "reproq_prefork.task_exceptions.TaskTimeout",
     )
 
 
@@ -191,7 +192,7 @@ def test_a_cancelled_task_that_does_not_listen_ends_with_its_worker(monkeypatch:
 
     def worker() -> int:
         SignalInbox((signal.SIGTERM,))
-        processes.adopt_orphans()
+        proc.adopt_orphans()
         run_here(task, FakeWatch(Stop.CANCEL))
         return 0
 
@@ -316,7 +317,7 @@ def test_what_a_task_started_ends_with_it(tmp_path: Path) -> None:
             time.sleep(0.01)
 
     assert run(task).outcome == Success("null")
-    assert processes.identity_of(int(pid_file.read_text())) is None
+    assert proc.identity_of(int(pid_file.read_text())) is None
 
 
 @pytest.mark.parametrize("error", [None, ValueError("of the child")])

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from reproq_prefork.json_rules import SpecError
-from reproq_prefork.json_values import with_floats
+from reproq_prefork.spec.parse import parse_json
+from reproq_prefork.spec.rules import SpecError
+from reproq_prefork.spec.values import with_floats
 from reproq_prefork.store.json_columns import UnreadableJson, read_json
-from reproq_prefork.strict_json import parse_json
 
 DIGITS = st.text("0123456789", min_size=1, max_size=25).map(lambda text: text.lstrip("0") or "0")
 NUMBERS = st.builds(

@@ -12,14 +12,8 @@ from typing import Any, cast
 
 import pytest
 
-from reproq_prefork import link as link_module
-from reproq_prefork.attempt import Attempt
-from reproq_prefork.claiming import LeaseLost, Turn
 from reproq_prefork.errors import DatabaseUnavailable
-from reproq_prefork.ledger import Ledger
-from reproq_prefork.link import ToldToStop
-from reproq_prefork.log import Log, LogFormat, LogLevel
-from reproq_prefork.scoreboard import Scoreboard, WorkerPanel, WorkerRecord, WorkerState
+from reproq_prefork.model.run import ClaimedRun, Place, RetryPolicy, Settlement, Status
 from reproq_prefork.store.connection import (
     Backend,
     ConnectionLost,
@@ -28,7 +22,13 @@ from reproq_prefork.store.connection import (
     ValueRefused,
 )
 from reproq_prefork.store.worker_store import ChangeableRun, Claim, ClaimedAlone, WorkerStore
-from reproq_prefork.task_run import ClaimedRun, Place, RetryPolicy, Settlement, Status
+from reproq_prefork.text.log import Log, LogFormat, LogLevel
+from reproq_prefork.unix.scoreboard import Scoreboard, WorkerPanel, WorkerRecord, WorkerState
+from reproq_prefork.worker import link as link_module
+from reproq_prefork.worker.attempt import Attempt
+from reproq_prefork.worker.claiming import LeaseLost, Turn
+from reproq_prefork.worker.database import Ledger
+from reproq_prefork.worker.link import ToldToStop
 from tests.unit.test_worker import RUN, ScriptedOrders, enqueued_at
 
 Troubles = dict[str, list[Exception]]

@@ -17,19 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reproq_prefork import claiming, ledger, link, lone_claims, reconciling, recording
-from reproq_prefork.attempt import Attempt
-from reproq_prefork.claiming import LeaseLost
-from reproq_prefork.ledger import Ledger
-from reproq_prefork.log import Log, LogFormat, LogLevel
-from reproq_prefork.scoreboard import (
-    MAX_UNRECORDED,
-    Scoreboard,
-    WorkerPanel,
-    WorkerRecord,
-    WorkerState,
-    boottime_ns,
-)
+from reproq_prefork.model.run import ClaimedRun, RetryPolicy, Settlement, Status
 from reproq_prefork.store.connection import (
     Backend,
     ConnectionLost,
@@ -39,7 +27,19 @@ from reproq_prefork.store.connection import (
     ValueRefused,
 )
 from reproq_prefork.store.worker_store import ChangeableRun, Claim, ClaimedAlone, WorkerStore
-from reproq_prefork.task_run import ClaimedRun, RetryPolicy, Settlement, Status
+from reproq_prefork.text.log import Log, LogFormat, LogLevel
+from reproq_prefork.unix.scoreboard import (
+    MAX_UNRECORDED,
+    Scoreboard,
+    WorkerPanel,
+    WorkerRecord,
+    WorkerState,
+    boottime_ns,
+)
+from reproq_prefork.worker import claiming, database, link, lone_claims, reconciling, recording
+from reproq_prefork.worker.attempt import Attempt
+from reproq_prefork.worker.claiming import LeaseLost
+from reproq_prefork.worker.database import Ledger
 from tests.unit.test_worker import RUN, ScriptedOrders
 
 Token = tuple[int, int]
@@ -306,7 +306,7 @@ def made() -> Iterator[World]:
 def world(*, pooled: bool = False) -> Iterator[World]:
     with pytest.MonkeyPatch.context() as patch:
         clock = Clock()
-        for module in (ledger, link, recording, reconciling, claiming, lone_claims):
+        for module in (database, link, recording, reconciling, claiming, lone_claims):
             patch.setattr(module, "time", clock)
         patch.setattr(link, "wait_readable", clock.wait)
         made = World(clock, pooled=pooled)

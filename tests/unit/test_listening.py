@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from reproq_prefork import listening
-from reproq_prefork.listening import AwaitNewRuns, Flood, Listening
-from reproq_prefork.scoreboard import WorkerState
+from reproq_prefork.steward import listening
+from reproq_prefork.steward.listening import AwaitNewRuns, Flood, Listening
 from reproq_prefork.store.connection import StatementRefused
 from reproq_prefork.store.inbox import FLOOD_BYTES, FLOOD_MESSAGES
 from reproq_prefork.store.steward_store import News
+from reproq_prefork.unix.scoreboard import WorkerState
 from tests.unit.steward_host import STEWARD, Host
 
 FLOOD = News(messages=FLOOD_MESSAGES)

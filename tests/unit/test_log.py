@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from reproq_prefork.log import MAX_LINE_BYTES, Log, LogFormat, LogLevel
+from reproq_prefork.text.log import MAX_LINE_BYTES, Log, LogFormat, LogLevel
 
 MOMENT_S = 1_795_555_876.123
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reproq_prefork.migration_files import known_migrations
+from reproq_prefork.store.migration_files import known_migrations
 
 
 def test_versions_count_up_without_a_gap() -> None:

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reproq_prefork.errors import ExitStatus
-from reproq_prefork.new_run import InvalidRun, NewRun
-from reproq_prefork.option_kinds import QUEUE_NAMES
-from reproq_prefork.settings import MAX_PAYLOAD_BYTES
+from reproq_prefork.model.limits import MAX_PAYLOAD_BYTES
+from reproq_prefork.model.new_run import InvalidRun, NewRun
+from reproq_prefork.settings.kinds import QUEUE_NAMES
 from reproq_prefork.spec import Spec, SpecError, spec_hash
 from reproq_prefork.store.json_columns import UnreadableJson, read_json
 

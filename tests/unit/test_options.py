@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from reproq_prefork import options
-from reproq_prefork.options import OPTIONS, Option
-from reproq_prefork.settings_files import parse_config_file, parse_env_file
+from reproq_prefork.settings import options
+from reproq_prefork.settings.files import parse_config_file, parse_env_file
+from reproq_prefork.settings.options import OPTIONS, Option
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 

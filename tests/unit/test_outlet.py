@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from reproq_prefork import outlet
-from reproq_prefork.log import MAX_LINE_BYTES, Log, LogFormat, LogLevel
-from reproq_prefork.outlet import MAX_WHOLE_BYTES, Outlet, write_at_once, write_text_at_once
+from reproq_prefork.text import outlet
+from reproq_prefork.text.log import MAX_LINE_BYTES, Log, LogFormat, LogLevel
+from reproq_prefork.text.outlet import MAX_WHOLE_BYTES, Outlet, write_at_once, write_text_at_once
 from tests.children import exit_status_of, forked
 from tests.waiting import wait_until
 

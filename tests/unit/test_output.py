@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from reproq_prefork.executors.command import BLANK_BYTES
-from reproq_prefork.executors.output import (
+from reproq_prefork.executors.program_output import (
     MAX_MESSAGE_CHARS,
     MAX_RETRY_AFTER_S,
     MAX_TRACEBACK_CHARS,
@@ -17,10 +17,10 @@ from reproq_prefork.executors.output import (
     readable,
 )
 from reproq_prefork.executors.tail import Tail
-from reproq_prefork.settings import MAX_RESULT_BYTES, MAX_STDERR_TAIL_BYTES
-from reproq_prefork.strict_json import parse_json
-from reproq_prefork.task_run import Failure, FailureKind, Outcome, Snoozed, Success
-from reproq_prefork.verdicts import MAX_SNOOZE_S
+from reproq_prefork.model.limits import MAX_RESULT_BYTES, MAX_STDERR_TAIL_BYTES
+from reproq_prefork.model.run import Failure, FailureKind, Outcome, Snoozed, Success
+from reproq_prefork.spec.parse import parse_json
+from reproq_prefork.task_exceptions import MAX_SNOOZE_S
 
 SHARDS = [b"{", b"}", b"[", b'"', b"\n", b"1e999", b":", b"\\u0000", b"\xff", b" "]
 ANY_BYTES = (

@@ -51,7 +51,7 @@ def test_an_executor_pays_for_the_helper_and_nothing_else() -> None:
     assert beyond_the_standard_library(imported) == {
         "reproq_prefork",
         "reproq_prefork.executor",
-        "reproq_prefork.verdicts",
+        "reproq_prefork.task_exceptions",
     }
     assert imported.isdisjoint({"argparse", "asyncio", "dataclasses", "inspect", "logging", "traceback"})
 

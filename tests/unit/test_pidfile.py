@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from reproq_prefork import processes
 from reproq_prefork.errors import AlreadyRunning, ExitStatus, SettingsError
-from reproq_prefork.pidfile import PidFile
+from reproq_prefork.unix import proc
+from reproq_prefork.unix.pidfile import PidFile
 from tests.children import exit_status_of, forked
 from tests.waiting import wait_until
 
@@ -97,7 +97,7 @@ def test_a_child_of_a_dead_master_does_not_keep_the_file(path: Path) -> None:
         assert exit_status_of(process) == -signal.SIGKILL
     child = int.from_bytes(os.read(reader, 4), "little")
     try:
-        assert processes.identity_of(child) is not None
+        assert proc.identity_of(child) is not None
         pid_file = PidFile(path)
         pid_file.acquire()
         pid_file.release()

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reproq_prefork.printable import MAX_QUOTED_CHARS, printable, quoted
+from reproq_prefork.text.printable import MAX_QUOTED_CHARS, printable, quoted
 
 ANY_TEXT = st.text(st.characters(categories=None))
 

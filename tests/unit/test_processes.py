@@ -1,4 +1,4 @@
-"""With real processes. What a program asserts in a child, the child's exit status tells."""
+"""With real proc. What a program asserts in a child, the child's exit status tells."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from reproq_prefork import processes
-from reproq_prefork.identity import ProcessIdentity
+from reproq_prefork.model.identity import ProcessIdentity
+from reproq_prefork.unix import proc
 from tests.children import Pipe, exit_status_of, forked, open_fds, read_all, sleep_for_ever, status_of
 from tests.waiting import wait_until
 
@@ -39,7 +39,7 @@ def a_sleeper() -> int:
 
 
 def is_gone(pid: int) -> bool:
-    return processes.identity_of(pid) is None
+    return proc.identity_of(pid) is None
 
 
 # --- descriptors ---
@@ -49,7 +49,7 @@ def test_a_child_at_the_limit_of_descriptors_still_closes_what_is_not_its_own(pi
     def program() -> int:
         used = open_fds()
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(used) + 1, 1_024))
-        processes.close_other_fds({pipe.writer})
+        proc.close_other_fds({pipe.writer})
         assert open_fds() == [0, 1, 2, pipe.writer]
         return 0
 
@@ -60,10 +60,10 @@ def test_a_child_at_the_limit_of_descriptors_still_closes_what_is_not_its_own(pi
 
 
 def test_a_process_is_itself_and_no_later_one_with_its_pid() -> None:
-    own = processes.own_identity()
+    own = proc.own_identity()
     assert own.pid == os.getpid()
-    assert processes.is_alive(own)
-    assert not processes.is_alive(ProcessIdentity(own.pid, own.started + 1))
+    assert proc.is_alive(own)
+    assert not proc.is_alive(ProcessIdentity(own.pid, own.started + 1))
 
 
 def test_a_zombie_is_nobody() -> None:
@@ -78,9 +78,9 @@ def test_a_zombie_is_nobody() -> None:
 
 def test_a_name_full_of_brackets_hides_nobody() -> None:
     def program() -> int:
-        before = processes.own_identity()
+        before = proc.own_identity()
         Path("/proc/self/comm").write_text("a) Z 1 (b", encoding="ascii")
-        assert processes.own_identity() == before
+        assert proc.own_identity() == before
         return 0
 
     assert status_of(program) == 0
@@ -89,43 +89,43 @@ def test_a_name_full_of_brackets_hides_nobody() -> None:
 def test_two_forks_of_one_pid_would_differ_in_their_start() -> None:
     with forked(sleep_for_ever) as child:
         assert child.pid is not None
-        identity = processes.identity_of(child.pid)
+        identity = proc.identity_of(child.pid)
         assert identity is not None
-        assert identity.started >= processes.own_identity().started
+        assert identity.started >= proc.own_identity().started
         child.kill()
-        assert not processes.is_alive(identity)
+        assert not proc.is_alive(identity)
 
 
 def test_a_host_is_the_same_for_all_its_processes() -> None:
-    host = processes.host_identity()
-    assert status_of(lambda: 0 if processes.host_identity() == host else 1) == 0
+    host = proc.host_identity()
+    assert status_of(lambda: 0 if proc.host_identity() == host else 1) == 0
 
 
 def test_a_process_is_signalled_as_long_as_it_is_the_one_that_is_meant() -> None:
     with forked(sleep_for_ever) as child:
         assert child.pid is not None
-        identity = processes.identity_of(child.pid)
+        identity = proc.identity_of(child.pid)
         assert identity is not None
         earlier = ProcessIdentity(identity.pid, identity.started - 1)
-        assert not processes.signal_process(earlier, signal.SIGKILL)
-        assert processes.is_alive(identity)
-        assert processes.signal_process(identity, signal.SIGKILL)
+        assert not proc.signal_process(earlier, signal.SIGKILL)
+        assert proc.is_alive(identity)
+        assert proc.signal_process(identity, signal.SIGKILL)
         assert exit_status_of(child) == -signal.SIGKILL
-        assert not processes.signal_process(identity, signal.SIGKILL)
+        assert not proc.signal_process(identity, signal.SIGKILL)
 
 
 def test_a_process_that_cannot_be_looked_at_is_not_taken_for_dead() -> None:
     def program() -> int:
-        processes.adopt_orphans()
+        proc.adopt_orphans()
         sleeper = a_sleeper()
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, 1_024))
         with pytest.raises(OSError, match="Too many open files"):
-            processes.identity_of(sleeper)
+            proc.identity_of(sleeper)
         with pytest.raises(OSError, match="Too many open files"):
-            processes.children_of(os.getpid())
-        assert not processes.kill_own_descendants(within_s=0.05)
+            proc.children_of(os.getpid())
+        assert not proc.kill_own_descendants(within_s=0.05)
         resource.setrlimit(resource.RLIMIT_NOFILE, (1_024, 1_024))
-        assert processes.kill_own_descendants(within_s=KILL_WITHIN_S)
+        assert proc.kill_own_descendants(within_s=KILL_WITHIN_S)
         assert is_gone(sleeper)
         return 0
 
@@ -134,20 +134,20 @@ def test_a_process_that_cannot_be_looked_at_is_not_taken_for_dead() -> None:
 
 HIDDEN = f"""
 import os, signal
-from reproq_prefork import processes
+from reproq_prefork.unix import proc
 from tests.unit.test_processes import a_sleeper
-sleeper = processes.identity_of(a_sleeper())
+sleeper = proc.identity_of(a_sleeper())
 os.setgroups([])
 os.setgid({NOBODY})
 os.setuid({NOBODY})
-assert processes.identity_of(sleeper.pid) is None, "it is hidden"
-assert processes.is_alive(sleeper)
+assert proc.identity_of(sleeper.pid) is None, "it is hidden"
+assert proc.is_alive(sleeper)
 pid = os.fork()
 if pid == 0:
     os._exit(0)
-own = processes.identity_of(pid)
+own = proc.identity_of(pid)
 os.waitpid(pid, 0)
-assert own is None or not processes.is_alive(own)
+assert own is None or not proc.is_alive(own)
 """
 
 
@@ -166,21 +166,21 @@ def test_a_process_that_is_hidden_is_not_taken_for_dead() -> None:
 
 def test_a_process_has_children_until_the_last_of_them_is_reaped() -> None:
     def program() -> int:
-        processes.adopt_orphans()
-        assert not processes.has_children()
+        proc.adopt_orphans()
+        assert not proc.has_children()
         child = os.fork()
         if child == 0:
             start_family(in_its_own_session, os.open(os.devnull, os.O_WRONLY))
             os._exit(0)
-        assert processes.has_children()
+        assert proc.has_children()
         assert os.waitpid(child, 0) == (child, 0)
-        assert processes.has_children(), "what it has left is adopted by the time that it is reaped"
-        (orphan,) = processes.children_of(os.getpid())
+        assert proc.has_children(), "what it has left is adopted by the time that it is reaped"
+        (orphan,) = proc.children_of(os.getpid())
         os.kill(orphan, signal.SIGKILL)
         wait_until(lambda: is_gone(orphan), 5, "the orphan to be a zombie")
-        assert processes.has_children()
+        assert proc.has_children()
         os.waitpid(orphan, 0)
-        assert not processes.has_children()
+        assert not proc.has_children()
         return 0
 
     assert status_of(program) == 0
@@ -192,8 +192,8 @@ def test_a_child_of_whose_end_no_signal_tells_is_seen_too() -> None:
         if pid == 0:
             os._exit(0)
         wait_until(lambda: is_gone(pid), 5, "the child to be a zombie")
-        assert processes.children_of(os.getpid()) == [pid]
-        assert processes.has_children()
+        assert proc.children_of(os.getpid()) == [pid]
+        assert proc.has_children()
         return 0
 
     assert status_of(program) == 0
@@ -201,7 +201,7 @@ def test_a_child_of_whose_end_no_signal_tells_is_seen_too() -> None:
 
 def test_the_orphans_of_a_process_that_was_reaped_are_never_overlooked() -> None:
     def program() -> int:
-        processes.adopt_orphans()
+        proc.adopt_orphans()
         for _ in range(10):
             child = os.fork()
             if child == 0:
@@ -209,9 +209,9 @@ def test_the_orphans_of_a_process_that_was_reaped_are_never_overlooked() -> None
                     sleep_for_ever()
                 os._exit(0)
             os.waitpid(child, 0)
-            assert processes.has_children()
-            assert processes.kill_own_descendants(within_s=KILL_WITHIN_S)
-            assert not processes.has_children()
+            assert proc.has_children()
+            assert proc.kill_own_descendants(within_s=KILL_WITHIN_S)
+            assert not proc.has_children()
         return 0
 
     assert status_of(program) == 0
@@ -229,12 +229,12 @@ def test_descendants_are_listed_parents_first(pipe: Pipe) -> None:
     with forked(program, keep_fds={pipe.writer}) as root:
         assert root.pid is not None
         pids = {int.from_bytes(os.read(pipe.reader, 4), "little") for _ in range(2)}
-        found = processes.descendants_of([root.pid])
+        found = proc.descendants_of([root.pid])
         assert set(found) == pids
-        assert processes.children_of(root.pid) == found[:1]
-        identity = processes.identity_of(root.pid)
+        assert proc.children_of(root.pid) == found[:1]
+        identity = proc.identity_of(root.pid)
         assert identity is not None
-        assert processes.kill_tree(identity, within_s=KILL_WITHIN_S)
+        assert proc.kill_tree(identity, within_s=KILL_WITHIN_S)
 
 
 def plain(write: Callable[[int], None]) -> None:
@@ -294,19 +294,19 @@ def start_family(kind: Callable[[Callable[[int], None]], None], writer: int) -> 
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_that_a_child_has_started_escapes(kind: Callable[[Callable[[int], None]], None]) -> None:
     def program() -> int:
-        processes.adopt_orphans()
+        proc.adopt_orphans()
         spared = a_sleeper()
         reader, writer = os.pipe()
         start_family(kind, writer)
         first = int.from_bytes(os.read(reader, 4), "little")
-        assert processes.kill_own_descendants(spare={spared}, within_s=KILL_WITHIN_S)
-        assert processes.children_of(os.getpid()) == [spared], "all are reaped, one is spared"
+        assert proc.kill_own_descendants(spare={spared}, within_s=KILL_WITHIN_S)
+        assert proc.children_of(os.getpid()) == [spared], "all are reaped, one is spared"
         assert not is_gone(spared)
         assert is_gone(first)
         os.close(writer)
         for pid in pids_in(read_all(reader)):
             assert is_gone(pid)
-        assert processes.kill_own_descendants(within_s=KILL_WITHIN_S)
+        assert proc.kill_own_descendants(within_s=KILL_WITHIN_S)
         return 0
 
     assert status_of(program) == 0
@@ -314,16 +314,16 @@ def test_nothing_that_a_child_has_started_escapes(kind: Callable[[Callable[[int]
 
 def test_no_process_of_a_tree_can_act_on_the_death_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
     """All are stopped before the first is killed: two that replace each other would go on for ever."""
-    send_signal = processes.send_signal
+    send_signal = proc.send_signal
 
     def send_slowly(pid: int, signum: int) -> None:
         send_signal(pid, signum)
         time.sleep(LONGER_THAN_A_REACTION_S)
 
-    monkeypatch.setattr(processes, "send_signal", send_slowly)
+    monkeypatch.setattr(proc, "send_signal", send_slowly)
 
     def program() -> int:
-        processes.adopt_orphans()
+        proc.adopt_orphans()
         reader, writer = os.pipe()
         lives_as_long, keep = os.pipe()
         if (
@@ -337,7 +337,7 @@ def test_no_process_of_a_tree_can_act_on_the_death_of_another(monkeypatch: pytes
             sleep_for_ever()
         os.close(writer)
         os.close(lives_as_long)
-        assert processes.kill_own_descendants(within_s=KILL_WITHIN_S)
+        assert proc.kill_own_descendants(within_s=KILL_WITHIN_S)
         assert read_all(reader) == b""
         return 0
 
@@ -353,16 +353,16 @@ def test_nothing_of_a_strangers_tree_escapes(
     kind: Callable[[Callable[[int], None]], None], pipe: Pipe
 ) -> None:
     def root() -> int:
-        processes.adopt_orphans()
+        proc.adopt_orphans()
         start_family(kind, pipe.writer)
         return sleep_for_ever()
 
     with forked(root, keep_fds={pipe.writer}) as process:
         assert process.pid is not None
-        identity = processes.identity_of(process.pid)
+        identity = proc.identity_of(process.pid)
         assert identity is not None
         first = os.read(pipe.reader, 4)
-        assert processes.kill_tree(identity, within_s=KILL_WITHIN_S)
+        assert proc.kill_tree(identity, within_s=KILL_WITHIN_S)
         assert is_gone(process.pid)
         # Only now can the pipe end: nobody is left who holds it.
         for pid in pids_in(first + pipe.says()):
@@ -372,11 +372,11 @@ def test_nothing_of_a_strangers_tree_escapes(
 def test_a_tree_whose_root_is_another_process_by_now_is_left_alone() -> None:
     with forked(sleep_for_ever) as process:
         assert process.pid is not None
-        identity = processes.identity_of(process.pid)
+        identity = proc.identity_of(process.pid)
         assert identity is not None
         earlier = ProcessIdentity(identity.pid, identity.started - 1)
-        assert processes.kill_tree(earlier, within_s=KILL_WITHIN_S)
-        assert processes.is_alive(identity)
+        assert proc.kill_tree(earlier, within_s=KILL_WITHIN_S)
+        assert proc.is_alive(identity)
         stat = Path(f"/proc/{process.pid}/stat").read_text()
         assert ") T " not in stat, "it was not even stopped"
 
@@ -386,22 +386,22 @@ def test_a_tree_that_is_gone_needs_nothing() -> None:
         assert process.pid is not None
         pid = process.pid
         exit_status_of(process)
-    assert processes.kill_tree(ProcessIdentity(pid, 1), within_s=0)
+    assert proc.kill_tree(ProcessIdentity(pid, 1), within_s=0)
 
 
 @as_root
 def test_a_process_of_another_user_is_reported_and_no_error() -> None:
     def program() -> int:
-        processes.adopt_orphans()
+        proc.adopt_orphans()
         sleeper = a_sleeper()
-        identity = processes.identity_of(sleeper)
+        identity = proc.identity_of(sleeper)
         assert identity is not None
         os.setresuid(NOBODY, NOBODY, 0)
-        assert not processes.kill_own_descendants(within_s=0.05)
-        assert not processes.kill_tree(identity, within_s=0.05)
-        processes.send_signal_to_group(os.getpgid(sleeper), 0)
+        assert not proc.kill_own_descendants(within_s=0.05)
+        assert not proc.kill_tree(identity, within_s=0.05)
+        proc.send_signal_to_group(os.getpgid(sleeper), 0)
         os.seteuid(0)
-        assert processes.kill_own_descendants(within_s=KILL_WITHIN_S)
+        assert proc.kill_own_descendants(within_s=KILL_WITHIN_S)
         return 0
 
     assert status_of(program) == 0
@@ -412,8 +412,8 @@ def test_a_signal_to_a_process_that_is_gone_is_no_error() -> None:
         assert process.pid is not None
         pid = process.pid
         exit_status_of(process)
-    processes.send_signal(pid, signal.SIGTERM)
-    processes.send_signal_to_group(pid, signal.SIGTERM)
+    proc.send_signal(pid, signal.SIGTERM)
+    proc.send_signal_to_group(pid, signal.SIGTERM)
 
 
 # --- words ---
@@ -429,9 +429,9 @@ def test_a_signal_to_a_process_that_is_gone_is_no_error() -> None:
     ],
 )
 def test_an_exit_is_described(status: int, words: str) -> None:
-    assert processes.describe_exit(status) == words
+    assert proc.describe_exit(status) == words
 
 
 def test_resident_memory_is_seen_and_that_of_nobody_is_none() -> None:
-    assert 1_000 < processes.resident_kib() < 10_000_000
-    assert processes.resident_kib(0) == 0
+    assert 1_000 < proc.resident_kib() < 10_000_000
+    assert proc.resident_kib(0) == 0

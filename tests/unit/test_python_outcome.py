@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reproq_prefork.executors import Stop
-from reproq_prefork.executors.output import MAX_RETRY_AFTER_S
+from reproq_prefork.executors.contract import Stop
+from reproq_prefork.executors.program_output import MAX_RETRY_AFTER_S
 from reproq_prefork.executors.python_outcome import outcome_of_error, outcome_of_result, storable
-from reproq_prefork.task_run import (
+from reproq_prefork.model.run import (
     Abandoned,
     Cancelled,
     Failure,
@@ -22,7 +22,7 @@ from reproq_prefork.task_run import (
     Snoozed,
     Success,
 )
-from reproq_prefork.verdicts import Discard, Retry, Snooze, TaskTimeout
+from reproq_prefork.task_exceptions import Discard, Retry, Snooze, TaskTimeout
 
 
 class Hostile(Exception):

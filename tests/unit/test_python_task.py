@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from reproq_prefork import Task, TaskContext, task
-from reproq_prefork.new_run import InvalidRun, NewRun
+from reproq_prefork.model.new_run import InvalidRun, NewRun
 from reproq_prefork.spec import SpecError
 
 ENQUEUED: list[tuple[object, NewRun]] = []

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from reproq_prefork.log import Log, LogFormat, LogLevel
-from reproq_prefork.recurring import CALM_S, FIRST_INTERVAL_S, LONGEST_INTERVAL_S, Recurring
+from reproq_prefork.text.log import Log, LogFormat, LogLevel
+from reproq_prefork.text.recurring import CALM_S, FIRST_INTERVAL_S, LONGEST_INTERVAL_S, Recurring
 
 
 class Written:

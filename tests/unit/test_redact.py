@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reproq_prefork.redact import MASK, mask_url
+from reproq_prefork.text.redact import MASK, mask_url
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,10 @@ from itertools import pairwise
 
 import pytest
 
-from reproq_prefork.attempt import Attempt, smaller_ends
-from reproq_prefork.refused_ends import (
+from reproq_prefork.model.run import Settlement, Status, handed_back
+from reproq_prefork.store.connection import ServerShort, StatementRefused, ValueRefused
+from reproq_prefork.worker.attempt import Attempt, smaller_ends
+from reproq_prefork.worker.refused_ends import (
     GIVEN_UP_AGAIN_S,
     MAX_CARRIED,
     PATIENCE_AT_THE_END_S,
@@ -17,8 +19,6 @@ from reproq_prefork.refused_ends import (
     RefusedEnd,
     RefusedEnds,
 )
-from reproq_prefork.store.connection import ServerShort, StatementRefused, ValueRefused
-from reproq_prefork.task_run import Settlement, Status, handed_back
 from tests.unit.test_worker import RUN
 
 SUCCESS = Settlement(

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from reproq_prefork import reload
-from reproq_prefork.log import Log, LogFormat, LogLevel
-from reproq_prefork.reload import Changes, run_watched, scan
-from reproq_prefork.signals import SignalInbox, wait_readable
+from reproq_prefork.boot import file_watch
+from reproq_prefork.boot.file_watch import Changes, run_watched, scan
+from reproq_prefork.text.log import Log, LogFormat, LogLevel
+from reproq_prefork.unix.signals import SignalInbox, wait_readable
 from tests.children import exit_status_of, forked
 from tests.waiting import wait_until
 
@@ -74,8 +74,8 @@ def test_every_kind_of_change_is_seen(tmp_path: Path, change: str) -> None:
 def test_the_master_is_told_of_changes_and_of_signals_and_its_status_is_passed_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reload, "SCAN_INTERVAL_S", 0.05)
-    monkeypatch.setattr(reload, "SETTLE_INTERVAL_S", 0.05)
+    monkeypatch.setattr(file_watch, "SCAN_INTERVAL_S", 0.05)
+    monkeypatch.setattr(file_watch, "SETTLE_INTERVAL_S", 0.05)
     source, diary = tmp_path / "a.py", tmp_path / "diary"
     write(source)
 

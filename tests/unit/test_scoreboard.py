@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reproq_prefork.identity import ProcessIdentity
-from reproq_prefork.scoreboard import (
+from reproq_prefork.model.identity import ProcessIdentity
+from reproq_prefork.unix.scoreboard import (
     MAX_UNRECORDED,
     WORKER_ID_BYTES,
     LeaseRecord,

@@ -14,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reproq_prefork.errors import SettingsError
-from reproq_prefork.log import LogFormat, LogLevel
-from reproq_prefork.options import OPTIONS, Option
-from reproq_prefork.settings import MAX_ARGV_PAYLOAD_BYTES, ExecutorKind, PayloadMode, Settings
-from reproq_prefork.settings_resolution import Resolved, describe, resolve
-from reproq_prefork.settings_sources import FlagValue, Sources
+from reproq_prefork.model.limits import MAX_ARGV_PAYLOAD_BYTES
+from reproq_prefork.settings import ExecutorKind, PayloadMode, Settings
+from reproq_prefork.settings.options import OPTIONS, Option
+from reproq_prefork.settings.resolve import Resolved, describe, resolve
+from reproq_prefork.settings.sources import FlagValue, Sources
+from reproq_prefork.text.log import LogFormat, LogLevel
 
 CHDIR = Path("/srv/app/current")
 NOW = datetime(2026, 11, 24, 21, 31, 16, tzinfo=UTC)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reproq_prefork.settings_files import MAX_FILE_BYTES, parse_config_file, parse_env_file, read_sources
+from reproq_prefork.settings.files import MAX_FILE_BYTES, parse_config_file, parse_env_file, read_sources
 
 
 def write(path: Path, text: str, mode: int = 0o600) -> Path:

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reproq_prefork.settlement import error_entry, settle
-from reproq_prefork.task_run import (
+from reproq_prefork.model.run import (
     FINAL_STATUSES,
     LEGAL_EDGES,
     Abandoned,
@@ -21,6 +20,7 @@ from reproq_prefork.task_run import (
     Status,
     Success,
 )
+from reproq_prefork.model.settlement import error_entry, settle
 
 POLICY = RetryPolicy(base_s=5, max_s=3600)
 

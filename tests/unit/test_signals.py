@@ -4,7 +4,7 @@ import os
 import select
 import signal
 
-from reproq_prefork.signals import SignalInbox
+from reproq_prefork.unix.signals import SignalInbox
 from tests.children import exit_status_of, forked
 
 

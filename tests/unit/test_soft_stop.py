@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from reproq_prefork.executors import Stop
+from reproq_prefork.executors.contract import Stop
 from reproq_prefork.executors.soft_stop import SignalledStop
-from reproq_prefork.verdicts import TaskCancelled, TaskInterrupted, TaskStopped, TaskTimeout
+from reproq_prefork.task_exceptions import TaskCancelled, TaskInterrupted, TaskStopped, TaskTimeout
 
 
 @pytest.fixture

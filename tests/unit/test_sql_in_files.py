@@ -20,7 +20,7 @@ PASSED_ON = {
     ("store/pooling.py", "text"),
     ("store/odd_sessions.py", "statement"),
     ("django/sql_file.py", "file_text"),
-    ("migrate.py", "file_text"),
+    ("store/migrate.py", "file_text"),
 }
 BEGINS_LIKE_SQL = re.compile(
     r"\s*(select|insert\s+into|update\s+\w+\s+set|delete\s+from|truncate|create\s+\w+|alter\s+\w+|drop\s+\w+|with)\s",

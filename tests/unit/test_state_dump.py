@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from reproq_prefork.fleet_state import Fleet, Generation, Limits, Phase, Reload, Template, Worker
-from reproq_prefork.scoreboard import LeaseRecord, Scoreboard, StewardRecord, WorkerRecord, WorkerState
-from reproq_prefork.state_dump import state_dump
-from reproq_prefork.task_run import FailureKind, LostWorker
+from reproq_prefork.fleet.state import Fleet, Generation, Limits, Phase, Reload, Template, Worker
+from reproq_prefork.master.state_dump import state_dump
+from reproq_prefork.model.run import FailureKind, LostWorker
+from reproq_prefork.unix.scoreboard import LeaseRecord, Scoreboard, StewardRecord, WorkerRecord, WorkerState
 
 NOW_NS = 10_000 * 10**9
 S = 10**9

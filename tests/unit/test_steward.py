@@ -8,19 +8,19 @@ from typing import Any, cast
 
 import pytest
 
-from reproq_prefork import one_by_one
-from reproq_prefork import steward as steward_module
-from reproq_prefork.channel import Channel
-from reproq_prefork.identity import HostIdentity
-from reproq_prefork.log import Log, LogFormat, LogLevel
-from reproq_prefork.messages import WorkerReset
-from reproq_prefork.one_by_one import OneByOne
-from reproq_prefork.scoreboard import Scoreboard
-from reproq_prefork.steward import Steward
+from reproq_prefork.model.identity import HostIdentity
+from reproq_prefork.model.messages import WorkerReset
+from reproq_prefork.model.run import FailureKind, LostWorker, Status
+from reproq_prefork.steward import loop as steward_module
+from reproq_prefork.steward import one_by_one
+from reproq_prefork.steward.loop import Steward
+from reproq_prefork.steward.one_by_one import OneByOne
 from reproq_prefork.store.connection import Backend, ServerShort, StatementRefused, ValueRefused
 from reproq_prefork.store.steward_store import News, ResetRun, Sight, StewardStore
-from reproq_prefork.task_run import FailureKind, LostWorker, Status
-from reproq_prefork.wakeup import WakePipe
+from reproq_prefork.text.log import Log, LogFormat, LogLevel
+from reproq_prefork.unix.channel import Channel
+from reproq_prefork.unix.scoreboard import Scoreboard
+from reproq_prefork.unix.wake_pipe import WakePipe
 from tests.unit.test_settings import resolved
 from tests.unit.test_worker import ScriptedOrders
 

@@ -9,16 +9,16 @@ from typing import Any, cast
 
 import pytest
 
-from reproq_prefork.channel import Channel
 from reproq_prefork.errors import DatabaseUnavailable, ReproqError
-from reproq_prefork.identity import HostIdentity
-from reproq_prefork.log import Log, LogFormat, LogLevel
-from reproq_prefork.scoreboard import Scoreboard
-from reproq_prefork.steward import Steward
+from reproq_prefork.model.identity import HostIdentity
+from reproq_prefork.steward.loop import Steward
 from reproq_prefork.store.connection import Backend, ConnectionLost, StatementRefused, ValueRefused
 from reproq_prefork.store.opening import GoesOn
 from reproq_prefork.store.steward_store import News, Sight, StewardStore
-from reproq_prefork.wakeup import WakePipe
+from reproq_prefork.text.log import Log, LogFormat, LogLevel
+from reproq_prefork.unix.channel import Channel
+from reproq_prefork.unix.scoreboard import Scoreboard
+from reproq_prefork.unix.wake_pipe import WakePipe
 from tests.unit.test_settings import resolved
 from tests.unit.test_worker import ScriptedOrders
 
@@ -132,7 +132,7 @@ class Setting:
 
 @pytest.fixture
 def setting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Setting]:
-    monkeypatch.setattr("reproq_prefork.steward.reconnect_delays_s", lambda: iter([0.0] * 1_000))
+    monkeypatch.setattr("reproq_prefork.steward.loop.reconnect_delays_s", lambda: iter([0.0] * 1_000))
     setting = Setting()
     yield setting
     setting.close()
@@ -149,7 +149,7 @@ def setting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Setting]:
 def test_where_listen_is_refused_it_is_tried_again(
     setting: Setting, monkeypatch: pytest.MonkeyPatch, trouble: ReproqError
 ) -> None:
-    monkeypatch.setattr("reproq_prefork.listening.LISTEN_RETRY_S", 0.0)
+    monkeypatch.setattr("reproq_prefork.steward.listening.LISTEN_RETRY_S", 0.0)
     store = ScriptedStore(listen=trouble)
     assert setting.run([store], is_done=lambda: store.calls.count("listen") == 2) == [store]
     assert store.calls.count("listen") == 2
@@ -159,7 +159,7 @@ def test_where_listen_is_refused_it_is_tried_again(
 def test_a_connection_that_is_lost_by_listening_is_closed_and_another_one_is_made(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reproq_prefork.listening.LISTEN_RETRY_S", 0.0)
+    monkeypatch.setattr("reproq_prefork.steward.listening.LISTEN_RETRY_S", 0.0)
     lost, found = ScriptedStore(listen=ConnectionLost("gone")), ScriptedStore()
     assert setting.run([lost, found], is_done=lambda: "listen" in found.calls) == [lost, found]
     assert lost.calls[-2:] == ["listen", "close"]

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from reproq_prefork import steward_first
-from reproq_prefork.scoreboard import Scoreboard, StewardRecord, WorkerPanel, WorkerRecord
-from reproq_prefork.steward_first import STALE_S, await_steward
+from reproq_prefork.unix.scoreboard import Scoreboard, StewardRecord, WorkerPanel, WorkerRecord
+from reproq_prefork.worker import steward_first
+from reproq_prefork.worker.steward_first import STALE_S, await_steward
 from tests.unit.test_worker import ScriptedOrders
 
 PLACE = 1

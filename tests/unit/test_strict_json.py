@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from reproq_prefork.json_rules import SpecError
-from reproq_prefork.strict_json import parse_json
+from reproq_prefork.spec.parse import parse_json
+from reproq_prefork.spec.rules import SpecError
 
 FEW_CALLS = 4
 

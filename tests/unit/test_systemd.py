@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reproq_prefork.systemd import Notifier
+from reproq_prefork.unix.systemd import Notifier
 
 
 class Manager:

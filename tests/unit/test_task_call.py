@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reproq_prefork.spec import Spec
-from reproq_prefork.task_call import Call, NotACall, read_call
+from reproq_prefork.tasks.call import Call, NotACall, read_call
 
 values = st.recursive(
     st.none()

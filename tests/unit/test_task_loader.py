@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reproq_prefork import Task, task
-from reproq_prefork.task_loader import NotAllowed, TaskNotFound, allowed_modules, load_task, split_path
+from reproq_prefork.tasks.loader import NotAllowed, TaskNotFound, allowed_modules, load_task, split_path
 
 segments = st.from_regex(r"[a-z_]{1,3}", fullmatch=True)
 modules = st.lists(segments, min_size=1, max_size=4).map(".".join)

@@ -1,4 +1,4 @@
-"""With real processes. What a program asserts in a child, the child's exit status tells."""
+"""With real proc. What a program asserts in a child, the child's exit status tells."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from reproq_prefork import processes
-from reproq_prefork.signals import SignalInbox
-from reproq_prefork.task_process import Program, TaskForks, spawn
+from reproq_prefork.unix import proc
+from reproq_prefork.unix.signals import SignalInbox
+from reproq_prefork.unix.task_fork import Program, TaskForks, spawn
 from tests.children import Pipe, forked, open_fds, read_all, sleep_for_ever, status_of
 from tests.unit.test_fork_executor import links_of_fds
 from tests.unit.test_processes import is_gone
@@ -104,7 +104,7 @@ def test_a_program_whose_parent_died_before_it_could_ask_is_not_started(
 def test_a_program_that_cannot_be_started_leaves_the_mask_and_nothing_open(pipe: Pipe, name: str) -> None:
     def state() -> tuple[object, ...]:
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        return blocked, open_fds(), processes.children_of(os.getpid())
+        return blocked, open_fds(), proc.children_of(os.getpid())
 
     before = state()
     with pytest.raises(FileNotFoundError) as raised:

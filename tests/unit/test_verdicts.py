@@ -9,8 +9,8 @@ import pytest
 
 import reproq_prefork
 from reproq_prefork import django, executor
-from reproq_prefork.new_run import MAX_DELAY_S
-from reproq_prefork.verdicts import MAX_SNOOZE_S, Discard, Retry, Snooze, verdict_of
+from reproq_prefork.model.limits import MAX_DELAY_S
+from reproq_prefork.task_exceptions import MAX_SNOOZE_S, Discard, Retry, Snooze, verdict_of
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reproq_prefork.wakeup import Sleep, WakePipe
+from reproq_prefork.unix.wake_pipe import Sleep, WakePipe
 from tests.children import exit_status_of, forked
 from tests.waiting import wait_until
 

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from reproq_prefork.executors import Stop
-from reproq_prefork.orders import Orders
-from reproq_prefork.scoreboard import LeaseRecord, Scoreboard, WorkerPanel, WorkerRecord, boottime_ns
-from reproq_prefork.watch import LOOK_INTERVAL_NS, TaskWatch
+from reproq_prefork.executors.contract import Stop
+from reproq_prefork.unix.orders import Orders
+from reproq_prefork.unix.scoreboard import LeaseRecord, Scoreboard, WorkerPanel, WorkerRecord, boottime_ns
+from reproq_prefork.worker.task_watch import LOOK_INTERVAL_NS, TaskWatch
 
 S = 10**9
 

@@ -13,18 +13,9 @@ from typing import Any
 
 import pytest
 
-from reproq_prefork import announcer as announcer_module
-from reproq_prefork import batch, batching
-from reproq_prefork import worker as worker_module
-from reproq_prefork.announcer import Announcer
-from reproq_prefork.attempt import Attempt
-from reproq_prefork.claiming import Turn
 from reproq_prefork.errors import ExitStatus
-from reproq_prefork.executors import NoProcess, Watch, WornOut
-from reproq_prefork.log import Log, LogFormat, LogLevel
-from reproq_prefork.orders import Orders
-from reproq_prefork.scoreboard import Scoreboard, StewardRecord, WorkerPanel, WorkerRecord, boottime_ns
-from reproq_prefork.task_run import (
+from reproq_prefork.executors.contract import NoProcess, Watch, WornOut
+from reproq_prefork.model.run import (
     Abandoned,
     Cancelled,
     ClaimedRun,
@@ -36,8 +27,17 @@ from reproq_prefork.task_run import (
     Status,
     Success,
 )
-from reproq_prefork.wakeup import Sleep, WakePipe
-from reproq_prefork.worker import NO_PROCESS_DELAY_S, Worker
+from reproq_prefork.text.log import Log, LogFormat, LogLevel
+from reproq_prefork.unix.orders import Orders
+from reproq_prefork.unix.scoreboard import Scoreboard, StewardRecord, WorkerPanel, WorkerRecord, boottime_ns
+from reproq_prefork.unix.wake_pipe import Sleep, WakePipe
+from reproq_prefork.worker import batch, batch_size
+from reproq_prefork.worker import finish_announcer as announcer_module
+from reproq_prefork.worker import loop as worker_module
+from reproq_prefork.worker.attempt import Attempt
+from reproq_prefork.worker.claiming import Turn
+from reproq_prefork.worker.finish_announcer import Announcer
+from reproq_prefork.worker.loop import NO_PROCESS_DELAY_S, Worker
 from tests.unit.test_settings import resolved
 from tests.waiting import wait_until
 
@@ -460,7 +460,7 @@ STRETCH_S = 1.0
 @pytest.fixture
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """However slow this machine is, runs are short, and nobody has waited for long but where a test waits."""
-    monkeypatch.setattr(batching, "BATCH_BUDGET_S", 600.0)
+    monkeypatch.setattr(batch_size, "BATCH_BUDGET_S", 600.0)
     monkeypatch.setattr(batch, "BATCH_STRETCH_S", STRETCH_S)
 
 

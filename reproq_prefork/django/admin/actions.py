@@ -11,9 +11,9 @@ from django.urls import reverse
 from django.utils.html import format_html
 
 from reproq_prefork.errors import RunNotFound, UniqueKeyHeld
-from reproq_prefork.new_run import MAX_PRIORITY, MIN_PRIORITY
+from reproq_prefork.model.limits import MAX_PRIORITY, MIN_PRIORITY
+from reproq_prefork.model.run import Status
 from reproq_prefork.store.task_runs import KeyChangesHands, TaskRuns
-from reproq_prefork.task_run import Status
 
 MAX_RUNS = 1_000
 MAX_TOLD = 20

@@ -10,9 +10,9 @@ from django.utils.html import format_html
 
 from reproq_prefork.django.admin.listing import PAYLOAD_HEAD_CHARS
 from reproq_prefork.django.admin.presentation import since
-from reproq_prefork.printable import printable
-from reproq_prefork.stored_values import OutOfRange
-from reproq_prefork.task_run import Status
+from reproq_prefork.model.run import Status
+from reproq_prefork.model.stored_values import OutOfRange
+from reproq_prefork.text.printable import printable
 
 MAX_NAME_CHARS = 200  # the page has fifty of them, and whoever inserts a run may choose it
 

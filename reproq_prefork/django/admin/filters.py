@@ -9,12 +9,12 @@ from typing import Any
 from django.contrib import admin
 from django.db.models.functions import Now
 
-from reproq_prefork.django.database import own_alias
 from reproq_prefork.django.models import STATUS_CHOICES, TaskRun, Worker
+from reproq_prefork.django.project.database import own_alias
+from reproq_prefork.django.project.tasks_setting import own_entries
 from reproq_prefork.django.sender import DjangoSender
-from reproq_prefork.django.tasks_setting import own_entries
-from reproq_prefork.printable import printable
 from reproq_prefork.store.operator_store import OperatorReads
+from reproq_prefork.text.printable import printable
 
 RUNS_LOOKED_AT = 1_000  # for the tasks that are offered
 MAX_OFFERED = 50

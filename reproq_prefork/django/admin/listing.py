@@ -17,7 +17,7 @@ from django.db.models import Case, Q, Subquery, Value, When
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Cast, Coalesce, Left, Now
 
-from reproq_prefork.task_run import Status
+from reproq_prefork.model.run import Status
 
 if TYPE_CHECKING:
     _Paginator = Paginator[Any]

@@ -12,11 +12,11 @@ from typing import Any
 
 from django.utils import dateformat, timezone
 
-from reproq_prefork.printable import printable
+from reproq_prefork.model.run import omitted_entries
+from reproq_prefork.model.stored_values import OutOfRange
 from reproq_prefork.spec import canonical_json
 from reproq_prefork.store.json_columns import UnreadableJson, is_small_number
-from reproq_prefork.stored_values import OutOfRange
-from reproq_prefork.task_run import omitted_entries
+from reproq_prefork.text.printable import printable
 
 MAX_SHOWN_CHARS = 100_000
 MAX_ATTEMPTS_SHOWN = 20

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from reproq_prefork.django.admin.presentation import short_duration
-from reproq_prefork.printable import printable
+from reproq_prefork.model.run import Status
 from reproq_prefork.store.operator_store import Count, OperatorReads
-from reproq_prefork.task_run import Status
+from reproq_prefork.text.printable import printable
 
 
 @dataclass(frozen=True, slots=True)

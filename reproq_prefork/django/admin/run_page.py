@@ -15,8 +15,8 @@ from reproq_prefork.django.admin.presentation import (
     shown_time,
     usage,
 )
-from reproq_prefork.duration import format_duration
-from reproq_prefork.task_run import Status, TaskRun
+from reproq_prefork.model.run import Status, TaskRun
+from reproq_prefork.text.duration import format_duration
 
 
 def run_context(run: TaskRun, replays: Sequence[tuple[int, Status]]) -> dict[str, Any]:

@@ -19,11 +19,11 @@ from reproq_prefork.django.admin.listing import MAX_LISTED, NEWEST_RUNS, RunList
 from reproq_prefork.django.admin.pages import page_context
 from reproq_prefork.django.admin.queue_page import queue_rows
 from reproq_prefork.django.admin.run_page import run_context
-from reproq_prefork.django.database import own_alias
 from reproq_prefork.django.models import TaskRun
+from reproq_prefork.django.project.database import own_alias
 from reproq_prefork.django.sender import DjangoSender
 from reproq_prefork.errors import ReproqError
-from reproq_prefork.new_run import MAX_PRIORITY, MIN_PRIORITY
+from reproq_prefork.model.limits import MAX_PRIORITY, MIN_PRIORITY
 from reproq_prefork.store.operator_store import MAX_RECENT_RUNS, OperatorReads
 from reproq_prefork.store.task_runs import TaskRuns
 

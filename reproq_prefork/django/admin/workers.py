@@ -15,11 +15,11 @@ from django.urls import path
 
 from reproq_prefork.django.admin.pages import page_context
 from reproq_prefork.django.admin.presentation import short_duration
-from reproq_prefork.django.database import own_alias
 from reproq_prefork.django.models import Worker
+from reproq_prefork.django.project.database import own_alias
 from reproq_prefork.django.sender import DjangoSender
-from reproq_prefork.printable import printable
 from reproq_prefork.store.operator_store import OperatorReads, WorkerState
+from reproq_prefork.text.printable import printable
 
 if TYPE_CHECKING:
     _ModelAdmin = admin.ModelAdmin[Worker]

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.apps import AppConfig
 
-from reproq_prefork.django.compat import families
+from reproq_prefork.django.families.compat import families
 
 
 class TestAppConfig(AppConfig):

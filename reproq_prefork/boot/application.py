@@ -1,0 +1,137 @@
+"""The application whose Python tasks a process runs: its place and environment, its import, and its executor.
+
+Only a template, a worker and a check do this; a master never imports code of the user's.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import sys
+from dataclasses import dataclass, field
+
+from reproq_prefork.boot.fork_safety import reseed_in_forks, threads_started
+from reproq_prefork.errors import ReproqError, SettingsError
+from reproq_prefork.executors.command import CommandExecutor
+from reproq_prefork.executors.contract import Executor, Runtime
+from reproq_prefork.executors.dispatch import ChosenExecutor
+from reproq_prefork.executors.forked import ForkExecutor
+from reproq_prefork.executors.inline import InlineExecutor
+from reproq_prefork.executors.python_runtime import PythonRuntime
+from reproq_prefork.settings import ExecutorKind, Settings
+from reproq_prefork.unix import proc
+
+DJANGO_RUNTIME = "reproq_prefork.django.perform.runtime"
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """`runtime` is loaded; None: tasks are external programs. `files` are the descriptors that it has opened."""
+
+    runtime: Runtime | None = None
+    files: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    def complete(self, settings: Settings) -> Settings:
+        """The settings, with what the application itself says of them: a Django one knows its database."""
+        complete = getattr(self.runtime, "complete_settings", None)
+        return settings if complete is None else complete(settings)
+
+    def located(self, settings: Settings) -> Settings:
+        """The settings, with what of the application leads to the database that they name.
+
+        Asks that database, and those of the application. Raises SettingsError where nothing leads there, and
+        DatabaseUnavailable.
+        """
+        locate = getattr(self.runtime, "locate_runs", None)
+        return settings if locate is None else locate(settings)
+
+
+def load_application(settings: Settings) -> Application:
+    """Make this process one that runs the tasks of `settings`. Raises ReproqError where it cannot be."""
+    if settings.executor_argv:
+        _check_program(settings)
+    settings.require_executor()
+    if not settings.runs_python:
+        return Application()
+    _enter(settings)
+    before = proc.open_files()
+    runtime = _runtime_of(settings)
+    runtime.load()
+    started = threads_started() if settings.executor is ExecutorKind.FORK else None
+    if started is not None:
+        raise ApplicationHasThreads(started)
+    reseed_in_forks()
+    after = proc.open_files()
+    return Application(runtime, {fd: file for fd, file in after.items() if before.get(fd) != file})
+
+
+def executor_of(settings: Settings, application: Application) -> Executor:
+    command = CommandExecutor(
+        settings.executor_argv,
+        environ=settings.task_environ,
+        payload_mode=settings.payload_mode,
+        directory=str(settings.chdir),
+        memory_bytes=settings.task_memory_bytes,
+    )
+    if application.runtime is None:
+        return command
+    return ChosenExecutor(
+        settings.executor,
+        fork=ForkExecutor(
+            application.runtime, keep_files=application.files, memory_bytes=settings.task_memory_bytes
+        ),
+        inline=InlineExecutor(application.runtime),
+        command=command if settings.executor_argv else None,
+    )
+
+
+def _runtime_of(settings: Settings) -> Runtime:
+    if settings.django_settings is None:
+        return PythonRuntime(settings.allowed_task_modules)
+    # By name: nothing outside the Django wing imports it, so who has no Django needs none.
+    try:
+        module = importlib.import_module(DJANGO_RUNTIME)
+    except ImportError as error:
+        raise SettingsError([f"--django needs Django, which cannot be imported here: {error}."]) from error
+    runtime: Runtime = module.DjangoRuntime(settings)
+    return runtime
+
+
+def _enter(settings: Settings) -> None:
+    """The environment of tasks, and their directory, from which they import first.
+
+    As it is now behind all symbolic links: what is imported later must be of the same release.
+    """
+    os.environ.clear()
+    os.environ.update(settings.task_environ)
+    directory = os.path.realpath(settings.chdir)
+    try:
+        os.chdir(directory)
+    except OSError as error:
+        raise SettingsError([f"--chdir: cannot change to {directory}: {error.strerror}"]) from None
+    sys.path[:] = [directory, *(path for path in sys.path if path not in ("", directory))]
+    importlib.invalidate_caches()
+
+
+class ApplicationHasThreads(ReproqError):
+    """A process with more than one thread must not be forked: a lock that another thread holds stays locked."""
+
+    def __init__(self, started: str) -> None:
+        super().__init__(
+            f"Importing the application has started threads {started}, and beside threads no task can be forked: "
+            "start none when a module is imported, or give --executor inline."
+        )
+
+
+def _check_program(settings: Settings) -> None:
+    program = settings.executor_argv[0]
+    search = settings.task_environ.get("PATH", os.defpath)
+    if os.sep in program:
+        found = os.access(settings.chdir / program, os.X_OK) and (settings.chdir / program).is_file()
+    else:
+        found = shutil.which(program, path=search) is not None
+    if not found:
+        raise SettingsError(
+            [f"The executor {program} is no program that can be run: not found, or not executable."]
+        )

@@ -1,0 +1,243 @@
+"""What the children of the master run: check, template, worker, steward, each put together from its parts."""
+
+from __future__ import annotations
+
+import gc
+import math
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from setproctitle import setproctitle
+
+from reproq_prefork import __version__
+from reproq_prefork.boot.application import Application, executor_of, load_application
+from reproq_prefork.boot.fork_safety import unfit_for_workers
+from reproq_prefork.errors import DatabaseIsCopy, DatabaseUnavailable, ExitStatus, ReproqError
+from reproq_prefork.master.loop import WORKERS_DEATH_SIGNAL, StewardPost
+from reproq_prefork.model.identity import KnownServer, WorkerIdentity
+from reproq_prefork.model.messages import TemplateUnfit, WorkerPost
+from reproq_prefork.model.run import RetryPolicy
+from reproq_prefork.settings import Settings
+from reproq_prefork.steward.loop import Steward
+from reproq_prefork.store.statements import read_statements
+from reproq_prefork.store.steward_store import StewardStore
+from reproq_prefork.store.worker_store import WorkerStore
+from reproq_prefork.text.log import Log
+from reproq_prefork.unix import proc
+from reproq_prefork.unix.channel import Channel
+from reproq_prefork.unix.orders import Orders
+from reproq_prefork.unix.scoreboard import Scoreboard, WorkerPanel, WorkerRecord, WorkerState
+from reproq_prefork.unix.signals import CANCEL_SIGNAL, MASTERS_OWN, SignalInbox
+from reproq_prefork.unix.wake_pipe import WakePipe
+from reproq_prefork.worker.database import Ledger
+from reproq_prefork.worker.loop import Worker
+from reproq_prefork.worker.steward_first import await_steward
+from reproq_prefork.worker.template import Template
+
+CHECK_TIMEOUT_S = 300  # the longest a check may take without the application; the kernel ends it
+CHECK_RETRY_S = 0.5
+RENEWALS_A_STATEMENT = 2  # that one of a steward may keep from being sent: a lease has six
+
+# A child takes orders by TERM and QUIT; Ctrl-C and a terminal's hang-up reach every process of the terminal.
+NOT_FOR_CHILDREN = tuple(signum for signum in MASTERS_OWN if signum not in (signal.SIGTERM, signal.SIGQUIT))
+
+
+class ForkedPrograms:
+    """`read_settings` reads everything anew; `check_database` says which server it is, and raises where it
+    cannot be worked with.
+    """
+
+    def __init__(
+        self,
+        read_settings: Callable[[], Settings],
+        check_database: Callable[[Settings], KnownServer],
+        log: Log,
+    ) -> None:
+        self._read_settings = read_settings
+        self._check_database = check_database
+        self._log = log
+
+    def check(self, *, first: bool) -> Settings:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(CHECK_TIMEOUT_S)
+        SignalInbox((), ignored=(signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+        setproctitle("reproq-prefork: check")
+        settings = self._read_settings()
+        if not proc.can_see_children():
+            raise ReproqError(
+                "This kernel does not show the children of a process (/proc/PID/task/PID/children), so what a"
+                " task leaves behind could not be ended: run on Linux with CONFIG_PROC_CHILDREN."
+            )
+        signal.alarm(math.ceil(settings.boot_timeout_s))  # as long as a worker would have for it
+        application = load_application(settings)
+        settings = application.complete(settings)
+        signal.alarm(CHECK_TIMEOUT_S + math.ceil(settings.boot_timeout_s))
+        return self._with_database(
+            settings, application, patience_s=settings.boot_timeout_s if first else 0.0
+        )
+
+    def _with_database(self, settings: Settings, application: Application, *, patience_s: float) -> Settings:
+        """Check the database, and let the application find its way there.
+
+        At the first start a database may still be starting too, as on a machine that boots.
+        """
+        gives_up_at = time.monotonic() + patience_s
+        told = False
+        while True:
+            try:
+                known = self._check_database(settings)
+                return application.located(replace(settings, known_server=known))
+            except DatabaseIsCopy:
+                raise  # it stays one, however long it is waited for
+            except DatabaseUnavailable as error:
+                if time.monotonic() + CHECK_RETRY_S > gives_up_at:
+                    raise
+                if not told:
+                    self._log.warning(str(error), waiting_up_to_s=patience_s)
+                    told = True
+                time.sleep(CHECK_RETRY_S)
+
+    def prepare(
+        self, settings: Settings, channel: Channel, scoreboard: Scoreboard, wake: WakePipe, life_fd: int
+    ) -> int:
+        SignalInbox((), ignored=MASTERS_OWN)
+        setproctitle("reproq-prefork: template")
+        log = self._log_of(settings, "template")
+        try:
+            application = load_application(settings)
+        except ReproqError as error:
+            log.error(str(error))
+            return error.exit_status
+        for signum in MASTERS_OWN:  # the application may have handlers of its own, for a server
+            signal.signal(signum, signal.SIG_IGN)
+        unfit = unfit_for_workers(application.files)
+        if unfit is not None:
+            channel.send(TemplateUnfit(unfit))
+            return ExitStatus.OK
+        read_statements()  # else each worker would read them, into its own pages
+        # What is there now is there for good: left alone, its pages stay shared with every worker.
+        gc.collect()
+        gc.freeze()
+        template = Template(
+            channel=channel,
+            work=lambda post: self._work(settings, post, scoreboard, wake, application),
+            keep_fds={*wake.fds, life_fd, *application.files},
+            parent_death_signal=WORKERS_DEATH_SIGNAL,
+            log=log,
+        )
+        return template.run()
+
+    def work(self, settings: Settings, post: WorkerPost, scoreboard: Scoreboard, wake: WakePipe) -> int:
+        return self._work(settings, post, scoreboard, wake, None)
+
+    def _work(
+        self,
+        settings: Settings,
+        post: WorkerPost,
+        scoreboard: Scoreboard,
+        wake: WakePipe,
+        application: Application | None,
+    ) -> int:
+        """`application` None: it is not imported yet."""
+        inbox = SignalInbox(
+            (signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD, CANCEL_SIGNAL),
+            ignored=[signum for signum in NOT_FOR_CHILDREN if signum != CANCEL_SIGNAL],
+        )
+        setproctitle(f"reproq-prefork: worker {post.slot} [booting]")
+        proc.adopt_orphans()
+        process = proc.own_identity()
+        panel = WorkerPanel(
+            scoreboard,
+            post.slot,
+            WorkerRecord(
+                incarnation=post.incarnation,
+                pid=process.pid,
+                pid_started=process.started,
+                steward=post.steward,
+                state=WorkerState.BOOTING,
+                worker_id=post.worker_id,
+            ),
+        )
+        identity = WorkerIdentity(
+            id=post.worker_id,
+            host=proc.host_identity(),
+            process=process,
+            master=post.master,
+            version=__version__,
+            queues=settings.queues,
+        )
+        log = self._log_of(settings, f"worker {post.slot}")
+        if application is None:
+            try:
+                application = load_application(settings)
+            except ReproqError as error:
+                log.error(str(error))
+                return error.exit_status
+        executor = executor_of(settings, application)
+        orders = Orders(inbox, post.life_fd)
+        policy = RetryPolicy(settings.retry_base_s, settings.retry_max_s, settings.max_attempts_ceiling)
+
+        def connect() -> WorkerStore:
+            await_steward(scoreboard, post.steward, panel, orders)
+            return WorkerStore(
+                settings.require_database_url(),
+                identity,
+                lease_s=settings.lease_s,
+                system=settings.known_server.system,
+                goes_on=panel.show_life,
+            )
+
+        ledger = Ledger(
+            connect=connect,
+            panel=panel,
+            orders=orders,
+            policy=policy,
+            believed_lease_s=settings.believed_lease_s,
+            log=log,
+        )
+        worker = Worker(
+            settings=settings,
+            slot=post.slot,
+            steward=post.steward,
+            scoreboard=scoreboard,
+            panel=panel,
+            orders=orders,
+            wake=wake,
+            ledger=ledger,
+            policy=policy,
+            executor=executor,
+            log=log,
+        )
+        return worker.run()
+
+    def attend(self, settings: Settings, post: StewardPost, scoreboard: Scoreboard, wake: WakePipe) -> int:
+        inbox = SignalInbox((signal.SIGQUIT,), ignored=(*NOT_FOR_CHILDREN, signal.SIGTERM))
+        setproctitle("reproq-prefork: steward")
+        host = proc.host_identity()
+        steward = Steward(
+            settings=settings,
+            index=post.index,
+            scoreboard=scoreboard,
+            channel=post.channel,
+            orders=Orders(inbox, post.life_fd),
+            wake=wake,
+            host=host,
+            connect=lambda goes_on: StewardStore(
+                settings.require_database_url(),
+                application_name=f"reproq-prefork steward {host.name}",
+                queues=settings.queues,
+                max_attempts_ceiling=settings.max_attempts_ceiling,
+                max_lock_wait_s=settings.renew_interval_s,
+                system=settings.known_server.system,
+                goes_on=goes_on,
+                max_statement_s=RENEWALS_A_STATEMENT * settings.renew_interval_s,
+            ),
+            announces=settings.django_settings is not None,
+            log=self._log_of(settings, "steward"),
+        )
+        return steward.run()
+
+    def _log_of(self, settings: Settings, name: str) -> Log:
+        return Log(settings.log_level, settings.log_format, fd=self._log.fd, name=name)

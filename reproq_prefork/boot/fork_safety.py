@@ -1,0 +1,62 @@
+"""What the import of an application may have done that a fork of its process would not get, or must not share."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import sys
+import threading
+from collections.abc import Collection
+from pathlib import Path
+
+from reproq_prefork.unix import proc
+
+
+def threads_started() -> str | None:
+    """Who the other threads of this process are; None: there is none."""
+    if proc.thread_count() == 1:
+        return None
+    names = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+    return f"({', '.join(names)})" if names else "by a library (for numpy, set OPENBLAS_NUM_THREADS=1)"
+
+
+def unfit_for_workers(opened: Collection[int]) -> str | None:
+    """Why several workers cannot be forks of this process, which has imported the application and `opened` these
+    descriptors at that. None: they can.
+    """
+    started = threads_started()
+    if started is not None:
+        return f"importing it has started threads {started}, which a fork does not have"
+    for fd in sorted(opened):
+        if not _can_be_shared(fd):
+            return f"importing it has opened {_target(fd)} (descriptor {fd}), which two workers cannot share"
+    return None
+
+
+def _can_be_shared(fd: int) -> bool:
+    """Files, such as logs, and what sends a whole message at a time. A connection's bytes would get mixed up, and
+    who waits for events (epoll) would get those of others.
+    """
+    try:
+        mode = os.fstat(fd).st_mode
+    except OSError:
+        return True  # closed again
+    if stat.S_ISSOCK(mode):
+        with socket.socket(fileno=os.dup(fd)) as end:
+            return end.type == socket.SOCK_DGRAM
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISCHR(mode)
+
+
+def _target(fd: int) -> str:
+    try:
+        return str(Path(f"/proc/self/fd/{fd}").readlink())
+    except OSError:
+        return ""
+
+
+def reseed_in_forks() -> None:
+    """Let each fork draw random numbers of its own. Python does that for `random`; numpy's are the same in all."""
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        os.register_at_fork(after_in_child=numpy_random.seed)

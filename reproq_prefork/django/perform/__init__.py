@@ -1,0 +1,4 @@
+"""How a worker runs a Django task.
+
+May import `families` and `project`.
+"""

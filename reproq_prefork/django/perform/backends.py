@@ -1,0 +1,13 @@
+"""Which entries of TASKS are ours."""
+
+from __future__ import annotations
+
+from reproq_prefork.django.backend import ReproqBackend
+from reproq_prefork.django.families.compat import families
+from reproq_prefork.django.project.tasks_setting import own_entries
+
+
+def own_backends() -> list[ReproqBackend]:
+    """Each of our backends, of every family that is installed."""
+    aliases = [entry.alias for entry in own_entries(skip_broken=True)]
+    return [family.backends[alias] for family in families() for alias in aliases]

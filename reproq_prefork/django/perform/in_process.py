@@ -1,0 +1,203 @@
+"""Performing runs in the process that has enqueued them, on Django's own connection: for tests.
+
+The statements are those of a worker, and so is what becomes of a failure; only nobody waits before a retry. A task
+that snoozes is left until its time. All of it happens in the transaction that is open, so it works in Django's
+TestCase too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from django.db import DatabaseError, connections
+
+from reproq_prefork import __version__
+from reproq_prefork.django.backend import ReproqBackend
+from reproq_prefork.django.perform.performing import Performer
+from reproq_prefork.django.perform.runs_database import RunsDatabase
+from reproq_prefork.django.sender import DjangoSender
+from reproq_prefork.executors.contract import Stop
+from reproq_prefork.model.identity import HostIdentity, ProcessIdentity, WorkerIdentity
+from reproq_prefork.model.run import (
+    ClaimedRun,
+    Failure,
+    FailureKind,
+    RetryPolicy,
+    Settlement,
+    Snoozed,
+    Status,
+    TaskRun,
+    UnreadableRun,
+)
+from reproq_prefork.model.settlement import settle
+from reproq_prefork.store.connection import Backend
+from reproq_prefork.store.task_runs import TaskRuns
+from reproq_prefork.store.worker_store import WorkerStore
+from reproq_prefork.task_exceptions import TaskStopped
+
+LEASE_S = 3600.0
+NO_WAIT = RetryPolicy(base_s=0.0, max_s=0.0)
+
+
+class NeverStopped:
+    """A SoftStop that asks nothing: a test ends by itself, or its runner ends it."""
+
+    requested: Stop | None = None
+    interrupt: KeyboardInterrupt | None = None
+    """Somebody wants this process to end, and not only the task."""
+
+    def call(
+        self,
+        function: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        *,
+        run_coroutine: Callable[[Any], Any] | None = None,
+    ) -> Any:
+        try:
+            value = function(*args, **kwargs)
+            return run_coroutine(value) if run_coroutine is not None and _is_coroutine(value) else value
+        except KeyboardInterrupt as interrupt:
+            if not isinstance(interrupt, TaskStopped):
+                self.interrupt = interrupt
+            raise
+
+
+class _StoreOnDjangosConnection(WorkerStore):
+    """A worker's statements, sent by Django."""
+
+    def __init__(self, alias: str, queues: Sequence[str]) -> None:
+        process = ProcessIdentity(os.getpid(), 0)
+        self._identity = WorkerIdentity(
+            id=f"in-process/{os.getpid()}-{secrets.token_hex(4)}",
+            # The trigger on reproq_workers knows this key: a test's database does not become one that has workers.
+            host=HostIdentity(name="in-process", key="in-process"),
+            process=process,
+            master=process,
+            version=__version__,
+            queues=tuple(queues),
+        )
+        self._lease_s = LEASE_S
+        self._queues = ",".join(queues)
+        self._sender = DjangoSender(alias)
+        # As behind a pooler: Django's server process is not to be ended with this worker.
+        self.backend = Backend(pid=0, pooled=True)
+
+    def _run(self, name: str, parameters: dict[str, Any]) -> Sequence[Any]:
+        return self._sender.fetch(name, parameters)
+
+    _run_hot = _run
+
+    @contextlib.contextmanager
+    def uncompiled(self) -> Iterator[None]:
+        """Meanwhile the server compiles nothing just in time, as on every connection of a worker's own."""
+        before = self._run("set_jit", {"jit": "off"})[0].before
+        try:
+            yield
+        finally:
+            self._run("set_jit", {"jit": before})
+
+
+def perform_due(backend: ReproqBackend, queues: Sequence[str] | None = None) -> list[int]:
+    """Run all that is due, and what that enqueues, until nothing is; gives the ids of the runs that ended.
+
+    `queues`: None for all of them. An attempt that fails is made again at once, as long as the run has attempts; a
+    run that is snoozed waits as long as it said.
+    """
+    return _perform_due(backend, backend.database, queues)
+
+
+def _perform_due(backend: ReproqBackend, alias: str, queues: Sequence[str] | None) -> list[int]:
+    if queues is None:
+        queues = [row.name for row in DjangoSender(alias).fetch("pending_queues", {})]
+    if not queues:
+        return []
+    store = _StoreOnDjangosConnection(alias, queues)
+    performer = Performer(NO_WAIT, RunsDatabase.of(backend, alias), owns_connections=False)
+    store.register()
+    try:
+        with store.uncompiled():
+            return list(_performed(store, performer, alias))
+    finally:
+        store.deregister()
+
+
+def perform_now(backend: ReproqBackend, alias: str, run: TaskRun) -> None:
+    """Run one that was just enqueued in the database `alias`, if it is due, with what else is due in its queue."""
+    _perform_due(backend, alias, [run.queue_name])
+
+
+def _performed(store: WorkerStore, performer: Performer, alias: str) -> Iterator[int]:
+    ended: Settlement | None = None
+    while True:
+        claim = store.finish_and_claim([] if ended is None else [ended], max_runs=1)
+        if ended is not None and claim.settled and _is_over(ended, alias):
+            yield ended.run_id
+            if ended.finish_due:
+                performer.announce(ended.run_id)
+                DjangoSender(alias).fetch("clear_finish_due", {"run_id": ended.run_id})
+        if claim.unreadable:
+            (unreadable,) = claim.unreadable
+            ended = _unreadable(unreadable)
+            continue
+        if not claim.runs:
+            if ended is None:
+                return
+            ended = None  # what has just gone back to PENDING is not seen by the statement that put it there
+            continue
+        run = claim.runs[0]
+        ended = _attempt(run, performer, alias)
+        if ended is None:
+            yield run.id  # it has recorded its end itself
+
+
+def _unreadable(unreadable: UnreadableRun) -> Settlement:
+    failure = Failure(FailureKind.UNREADABLE, f"the run cannot be read: {unreadable.why}", retry=False)
+    settlement = settle(unreadable.run, failure, NO_WAIT, 0.0)
+    assert settlement is not None
+    return settlement._replace(finish_due=True)
+
+
+def _is_over(ended: Settlement, alias: str) -> bool:
+    """One that is to run again does not, where somebody has cancelled it meanwhile."""
+    return ended.status is not Status.PENDING or TaskRuns(DjangoSender(alias)).get(ended.run_id).is_finished
+
+
+def _attempt(run: ClaimedRun, performer: Performer, alias: str) -> Settlement | None:
+    stop = NeverStopped()
+    with _usable_afterwards(alias):
+        ending = performer.perform(run, stop)
+    if stop.interrupt is not None:
+        raise stop.interrupt
+    at_once = run._replace(retry_base_s=0.0, retry_max_s=0.0)
+    settlement = settle(at_once, ending.outcome, NO_WAIT, 0.0, ending.usage)
+    if settlement is None:
+        return None
+    settlement = settlement._replace(finish_due=not ending.announced)
+    if settlement.delay_s is None or isinstance(ending.outcome, Snoozed):
+        return settlement  # what a task polls for does not come while its own test waits for it
+    return settlement._replace(delay_s=0.0)
+
+
+@contextlib.contextmanager
+def _usable_afterwards(alias: str) -> Iterator[None]:
+    """What a task breaks of the transaction that it is in (a constraint, say) is taken back: the test goes on."""
+    connection = connections[alias]
+    if not connection.in_atomic_block:
+        yield
+        return
+    savepoint = connection.savepoint() or ""
+    yield
+    connection.needs_rollback = False
+    try:
+        connection.savepoint_commit(savepoint)
+    except DatabaseError:
+        connection.savepoint_rollback(savepoint)
+
+
+def _is_coroutine(value: object) -> bool:
+    return hasattr(value, "__await__")

@@ -1,0 +1,92 @@
+"""The Django application inside a worker: loaded once, then asked to perform one run after the other."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from dataclasses import replace
+from importlib import import_module
+from typing import Any
+
+from reproq_prefork.django.project.settings_reader import read
+from reproq_prefork.errors import ReproqError
+from reproq_prefork.executors.contract import SoftStop
+from reproq_prefork.model.run import ClaimedRun, Ending, RetryPolicy
+from reproq_prefork.settings import Settings
+from reproq_prefork.settings.django_project import filled
+from reproq_prefork.text.outlet import write_text_at_once
+
+SETTINGS_VARIABLE = "DJANGO_SETTINGS_MODULE"
+MAX_REASON_CHARS = 4_000
+
+
+class ApplicationNotLoaded(ReproqError):
+    """Django, or a module of the project, could not be imported."""
+
+
+class DjangoRuntime:
+    """As `executors.Runtime` says. Django is imported by `load`, in the process that runs tasks."""
+
+    announces = True
+
+    def __init__(self, settings: Settings) -> None:
+        assert settings.django_settings is not None
+        self._settings_module = settings.django_settings
+        self._allowed = settings.allowed_task_modules or None
+        self._policy = RetryPolicy(settings.retry_base_s, settings.retry_max_s, settings.max_attempts_ceiling)
+        self._backends = dict(settings.django_backends)
+        self._performer: Any = None
+
+    def load(self) -> None:
+        os.environ[SETTINGS_VARIABLE] = self._settings_module
+        try:
+            self._load()
+        except (Exception, SystemExit) as error:
+            write_text_at_once(2, traceback.format_exc())
+            frames = traceback.extract_tb(error.__traceback__)
+            where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+            raise ApplicationNotLoaded(
+                f"The Django project of {self._settings_module} cannot be loaded: "
+                f"{type(error).__name__}: {str(error)[:MAX_REASON_CHARS]}{where}"
+            ) from error
+
+    def _load(self) -> None:
+        import django
+
+        django.setup()
+        from django.apps import apps
+        from django.utils.module_loading import autodiscover_modules
+
+        # What most tasks need is imported before the first fork, and a module that is broken is seen before the
+        # worker counts as ready.
+        autodiscover_modules("tasks")
+        for app in apps.get_app_configs():
+            if app.name == "reproq_prefork.django":
+                break
+        else:
+            raise ReproqError('INSTALLED_APPS lacks "reproq_prefork.django".')
+        performing = import_module("reproq_prefork.django.perform.performing")
+        database = import_module("reproq_prefork.django.perform.runs_database").RunsDatabase(self._backends)
+        self._performer = performing.Performer(self._policy, database, allowed=self._allowed)
+        import_module("reproq_prefork.django.perform.connections").close_connections()
+
+    def complete_settings(self, settings: Settings) -> Settings:
+        """With the project's database and queues, where nothing stronger was said. Raises SettingsError."""
+        found = read(self._settings_module, needs_database=not settings.database_url_is_flag)
+        return filled(settings, database_url=found.database_url, queues=found.queues)
+
+    def locate_runs(self, settings: Settings) -> Settings:
+        """With those backends whose runs are in the database of the settings.
+
+        Raises NoBackendThere, a SettingsError, and DatabaseUnavailable.
+        """
+        same_database = import_module("reproq_prefork.django.project.same_database")
+        found = same_database.backends_on(settings.require_database_url(), self._settings_module)
+        return replace(settings, django_backends=found)
+
+    def perform(self, run: ClaimedRun, stop: SoftStop) -> Ending:
+        ending: Ending = self._performer.perform(run, stop)
+        return ending
+
+    def announce(self, run_id: int) -> None:
+        self._performer.announce(run_id)

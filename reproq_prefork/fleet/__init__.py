@@ -1,0 +1,4 @@
+"""Every rule of supervision, as pure functions over plain data.
+
+May import `model`, `text` and errors: no process, no signal, no database.
+"""

@@ -1,0 +1,114 @@
+"""The template of a generation: when there is one, when it is late, and what its end means.
+
+A generation whose application does not survive a fork has none (`Generation.template` is None): the master then
+forks its workers itself, and each imports the application.
+"""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import replace
+from typing import Any
+
+from reproq_prefork.fleet.boots import BOOT_BACKOFF_MAX_S, boot_failed, fork_failed
+from reproq_prefork.fleet.draft import Draft
+from reproq_prefork.fleet.state import ForkTemplate, SendSignal, Template, TemplateExited
+from reproq_prefork.text.log import LogLevel
+
+ANSWER_TIMEOUT_S = 10.0  # between a request, or the last answer, and the next one
+
+
+def keep(draft: Draft, number: int) -> None:
+    """Have one, as soon as that is allowed."""
+    generation = draft.fleet.generations[number]
+    template = generation.template
+    if template is None or template.pid or template.being_forked or draft.now < generation.fork_at:
+        return
+    _set(draft, number, being_forked=True)
+    draft.actions.append(ForkTemplate(number))
+
+
+def forked(draft: Draft, number: int, pid: int) -> None:
+    draft.set_generation(number, template=Template(pid=pid, forked_at=draft.now))
+
+
+def not_forked(draft: Draft, number: int, reason: str) -> None:
+    draft.set_generation(number, template=Template())
+    draft.postpone_forks(number, fork_failed(draft, reason))
+
+
+def loaded(draft: Draft, number: int) -> None:
+    _set(draft, number, ready=True, answered_at=draft.now)
+
+
+def answered(draft: Draft, number: int) -> None:
+    """About a worker that it was asked for."""
+    if draft.fleet.generations[number].template is not None:
+        _set(draft, number, answered_at=draft.now)
+
+
+def unfit(draft: Draft, number: int, reason: str) -> None:
+    draft.log(f"each worker imports the application for itself: {reason}", LogLevel.WARNING)
+    _set(draft, number, unfit=True)
+    end(draft, number)
+
+
+def exited(draft: Draft, event: TemplateExited) -> None:
+    number = event.generation
+    template = draft.fleet.generations[number].template
+    assert template is not None
+    for worker in draft.fleet.workers_of(number):
+        if not worker.pid:
+            draft.remove_worker(worker.slot)  # all that it has made is known by now
+    # What its import has started is the master's child now, and so is a worker that nobody was told of.
+    draft.set_generation(number, left_behind=True, template=None if template.unfit else Template())
+    if template.told:
+        return
+    draft.log(f"the template (pid {template.pid}) ended: {event.how}", LogLevel.WARNING)
+    if template.ready and draft.now - template.forked_at > BOOT_BACKOFF_MAX_S:
+        draft.set_generation(number, boot_failures=0)
+    when = "" if template.ready else " before it was ready"
+    problem = f"the template ended{when}: {event.how}"
+    boot_failed(draft, number, forked_at=template.forked_at, problem=problem)
+
+
+def look(draft: Draft, number: int) -> None:
+    """End one that is late: another will take its place."""
+    generation = draft.fleet.generations[number]
+    template = generation.template
+    if template is None or not template.pid or template.told:
+        return
+    if not template.ready:
+        if draft.late_by(template.forked_at) > generation.limits.boot_timeout_s:
+            _kill(draft, number, f"it was not ready within {generation.limits.boot_timeout_s:g} s")
+        return
+    asked_at = [worker.forked_at for worker in draft.fleet.workers_of(number) if not worker.pid]
+    if asked_at and draft.late_by(max(template.answered_at, min(asked_at))) > ANSWER_TIMEOUT_S:
+        _kill(draft, number, f"it has not forked a worker within {ANSWER_TIMEOUT_S:g} s")
+
+
+def end(draft: Draft, number: int) -> None:
+    """It holds nothing, so SIGKILL is as good as any other end."""
+    template = draft.fleet.generations[number].template
+    if template is not None and template.pid and not template.told:
+        draft.actions.append(SendSignal(template.pid, signal.SIGKILL))
+        _set(draft, number, told=signal.SIGKILL)
+
+
+def is_there(draft: Draft, number: int) -> bool:
+    template = draft.fleet.generations[number].template
+    return template is not None and bool(template.pid or template.being_forked)
+
+
+def _kill(draft: Draft, number: int, why: str) -> None:
+    template = draft.fleet.generations[number].template
+    assert template is not None
+    draft.log(f"killing the template (pid {template.pid}): {why}", LogLevel.ERROR)
+    end(draft, number)
+    boot_failed(draft, number, forked_at=template.forked_at, problem=f"the template: {why}")
+
+
+def _set(draft: Draft, number: int, **changes: Any) -> None:
+    template = draft.fleet.generations[number].template
+    assert template is not None
+    draft.set_generation(number, template=replace(template, **changes))

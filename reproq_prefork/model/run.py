@@ -1,0 +1,308 @@
+"""What a run is, how it may change, and what becomes of it after an attempt: values and rules, no I/O."""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from reproq_prefork.model.stored_values import read_moment, texts_of
+
+_scan_json = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
+
+
+class Status(enum.StrEnum):
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    SUCCESSFUL = "SUCCESSFUL"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+FINAL_STATUSES = frozenset({Status.SUCCESSFUL, Status.FAILED, Status.CANCELLED})
+
+# Every change of status there is. A final status is final: to run again is a new run (`replay_of`).
+LEGAL_EDGES = frozenset(
+    {
+        (Status.PENDING, Status.RUNNING),  # claimed
+        (Status.PENDING, Status.CANCELLED),
+        (Status.RUNNING, Status.PENDING),  # to be retried, snoozed, handed back, or its holder died
+        (Status.RUNNING, Status.SUCCESSFUL),
+        (Status.RUNNING, Status.FAILED),
+        (Status.RUNNING, Status.CANCELLED),
+    }
+)
+
+
+class FailureKind(enum.StrEnum):
+    """Why an attempt failed: `kind` in an entry of `task_runs.errors`."""
+
+    FAILED = "failed"  # the task said so: an exit status other than 0
+    KILLED = "killed"  # a signal ended its process
+    TIMEOUT = "timeout"
+    UNUSABLE_OUTPUT = "unusable_output"  # not JSON, or JSON that PostgreSQL cannot hold, or too much of it
+    NOT_STARTED = "not_started"  # its program could not be started
+    UNREADABLE = "unreadable"  # the row itself could not be read
+    REFUSED = "refused"  # the database took no other end of it
+    WORKER_LOST = "worker_lost"
+    LEASE_EXPIRED = "lease_expired"
+    SHUTDOWN = "shutdown"
+    CANCELLED = "cancelled"
+    NOT_ALLOWED = "not_allowed"  # the payload names what is no task that may run here
+
+
+OMITTED = "omitted"
+"""The `kind` of the one entry of `errors` that tells of no attempt: it says how many are left out in its place."""
+
+
+def omitted_entries(entry: object) -> int | None:
+    """How many entries of `task_runs.errors` are left out where `entry` is; None: it is an entry like others."""
+    if not isinstance(entry, Mapping) or entry.get("kind") != OMITTED:
+        return None
+    omitted = entry.get("omitted")
+    return omitted if isinstance(omitted, int) else 0
+
+
+class Place(NamedTuple):
+    """Where a run stands in its queue, by the claim order. `due`: as the server wrote it, to be sent back."""
+
+    priority: int
+    due: str
+    id: int
+
+
+class RunHistory(NamedTuple):
+    """When a run was due, and who has been at it. Without a started_at it has not started yet."""
+
+    run_after: datetime | None
+    enqueued_at: datetime | None
+    started_at: datetime | None
+    last_attempted_at: datetime | None
+    worker_ids: tuple[str, ...]
+
+
+class ClaimedRun(NamedTuple):
+    """A run as its holder has it. (`id`, `claim`) is the fencing token: every write names both.
+
+    A tuple, and its fields in the order of `parts/claimed_columns.sql`: some ten thousand of them are made in a
+    second. The statement sees to it that every number is within the bounds of `new_run`.
+    """
+
+    id: int
+    claim: int
+    payload: str | None  # JSON text; None where it was not read with the claim
+    spec_hash: str
+    task_path: str | None
+    queue_name: str
+    attempt: int  # 1 for the first
+    max_attempts: int
+    timeout_s: float | None  # None: the worker's own default
+    executor: str | None = None  # fork or inline; None: the host's own
+    atomic: bool = False
+    retry_base_s: float | None = None  # None: the host's own
+    retry_max_s: float | None = None
+    priority: int = 0
+    history_json: str = "[null, null, null, null, []]"  # as text: most tasks do not ask for it
+    errors: str | None = None  # JSON text of the earlier attempts' entries; None at the first attempt
+    metadata: str | None = None  # JSON text
+
+    @property
+    def token(self) -> tuple[int, int]:
+        return self.id, self.claim
+
+    @property
+    def place(self) -> Place:
+        run_after, enqueued_at, *_ = _scan_json(self.history_json, 0)[0]
+        return Place(self.priority, enqueued_at if run_after is None else run_after, self.id)
+
+    @property
+    def history(self) -> RunHistory:
+        """Read anew at each call."""
+        *times, worker_ids = _scan_json(self.history_json, 0)[0]
+        run_after, enqueued_at, started_at, last_attempted_at = (
+            None if time is None else read_moment(time) for time in times
+        )
+        return RunHistory(run_after, enqueued_at, started_at, last_attempted_at, texts_of(worker_ids))
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRun:
+    """One row of `task_runs`, as `get_run` reads it. `created` is False where an enqueue met a held key.
+
+    Of more than 40 attempts `errors` and `worker_ids` have the first 20 and the last 20. Between these `errors`
+    has an entry of the kind "omitted", with the number of those left out. `attempts` counts them all.
+    """
+
+    id: int
+    queue_name: str
+    payload: Any
+    spec_hash: str
+    task_path: str | None
+    priority: int
+    run_after: datetime | None
+    status: Status
+    attempts: int
+    max_attempts: int
+    timeout_seconds: float | None
+    claims: int
+    leased_by: str | None
+    lease_expires_at: datetime | None
+    worker_ids: tuple[str, ...]
+    result: Any
+    errors: tuple[dict[str, Any], ...]
+    enqueued_at: datetime
+    started_at: datetime | None
+    last_attempted_at: datetime | None
+    finished_at: datetime | None
+    replay_of: int | None
+    unique_key: str | None
+    executor: str | None
+    atomic: bool
+    retry_base_seconds: float | None
+    retry_max_seconds: float | None
+    cancel_requested_at: datetime | None
+    metadata: Any
+    last_attempt: Any
+    finish_due_at: datetime | None
+    created: bool = field(default=True, compare=False)
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status in FINAL_STATUSES
+
+
+@dataclass(frozen=True, slots=True)
+class Success:
+    """The attempt gave a result: JSON text that was checked to be storable."""
+
+    result: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The attempt failed. `retry` False: no further attempt can help."""
+
+    kind: FailureKind
+    message: str
+    exception: str | None = None
+    traceback: str | None = None
+    stderr: str | None = None
+    retry: bool = True
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """The worker ended the attempt for its own reasons (a shutdown): nobody's failure."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Abandoned:
+    """The attempt was ended because its lease was: the row is no longer ours to write."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """Somebody cancelled the run, and the attempt has ended for it."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The attempt has recorded its success itself, in the transaction of its own effects (`atomic`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snoozed:
+    """The task had nothing to do yet: it is to run again `after_s` later, as if it had not been claimed."""
+
+    after_s: float
+    reason: str = ""
+
+
+Outcome = Success | Failure | Interrupted | Abandoned | Cancelled | Completed | Snoozed
+
+
+class Usage(NamedTuple):
+    """How an attempt ended, and what it used."""
+
+    exit: str  # "exit status 0", "killed by signal 9 (SIGKILL)"; of an inline task "returned" or "raised"
+    cpu_s: float  # user and system time, of the processes it waited for too
+    peak_rss_kib: int
+    output: str | None = (
+        None  # the tail of what it wrote to stdout and stderr, where that is not in the outcome
+    )
+
+
+class Ending(NamedTuple):
+    """What an executor gives back. `announced`: the application was told of the end by the task's process."""
+
+    outcome: Outcome
+    usage: Usage | None = None
+    announced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    base_s: float
+    max_s: float
+    max_attempts_ceiling: int | None = None
+
+    def attempts_allowed(self, max_attempts: int) -> int:
+        return (
+            max_attempts
+            if self.max_attempts_ceiling is None
+            else min(max_attempts, self.max_attempts_ceiling)
+        )
+
+
+class Settlement(NamedTuple):
+    """What one statement writes about a run whose attempt ended. `status` PENDING: it will run again."""
+
+    run_id: int
+    claim: int
+    status: Status
+    result: str | None = None  # JSON text
+    error: dict[str, Any] | None = None  # the entry for `errors`; the server adds attempt, worker and times
+    delay_s: float | None = None  # until it is due again; None leaves its due time as it was
+    refunded: bool = False  # the attempt does not count
+    last_attempt: str | None = None  # JSON text: the usage of an attempt that succeeded
+    finish_due: bool = False  # if this is the end, the application is still to be told of it
+
+
+class UnreadableRun(NamedTuple):
+    """A run that was claimed and must not be run. `run` lacks what cannot be read; `why` says what that is."""
+
+    run: ClaimedRun
+    why: str
+
+
+def handed_back(run_id: int, claim: int) -> Settlement:
+    """The run was claimed and never started, or was interrupted: as if it had not been claimed."""
+    return Settlement(run_id, claim, Status.PENDING, refunded=True)
+
+
+@dataclass(frozen=True, slots=True)
+class LostWorker:
+    """A dead worker, and what is known of the run it was at.
+
+    `started`: the (id, claim) of the run that it had started; None: it had started none. `charge_all`: that
+    could not be known. `refund`: it was killed to shut down. `kind`, `message`: what its runs are told.
+    `unrecorded`: runs that had started before, and whose ends it could not record.
+    """
+
+    worker_id: str
+    started: tuple[int, int] | None
+    charge_all: bool
+    refund: bool
+    kind: FailureKind
+    message: str
+    unrecorded: tuple[tuple[int, int], ...] = ()

@@ -1,0 +1,357 @@
+"""Every option, once: command line, `config`, `.env`, `reproq.toml` and docs all follow this table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reproq_prefork.model.limits import DAY_S, MAX_ATTEMPTS
+from reproq_prefork.settings import ExecutorKind, PayloadMode
+from reproq_prefork.settings.kinds import (
+    COMMAND,
+    DATABASE_URL,
+    MODULE,
+    MODULES,
+    PATH,
+    QUEUE_NAMES,
+    SWITCH,
+    TASK_ENV,
+    TEXT,
+    WORKER_ID,
+    Kind,
+    choice,
+    duration,
+    size,
+    whole_number,
+)
+from reproq_prefork.text.log import LogFormat, LogLevel
+
+DEFAULT_QUEUES = ("default",)
+DEFAULT_POLL_INTERVAL_S = 1.0
+DEFAULT_PYTHON_PATH = "python3"
+DEFAULT_LEASE_S = 30.0
+DEFAULT_TIMEOUT_S = 3600.0
+DEFAULT_SHUTDOWN_TIMEOUT_S = 25.0  # Kubernetes kills after 30
+DEFAULT_BOOT_TIMEOUT_S = 60.0
+DEFAULT_RETRY_BASE_S = 5.0
+DEFAULT_RETRY_MAX_S = 3600.0
+DEFAULT_MAX_TASKS = 0
+DEFAULT_MAX_RSS_BYTES = 0
+DEFAULT_TASK_MEMORY_BYTES = 0
+DEFAULT_ENV_FILE = ".env"
+DEFAULT_CONFIG_FILE = "reproq.toml"
+
+MAX_WORKERS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option; `name` is what the code calls it, the flag and the variable are what people set.
+
+    `default` is a parsed value; None where the option has none, or where it is computed at the start.
+    `default_text` then says which, for the help and the docs.
+    """
+
+    name: str
+    flags: tuple[str, ...]
+    env: str
+    kind: Kind
+    default: object
+    help: str
+    default_text: str = ""
+    secret: bool = False
+    multiple: bool = False  # the flag can be repeated
+    locates_files: bool = False  # a flag or a variable only: the files it leads to cannot set it
+
+    @property
+    def long_flag(self) -> str:
+        return self.flags[-1]
+
+    @property
+    def toml_key(self) -> str | None:
+        return None if self.locates_files else self.long_flag.removeprefix("--").replace("-", "_")
+
+    @property
+    def is_switch(self) -> bool:
+        return self.kind is SWITCH
+
+    def show_default(self) -> str:
+        """The default, for people."""
+        return self.default_text or ("" if self.default is None else self.kind.show(self.default))
+
+
+OPTIONS: tuple[Option, ...] = (
+    Option(
+        "database_url",
+        ("--database-url",),
+        "DATABASE_URL",
+        DATABASE_URL,
+        None,
+        "The PostgreSQL server, as a URL or as key=value pairs.",
+        secret=True,
+    ),
+    Option(
+        "workers",
+        ("-w", "--workers"),
+        "REPROQ_WORKERS",
+        whole_number(1, MAX_WORKERS),
+        None,
+        "How many worker processes run; each runs one task at a time.",
+        default_text="number of CPUs",
+    ),
+    Option(
+        "queues",
+        ("--queue",),
+        "QUEUE_NAME",
+        QUEUE_NAMES,
+        DEFAULT_QUEUES,
+        "Which queues to take tasks from: repeat it, or give a comma list. The order is no priority. Unset, a "
+        "Django project's own are taken.",
+        multiple=True,
+    ),
+    Option(
+        "excluded_queues",
+        ("--exclude-queue",),
+        "REPROQ_EXCLUDE_QUEUE",
+        QUEUE_NAMES,
+        None,
+        "Which of these queues to leave to other hosts.",
+        default_text="none",
+        multiple=True,
+    ),
+    Option(
+        "worker_id",
+        ("--worker-id",),
+        "WORKER_ID",
+        WORKER_ID,
+        None,
+        "The name of this host's workers in the database.",
+        default_text="worker-<hostname>-<timestamp>",
+    ),
+    Option(
+        "poll_interval",
+        ("--poll-interval",),
+        "POLL_INTERVAL",
+        duration(0.01, 3600.0),
+        DEFAULT_POLL_INTERVAL_S,
+        "How often to look for tasks that nobody announced.",
+    ),
+    Option(
+        "executor",
+        ("--executor",),
+        "REPROQ_EXECUTOR",
+        choice(ExecutorKind),
+        None,
+        "What runs a task: an external program, a fork of the worker for each Python task, or the worker itself.",
+        default_text="command if one is set, else fork",
+    ),
+    Option(
+        "allowed_task_modules",
+        ("--allowed-task-modules",),
+        "ALLOWED_TASK_MODULES",
+        MODULES,
+        None,
+        "Where Python tasks may come from: these modules, and all below them.",
+        multiple=True,
+    ),
+    Option(
+        "django",
+        ("--django",),
+        "REPROQ_DJANGO",
+        MODULE,
+        None,
+        "Run the tasks of a Django application; the value is its settings module.",
+    ),
+    Option(
+        "python_path",
+        ("--python-path",),
+        "PYTHON_PATH",
+        TEXT,
+        DEFAULT_PYTHON_PATH,
+        "The Python that runs the executor module.",
+    ),
+    Option(
+        "executor_module",
+        ("--executor-module",),
+        "EXECUTOR_MODULE",
+        MODULE,
+        None,
+        "Run each task as `PYTHON_PATH -m MODULE --payload <json>`.",
+    ),
+    Option(
+        "command",
+        ("--command",),
+        "EXECUTOR_COMMAND",
+        COMMAND,
+        None,
+        "Run each task as `COMMAND --payload <json>`, for any program; split into words as a shell would.",
+    ),
+    Option(
+        "task_env",
+        ("--task-env",),
+        "REPROQ_TASK_ENV",
+        TASK_ENV,
+        None,
+        "What tasks see of the environment: all of it, or only the variables that are named.",
+        default_text="inherit",
+    ),
+    Option(
+        "payload_mode",
+        ("--payload-mode",),
+        "PAYLOAD_MODE",
+        choice(PayloadMode),
+        PayloadMode.ARGV,
+        "How a task is given its payload. As an argument, every user of the host can see it; one that is too "
+        "large for that goes to standard input in either mode.",
+    ),
+    Option(
+        "lease",
+        ("--lease",),
+        "REPROQ_LEASE",
+        duration(1.0, DAY_S),
+        DEFAULT_LEASE_S,
+        "How long a claim lasts unless it is renewed: a lost host's tasks start elsewhere after it.",
+    ),
+    Option(
+        "timeout",
+        ("--timeout",),
+        "REPROQ_TIMEOUT",
+        duration(0.001, 365 * DAY_S, zero_means="no deadline"),
+        DEFAULT_TIMEOUT_S,
+        "How long a task may run if it does not say so itself; 0 for no deadline.",
+    ),
+    Option(
+        "max_attempts",
+        ("--max-attempts",),
+        "REPROQ_MAX_ATTEMPTS",
+        whole_number(1, MAX_ATTEMPTS),
+        None,
+        "A ceiling on the attempts of every run on this host, whatever the run itself allows.",
+        default_text="what each run allows",
+    ),
+    Option(
+        "shutdown_timeout",
+        ("--shutdown-timeout",),
+        "REPROQ_SHUTDOWN_TIMEOUT",
+        duration(0.0, DAY_S),
+        DEFAULT_SHUTDOWN_TIMEOUT_S,
+        "How long running tasks may finish after SIGTERM before they are handed back.",
+    ),
+    Option(
+        "boot_timeout",
+        ("--boot-timeout",),
+        "REPROQ_BOOT_TIMEOUT",
+        duration(1.0, DAY_S),
+        DEFAULT_BOOT_TIMEOUT_S,
+        "How long the import of the application, and then a worker, may take to become ready.",
+    ),
+    Option(
+        "retry_base",
+        ("--retry-base",),
+        "REPROQ_RETRY_BASE",
+        duration(0.0, DAY_S),
+        DEFAULT_RETRY_BASE_S,
+        "The longest wait before the second attempt; it doubles with each one after.",
+    ),
+    Option(
+        "retry_max",
+        ("--retry-max",),
+        "REPROQ_RETRY_MAX",
+        duration(0.0, 365 * DAY_S),
+        DEFAULT_RETRY_MAX_S,
+        "The longest wait before any attempt.",
+    ),
+    Option(
+        "max_tasks",
+        ("--max-tasks",),
+        "REPROQ_MAX_TASKS",
+        whole_number(0, 1_000_000_000),
+        DEFAULT_MAX_TASKS,
+        "Replace a worker after about so many tasks; 0 for never.",
+    ),
+    Option(
+        "max_rss",
+        ("--max-rss",),
+        "REPROQ_MAX_RSS",
+        size(1024**2, 1024**4, zero_means="never"),
+        DEFAULT_MAX_RSS_BYTES,
+        "Replace a worker that holds more memory than this after a task; 0 for never.",
+    ),
+    Option(
+        "task_memory",
+        ("--task-memory",),
+        "REPROQ_TASK_MEMORY",
+        size(16 * 1024**2, 1024**4, zero_means="no limit"),
+        DEFAULT_TASK_MEMORY_BYTES,
+        "How much memory each process of a task may have, as address space; 0 for no limit. Not for inline tasks.",
+    ),
+    Option(
+        "pid_file",
+        ("--pid-file",),
+        "REPROQ_PID_FILE",
+        PATH,
+        None,
+        "Where to write the process id of the master.",
+    ),
+    Option(
+        "log_level",
+        ("--log-level",),
+        "REPROQ_LOG_LEVEL",
+        choice(LogLevel),
+        LogLevel.INFO,
+        "The least important events that are logged.",
+    ),
+    Option(
+        "log_format",
+        ("--log-format",),
+        "REPROQ_LOG_FORMAT",
+        choice(LogFormat),
+        LogFormat.CONSOLE,
+        "Lines for people, or one JSON object a line.",
+    ),
+    Option(
+        "drain",
+        ("--drain",),
+        "REPROQ_DRAIN",
+        SWITCH,
+        False,
+        "Exit with 0 once the queues hold nothing that runs, is due, or waits for a retry.",
+    ),
+    Option(
+        "reload",
+        ("--reload",),
+        "REPROQ_RELOAD",
+        SWITCH,
+        False,
+        "For development: reload whenever a Python file, .env or reproq.toml below --chdir changes.",
+    ),
+    Option(
+        "env_file",
+        ("--env-file",),
+        "REPROQ_ENV_FILE",
+        PATH,
+        None,
+        "A file of NAME=value lines; one that is named must exist.",
+        default_text=f"{DEFAULT_ENV_FILE}, if it is there",
+        locates_files=True,
+    ),
+    Option(
+        "config",
+        ("--config",),
+        "REPROQ_CONFIG",
+        PATH,
+        None,
+        "A TOML file of settings; one that is named must exist.",
+        default_text=f"{DEFAULT_CONFIG_FILE}, if it is there",
+        locates_files=True,
+    ),
+    Option(
+        "chdir",
+        ("--chdir",),
+        "REPROQ_CHDIR",
+        PATH,
+        None,
+        "Where to work; relative paths, `.env` and `reproq.toml` start there.",
+        default_text="current directory",
+        locates_files=True,
+    ),
+)

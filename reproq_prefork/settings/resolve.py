@@ -1,0 +1,235 @@
+"""Makes one `Settings` of all that is written anywhere. Pure: what it needs of the host is passed in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from reproq_prefork.errors import SettingsError
+from reproq_prefork.settings import ExecutorKind, Settings
+from reproq_prefork.settings.options import MAX_WORKERS, OPTIONS
+from reproq_prefork.settings.sources import Given, Place, Sources, find
+from reproq_prefork.text.duration import format_duration
+from reproq_prefork.text.printable import printable
+from reproq_prefork.text.redact import mask_url
+
+# systemd's side of the conversation with the master: a task that kept these would speak in its name.
+_MASTERS_OWN_VARIABLES = frozenset(
+    {
+        "NOTIFY_SOCKET",
+        "WATCHDOG_USEC",
+        "WATCHDOG_PID",
+        "LISTEN_FDS",
+        "LISTEN_FDNAMES",
+        "LISTEN_PID",
+        "LISTEN_PIDFDID",
+    }
+)
+_OPTION_VARIABLES = frozenset(option.env for option in OPTIONS)
+_MAX_HOSTNAME_CHARS = 70  # leaves room for the rest of a worker id
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedValue:
+    """The value of one option, and the place where it was written.
+
+    `source` says for people where it is from. Nothing is decided by it: a file may be called `default`.
+    """
+
+    value: Any
+    place: Place
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """Settings that hold together, with the origin of each value by option name. Picklable."""
+
+    values: Mapping[str, ResolvedValue]
+    settings: Settings
+    warnings: tuple[str, ...]
+
+
+class Description(NamedTuple):
+    """One line of `reproq-prefork config`; the value is printable, and its password masked."""
+
+    option: str
+    value: str
+    source: str
+
+
+def resolve(sources: Sources, *, hostname: str, now: datetime, cpu_count: int) -> Resolved:
+    """The settings; raises one SettingsError with every problem there is, not just the first.
+
+    `now` (UTC) and `hostname` name the worker where nobody did; `cpu_count` is the number of usable CPUs.
+    """
+    problems = list(sources.problems)
+    given = {option.name: find(option, sources) for option in OPTIONS}
+    values: dict[str, ResolvedValue] = {}
+    for option in OPTIONS:
+        found = given[option.name]
+        if found is None:
+            values[option.name] = _default(option.default)
+            continue
+        try:
+            values[option.name] = ResolvedValue(option.kind.parse(found.text), found.place, found.source)
+        except ValueError as error:
+            problems.append(f"{found.where}: {error}")
+
+    problems += _choose_program(values, given["executor_module"], given["command"])
+    problems += _choose_executor(values, given["executor"])
+    problems += _exclude_queues(values, given["excluded_queues"])
+    problems += _check_retries(values, given["retry_base"] or given["retry_max"])
+    if problems:
+        raise SettingsError(problems)
+
+    _fill(values, "workers", max(1, min(cpu_count, MAX_WORKERS)))
+    _fill(values, "worker_id", _worker_id(hostname, now))
+    _fill(values, "env_file", sources.env_file)
+    _fill(values, "config", sources.config_file)
+    for name in ("env_file", "config", "pid_file"):
+        path: Path | None = values[name].value
+        values[name] = replace(values[name], value=path and sources.chdir / path)
+    values["chdir"] = replace(values["chdir"], value=sources.chdir)
+    return Resolved(values, _settings(values, sources), sources.warnings)
+
+
+def describe(resolved: Resolved) -> list[Description]:
+    """Every option with its value and origin, in the order of `OPTIONS`, fit to be shown to anybody."""
+    return [
+        Description(option.name, printable(mask_url(text) if option.secret else text), value.source)
+        for option in OPTIONS
+        for value in [resolved.values[option.name]]
+        for text in [option.default_text if value.value is None else option.kind.show(value.value)]
+    ]
+
+
+def task_environ(
+    environ: Mapping[str, str], env_file_values: Mapping[str, str], names: Sequence[str] | None
+) -> dict[str, str]:
+    """What the environment of each task starts from: that of the master, and what `.env` adds to it.
+
+    Where both set a variable, the environment wins; only a blank one that is an option of ours does not,
+    since it counts as unset there too. `names` limits what is passed on; None passes all.
+    """
+    own = {name: value for name, value in environ.items() if value.strip() or name not in _OPTION_VARIABLES}
+    merged = {**env_file_values, **own}
+    allowed = merged.keys() if names is None else set(names)
+    return {
+        name: value
+        for name, value in merged.items()
+        if name in allowed and name not in _MASTERS_OWN_VARIABLES
+    }
+
+
+def _default(value: object) -> ResolvedValue:
+    return ResolvedValue(value, Place.DEFAULT, "default")
+
+
+def _choose_executor(values: dict[str, ResolvedValue], executor: Given | None) -> list[str]:
+    """An external program where one is set, else a fork where Python tasks are; unless somebody says otherwise."""
+    set_options = {name for name, value in values.items() if value.value is not None}
+    has_python = bool(set_options & {"django", "allowed_task_modules"})
+    if executor is None:
+        has_program = bool(set_options & {"executor_module", "command"})
+        kind = ExecutorKind.FORK if has_python and not has_program else ExecutorKind.COMMAND
+        values["executor"] = _default(kind)
+        return []
+    wanted = values.get("executor")
+    if wanted is None or wanted.value is ExecutorKind.COMMAND or has_python:
+        return []
+    return [
+        f"{executor.where}: {wanted.value.value} runs Python tasks; say where they come from with --django or "
+        "--allowed-task-modules"
+    ]
+
+
+def _choose_program(
+    values: dict[str, ResolvedValue], module: Given | None, command: Given | None
+) -> list[str]:
+    """Where both say what runs a task, keeps the one that was written in the stronger place."""
+    if module is None or command is None:
+        return []
+    if module.place == command.place:
+        return [f"{module.where} and {command.where} both say what runs a task; set only one of them"]
+    stronger, weaker = (module, "command") if module.place < command.place else (command, "executor_module")
+    values[weaker] = ResolvedValue(None, stronger.place, f"unset by {stronger.source}")
+    return []
+
+
+def _exclude_queues(values: dict[str, ResolvedValue], given: Given | None) -> list[str]:
+    queues = values.get("queues")
+    if given is None or queues is None or "excluded_queues" not in values:
+        return []
+    left = queues_left(queues.value, values["excluded_queues"].value or ())
+    values["queues"] = replace(queues, value=left)
+    django = values.get("django")
+    if left or (queues.place is Place.DEFAULT and django is not None and django.value):
+        return []  # the Django project says later which queues it has
+    return [f"{given.where}: no queue is left to take tasks from"]
+
+
+def queues_left(queues: Sequence[str], excluded: Sequence[str]) -> tuple[str, ...]:
+    return tuple(queue for queue in queues if queue not in excluded)
+
+
+def _check_retries(values: Mapping[str, ResolvedValue], given: Given | None) -> list[str]:
+    base, longest = values.get("retry_base"), values.get("retry_max")
+    if given is None or base is None or longest is None or base.value <= longest.value:
+        return []
+    return [
+        f"{given.where}: the first wait before a retry, {format_duration(base.value)}, "
+        f"is longer than the longest, {format_duration(longest.value)}"
+    ]
+
+
+def _fill(values: dict[str, ResolvedValue], name: str, computed: object) -> None:
+    if values[name].value is None:
+        values[name] = replace(values[name], value=computed)
+
+
+def _worker_id(hostname: str, now: datetime) -> str:
+    host = "".join(char if char.isascii() and char.isprintable() else "-" for char in hostname)
+    return f"worker-{host[:_MAX_HOSTNAME_CHARS]}-{now:%Y%m%dT%H%M%S}"
+
+
+def _settings(values: Mapping[str, ResolvedValue], sources: Sources) -> Settings:
+    found: dict[str, Any] = {name: value.value for name, value in values.items()}
+    return Settings(
+        database_url=found["database_url"],
+        database_url_is_flag=values["database_url"].place is Place.FLAG,
+        workers=found["workers"],
+        queues=found["queues"],
+        excluded_queues=found["excluded_queues"] or (),
+        queues_are_given=values["queues"].place is not Place.DEFAULT,
+        worker_id=found["worker_id"],
+        poll_interval_s=found["poll_interval"],
+        python_path=found["python_path"],
+        executor_module=found["executor_module"],
+        command=found["command"],
+        executor=found["executor"],
+        allowed_task_modules=found["allowed_task_modules"] or (),
+        django_settings=found["django"],
+        task_env=found["task_env"],
+        payload_mode=found["payload_mode"],
+        lease_s=found["lease"],
+        timeout_s=found["timeout"],
+        max_attempts_ceiling=found["max_attempts"],
+        shutdown_timeout_s=found["shutdown_timeout"],
+        boot_timeout_s=found["boot_timeout"],
+        retry_base_s=found["retry_base"],
+        retry_max_s=found["retry_max"],
+        max_tasks=found["max_tasks"],
+        max_rss_kib=-(-found["max_rss"] // 1024),
+        task_memory_bytes=found["task_memory"],
+        pid_file=found["pid_file"],
+        log_level=found["log_level"],
+        log_format=found["log_format"],
+        drain=found["drain"],
+        reload=found["reload"],
+        chdir=found["chdir"],
+        task_environ=task_environ(sources.environ, sources.env_file_values, found["task_env"]),
+    )

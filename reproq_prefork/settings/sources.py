@@ -1,0 +1,99 @@
+"""Where a setting can be written, and which place is the strongest.
+
+flag > environment > `.env` > `reproq.toml` > default. A blank value counts as unset wherever it is
+written, so that `QUEUE_NAME=` in a unit file or `--pid-file "$UNSET"` falls through to the next place.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from reproq_prefork.settings.options import Option
+
+# What a command line parser makes of a flag. None, False, "" and an empty list all mean: not given.
+FlagValue = str | bool | Sequence[str] | None
+
+
+class Place(enum.IntEnum):
+    """The places, strongest first."""
+
+    FLAG = 1
+    ENVIRONMENT = 2
+    ENV_FILE = 3
+    CONFIG_FILE = 4
+    DEFAULT = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """All that was written anywhere, read but not judged.
+
+    `flags` are by option name, `environ` and `env_file_values` by variable, `config_values` by toml key.
+    The two files are as they were named, relative to `chdir`; None where there is none.
+    `problems` are sentences about what could not be read.
+    """
+
+    flags: Mapping[str, FlagValue]
+    environ: Mapping[str, str]
+    chdir: Path
+    env_file: Path | None = None
+    env_file_values: Mapping[str, str] = field(default_factory=dict)
+    config_file: Path | None = None
+    config_values: Mapping[str, str] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The text of an option, and where it was written: under `name`, in `place`."""
+
+    text: str
+    name: str
+    place: Place
+    place_name: str
+
+    @property
+    def source(self) -> str:
+        """For `config`: `flag --workers`, `environment REPROQ_WORKERS`, `.env`, `reproq.toml`."""
+        if self.place in (Place.FLAG, Place.ENVIRONMENT):
+            return f"{self.place_name} {self.name}"
+        return self.place_name
+
+    @property
+    def where(self) -> str:
+        """For a sentence: `REPROQ_WORKERS (environment)`."""
+        return f"{self.name} ({self.place_name})"
+
+
+def find(option: Option, sources: Sources) -> Given | None:
+    """What the strongest place says about `option`; None where it is set nowhere."""
+    candidates = [
+        Given(_flag_text(option, sources.flags.get(option.name)), option.long_flag, Place.FLAG, "flag"),
+        Given(sources.environ.get(option.env, ""), option.env, Place.ENVIRONMENT, "environment"),
+    ]
+    if option.toml_key is not None:
+        in_env_file = sources.env_file_values.get(option.env, "")
+        in_config = sources.config_values.get(option.toml_key, "")
+        candidates += [
+            Given(in_env_file, option.env, Place.ENV_FILE, str(sources.env_file)),
+            Given(in_config, option.toml_key, Place.CONFIG_FILE, str(sources.config_file)),
+        ]
+    return next((given for given in candidates if given.text.strip()), None)
+
+
+def _flag_text(option: Option, value: FlagValue) -> str:
+    match value:
+        case None | False:
+            return ""
+        case True:
+            return "true"
+        case str():
+            return value
+        case _ if option.kind.join is not None:
+            return option.kind.join(value)
+        case _:
+            raise TypeError(f"{option.long_flag} takes one value, not {value!r}")

@@ -1,0 +1,4 @@
+"""What a host owes the database: leases renewed, dead workers reset, new runs announced.
+
+May import `unix`, `store` and what is below them.
+"""

@@ -1,0 +1,419 @@
+"""The steward: what the master owes the database. One process, one connection, a list of duties.
+
+The master tells it of each death; it answers once the dead worker's runs are reset. If it dies itself, the
+master forks it anew and tells it again: every duty may be done twice.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from reproq_prefork.errors import ExitStatus, ReproqError
+from reproq_prefork.model.identity import HostIdentity
+from reproq_prefork.model.messages import QueuesDrained, WorkerReset
+from reproq_prefork.model.run import FailureKind, LostWorker, Status
+from reproq_prefork.settings import SWEEP_INTERVAL_S, Settings
+from reproq_prefork.steward.duties import (
+    Duty,
+    ForgetWaiters,
+    HandBackWaiting,
+    LeaveCopy,
+    Look,
+    NoticeCancels,
+    NoticeDrained,
+    RenewLeases,
+    ResetAbandoned,
+    SweepExpired,
+    log_reset,
+    workers_of,
+)
+from reproq_prefork.steward.listening import IDLE_CHECK_S, AwaitNewRuns, Listening
+from reproq_prefork.steward.one_by_one import OneByOne
+from reproq_prefork.store.connection import UNSEEN_S, ConnectionLost, reconnect_delays_s
+from reproq_prefork.store.opening import GoesOn
+from reproq_prefork.store.steward_store import ResetRun, StewardStore
+from reproq_prefork.text.log import Log
+from reproq_prefork.text.recurring import Recurring
+from reproq_prefork.unix import proc
+from reproq_prefork.unix.channel import Channel, PeerGone
+from reproq_prefork.unix.orders import Orders
+from reproq_prefork.unix.scoreboard import Scoreboard, StewardRecord, WorkerState, boottime_ns
+from reproq_prefork.unix.signals import pause, wait_readable
+from reproq_prefork.unix.wake_pipe import WakePipe
+
+HEARTBEAT_INTERVAL_S = 1.0
+RESETS_S = 1.0  # for dead workers one after the other, before other duties have their turn
+HEARD_LOOK_S = 0.05  # between two looks for cancels that were announced: anybody can announce them
+RESET_AGAIN_S = 1.0  # where a dead worker's server process was not seen gone, or a run of it was refused
+RESET_AGAIN_AT_LEAST_EACH_S = 4.0
+ORPHAN_PATIENCE_S = 2.0  # for workers whose master is gone, to stop by themselves
+ORPHAN_KILL_S = 1.0
+
+
+@dataclass(slots=True)
+class _Appointment:
+    duty: Duty
+    at: float  # monotonic seconds
+
+
+@dataclass(slots=True)
+class _ResetAgain:
+    """A dead worker whose reset is repeated, until `ends_at` at the latest."""
+
+    lost: LostWorker
+    at: float  # monotonic seconds
+    ends_at: float
+    wait_s: float = RESET_AGAIN_S
+
+
+class Steward:
+    """`index` is its place on the scoreboard; `connect` opens its store.
+
+    `announces`: its workers tell the application of ends that no task of theirs has told it of.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        index: int,
+        scoreboard: Scoreboard,
+        channel: Channel,
+        orders: Orders,
+        wake: WakePipe,
+        host: HostIdentity,
+        connect: Callable[[GoesOn], StewardStore],
+        log: Log,
+        announces: bool = False,
+    ) -> None:
+        self._settings = settings
+        self._index = index
+        self._scoreboard = scoreboard
+        self._channel = channel
+        self._orders = orders
+        self._wake = wake
+        self._connect = connect
+        self._log = log
+        self._trouble = Recurring(log)
+        self._notice_cancels = NoticeCancels(scoreboard, index, log=log)
+        self._look = Look(
+            scoreboard,
+            index,
+            period_s=settings.poll_interval_s,
+            announces=announces,
+            wake=self._wake_all,
+            wake_one=self._wake_one,
+            cancels=self._notice_cancels,
+        )
+        self._await_new_runs = AwaitNewRuns(scoreboard, index, resumed=self._look_closely, log=log)
+        self._listening = Listening(awaits=self._await_new_runs, log=log)
+        self._renewals = RenewLeases(
+            scoreboard,
+            index,
+            period_s=settings.renew_interval_s,
+            lease_s=settings.lease_s,
+            believed_lease_s=settings.believed_lease_s,
+        )
+        self._store: StewardStore | None = None
+        self._connect_at = 0.0
+        self._delays_s = reconnect_delays_s()
+        self._was_lost = False  # the last connection
+        self._lost: list[LostWorker] = []
+        self._reset_at = math.inf  # when to go on with them
+        self._again: dict[str, _ResetAgain] = {}  # by the worker's id
+        self._one_by_one = OneByOne(log)
+        self._appointments = [_Appointment(duty, 0.0) for duty in self._duties(host)]
+
+    def _duties(self, host: HostIdentity) -> Sequence[Duty]:
+        settings = self._settings
+        duties: list[Duty] = [
+            LeaveCopy(period_s=SWEEP_INTERVAL_S),
+            ResetAbandoned(host, period_s=SWEEP_INTERVAL_S, on_lost=self._note_lost),
+            SweepExpired(
+                period_s=SWEEP_INTERVAL_S,
+                one_by_one=self._one_by_one,
+                on_reset=lambda runs: self._after_reset(runs, "the lease had ended"),
+            ),
+            HandBackWaiting(
+                self._scoreboard,
+                self._index,
+                period_s=settings.poll_interval_s,
+                one_by_one=self._one_by_one,
+                on_reset=lambda runs: self._after_reset(runs, "the run before it takes long"),
+            ),
+            ForgetWaiters(period_s=SWEEP_INTERVAL_S),
+            self._look,
+        ]
+        if settings.drain:
+            duties.append(
+                NoticeDrained(
+                    period_s=settings.poll_interval_s, drained=lambda: self._channel.send(QueuesDrained())
+                )
+            )
+        return duties
+
+    def run(self) -> ExitStatus:
+        while True:
+            self._orders.read()
+            self._hear_master()
+            if self._orders.master_is_gone:
+                self._bury_orphans()
+                return ExitStatus.OK
+            if self._orders.quit and (self._store is None or not self._lost):
+                return ExitStatus.OK
+            self._show_heartbeat()
+            self._serve()
+            self._channel.flush()
+            self._wait()
+
+    def _serve(self) -> None:
+        """All that is due at this moment, as far as the database lets it."""
+        try:
+            store = self._connected_store()
+            if store is None:
+                return
+            self._do_first(store)
+            self._do(self._reset_lost, store)
+            for appointment in self._appointments:
+                if time.monotonic() >= appointment.at:
+                    period_s = appointment.duty.period_s
+                    appointment.at = time.monotonic() + period_s * random.uniform(0.9, 1.1)
+                    self._do(appointment.duty.run, store)
+                    if appointment.duty.period_s < period_s:  # it has found that there is more
+                        appointment.at = time.monotonic() + appointment.duty.period_s
+            self._do(self._hear, store)
+            self._delays_s = reconnect_delays_s()
+        except ConnectionLost as lost:
+            self._trouble.warning("the connection is lost", reason=str(lost))
+            self._disconnect()
+        except (ReproqError, OSError) as error:
+            self._not_done(error)
+
+    def _do_first(self, store: StewardStore) -> None:
+        """What nothing that others do may stand before: asked for before each statement of the store."""
+        self._show_heartbeat()
+        if self._renewals.is_due:
+            self._do(self._renewals.run, store)
+
+    def _hear(self, store: StewardStore) -> None:
+        news = store.news()
+        self._listening.heard(store, news, self._look.announced_share)
+        self._listening.begin(store, self._look.announced_share)
+        self._await_new_runs.again_if_idle(store)
+        messages = sum(queue in self._settings.queues for queue in news.queues)
+        if messages:
+            self._wake_one()
+        self._await_new_runs.heard(store, messages)
+        if self._notice_cancels.concerns(news.cancelled_at):
+            self._look_by(self._look.looked_at + HEARD_LOOK_S)
+
+    def _do(self, duty: Callable[[StewardStore], object], store: StewardStore) -> None:
+        """One duty. What keeps it from being done, such as a lock, keeps no other, least of all the renewals."""
+        try:
+            duty(store)
+        except ConnectionLost:
+            raise
+        except (ReproqError, OSError) as error:
+            self._not_done(error)
+
+    def _not_done(self, error: Exception) -> None:
+        # OSError: the host is out of descriptors, and nothing can be known of its proc.
+        self._trouble.warning("a duty could not be done; it will be tried again", reason=str(error))
+
+    def _connected_store(self) -> StewardStore | None:
+        if self._store is None and time.monotonic() >= self._connect_at:
+            try:
+                store, can_listen = self._opened_store()
+            except ReproqError as error:
+                self._disconnect()
+                self._trouble.warning("no connection to the database", reason=str(error))
+            else:
+                self._store = store
+                store.before_each = lambda: self._do_first(store)
+                self._listening.connected(can_listen=can_listen)
+                self._show_heartbeat()
+                if not can_listen:
+                    self._log.info("behind a transaction pooler: polling only, without notifications")
+                if self._was_lost:
+                    self._log.info("connected again")
+                    # What has ended this connection may have ended theirs, and an idle worker would not notice.
+                    self._wake_all()
+        return self._store
+
+    def _opened_store(self) -> tuple[StewardStore, bool]:
+        """A connection, and whether notifications are heard on it; with a sign of life now and then, however long
+        it takes. Raises ReproqError."""
+        had_quit = self._orders.quit
+
+        def goes_on(for_s: float) -> bool:
+            self._show_heartbeat(ahead_s=for_s)
+            self._orders.read()
+            return self._orders.quit == had_quit
+
+        store = self._connect(goes_on)
+        try:
+            return store, store.can_listen()
+        except BaseException:
+            store.close()
+            raise
+
+    def _disconnect(self) -> None:
+        if self._store is not None:
+            self._listening.disconnected(flooded=self._store.was_flooded)
+            self._store.close()
+            self._was_lost = True
+        self._store = None
+        self._connect_at = time.monotonic() + next(self._delays_s)
+        self._show_heartbeat()
+
+    def _hear_master(self) -> None:
+        try:
+            for message in self._channel.receive():
+                assert isinstance(message, LostWorker)
+                self._note_lost(message)
+        except PeerGone:
+            pass  # the life pipe tells the same
+
+    def _note_lost(self, lost: LostWorker) -> None:
+        if lost not in self._lost:
+            self._lost.append(lost)
+            self._reset_at = 0.0
+
+    def _reset_lost(self, store: StewardStore, within_s: float = RESETS_S) -> None:
+        gives_way_at = time.monotonic() + within_s
+        self._reset_at = math.inf
+        while self._lost:
+            if time.monotonic() > gives_way_at:
+                self._reset_at = 0.0
+                break
+            lost = self._lost.pop(0)
+            try:
+                self._reset(store, lost)
+            except ReproqError:
+                self._lost.append(lost)  # the others first
+                raise
+            # Also where a run of it was refused: what is left is between that run and the steward.
+            self._channel.send(WorkerReset(lost.worker_id))
+        for again in [entry for entry in self._again.values() if entry.at <= time.monotonic()]:
+            self._reset_again(store, again)
+
+    def _reset(self, store: StewardStore, lost: LostWorker) -> None:
+        if lost.worker_id in self._again:
+            return  # it is being done
+        # Until its server process is gone, the claim that the worker sent last may still be committed.
+        seen_gone = not store.backend.pooled and store.end_backend_of(lost.worker_id)
+        if not self._reset_once(store, lost, seen_gone=seen_gone):
+            now = time.monotonic()
+            ends_at = now + max(self._settings.lease_s, UNSEEN_S)
+            self._again[lost.worker_id] = _ResetAgain(lost, now + RESET_AGAIN_S, ends_at)
+
+    def _reset_once(self, store: StewardStore, lost: LostWorker, *, seen_gone: bool) -> bool:
+        """Whether nothing is left, and nothing can come."""
+        # The registration names the server process: it stays until that is seen gone.
+        keep = not seen_gone and not store.backend.pooled
+        done = self._one_by_one.do(
+            store,
+            lambda only: store.reset_worker(lost, only=only, keep_registration=keep or only is not None),
+            lambda: store.held_runs(lost.worker_id),
+            may_fail=True,
+        )
+        self._after_reset(done.runs, lost.message)
+        if done.is_apart and not keep:
+            store.forget_worker(lost.worker_id)
+        return seen_gone and done.is_all
+
+    def _reset_again(self, store: StewardStore, again: _ResetAgain) -> None:
+        now = time.monotonic()
+        is_last = now >= again.ends_at  # what is left then is left to the sweep
+        seen_gone = not store.backend.pooled and store.end_backend_of(again.lost.worker_id, within_s=0.0)
+        is_done = self._reset_once(store, again.lost, seen_gone=seen_gone or is_last)
+        if is_done or is_last:
+            del self._again[again.lost.worker_id]
+        else:
+            again.at = now + again.wait_s
+            again.wait_s = min(2 * again.wait_s, RESET_AGAIN_AT_LEAST_EACH_S)
+
+    def _after_reset(self, runs: tuple[ResetRun, ...], why: str) -> None:
+        log_reset(self._log, runs, why)
+        pending = sum(run.status is Status.PENDING for run in runs)
+        if pending:
+            self._wake.wake(pending, at_most_waiting=self._settings.workers)
+
+    def _wake_one(self) -> None:
+        self._wake.wake(1, at_most_waiting=self._settings.workers)
+
+    def _wake_all(self) -> None:
+        self._wake.wake(self._settings.workers, at_most_waiting=self._settings.workers)
+
+    def _look_closely(self) -> None:
+        self._look.look_closely()
+        self._look_by(0.0)
+
+    def _look_by(self, at: float) -> None:
+        for appointment in self._appointments:
+            if appointment.duty is self._look:
+                appointment.at = min(appointment.at, at)
+
+    def _show_heartbeat(self, *, ahead_s: float = 0.0) -> None:
+        """`ahead_s`: there will be none for so long."""
+        at_ns = boottime_ns() + int(ahead_s * 1e9)
+        self._scoreboard.write_steward(
+            self._index, StewardRecord(os.getpid(), at_ns, self._store is not None)
+        )
+
+    def _wait(self) -> None:
+        now = time.monotonic()
+        if self._store is None:
+            times = [self._connect_at]
+        else:
+            times = [
+                self._renewals.due_at,
+                self._reset_at,
+                *(appointment.at for appointment in self._appointments),
+                *(again.at for again in self._again.values()),
+            ]
+        longest_s = IDLE_CHECK_S if self._await_new_runs.is_watching() else HEARTBEAT_INTERVAL_S
+        wait_s = min(longest_s, min(times) - now)
+        fds = [*self._orders.fds, self._channel.fileno()]
+        if self._store is not None:
+            fds.append(self._store.fileno())
+        wait_readable(fds, max(0.0, wait_s))
+
+    def _bury_orphans(self) -> None:
+        """The master is gone: see its workers gone too, and put back what they did not hand back themselves."""
+        self._log.error("the master is gone; stopping")
+        gives_up_at = time.monotonic() + ORPHAN_PATIENCE_S
+        workers = workers_of(self._scoreboard, self._index)
+        while any(proc.is_alive(worker.process) for worker in workers.values()):
+            if time.monotonic() > gives_up_at:
+                break
+            pause(0.02)
+        for slot, worker in workers.items():
+            if proc.is_alive(worker.process):
+                self._log.error("killing a worker that did not stop", pid=worker.pid)
+                proc.kill_tree(worker.process, within_s=ORPHAN_KILL_S)
+            last = self._scoreboard.read_worker(slot)
+            if last is None or last.state is not WorkerState.STOPPED:
+                self._lost.append(
+                    LostWorker(
+                        worker.worker_id,
+                        started=None if last is None else last.started_run,
+                        charge_all=last is None,
+                        refund=True,
+                        kind=FailureKind.SHUTDOWN,
+                        message="the worker's master died",
+                        unrecorded=self._scoreboard.unrecorded_of(slot, worker.incarnation) or (),
+                    )
+                )
+        self._connect_at = 0.0
+        try:
+            store = self._connected_store()
+            if store is not None:
+                self._reset_lost(store, within_s=math.inf)
+        except ReproqError as error:
+            self._log.error("what the workers held is left to its lease", reason=str(error))

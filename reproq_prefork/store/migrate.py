@@ -1,0 +1,206 @@
+"""The schema: applies and takes back the migrations, and tells whether a database has it.
+
+The files do the same by themselves (`cat migrations/*.up.sql | psql`): each takes the advisory lock, is
+whole or nothing, records its version, and changes nothing where it has been applied. What is added here is
+the SHA-256 of each file, so that a file that was changed after it was applied is noticed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from functools import partial
+from typing import Any
+
+import psycopg
+
+from reproq_prefork.errors import DatabaseUnavailable, ExitStatus, ReproqError, SchemaMismatch
+from reproq_prefork.model.identity import KnownServer
+from reproq_prefork.settings import Settings
+from reproq_prefork.store.connection import (
+    MIGRATION_LIMITS,
+    ORDINARY_LIMITS,
+    ConnectionLost,
+    DeadlineConnection,
+    StatementRefused,
+    TimeLimits,
+    ValueRefused,
+    connect,
+    fetch,
+    longest_connect_s,
+    translated_errors,
+)
+from reproq_prefork.store.copies import refuse_copy
+from reproq_prefork.store.migration_files import Migration, known_migrations
+from reproq_prefork.store.migration_plan import Applied, Direction, MigrationState, Step, plan, states
+from reproq_prefork.store.statements import statement
+
+MIGRATION_LOCK_TIMEOUT_S = 10
+
+
+class MigrationFailed(ReproqError):
+    """The server refused one of the files; everything that it had done is undone."""
+
+    def __init__(self, step: Step, reason: str) -> None:
+        self.step = step
+        super().__init__(
+            f"Could not {step.direction.value} migration {step.migration.label}, so the schema is as it was "
+            f"before this step: {reason.rstrip('.')}."
+        )
+
+
+class RightsMissing(ReproqError):
+    """The login of DATABASE_URL may not do what workers do; `rights` says what is missing, as in GRANT."""
+
+    exit_status = ExitStatus.DATABASE_UNAVAILABLE
+
+    def __init__(self, login: str, rights: Sequence[str]) -> None:
+        self.login = login
+        self.rights = tuple(rights)
+        super().__init__(
+            f"The database login {login} lacks the right of {', '.join(rights)}: make it a member of the role "
+            "reproq_worker, or work as the owner of the tables."
+        )
+
+
+def migrate(
+    database_url: str,
+    known: Sequence[Migration],
+    *,
+    to: int | None = None,
+    report: Callable[[Step], None] = lambda step: None,
+    remark: Callable[[str], None] = lambda text: None,
+) -> tuple[Step, ...]:
+    """Bring the database to version `to`, as `plan` does it; gives the steps that were done here.
+
+    `report` is called after each step, which matters where a later one fails. `remark` gets what a file says to
+    whoever migrates, such as what it could not do.
+
+    Each step is a transaction, so after an error the database is at the version of the step before. Several
+    may do this at the same time: what another has done meanwhile is left out.
+
+    Raises as `plan` does, DatabaseUnavailable, and MigrationFailed.
+    """
+    with _connected(database_url, MIGRATION_LIMITS) as connection:
+        connection.add_notice_handler(partial(_pass_on, remark))
+        with translated_errors(), connection.transaction():
+            steps = plan(known, _lock_and_adopt(connection, known), to=to)
+        done = []
+        for step in steps:
+            with translated_errors(), connection.transaction():
+                applied = {each.version for each in _lock_and_adopt(connection, known)}
+                is_done = (step.migration.version in applied) == (step.direction is Direction.UP)
+                if not is_done:
+                    _run(connection, step)
+            if not is_done:
+                done.append(step)
+                report(step)
+        return tuple(done)
+
+
+def _pass_on(remark: Callable[[str], None], notice: psycopg.errors.Diagnostic) -> None:
+    """Those of our files have a hint; the server's own say only what was not there to be dropped."""
+    if notice.message_hint:
+        remark(f"{notice.message_primary}. {notice.message_hint}")
+
+
+def pending_steps(
+    database_url: str, known: Sequence[Migration], *, to: int | None = None
+) -> tuple[Step, ...]:
+    """What `migrate` would do; changes nothing, takes no lock. Raises as `plan` does, and DatabaseUnavailable."""
+    with _connected(database_url, for_writing=False) as connection:
+        return plan(known, _applied(connection), to=to)
+
+
+def migration_states(database_url: str, known: Sequence[Migration]) -> tuple[MigrationState, ...]:
+    """Every migration that this release or the database knows, in order. Raises DatabaseUnavailable."""
+    with _connected(database_url, for_writing=False) as connection:
+        return states(known, _applied(connection))
+
+
+def check_database(settings: Settings) -> KnownServer:
+    """The server can be worked with, has this release's schema, and lets us do what workers do; gives which it is.
+
+    Raises SettingsError, DatabaseUnavailable, SchemaMismatch, DatabaseIsCopy or RightsMissing.
+    """
+    database_url = settings.require_database_url()
+    with _connected(database_url, asks_system=True) as connection:
+        check_schema(connection)
+        refuse_copy(connection)
+        missing = _ask(connection, "missing_rights")
+        if missing:
+            raise RightsMissing(missing[0].login, [f"{row.privilege} on {row.relation}" for row in missing])
+        return KnownServer(connection.server.system, longest_connect_s(database_url))
+
+
+def check_schema(connection: psycopg.Connection[Any]) -> None:
+    """Raises SchemaMismatch where the schema is absent, older, made with other files, or newer and made for newer
+    releases only.
+    """
+    missing = plan(known_migrations(), _applied(connection))
+    if missing:
+        before = missing[0].migration.version - 1
+        raise SchemaMismatch(before or None, known_migrations()[-1].version)
+
+
+@contextmanager
+def _connected(
+    database_url: str,
+    limits: TimeLimits = ORDINARY_LIMITS,
+    *,
+    for_writing: bool = True,
+    asks_system: bool = False,
+) -> Iterator[DeadlineConnection]:
+    """A connection to a server that can be worked with; what it refuses there makes it unusable."""
+    connection = connect(
+        database_url,
+        application_name="reproq-prefork migrate",
+        limits=limits,
+        for_writing=for_writing,
+        makes_schema=True,
+        asks_system=asks_system,
+    )
+    with closing(connection):
+        info = connection.info
+        address = f"{info.dbname} at {info.host}:{info.port}"
+        try:
+            yield connection
+        except (ConnectionLost, StatementRefused) as error:
+            raise DatabaseUnavailable(address, str(error)) from error
+
+
+def _lock_and_adopt(connection: DeadlineConnection, known: Sequence[Migration]) -> tuple[Applied, ...]:
+    _ask(connection, "lock_migrations")
+    applied = _applied(connection)
+    checksums = {each.version: each.checksum for each in known}
+    for each in applied:
+        if each.checksum is None and each.version in checksums:
+            _ask(connection, "record_checksum", version=each.version, checksum=checksums[each.version])
+    return applied
+
+
+def _run(connection: DeadlineConnection, step: Step) -> None:
+    _ask(connection, "limit_lock_wait", lock_timeout=f"{MIGRATION_LOCK_TIMEOUT_S}s")
+    migration = step.migration
+    file_text = migration.up if step.direction is Direction.UP else migration.down
+    try:
+        with translated_errors():
+            # As bytes and unprepared it goes to the server as it stands, like psql sends it.
+            connection.execute(file_text.encode(), prepare=False)
+    except (StatementRefused, ValueRefused) as error:
+        raise MigrationFailed(step, str(error)) from error
+    if step.direction is Direction.UP:
+        _ask(connection, "record_checksum", version=migration.version, checksum=migration.checksum)
+
+
+def _applied(connection: psycopg.Connection[Any]) -> tuple[Applied, ...]:
+    if not _ask(connection, "has_schema")[0].has_schema:
+        return ()
+    return tuple(
+        Applied(row.version, row.name, row.checksum, row.applied_at, row.works_with_since)
+        for row in _ask(connection, "applied_migrations")
+    )
+
+
+def _ask(connection: psycopg.Connection[Any], name: str, **parameters: Any) -> Sequence[Any]:
+    return fetch(connection, statement(name), parameters)

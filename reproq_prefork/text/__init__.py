@@ -1,0 +1,4 @@
+"""Text for people: log lines, printable values, redacted secrets, durations.
+
+May import nothing but errors.
+"""

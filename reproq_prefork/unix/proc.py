@@ -1,0 +1,300 @@
+"""Processes as Linux has them: identity, parent death, and ending a whole tree of them.
+
+Only `child`, `handover` and `task_process` fork. What a task leaves behind is found by walking the tree, not by
+its process group: a group kill misses what called setsid.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+
+from reproq_prefork.model.identity import HostIdentity, ProcessIdentity
+from reproq_prefork.unix.signals import pause
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+_WALL = 0x4000_0000  # __WALL of wait(2): also those children of whose end no SIGCHLD tells
+KILL_POLL_S = 0.002
+
+# What reading /proc/PID says of a process that is no more. Any other error (there is no descriptor left to read
+# with) says nothing about the process, and must not pass for its death.
+GONE = (FileNotFoundError, ProcessLookupError)
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def flush_standard_streams() -> None:
+    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            stream.flush()  # type: ignore[union-attr]
+
+
+def thread_count() -> int:
+    """The threads of this process, those that Python does not know of too."""
+    # A listing takes five calls. Each thread is a directory in this one, and so a link to it; two are its own.
+    return os.stat("/proc/self/task").st_nlink - 2  # noqa: PTH116 - nor is a Path made for it
+
+
+def open_files() -> dict[int, tuple[int, int]]:
+    """The descriptors above 2 that are open in this process, each with what it leads to (device and inode)."""
+    files: dict[int, tuple[int, int]] = {}
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2:
+            with contextlib.suppress(OSError):  # the listing's own descriptor is closed by now
+                stat = os.fstat(int(name))
+                files[int(name)] = (stat.st_dev, stat.st_ino)
+    return files
+
+
+def close_other_fds(keep: Collection[int]) -> None:
+    """Close every descriptor above 2 that is not in `keep`."""
+    try:
+        open_fds: Iterable[int] = map(int, os.listdir("/proc/self/fd"))
+    except OSError:
+        open_fds = range(os.sysconf("SC_OPEN_MAX"))  # not one is left to list them with
+    for fd in open_fds:
+        if fd > 2 and fd not in keep:
+            with contextlib.suppress(OSError):  # the listing's own descriptor is closed by now
+                os.close(fd)
+
+
+def die_with_parent(signum: int, parent: int) -> None:
+    """Ask for `signum` when the parent dies; where it is gone already, end here."""
+    _prctl(PR_SET_PDEATHSIG, signum)
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose own parent dies (a subreaper, prctl(2))."""
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _prctl(option: int, value: int) -> None:
+    if _LIBC.prctl(option, value, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), f"prctl({option})")
+
+
+def identity_of(pid: int) -> ProcessIdentity | None:
+    """Who has this pid now; None: nobody, or a process that is dead and not yet reaped.
+
+    Raises OSError where that cannot be found out; so do all that look at processes here.
+    """
+    stat = _stat_fields(pid)
+    if stat is None or stat[0] in ("Z", "X"):
+        return None
+    return ProcessIdentity(pid, int(stat[19]))
+
+
+def _is_stopped(pid: int) -> bool:
+    stat = _stat_fields(pid)
+    return stat is not None and stat[0] in ("T", "t")
+
+
+def own_identity() -> ProcessIdentity:
+    identity = identity_of(os.getpid())
+    assert identity is not None
+    return identity
+
+
+def is_alive(process: ProcessIdentity) -> bool:
+    """True also where it may be: another user's process is hidden where /proc is mounted with hidepid."""
+    identity = identity_of(process.pid)
+    return identity == process or (identity is None and _is_hidden(process.pid))
+
+
+def _is_hidden(pid: int) -> bool:
+    if Path(f"/proc/{pid}").exists():
+        return False
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except ProcessLookupError:
+        return False
+    return False
+
+
+def host_identity() -> HostIdentity:
+    """One boot of one kernel and one pid namespace: containers share a host name, and reuse pids."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    namespace = Path("/proc/self/ns/pid").stat().st_ino
+    return HostIdentity(name=socket.gethostname(), key=f"{boot}:{namespace}")
+
+
+def resident_kib(pid: int | str = "self") -> int:
+    """Resident memory of a process in KiB; 0 where it is gone."""
+    try:
+        fd = os.open(f"/proc/{pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            pages = int(os.read(fd, 256).split()[1])
+        finally:
+            os.close(fd)
+    except (OSError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE") // 1024
+
+
+def _stat_fields(pid: int) -> list[str] | None:
+    """The fields of /proc/PID/stat from the third on: the second, a name, may hold blanks and brackets."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except GONE:
+        return None
+    return stat.rpartition(")")[2].split()
+
+
+def can_see_children() -> bool:
+    """Whether this kernel tells who is whose child; without that no tree can be ended."""
+    return Path(f"/proc/self/task/{os.getpid()}/children").exists()
+
+
+def has_children() -> bool:
+    """Whether this process has a child: its own, an adopted one, one that is dead and not yet reaped.
+
+    One system call. What a process leaves to a subreaper is its child before its own status can be had.
+    """
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT | _WALL)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def children_of(pid: int) -> list[int]:
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except GONE:
+        return []
+    children: list[int] = []
+    for thread in threads:
+        try:
+            listed = Path(f"/proc/{pid}/task/{thread}/children").read_text(encoding="ascii")
+        except GONE:
+            continue
+        children.extend(int(child) for child in listed.split())
+    return children
+
+
+def descendants_of(roots: Iterable[int]) -> list[int]:
+    """Every process below `roots`, parents before children; `roots` themselves are not in it."""
+    found: list[int] = []
+    waiting = list(roots)
+    while waiting:
+        children = children_of(waiting.pop())
+        found.extend(children)
+        waiting.extend(children)
+    return found
+
+
+def reap(pid: int) -> None:
+    """Take the status of a child, if it has ended."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+
+
+def kill_own_descendants(
+    *, spare: Collection[int] = (), within_s: float, reap: Callable[[int], None] = reap
+) -> bool:
+    """SIGKILL all children of this process but `spare`, with all their descendants, and `reap` them.
+
+    Needs `adopt_orphans`: whoever loses its parent meanwhile becomes a child of this process, and is found in
+    the next round, until none is left. False: some are still there after `within_s` (the kernel keeps them).
+    """
+    gives_up_at = time.monotonic() + within_s
+    while has_children():
+        with contextlib.suppress(OSError):  # nothing can be seen at this moment
+            children = [child for child in children_of(os.getpid()) if child not in spare]
+            if not children:
+                return True
+            # Stopped first, so that none of them forks while the tree is walked.
+            for pid in (*children, *descendants_of(children)):
+                send_signal(pid, signal.SIGSTOP)
+            for pid in (*children, *descendants_of(children)):
+                send_signal(pid, signal.SIGKILL)
+            for child in children:
+                reap(child)
+        if time.monotonic() > gives_up_at:
+            return False
+        pause(KILL_POLL_S)
+    return True
+
+
+def kill_tree(process: ProcessIdentity, *, within_s: float) -> bool:
+    """SIGKILL a process that is not ours with all its descendants, these first. False: it is still there.
+
+    The pid is used through a pidfd whose start time was checked, so a reused pid is never hit.
+    """
+    gives_up_at = time.monotonic() + within_s
+    try:
+        pidfd = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return True
+    try:
+        while is_alive(process):
+            signal.pidfd_send_signal(pidfd, signal.SIGSTOP)
+            stopped = _is_stopped(process.pid)
+            below = [pid for pid in descendants_of([process.pid]) if identity_of(pid) is not None]
+            for pid in below:
+                send_signal(pid, signal.SIGKILL)
+            # It may have forked until it was seen stopped, and adopts what loses its parent.
+            if stopped and not below:
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            if time.monotonic() > gives_up_at:
+                return False
+            pause(KILL_POLL_S)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    finally:
+        os.close(pidfd)
+    return True
+
+
+def signal_process(process: ProcessIdentity, signum: int) -> bool:
+    """Signal a process that is not our child, and no other that has its pid by now. False: it is gone."""
+    try:
+        pidfd = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return False
+    try:
+        if not is_alive(process):
+            return False
+        signal.pidfd_send_signal(pidfd, signum)
+    except (ProcessLookupError, PermissionError):
+        return False
+    finally:
+        os.close(pidfd)
+    return True
+
+
+def send_signal(pid: int, signum: int) -> None:
+    """Signal a process of ours. One that is gone needs none, and one that runs as another user takes none."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signum)
+
+
+def send_signal_to_group(leader: int, signum: int) -> None:
+    """Signal a process that leads its group, and the rest of the group."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signum)
+
+
+def describe_exit(status: int) -> str:
+    """What `Child.exitcode` means: below 0 minus a signal's number, else an exit status."""
+    if status < 0:
+        try:
+            return f"killed by signal {-status} ({signal.Signals(-status).name})"
+        except ValueError:
+            return f"killed by signal {-status}"
+    return f"exit status {status}"

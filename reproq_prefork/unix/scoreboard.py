@@ -1,0 +1,399 @@
+"""One block of shared memory in which master, steward and workers see each other's state.
+
+Every record has one writer and a sequence counter around each write (a seqlock): odd while a write is under
+way, so a reader never acts on a torn record. A record whose writer died inside a write stays odd for ever, and
+reads as None. During a reload two stewards say something of the workers in the slots, so each has lease records of
+its own: an answer that comes late says nothing of the worker that another steward has in the slot by then.
+
+Times are nanoseconds of CLOCK_BOOTTIME, which all processes of a host share and which goes on while it sleeps.
+"""
+
+from __future__ import annotations
+
+import enum
+import mmap
+import struct
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from operator import attrgetter
+from typing import Any, ClassVar, Self, TypeVar
+
+from reproq_prefork.model.identity import ProcessIdentity
+from reproq_prefork.unix.signals import pause
+
+READ_ATTEMPTS = 50
+READ_RETRY_S = 0.0001
+WORKER_ID_BYTES = 160
+MAX_UNRECORDED = 4
+
+
+def boottime_ns() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+class WorkerState(enum.IntEnum):
+    NONE = 0
+    BOOTING = 1  # until it has registered
+    CONNECTING = 2  # it has no connection to the database, and tries
+    IDLE = 3
+    BUSY = 4
+    SETTLING = 5  # the attempt has ended, and is being recorded
+    STOPPED = 6  # it has left in order: it holds nothing and is not registered
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    LAYOUT: ClassVar[struct.Struct]
+
+    def pack(self) -> tuple[Any, ...]:
+        return _values_of(type(self))(self)  # type: ignore[arg-type]  # mypy asks the class for an instance's hash
+
+    @classmethod
+    def unpack(cls, values: tuple[Any, ...]) -> Self:
+        return cls(*values)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRecord(_Record):
+    """Written by one worker fork. `incarnation` 0: the slot was never used."""
+
+    LAYOUT: ClassVar = struct.Struct(f"<QiqiBqqqIqqIqiQQ{WORKER_ID_BYTES}s")
+
+    incarnation: int = 0
+    pid: int = 0
+    pid_started: int = 0
+    steward: int = 0  # the place of the steward that renews its lease
+    state: WorkerState = WorkerState.NONE
+    seen_ns: int = 0  # its last sign of life
+    run_id: int = 0  # the run it has started and not yet recorded; 0: none
+    claim: int = 0
+    attempt: int = 0
+    started_ns: int = 0
+    deadline_ns: int = 0  # 0: none
+    waiting: int = 0  # runs that were claimed with this one, and wait for its end
+    lease_end_ns: int = 0  # of its registration or its latest claim, less the margin
+    backend_pid: int = 0
+    tasks_done: int = 0
+    rss_kib: int = 0
+    worker_id: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.worker_id.encode()) > WORKER_ID_BYTES:
+            # struct would cut it, and the runs of a worker are found by its whole id.
+            raise ValueError(f"the worker id {self.worker_id!r} is longer than {WORKER_ID_BYTES} bytes")
+
+    def pack(self) -> tuple[Any, ...]:
+        *values, worker_id = _values_of(WorkerRecord)(self)
+        return (*values, worker_id.encode())
+
+    @classmethod
+    def unpack(cls, values: tuple[Any, ...]) -> Self:
+        worker_id = values[-1].rstrip(b"\0").decode()
+        return cls(*values[:4], WorkerState(values[4]), *values[5:-1], worker_id)  # type: ignore[call-arg]
+
+    @property
+    def process(self) -> ProcessIdentity:
+        return ProcessIdentity(self.pid, self.pid_started)
+
+    @property
+    def is_registered(self) -> bool:
+        """Its lease is to be renewed."""
+        return self.lease_end_ns > 0 and self.state is not WorkerState.STOPPED
+
+    @property
+    def started_run(self) -> tuple[int, int] | None:
+        """The (id, claim) of the run it has started and not yet recorded."""
+        return (self.run_id, self.claim) if self.run_id else None
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRecord(_Record):
+    """Written by one steward, about the worker fork `incarnation`."""
+
+    LAYOUT: ClassVar = struct.Struct("<Qq?qq")
+
+    incarnation: int = 0
+    lease_end_ns: int = 0  # less the margin
+    lost: bool = False  # a renewal did not find it: its lease has ended
+    cancel_run_id: int = 0  # the run that it is to end, since somebody has cancelled it; 0: none
+    cancel_claim: int = 0
+
+    @property
+    def cancelled_run(self) -> tuple[int, int] | None:
+        """The (id, claim) of the run that is cancelled; one that the fork is no longer at says nothing."""
+        return (self.cancel_run_id, self.cancel_claim) if self.cancel_run_id else None
+
+
+@dataclass(frozen=True, slots=True)
+class UnrecordedRecord(_Record):
+    """Written by the worker fork `incarnation`: runs, by (id, claim), that have ended, could not be recorded, and
+    are carried along beside the run that it shows. Should it die, they too had started.
+    """
+
+    LAYOUT: ClassVar = struct.Struct(f"<QB{2 * MAX_UNRECORDED}q")
+
+    incarnation: int = 0
+    runs: tuple[tuple[int, int], ...] = ()
+
+    def pack(self) -> tuple[Any, ...]:
+        numbers = [number for run in self.runs for number in run]
+        return (self.incarnation, len(self.runs), *numbers, *[0] * (2 * MAX_UNRECORDED - len(numbers)))
+
+    @classmethod
+    def unpack(cls, values: tuple[Any, ...]) -> Self:
+        incarnation, count, *numbers = values
+        return cls(incarnation, tuple(zip(numbers[0::2], numbers[1::2], strict=True))[:count])
+
+
+@dataclass(frozen=True, slots=True)
+class StewardRecord(_Record):
+    LAYOUT: ClassVar = struct.Struct("<iq?")
+
+    pid: int = 0
+    heartbeat_ns: int = 0
+    connected: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MasterRecord(_Record):
+    LAYOUT: ClassVar = struct.Struct("<?")
+
+    quiet: bool = False  # USR2: nobody claims
+
+
+# A part of WorkerRecord, from `state` to `waiting`, and where it begins: what changes with each run.
+_RUN = struct.Struct("<BqqqIqqI")
+_RUN_OFFSET = struct.calcsize("<Qiqi")
+
+R = TypeVar("R", bound=_Record)
+
+
+@cache
+def _values_of(kind: Any) -> Callable[[_Record], tuple[Any, ...]]:
+    names = [field.name for field in fields(kind)]
+    if len(names) == 1:
+        return lambda record: (getattr(record, names[0]),)
+    return attrgetter(*names)
+
+
+_SEQUENCE = struct.Struct("<Q")
+
+
+class Scoreboard:
+    """The block: one master record, `stewards` steward records, `slots` worker records, and for each steward
+    as many lease records.
+    """
+
+    def __init__(self, *, slots: int, stewards: int) -> None:
+        self.slots = slots
+        self.stewards = stewards
+        self._offsets: dict[type[_Record], int] = {}
+        size = 0
+        for kind, count in (
+            (MasterRecord, 1),
+            (StewardRecord, stewards),
+            (LeaseRecord, stewards * slots),
+            (UnrecordedRecord, slots),
+            (WorkerRecord, slots),
+        ):
+            self._offsets[kind] = size
+            size += count * _cell_bytes(kind)
+        self._memory = mmap.mmap(-1, size)
+
+    def read_master(self) -> MasterRecord:
+        # The master writes it in a single step between two events; torn only if it died there.
+        return self._read(MasterRecord, 0) or MasterRecord()
+
+    def write_master(self, record: MasterRecord) -> None:
+        self._write(record, 0)
+
+    def read_steward(self, index: int) -> StewardRecord | None:
+        return self._read(StewardRecord, index)
+
+    def write_steward(self, index: int, record: StewardRecord) -> None:
+        self._write(record, index)
+
+    def read_lease(self, steward: int, slot: int) -> LeaseRecord | None:
+        return self._read(LeaseRecord, steward * self.slots + slot)
+
+    def write_lease(self, steward: int, slot: int, record: LeaseRecord) -> None:
+        self._write(record, steward * self.slots + slot)
+
+    def update_lease(self, slot: int, worker: WorkerRecord, **changes: Any) -> None:
+        """Change a part of what its steward says of a worker: leases and cancels are two duties, and one record.
+
+        What was said of an earlier fork in the slot, or was not said to its end, is forgotten.
+        """
+        said = replace(self.lease_of(slot, worker), incarnation=worker.incarnation, **changes)
+        self.write_lease(worker.steward, slot, said)
+
+    def lease_of(self, slot: int, worker: WorkerRecord) -> LeaseRecord:
+        """What its steward last said of this worker; a record of an earlier one says nothing."""
+        said = self.read_lease(worker.steward, slot)
+        return LeaseRecord() if said is None or said.incarnation != worker.incarnation else said
+
+    def read_worker(self, slot: int) -> WorkerRecord | None:
+        return self._read(WorkerRecord, slot)
+
+    def write_worker(self, slot: int, record: WorkerRecord) -> None:
+        self._write(record, slot)
+
+    def unrecorded_of(self, slot: int, incarnation: int) -> tuple[tuple[int, int], ...] | None:
+        """The runs that this fork carries along. None: it died as it wrote them."""
+        record = self._read(UnrecordedRecord, slot)
+        if record is None:
+            return None
+        return record.runs if record.incarnation == incarnation else ()
+
+    def write_unrecorded(self, slot: int, record: UnrecordedRecord) -> None:
+        self._write(record, slot)
+
+    def write_run(
+        self,
+        slot: int,
+        run_id: int,
+        claim: int,
+        attempt: int,
+        *,
+        started_ns: int,
+        deadline_ns: int,
+        waiting: int,
+    ) -> None:
+        """Of the record of a worker only that it is busy with another run: a tenth of the work of all of it."""
+        offset = self._offset(WorkerRecord, slot)
+        (sequence,) = _SEQUENCE.unpack_from(self._memory, offset)
+        odd = sequence | 1
+        _SEQUENCE.pack_into(self._memory, offset, odd)
+        _RUN.pack_into(
+            self._memory,
+            offset + _SEQUENCE.size + _RUN_OFFSET,
+            WorkerState.BUSY,
+            started_ns,
+            run_id,
+            claim,
+            attempt,
+            started_ns,
+            deadline_ns,
+            waiting,
+        )
+        _SEQUENCE.pack_into(self._memory, offset, odd + 1)
+
+    def lease_end_ns(self, slot: int, worker: WorkerRecord) -> int:
+        """Until when the worker of `slot` may run a task: a run is expired when its own lease and its worker's
+        are both past. What the steward said of an earlier fork in the slot does not count."""
+        return max(worker.lease_end_ns, self.lease_of(slot, worker).lease_end_ns)
+
+    def steward_place(self, generation: int) -> int:
+        """The place of a generation's steward: a ring, of which `fleet` never gives one place twice."""
+        return generation % self.stewards
+
+    def _write(self, record: _Record, index: int) -> None:
+        offset = self._offset(type(record), index)
+        packed = record.LAYOUT.pack(*record.pack())  # first: a value that does not fit must not leave it torn
+        (sequence,) = _SEQUENCE.unpack_from(self._memory, offset)
+        odd = sequence | 1  # still odd where the previous writer died inside a write
+        _SEQUENCE.pack_into(self._memory, offset, odd)
+        self._memory[offset + _SEQUENCE.size : offset + _SEQUENCE.size + len(packed)] = packed
+        _SEQUENCE.pack_into(self._memory, offset, odd + 1)
+
+    def _read(self, kind: type[R], index: int) -> R | None:
+        """None: the record stayed torn, since its writer died (or was stopped) inside a write."""
+        offset = self._offset(kind, index)
+        for _ in range(READ_ATTEMPTS):
+            (before,) = _SEQUENCE.unpack_from(self._memory, offset)
+            if before % 2 == 0:
+                values = kind.LAYOUT.unpack_from(self._memory, offset + _SEQUENCE.size)
+                (after,) = _SEQUENCE.unpack_from(self._memory, offset)
+                if after == before:
+                    return kind.unpack(values)
+            pause(READ_RETRY_S)
+        return None
+
+    def _offset(self, kind: type[_Record], index: int) -> int:
+        return self._offsets[kind] + index * _cell_bytes(kind)
+
+
+def _cell_bytes(kind: type[_Record]) -> int:
+    bare = _SEQUENCE.size + kind.LAYOUT.size
+    return -(-bare // 64) * 64  # whole cache lines: writers do not slow each other
+
+
+class WorkerPanel:
+    """A worker's own view: its record, and what the steward and the master say to it."""
+
+    def __init__(self, scoreboard: Scoreboard, slot: int, record: WorkerRecord) -> None:
+        self._scoreboard = scoreboard
+        self._slot = slot
+        self._record = record
+        self._started: tuple[int, int, int, int, int, int] | None = (
+            None  # by `start`, and not yet in the record
+        )
+        self.show_unrecorded(())
+        self.update()
+
+    @property
+    def record(self) -> WorkerRecord:
+        if self._started is not None:
+            run_id, claim, attempt, started_ns, deadline_ns, waiting = self._started
+            self._record = replace(
+                self._record,
+                state=WorkerState.BUSY,
+                seen_ns=started_ns,
+                run_id=run_id,
+                claim=claim,
+                attempt=attempt,
+                started_ns=started_ns,
+                deadline_ns=deadline_ns,
+                waiting=waiting,
+            )
+            self._started = None
+        return self._record
+
+    def update(self, **changes: Any) -> None:
+        """Change the record; without changes, a sign of life."""
+        self._record = replace(self.record, seen_ns=boottime_ns(), **changes)
+        self._scoreboard.write_worker(self._slot, self._record)
+
+    def show_life(self, for_s: float) -> bool:
+        """A sign of life that counts for so long; gives True, since nothing keeps a worker from going on."""
+        self._record = replace(self.record, seen_ns=boottime_ns() + int(for_s * 1e9))
+        self._scoreboard.write_worker(self._slot, self._record)
+        return True
+
+    def start(
+        self, run_id: int, claim: int, attempt: int, *, started_ns: int, deadline_ns: int, waiting: int = 0
+    ) -> None:
+        """Busy with this run from `started_ns`, which is now. `deadline_ns` 0: it has none."""
+        self._started = (run_id, claim, attempt, started_ns, deadline_ns, waiting)
+        self._scoreboard.write_run(
+            self._slot,
+            run_id,
+            claim,
+            attempt,
+            started_ns=started_ns,
+            deadline_ns=deadline_ns,
+            waiting=waiting,
+        )
+
+    def show_unrecorded(self, runs: Sequence[tuple[int, int]]) -> None:
+        """The first of these runs had started and are not recorded, whatever run is shown from now on."""
+        first = tuple(runs[:MAX_UNRECORDED])
+        self._scoreboard.write_unrecorded(self._slot, UnrecordedRecord(self._record.incarnation, first))
+
+    def lease(self) -> LeaseRecord:
+        """What the steward last said of this fork."""
+        return self._scoreboard.lease_of(self._slot, self._record)
+
+    @property
+    def claimed_lease_end_ns(self) -> int:
+        """Until when a task may run at least, by the latest claim or the registration."""
+        return self._record.lease_end_ns
+
+    def lease_end_ns(self) -> int:
+        """Until when a task may run."""
+        return self._scoreboard.lease_end_ns(self._slot, self._record)
+
+    def is_quiet(self) -> bool:
+        return self._scoreboard.read_master().quiet

@@ -1,0 +1,78 @@
+"""An attempt that has ended, what is to be written about it, and what instead where the server refuses that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from reproq_prefork.executors.program_output import MAX_MESSAGE_CHARS
+from reproq_prefork.model.run import ClaimedRun, FailureKind, Settlement, Status, handed_back
+
+SMALL_MESSAGE_CHARS = 200
+
+
+class HeldRun(NamedTuple):
+    """All that a worker knows of a run that it holds and whose claim was never answered."""
+
+    id: int
+    claim: int
+
+    @property
+    def token(self) -> tuple[int, int]:
+        return self.id, self.claim
+
+
+class Attempt(NamedTuple):
+    """An attempt that has ended, and what is to be written about it."""
+
+    run: ClaimedRun | HeldRun
+    settlement: Settlement
+
+    @property
+    def token(self) -> tuple[int, int]:
+        return self.run.token
+
+
+def unstarted(run: ClaimedRun | HeldRun) -> Attempt:
+    return Attempt(run, handed_back(run.id, run.claim))
+
+
+def smaller_ends(
+    wanted: Settlement, reason: str, *, value_refused: bool, is_python: bool, is_cancelled: bool
+) -> Iterator[Settlement]:
+    """What to write in place of `wanted`, which the server refuses for `reason`; each is less than the one before.
+
+    First the same end without what only describes it: output, usage, all but the first words of an error. A result
+    is never dropped in silence: a run whose result cannot be stored is FAILED, and is not run again. Last comes
+    the smallest write that ends a run. `is_cancelled`: somebody has cancelled the run, so it may also end as
+    CANCELLED.
+    """
+    less = wanted._replace(
+        result=None if wanted.result == "null" else wanted.result,
+        last_attempt=None,
+        error=None if wanted.error is None else _first_words(wanted.error),
+    )
+    if less != wanted:
+        yield less
+    last = Settlement(wanted.run_id, wanted.claim, Status.FAILED, finish_due=is_python)
+    if is_cancelled:
+        cancelled = last._replace(status=Status.CANCELLED)
+        yield cancelled._replace(error=_entry(FailureKind.CANCELLED, "the task was cancelled"))
+        yield cancelled
+    if value_refused and wanted.result is not None:
+        error = _entry(FailureKind.UNUSABLE_OUTPUT, f"the database refused the result: {reason}")
+    else:
+        error = _entry(
+            FailureKind.REFUSED,
+            f"the database refused to record what became of it ({wanted.status}): {reason}",
+        )
+    yield last._replace(error=error)
+    yield last
+
+
+def _first_words(error: dict[str, object]) -> dict[str, object]:
+    return _entry(str(error.get("kind")), str(error.get("message"))[:SMALL_MESSAGE_CHARS])
+
+
+def _entry(kind: str, message: str) -> dict[str, object]:
+    return {"kind": str(kind), "message": message[:MAX_MESSAGE_CHARS]}

@@ -1,0 +1,94 @@
+"""The runs that a worker has claimed together: those that have ended, the one it is at, and those to come."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+
+from reproq_prefork.model.run import ClaimedRun
+from reproq_prefork.unix.orders import Orders
+from reproq_prefork.unix.scoreboard import boottime_ns
+from reproq_prefork.worker.attempt import Attempt, unstarted
+from reproq_prefork.worker.batch_size import BATCH_STRETCH_S, MAX_RESULT_BYTES_HELD
+from reproq_prefork.worker.database import Ledger
+
+
+class Batch:
+    """`claimed_ns`, `overdue_ns`: when they were claimed, and until when they may start (CLOCK_BOOTTIME).
+
+    Each of its tasks is watched with it as the `Errands`.
+    """
+
+    def __init__(self, runs: Sequence[ClaimedRun], ledger: Ledger, *, claimed_ns: int) -> None:
+        self.claimed_ns = claimed_ns
+        self.overdue_ns = claimed_ns + int(BATCH_STRETCH_S * 1e9)
+        self.is_shared = len(runs) > 1
+        self.name = str(runs[0].id) if len(runs) == 1 else f"{runs[0].id} and {len(runs) - 1} more"
+        self.started = 0
+        self.succeeded: list[int] = []  # of a shared one, whose runs are told of together
+        self._ledger = ledger
+        self._runs = runs
+        self._waiting = deque(runs)
+        self._ended: list[Attempt] = []
+        self._result_bytes = 0
+        self._is_put_aside = not self.is_shared
+        self.due_ns = 0
+        self._plan()
+
+    @property
+    def waiting(self) -> int:
+        """How many are still to be started."""
+        return len(self._waiting)
+
+    def next(self, orders: Orders) -> ClaimedRun | None:
+        """The next one to be run; None: there is none, or what is left is to be handed back."""
+        if not self._waiting:
+            return None
+        if self.started and (
+            orders.drain or self._result_bytes > MAX_RESULT_BYTES_HELD or boottime_ns() >= self.overdue_ns
+        ):
+            return None
+        self.started += 1
+        return self._waiting.popleft()
+
+    def ended(self, attempt: Attempt) -> None:
+        self._ended.append(attempt)
+        result = attempt.settlement.result
+        if result is not None:
+            self._result_bytes += len(result)
+
+    def not_started(self, attempt: Attempt) -> None:
+        """It is handed back, and so is what waits behind it."""
+        self.started -= 1
+        self._ended += [attempt, *map(unstarted, self._waiting)]
+        self._waiting.clear()
+
+    def to_be_recorded(self) -> Sequence[Attempt]:
+        """What has ended and was not recorded yet, and what is to be handed back."""
+        return [*self._ended, *map(unstarted, self._waiting)]
+
+    def do_errands(self) -> None:
+        """What is due in the middle of a task: those that wait behind it, and a claim that nobody knows of."""
+        if not self._is_put_aside and boottime_ns() >= self.overdue_ns:
+            self._is_put_aside = True
+            self.put_aside()
+        if self._ledger.asks_amid_task_in_s <= 0:
+            self._ledger.ask_amid_task({run.token for run in self._runs})
+        self._plan()
+
+    def _plan(self) -> None:
+        ask_in_s = self._ledger.asks_amid_task_in_s
+        ask_ns = 0 if ask_in_s == math.inf else boottime_ns() + int(ask_in_s * 1e9)
+        overdue_ns = 0 if self._is_put_aside else self.overdue_ns
+        self.due_ns = min(ask_ns or overdue_ns, overdue_ns or ask_ns)
+
+    def put_aside(self) -> None:
+        """Record what has ended and hand back what waits, now: the one that runs keeps them from it.
+
+        Where that does not succeed they are left to be recorded at the end; none of those that wait is started.
+        """
+        held = self.to_be_recorded()
+        if held and self._ledger.record(held):
+            self._ended.clear()
+            self._waiting.clear()

@@ -1,0 +1,194 @@
+"""How a worker claims: together with what it records, or one run at a time where that went wrong."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from reproq_prefork.errors import ReproqError
+from reproq_prefork.executors.program_output import MAX_MESSAGE_CHARS
+from reproq_prefork.model.run import (
+    ClaimedRun,
+    Failure,
+    FailureKind,
+    RetryPolicy,
+    UnreadableRun,
+    handed_back,
+)
+from reproq_prefork.model.settlement import settle
+from reproq_prefork.store.connection import (
+    ConnectionLost,
+    ReplyUnreadable,
+    StatementRefused,
+    StatementTimedOut,
+    ValueRefused,
+)
+from reproq_prefork.store.worker_store import Claim
+from reproq_prefork.text.log import Log
+from reproq_prefork.unix.scoreboard import WorkerPanel, boottime_ns
+from reproq_prefork.worker.attempt import Attempt, unstarted
+from reproq_prefork.worker.batch_size import Frontier
+from reproq_prefork.worker.link import Link
+from reproq_prefork.worker.lone_claims import LoneClaims
+from reproq_prefork.worker.recording import Recording, settlements_of
+
+SUSPECT_DELAY_S = 1.0  # others are claimed meanwhile
+
+
+class LeaseLost(ReproqError):
+    """This worker's lease has ended: what it held is no longer its own."""
+
+
+class Turn(NamedTuple):
+    """What a turn has got. `more`: there may be others that are due.
+
+    `unreadable`: what was claimed with `runs` and cannot be run, and is to be recorded with their ends.
+    """
+
+    runs: Sequence[ClaimedRun] = ()
+    more: bool = False
+    unreadable: Sequence[Attempt] = ()
+
+
+class Claiming:
+    """Each public method is one step of the ledger's loop: it gives what ends the turn; None: there is more to do.
+    Raises `ConnectionLost` and `LeaseLost`.
+
+    `is_wary`: the connection was lost, or the time was up, with a claim on its way.
+    """
+
+    def __init__(
+        self,
+        *,
+        link: Link,
+        recording: Recording,
+        panel: WorkerPanel,
+        policy: RetryPolicy,
+        believed_lease_ns: int,
+        log: Log,
+    ) -> None:
+        self._link = link
+        self._recording = recording
+        self._panel = panel
+        self._policy = policy
+        self._believed_lease_ns = believed_lease_ns
+        self._log = log
+        self._frontier = Frontier()
+        self._suspect: int | None = (
+            None  # whose payload was being read when the connection was lost once more
+        )
+        self._lone_claims = LoneClaims(log)
+        self.is_wary = False
+
+    @property
+    def goes_alone(self) -> bool:
+        """Whether runs are to be claimed one by one."""
+        return self.is_wary or self._lone_claims.are_needed()
+
+    def finish_and_claim(self, max_runs: int) -> Turn | None:
+        """Record what has ended and claim up to `max_runs` runs, in one statement."""
+        recording = self._recording
+        ended = recording.ended
+        places = self._frontier.places(time.monotonic()) if max_runs else {}
+        sent_ns = boottime_ns()
+        try:
+            claim = self._link.store.finish_and_claim(settlements_of(ended), max_runs=max_runs, places=places)
+        except StatementRefused as refused:
+            self.is_wary = isinstance(refused, StatementTimedOut)
+            recording.refusal = refused
+            recording.set_apart()
+            return None
+        except ValueRefused as refused:
+            self._log.warning("the database refused a value", reason=str(refused))
+            self._frontier.forget()
+            self.is_wary = True
+            recording.set_apart()
+            return None
+        recording.ended = ()
+        self._link.answered()
+        recording.warn_of_the_late(ended, claim.settled)
+        unreadable = tuple(self._unread(each.run, each.why, retry=False) for each in claim.unreadable)
+        turn = Turn(self._claimed(claim, sent_ns), claim.found >= max_runs, unreadable)
+        if unreadable and not turn.runs:
+            recording.ended = unreadable
+            return None
+        if turn.more or not places:
+            return turn
+        # Behind the place there are not enough: what is before it is found from the head.
+        self._frontier.forget()
+        return turn._replace(more=True) if turn.runs else None
+
+    def claim_one(self) -> Turn | None:
+        """Claim a run, and then read it, by a statement for each, so that it is known which run is at fault.
+
+        After a claim was refused, and after a connection was lost: a payload that takes longer to read than a
+        statement may is lost the same way each time, and must not stay at the head of the queue for it.
+        """
+        self.is_wary = False
+        sent_ns = boottime_ns()
+        try:
+            alone = self._lone_claims.claim(self._link.store)
+        except (StatementRefused, ValueRefused) as refused:
+            self._recording.refusal = refused
+            return None
+        if alone is None:
+            return Turn()
+        self._held(alone.holds_lease, sent_ns)
+        if alone.run is None:
+            return Turn()
+        read = self._read(alone.run)
+        if isinstance(read, ClaimedRun):
+            return Turn((read,), more=True)
+        if read is not None:
+            self._recording.ended = (read,)
+        return None
+
+    def _read(self, run: ClaimedRun) -> ClaimedRun | Attempt | None:
+        """All of a run that was claimed by itself, or its end. None: it is somebody else's by now."""
+        try:
+            read = self._link.store.read_claimed(run.token)
+        except (ReplyUnreadable, ValueRefused) as unreadable:
+            return self._unread(run, str(unreadable), retry=False)
+        except ConnectionLost as lost:
+            self._recording.ended = (self._not_read(run, lost),)
+            raise
+        except StatementTimedOut as slow:
+            return self._not_read(run, slow)
+        except StatementRefused:
+            return unstarted(run)
+        return self._unread(read.run, read.why, retry=False) if isinstance(read, UnreadableRun) else read
+
+    def _claimed(self, claim: Claim, sent_ns: int) -> Sequence[ClaimedRun]:
+        self._held(claim.holds_lease, sent_ns if claim.runs else None)
+        if claim.runs:
+            now_ns, now = boottime_ns(), time.monotonic()
+            self._frontier.claimed(claim.runs, now - (now_ns - sent_ns) / 1e9, now)
+        return claim.runs
+
+    def _held(self, holds_lease: bool, claimed_ns: int | None) -> None:
+        """`claimed_ns`: when a claim that has got something was sent; its runs are leased from then on."""
+        if not holds_lease:
+            raise LeaseLost("the worker's lease has ended")
+        if claimed_ns is not None:
+            self._panel.update(lease_end_ns=claimed_ns + self._believed_lease_ns)
+
+    def _not_read(self, run: ClaimedRun, trouble: ReproqError) -> Attempt:
+        """The row's fault, or the connection's: the second time in a row it counts as an attempt."""
+        self.is_wary = True
+        if self._suspect != run.id:
+            self._suspect = run.id
+            return Attempt(run, handed_back(run.id, run.claim)._replace(delay_s=SUSPECT_DELAY_S))
+        self._suspect = None
+        return self._unread(run, str(trouble), retry=True)
+
+    def _unread(self, run: ClaimedRun, why: str, *, retry: bool) -> Attempt:
+        message = f"the run cannot be read: {why}"[:MAX_MESSAGE_CHARS]
+        if not retry:
+            self._log.warning(f"run {run.id} failed: it cannot be read", reason=why)
+        failure = Failure(FailureKind.UNREADABLE, message, retry=retry)
+        settlement = settle(run, failure, self._policy, random.random())
+        assert settlement is not None
+        # No process of the task has told the application of it, if this is the end.
+        return Attempt(run, settlement._replace(finish_due=run.task_path is not None))

@@ -1,0 +1,269 @@
+"""A worker's dealings with the database, through everything that can go wrong with them.
+
+The protocol, by the errors:
+
+* `ConnectionLost`: nobody knows whether the statement was committed. The worker connects again, ends its old
+  server process, and asks which runs it holds. What was not recorded is recorded again under the same token; a
+  claim whose reply was lost is handed back. `asking` says when the worker asks once more.
+* `StatementRefused`, `ValueRefused`: nothing was written. A server that refuses everything at this moment is
+  waited for, as long as it takes, and no run is blamed. Where it refuses one run, that is the run's fault, and
+  ends it: `recording` finds it, `refused_ends` says how. The worker goes on with other runs meanwhile.
+* The lease is over: what was recorded until then counts, all else is no longer this worker's (`LeaseLost`).
+
+`Ledger.turn` is one loop. Each time around it takes the first step that is to be done; what is to be done is in
+attributes, and no step calls another.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+
+from reproq_prefork.errors import ReproqError
+from reproq_prefork.model.run import RetryPolicy
+from reproq_prefork.store.connection import ConnectionLost, StatementRefused, ValueRefused
+from reproq_prefork.store.worker_store import WorkerStore
+from reproq_prefork.text.log import Log
+from reproq_prefork.unix.orders import Orders
+from reproq_prefork.unix.scoreboard import WorkerPanel, WorkerState, boottime_ns
+from reproq_prefork.worker.asking import Asking
+from reproq_prefork.worker.attempt import Attempt
+from reproq_prefork.worker.claiming import Claiming, LeaseLost, Turn
+from reproq_prefork.worker.link import Link
+from reproq_prefork.worker.reconciling import Reconciling
+from reproq_prefork.worker.recording import Fault, Recording, Token, settlements_of
+
+LEAVE_PATIENCE_S = 5.0  # for ends that are refused
+LEAVE_INTERVAL_S = 0.25
+
+
+class Ledger:
+    """Raises `LeaseLost` and `ToldToStop`; every other trouble with the database it waits out."""
+
+    def __init__(
+        self,
+        *,
+        connect: Callable[[], WorkerStore],
+        panel: WorkerPanel,
+        orders: Orders,
+        policy: RetryPolicy,
+        believed_lease_s: float,
+        log: Log,
+    ) -> None:
+        self._link = Link(connect=connect, panel=panel, orders=orders, log=log)
+        self._panel = panel
+        self._orders = orders
+        self._believed_lease_ns = int(believed_lease_s * 1e9)
+        self._log = log
+        self._asking = Asking(believed_lease_s, time.monotonic())
+        self._recording = Recording(link=self._link, asking=self._asking, panel=panel, orders=orders, log=log)
+        self._claiming = Claiming(
+            link=self._link,
+            recording=self._recording,
+            panel=panel,
+            policy=policy,
+            believed_lease_ns=self._believed_lease_ns,
+            log=log,
+        )
+        self._reconciling = Reconciling(
+            link=self._link, asking=self._asking, recording=self._recording, panel=panel, log=log
+        )
+
+    def open(self) -> None:
+        """Connect and register."""
+        self._link.open()
+        while True:
+            sent_ns = boottime_ns()
+            try:
+                self._link.store.register()
+                break
+            except ConnectionLost:
+                self._link.open()
+            except StatementRefused as refused:
+                self._link.pause(refused, holding=False)
+            except ValueRefused:
+                # The id is there: an earlier try was committed, and its reply lost.
+                if not self._link.store.reconnected():
+                    raise LeaseLost("the lease ended before the worker had registered") from None
+                break
+        self._panel.update(
+            lease_end_ns=sent_ns + self._believed_lease_ns, backend_pid=self._link.store.backend.pid
+        )
+
+    def turn(self, ended: Sequence[Attempt], *, max_runs: int) -> Turn:
+        """Record the attempts that have ended and claim up to `max_runs` runs, if all goes well in one statement.
+
+        For a worker that holds nothing else. From now on the ledger has what could not be recorded.
+        """
+        self._recording.has_ended(ended)
+        while True:
+            try:
+                turn = self._step(max_runs)
+            except ConnectionLost as lost:
+                self._link.warn_of_loss(lost)
+                self._link.lost, self._claiming.is_wary = lost, True
+                self._recording.set_apart()
+            else:
+                if turn is not None:
+                    return turn
+
+    def _step(self, max_runs: int) -> Turn | None:  # noqa: C901 (one branch a step)
+        """Do what is to be done first. What it gives ends the turn; None: there is more to do."""
+        recording, reconciling, claiming = self._recording, self._reconciling, self._claiming
+        now = time.monotonic()
+        if self._link.lost is not None:
+            reconciling.connect_again(self._link.lost)
+        elif recording.refusal is not None:
+            self._find_fault(recording.refusal)
+        elif now >= self._asking.at:
+            reconciling.ask()
+        elif recording.pieces:
+            recording.record_piece()
+        elif recording.carried and now >= recording.tend_at:
+            recording.try_carried(now)
+        elif reconciling.lease_is_over:
+            raise LeaseLost("the lease ended while the database was out of reach")
+        elif not max_runs or self._orders.drain:
+            return claiming.finish_and_claim(0) if recording.ended else Turn()
+        elif recording.carried.are_too_many:
+            return self._wait_for_carried(now)
+        elif not claiming.goes_alone:
+            return claiming.finish_and_claim(max_runs)
+        elif recording.ended:
+            recording.set_apart()
+        else:
+            return claiming.claim_one()
+        return None
+
+    def _find_fault(self, refusal: ReproqError) -> None:
+        fault = self._recording.find_fault(refusal)
+        if fault is Fault.ENDS:
+            return
+        if fault is Fault.CLAIM:
+            self._claiming.is_wary = True
+        self._link.pause(refusal, holding=self._recording.is_holding)
+
+    def _wait_for_carried(self, now: float) -> Turn | None:
+        if self._recording.ended:
+            self._recording.set_apart()
+            return None
+        if self._orders.drain or self.is_full:
+            return Turn()
+        self._link.rest(self.tend_at - now)
+        return None
+
+    # --- between runs, and in the middle of one ---
+
+    @property
+    def tend_at(self) -> float:
+        """When `tend` is to be called; in monotonic seconds."""
+        return min(self._asking.at, self._recording.tend_at)
+
+    def tend(self) -> None:
+        """Ask what is held and try refused ends again, where that is due. For a worker that holds no run."""
+        self.turn((), max_runs=0)
+
+    @property
+    def is_full(self) -> bool:
+        """It carries as many hopeless ends as it may: the worker is to leave, another begins with none."""
+        return self._recording.carried.are_hopeless
+
+    def record(self, ended: Sequence[Attempt]) -> bool:
+        """Record these while a task runs, in a second or not at all. False: it did not succeed, or nobody knows.
+
+        Nothing is waited for and nothing raised: this is called in the middle of a task. What is not recorded then
+        is so by the next `turn`.
+        """
+        store = self._link.store
+        try:
+            with store.in_haste():
+                claim = store.finish_and_claim(settlements_of(ended), max_runs=0)
+        except (ConnectionLost, StatementRefused, ValueRefused):
+            return False
+        self._recording.warn_of_the_late(ended, claim.settled)
+        return True
+
+    @property
+    def asks_amid_task_in_s(self) -> float:
+        """In how many seconds `ask_amid_task` is to be called while a task runs; infinity: not at all."""
+        return self._reconciling.asks_amid_task_in_s
+
+    def ask_amid_task(self, known: Collection[Token]) -> None:
+        """Hand back what is held beside `known`. In the middle of a task, as `record`."""
+        self._reconciling.ask_amid_task(known)
+
+    # --- whose end the application is to be told of ---
+
+    def take_announcement(self) -> int | None:
+        """A run whose end the application is to be told of, now this worker's for a minute. None: none, or
+        the database has refused to say.
+
+        For a worker that holds no run and has recorded all it held, as `announced` is.
+        """
+        try:
+            return self._link.store.take_finish_due()
+        except ConnectionLost as lost:
+            self._connect_after(lost)
+        except (StatementRefused, ValueRefused) as refused:
+            self._log.warning("the database does not say whose end is to be told", reason=str(refused))
+        return None
+
+    def announced(self, run_id: int) -> None:
+        """The application has been told of the end of this run. Where that cannot be noted, it is told again."""
+        try:
+            self._link.store.clear_finish_due(run_id)
+        except ConnectionLost as lost:
+            self._connect_after(lost)
+        except (StatementRefused, ValueRefused) as refused:
+            self._log.warning(
+                "the application will be told again of the end of a run", run=run_id, reason=str(refused)
+            )
+
+    def _connect_after(self, lost: ConnectionLost) -> None:
+        self._link.warn_of_loss(lost)
+        self._link.lost = lost
+        self.tend()
+
+    # --- the end ---
+
+    def leave(self) -> None:
+        """Give up the registration, so that nobody has to wait for its end.
+
+        What could not be recorded, and a claim that may yet be committed, are left to the steward: it resets what
+        a worker holds that does not leave in order.
+        """
+        self._record_at_last()
+        unrecorded = len(self._recording.carried)
+        try:
+            if unrecorded or self._asking.is_in_doubt(time.monotonic()):
+                self._log.warning(
+                    "the worker leaves what may be in its name to its steward", unrecorded=unrecorded
+                )
+                return
+            if not self._link.store.deregister():
+                self._asking.at = 0.0  # it holds a run that it does not know of
+                self.tend()
+                self._link.store.deregister()
+        except (ConnectionLost, StatementRefused) as error:
+            self._log.warning("the worker's registration is left to expire", reason=str(error))
+            return
+        finally:
+            self._link.store.close()
+        self._panel.update(state=WorkerState.STOPPED, run_id=0)
+
+    def _record_at_last(self) -> None:
+        """Try once more what is carried along, for a while."""
+        recording = self._recording
+        recording.is_leaving = True
+        gives_up_at = time.monotonic() + LEAVE_PATIENCE_S
+        while recording.carried:
+            recording.carried.hasten()
+            self.tend()
+            waits = time.monotonic() < gives_up_at or recording.carried.await_the_server
+            if self._orders.quit or recording.carried.are_given_up or not waits:
+                return
+            self._link.rest(LEAVE_INTERVAL_S)
+
+    def close(self) -> None:
+        """End the connection of a worker that has no registration any more."""
+        self._link.store.close()

@@ -1,0 +1,313 @@
+"""The worker's loop: wait, claim, execute, finish; one run after the other. Short ones are claimed together.
+
+No transaction is open while a task runs. A worker that has lost its lease exits, and its master starts another
+under another id: an id is never used again after its lease has ended.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+
+from setproctitle import setproctitle
+
+from reproq_prefork.errors import ExitStatus
+from reproq_prefork.executors.contract import Executor, NoProcess, TaskWillNotDie, WornOut
+from reproq_prefork.model.run import (
+    Abandoned,
+    Cancelled,
+    ClaimedRun,
+    Completed,
+    Ending,
+    Failure,
+    Interrupted,
+    RetryPolicy,
+    Settlement,
+    Snoozed,
+    Success,
+)
+from reproq_prefork.model.settlement import settle
+from reproq_prefork.settings import Settings
+from reproq_prefork.text.log import Log
+from reproq_prefork.unix.orders import Orders
+from reproq_prefork.unix.proc import resident_kib
+from reproq_prefork.unix.scoreboard import Scoreboard, WorkerPanel, WorkerState, boottime_ns
+from reproq_prefork.unix.wake_pipe import Sleep, WakePipe
+from reproq_prefork.worker.attempt import Attempt, unstarted
+from reproq_prefork.worker.batch import Batch
+from reproq_prefork.worker.batch_size import BatchSize
+from reproq_prefork.worker.claiming import LeaseLost, Turn
+from reproq_prefork.worker.database import Ledger
+from reproq_prefork.worker.finish_announcer import Announcer
+from reproq_prefork.worker.link import ToldToStop
+from reproq_prefork.worker.task_watch import TaskWatch
+
+STEWARD_STALE_S = 5.0
+LIFE_SIGN_INTERVAL_S = 5.0
+NO_PROCESS_DELAY_S = 2.0
+RECYCLE_JITTER = 0.1  # of --max-tasks, so that workers are not replaced all at once
+
+
+class Worker:
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        slot: int,
+        steward: int,
+        scoreboard: Scoreboard,
+        panel: WorkerPanel,
+        orders: Orders,
+        wake: WakePipe,
+        ledger: Ledger,
+        policy: RetryPolicy,
+        executor: Executor,
+        log: Log,
+    ) -> None:
+        """`slot` and `steward` are this worker's, and its steward's, places on the scoreboard."""
+        self._settings = settings
+        self._slot = slot
+        self._steward = steward
+        self._scoreboard = scoreboard
+        self._panel = panel
+        self._orders = orders
+        self._wake = wake
+        self._sleep = Sleep(wake, orders.fds)
+        self._ledger = ledger
+        self._policy = policy
+        self._executor = executor
+        self._log = log
+        self._announcer = Announcer(ledger=ledger, executor=executor, panel=panel, orders=orders, log=log)
+        # Where no run may be tried twice, each is claimed alone, as the statement does by the runs' own limits.
+        self._batches = executor.batches and policy.attempts_allowed(2) > 1
+        self._announces = executor.announces
+        self._batch_size = BatchSize()
+        self._recycle_after = _jittered(settings.max_tasks)
+        self._max_rss_kib = self._reachable_rss_kib(settings.max_rss_kib)
+        self._worn_out = False
+
+    def run(self) -> ExitStatus:
+        """Work until told to stop, worn out, or without a lease."""
+        try:
+            self._ledger.open()
+            self._show_idle()
+            self._work()
+            self._ledger.leave()
+        except ToldToStop as told:
+            self._log.warning(str(told))
+        except LeaseLost as lost:
+            self._log.warning(str(lost))
+            self._ledger.close()
+            return ExitStatus.LEASE_LOST
+        except TaskWillNotDie as stuck:
+            # The master adopts what is left, and sees it gone before the run is claimable.
+            self._log.error(str(stuck))
+            return ExitStatus.FAILURE
+        return ExitStatus.OK
+
+    def _work(self) -> None:
+        ended: Sequence[Attempt] = ()
+        while True:
+            leaving = self._orders.drain or self._is_worn_out() or self._ledger.is_full
+            # Under load, too, the application is told of an end now and then; nothing may be held meanwhile.
+            makes_way = bool(ended) and self._announcer.is_due
+            max_runs = 0 if leaving or makes_way or self._panel.is_quiet() else self._max_runs()
+            turn = self._ledger.turn(ended, max_runs=max_runs) if ended or max_runs else Turn()
+            # TERM may have come since, also while the claim was on its way.
+            self._orders.read()
+            if turn.runs and self._orders.drain:
+                ended = [*turn.unreadable, *map(unstarted, turn.runs)]
+            elif turn.runs:
+                if turn.more:
+                    self._wake.wake(1, at_most_waiting=self._settings.workers)
+                ended = self._attempt_all(turn)
+            else:
+                ended = ()
+                self._show_idle()
+                if leaving or self._ledger.is_full:
+                    return
+                if self._announcer.is_due:
+                    self._announcer.tell(all_there_are=not makes_way)
+                if not makes_way:
+                    self._wait_for_work()
+
+    def _max_runs(self) -> int:
+        if not self._batches:
+            return 1
+        if not self._recycle_after:
+            return self._batch_size.size
+        return max(1, min(self._batch_size.size, self._recycle_after - self._panel.record.tasks_done))
+
+    def _attempt_all(self, turn: Turn) -> Sequence[Attempt]:
+        """Run what was claimed together; gives what is still to be recorded of it.
+
+        What is not started when they have taken `BATCH_STRETCH_S` never is: it goes back. While a run takes longer
+        than that, what has ended is recorded and what waits handed back in the middle of it.
+        """
+        self._batch_size.claimed(len(turn.runs))
+        batch = Batch(turn.runs, self._ledger, claimed_ns=boottime_ns())
+        for attempt in turn.unreadable:
+            batch.ended(attempt)
+        try:
+            while (run := batch.next(self._orders)) is not None:
+                self._attempt(run, batch)
+            self._executor.rest()
+        except (LeaseLost, TaskWillNotDie):
+            batch.put_aside()
+            raise
+        self._panel.update(
+            state=WorkerState.SETTLING,
+            deadline_ns=0,
+            waiting=0,
+            tasks_done=self._panel.record.tasks_done + batch.started,
+            rss_kib=resident_kib(),
+        )
+        if batch.started:
+            self._batch_size.ended(batch.started, (boottime_ns() - batch.claimed_ns) / 1e9)
+        if batch.succeeded:
+            self._log.info(
+                f"runs {batch.succeeded[0]} to {batch.succeeded[-1]} succeeded", runs=len(batch.succeeded)
+            )
+        return batch.to_be_recorded()
+
+    def _attempt(self, run: ClaimedRun, batch: Batch) -> None:
+        """Run the task. The panel says so from before it starts until another does or the attempt is recorded."""
+        started_ns = boottime_ns()
+        timeout_s = self._settings.timeout_s if run.timeout_s is None else run.timeout_s
+        deadline_ns = started_ns + int(timeout_s * 1e9) if timeout_s else 0
+        watch = TaskWatch(
+            self._panel,
+            self._orders,
+            deadline_ns=deadline_ns,
+            errands=batch if batch.due_ns else None,
+        )
+        if watch.is_too_late():
+            batch.not_started(unstarted(run))
+            raise LeaseLost(f"run {run.id} was not started: the worker's lease has ended")
+        self._panel.start(
+            run.id,
+            run.claim,
+            run.attempt,
+            started_ns=started_ns,
+            deadline_ns=deadline_ns,
+            waiting=batch.waiting,
+        )
+        if batch.started == 1:
+            setproctitle(f"reproq-prefork: worker {self._slot} [busy {batch.name}]")
+        try:
+            ending = self._executor.run(run, watch)
+        except NoProcess as reason:
+            batch.not_started(self._not_started(run, reason))
+            return
+        settlement = self._settlement(run, ending)
+        if batch.is_shared and isinstance(ending.outcome, Success):
+            batch.succeeded.append(run.id)
+        else:
+            self._report(run, ending, settlement, (boottime_ns() - started_ns) / 1e9)
+        if settlement is not None:
+            batch.ended(Attempt(run, settlement))
+        elif isinstance(ending.outcome, Completed):
+            self._panel.update(run_id=0)  # the task has recorded its end itself
+        else:
+            raise LeaseLost(f"run {run.id} was ended: the worker's lease had")
+
+    def _not_started(self, run: ClaimedRun, reason: NoProcess) -> Attempt:
+        """Hand it back: to be taken at once where only this worker cannot start it, else after a while."""
+        self._log.warning(f"run {run.id} is handed back", reason=str(reason))
+        self._panel.update(run_id=0, deadline_ns=0)
+        back = unstarted(run)
+        if isinstance(reason, WornOut):
+            self._worn_out = True
+            return back
+        return Attempt(run, back.settlement._replace(delay_s=NO_PROCESS_DELAY_S))
+
+    def _settlement(self, run: ClaimedRun, ending: Ending) -> Settlement | None:
+        settlement = settle(run, ending.outcome, self._policy, random.random(), ending.usage)
+        if settlement is None or run.task_path is None or ending.announced or not self._announces:
+            return settlement
+        return settlement._replace(finish_due=True)
+
+    def _report(self, run: ClaimedRun, ending: Ending, settlement: Settlement | None, seconds: float) -> None:
+        fields: dict[str, object] = {"attempt": run.attempt, "seconds": round(seconds, 3)}
+        if isinstance(ending.outcome, Failure) and settlement is not None and settlement.delay_s is not None:
+            fields["retry_in_s"] = round(settlement.delay_s, 3)
+        match ending.outcome:
+            case Failure(kind, message):
+                verdict = "failed" if settlement is None or settlement.delay_s is None else "will be retried"
+                self._log.warning(f"run {run.id} {verdict}", kind=kind.value, reason=message, **fields)
+            case Abandoned(reason):
+                self._log.warning(f"run {run.id} was ended", reason=reason, **fields)
+            case Interrupted(reason):
+                verdict = "is handed back" if settlement is not None and settlement.refunded else "failed"
+                self._log.warning(f"run {run.id} {verdict}", reason=reason, **fields)
+            case Snoozed(after_s, reason):
+                if reason:
+                    fields["reason"] = reason
+                self._log.info(f"run {run.id} is snoozed for {after_s:.15g} s", **fields)
+            case Cancelled():
+                self._log.info(f"run {run.id} was cancelled", **fields)
+            case Success() | Completed():
+                self._log.info(f"run {run.id} succeeded", **fields)
+
+    def _wait_for_work(self) -> None:
+        """Sleep until woken; by itself it looks only while the steward, which polls for all, does not.
+
+        That is so for ends, too, of which the application is to be told.
+        """
+        look_at = time.monotonic() + self._settings.poll_interval_s * random.uniform(0.75, 1.25)
+        while True:
+            next_at = min(look_at, self._ledger.tend_at)
+            self._sleep.wait(min(LIFE_SIGN_INTERVAL_S, max(0.0, next_at - time.monotonic())))
+            self._panel.update()
+            self._orders.read()
+            if self._orders.drain:
+                self._wake.pass_on()
+                return
+            if self._wake.take():
+                return
+            if self._panel.lease().lost:
+                raise LeaseLost("the worker's lease ended while it was idle")
+            if time.monotonic() >= self._ledger.tend_at:
+                self._ledger.tend()
+                if self._ledger.is_full:
+                    return
+            if time.monotonic() >= look_at:
+                if self._steward_is_away():
+                    return
+                look_at += self._settings.poll_interval_s
+
+    def _steward_is_away(self) -> bool:
+        record = self._scoreboard.read_steward(self._steward)
+        if record is None or not record.connected:
+            return True
+        return boottime_ns() - record.heartbeat_ns > STEWARD_STALE_S * 1e9
+
+    def _is_worn_out(self) -> bool:
+        record = self._panel.record
+        return (
+            self._worn_out
+            or (self._recycle_after > 0 and record.tasks_done >= self._recycle_after)
+            or (self._max_rss_kib > 0 and record.rss_kib > self._max_rss_kib)
+        )
+
+    def _reachable_rss_kib(self, max_rss_kib: int) -> int:
+        """A limit below what the worker is born with would replace it after each task: then it has none (0)."""
+        born_kib = resident_kib()
+        if 0 < max_rss_kib <= born_kib:
+            self._log.warning(
+                "--max-rss is ignored: a new worker is larger", kib=born_kib, max_kib=max_rss_kib
+            )
+            return 0
+        return max_rss_kib
+
+    def _show_idle(self) -> None:
+        if self._panel.record.state is WorkerState.IDLE:
+            return
+        self._panel.update(state=WorkerState.IDLE, run_id=0, claim=0, attempt=0, started_ns=0, deadline_ns=0)
+        setproctitle(f"reproq-prefork: worker {self._slot} [idle]")
+
+
+def _jittered(max_tasks: int) -> int:
+    """`max_tasks` less up to a tenth; 0: never."""
+    return max(1, max_tasks - int(max_tasks * RECYCLE_JITTER * random.random())) if max_tasks else 0

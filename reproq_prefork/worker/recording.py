@@ -1,0 +1,278 @@
+"""How a worker's ends are recorded where one statement for all of them, and for the next claim, did not do it.
+
+They are recorded without a claim, in pieces. A piece that is refused is halved, until the end at fault stands
+alone; that one is carried along as `refused_ends` says. Before an end is blamed, the worker records nothing: a
+server that refuses that refuses everything, and is waited for. Then it looks whether somebody has locked the row.
+
+Each public method that sends something is one step of the ledger's loop, and raises `ConnectionLost`: `blame` is
+told of it once the worker is connected again and knows what it still holds.
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections.abc import Iterable, Sequence
+
+from reproq_prefork.errors import ReproqError
+from reproq_prefork.model.run import Settlement, Status
+from reproq_prefork.store.connection import StatementRefused, ValueRefused
+from reproq_prefork.text.log import Log
+from reproq_prefork.unix.orders import Orders
+from reproq_prefork.unix.scoreboard import WorkerPanel
+from reproq_prefork.worker.asking import Asking
+from reproq_prefork.worker.attempt import Attempt, HeldRun, unstarted
+from reproq_prefork.worker.link import Link
+from reproq_prefork.worker.refused_ends import RefusedEnd, RefusedEnds
+
+Token = tuple[int, int]
+
+
+class Fault(enum.Enum):
+    """Whose fault it is that a statement was refused."""
+
+    SERVER = "the server takes no changes at this moment"
+    ENDS = "something was to be recorded; it is recorded in pieces from here on"
+    CLAIM = "nothing was to be recorded, so it is the claim"
+
+
+class Recording:
+    """`ended`: to be recorded together with the next claim. An attempt is here, in a piece, or carried along."""
+
+    def __init__(self, *, link: Link, asking: Asking, panel: WorkerPanel, orders: Orders, log: Log) -> None:
+        self._link = link
+        self._panel = panel
+        self._orders = orders
+        self._log = log
+        self._asking = asking
+        self.ended: Sequence[Attempt] = ()
+        self.pieces: list[Sequence[Attempt]] = []  # to be recorded without a claim, the last one first
+        self.carried = RefusedEnds()
+        self.refusal: ReproqError | None = None  # whose fault it is, is to be found out
+        self.is_leaving = False
+        self._accused: Sequence[Attempt] = ()  # the piece whose statement was refused, or lost
+        self._tried: RefusedEnd | None = None  # the end whose statement was lost
+
+    @property
+    def is_holding(self) -> bool:
+        return bool(self.ended or self.pieces or self._accused or self.carried)
+
+    @property
+    def tend_at(self) -> float:
+        """When a carried end is to be tried again."""
+        if not self.carried:
+            return self.carried.next_at
+        end = self.carried.get(self._panel.lease().cancelled_run)
+        if end is not None and not end.is_cancelled:
+            end.is_cancelled, end.next_at = True, 0.0
+        return self.carried.next_at
+
+    def has_ended(self, attempts: Sequence[Attempt]) -> None:
+        """These are to be recorded, too."""
+        self.ended = [*self.ended, *attempts] if self.ended else attempts
+
+    def set_apart(self) -> None:
+        """What has ended is to be recorded without a claim."""
+        if self.ended:
+            self.pieces.append(self.ended)
+            self.ended = ()
+
+    def sort(self, held: frozenset[Token]) -> None:
+        """Hand back what is held and not known here, and forget what is not held any more."""
+        known = [attempt for attempts in (self.ended, self._accused, *self.pieces) for attempt in attempts]
+        known += [end.attempt for end in self.carried]
+        unknown = held - {attempt.token for attempt in known}
+
+        def still(attempts: Sequence[Attempt]) -> Sequence[Attempt]:
+            return [attempt for attempt in attempts if attempt.token in held]
+
+        self.ended, self._accused = still(self.ended), still(self._accused)
+        self.pieces = [piece for piece in map(still, self.pieces) if piece]
+        for end in self.carried:
+            if end.token not in held:
+                self._drop(end)
+        if unknown:
+            self.pieces.append(self.handed_back(unknown))
+        self.warn_of_the_late([attempt for attempt in known if attempt.token not in held])
+
+    def handed_back(self, unknown: Iterable[Token]) -> Sequence[Attempt]:
+        """Runs that were claimed by a statement whose reply was lost: they are nobody's attempt."""
+        backs = [unstarted(HeldRun(*token)) for token in sorted(unknown)]
+        for back in backs:
+            self._log.info("handing back a run whose claim was never answered", run=back.run.id)
+        return backs
+
+    def find_fault(self, refusal: ReproqError) -> Fault:
+        """A statement was refused with `refusal`. What is at fault stands apart afterwards."""
+        self.refusal = None
+        try:
+            self._record_nothing()
+            runs = self._link.store.changeable_runs([attempt.token for attempt in self._accused])
+        except (StatementRefused, ValueRefused):
+            self.ended = [*self.ended, *self._accused, *(each for piece in self.pieces for each in piece)]
+            self.pieces, self._accused = [], ()
+            return Fault.SERVER
+        if not self._accused:
+            return Fault.ENDS if self.pieces else Fault.CLAIM
+        self.warn_of_the_late([attempt for attempt in self._accused if attempt.token not in runs])
+        accused = [attempt for attempt in self._accused if attempt.token in runs]
+        free = [attempt for attempt in accused if runs[attempt.token].is_free]
+        if len(free) == len(accused):
+            self._accused = accused
+            self.blame(refusal)
+            return Fault.ENDS
+        self._accused = ()
+        for attempt in accused:
+            if not runs[attempt.token].is_free:
+                self._carry(attempt, refusal)
+        if free:
+            self.pieces.append(free)
+        return Fault.ENDS
+
+    def blame(self, error: ReproqError) -> None:
+        """The server does what else it is asked, so the fault is in what was accused."""
+        accused, self._accused = self._accused, ()
+        tried, self._tried = self._tried, None
+        if len(accused) == 1:
+            self._carry(accused[0], error)
+        elif accused:
+            half = len(accused) // 2
+            self.pieces += [accused[half:], accused[:half]]
+        if tried is not None and self.carried.get(tried.token) is tried:
+            self._note_refusal(tried, error, took_s=0.0)
+
+    def record_piece(self) -> None:
+        self._panel.update()  # there may be many, and each may take its time
+        self._accused = piece = self.pieces.pop()
+        try:
+            claim = self._link.store.finish_and_claim(settlements_of(piece), max_runs=0)
+        except ValueRefused as refused:
+            self.blame(refused)
+        except StatementRefused as refused:
+            self.refusal = refused
+        else:
+            self._accused = ()
+            self._link.answered()
+            self.warn_of_the_late(piece, claim.settled)
+
+    def try_carried(self, now: float) -> None:
+        """Try again what is due."""
+        due = self.carried.due(now)
+        try:
+            self._record_nothing()
+            runs = self._link.store.changeable_runs([end.token for end in due])
+        except (StatementRefused, ValueRefused):
+            for end in due:
+                end.put_off(time.monotonic())
+            return
+        for end in due:
+            run = runs.get(end.token)
+            if run is None:
+                self.warn_of_the_late([end.attempt])
+                self._drop(end)
+            elif run.is_free:
+                end.is_python = run.is_python
+                end.is_cancelled = end.is_cancelled or run.is_cancelled
+                self._try(end)
+            else:
+                end.put_off(now)
+
+    def warn_of_the_late(self, ended: Sequence[Attempt], settled: int = 0) -> None:
+        """Hand-backs are not counted: the steward may already have done them.
+
+        A statement whose reply is lost may have recorded the others: then nothing is said.
+        """
+        results = [attempt.run.id for attempt in ended if not attempt.settlement.refunded]
+        late = len(results) - settled
+        if late <= 0 or self._link.lost is not None or self._asking.is_in_doubt(time.monotonic()):
+            return
+        if len(results) == 1:
+            self._log.warning("a result came too late: the run was no longer this worker's", run=results[0])
+        else:
+            self._log.warning(
+                "results came too late: their runs were no longer this worker's",
+                late=late,
+                of=len(results),
+                first=results[0],
+                last=results[-1],
+            )
+
+    def _try(self, end: RefusedEnd) -> None:
+        goes_on = True
+        while goes_on:
+            started = time.monotonic()
+            settlement = end.next_end(started, leaving=self.is_leaving or self._orders.drain)
+            self._tried = end
+            try:
+                self._link.store.finish_and_claim([settlement], max_runs=0)
+            except (StatementRefused, ValueRefused) as refused:
+                self._tried = None
+                if isinstance(refused, ValueRefused) or self._is_at_fault(end):
+                    goes_on = self._note_refusal(end, refused, took_s=time.monotonic() - started)
+                else:
+                    end.put_off(time.monotonic())
+                    goes_on = False
+            else:
+                self._tried = None
+                self._drop(end)
+                self._log_recorded(end, settlement)
+                goes_on = False
+
+    def _is_at_fault(self, end: RefusedEnd) -> bool:
+        """The server takes other changes, and nobody has locked the row."""
+        try:
+            self._record_nothing()
+            run = self._link.store.changeable_runs([end.token]).get(end.token)
+        except (StatementRefused, ValueRefused):
+            return False
+        return run is not None and run.is_free
+
+    def _record_nothing(self) -> None:
+        """What the server refuses then, it refuses to everybody."""
+        self._link.store.finish_and_claim((), max_runs=0)
+
+    def _carry(self, attempt: Attempt, error: ReproqError) -> None:
+        self.carried.add(RefusedEnd.first_refused(attempt, error, time.monotonic()))
+        # Before the panel shows another run: should the worker die, this one was started too.
+        self._panel.show_unrecorded(self.carried.tokens)
+        self._log.warning(
+            f"the end of run {attempt.run.id} ({attempt.settlement.status}) is refused, and others are not;"
+            " it will be tried again",
+            reason=str(error),
+        )
+
+    def _drop(self, end: RefusedEnd) -> None:
+        self.carried.drop(end.token)
+        self._panel.show_unrecorded(self.carried.tokens)
+
+    def _note_refusal(self, end: RefusedEnd, error: ReproqError, *, took_s: float) -> bool:
+        """Whether to try a smaller end at once."""
+        had_hope = not end.is_given_up
+        goes_on = end.was_refused(error, time.monotonic(), took_s=took_s)
+        if end.is_given_up and had_hope:
+            self._log.error(
+                f"run {end.attempt.run.id} cannot be ended: the database refuses whatever is written about it."
+                " It stays RUNNING and is tried again once a minute. Look for a trigger or a constraint on"
+                " task_runs that is not part of the schema",
+                reason=end.reason,
+            )
+        return goes_on
+
+    def _log_recorded(self, end: RefusedEnd, settlement: Settlement) -> None:
+        wanted, run_id = end.attempt.settlement, end.attempt.run.id
+        if settlement == wanted:
+            self._log.info(f"the end of run {run_id} is recorded", refusals=end.refusals)
+        elif settlement.status is wanted.status is not Status.FAILED:
+            self._log.warning(
+                f"the end of run {run_id} is recorded without its output and usage", reason=end.reason
+            )
+        else:
+            self._log.warning(
+                f"run {run_id} is {settlement.status}: the database refused to record that it was"
+                f" {wanted.status}",
+                reason=end.reason,
+            )
+
+
+def settlements_of(ended: Sequence[Attempt]) -> list[Settlement]:
+    return [attempt.settlement for attempt in ended]

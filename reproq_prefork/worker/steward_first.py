@@ -1,0 +1,32 @@
+"""A worker connects to the database once its host's steward has, so that the steward is never the one left out.
+
+Where the server has too few connections for all, some workers go without, and the others do the work. Without a
+steward nobody renews a lease, and all of them would end with it.
+"""
+
+from __future__ import annotations
+
+from reproq_prefork.unix.orders import Orders
+from reproq_prefork.unix.scoreboard import Scoreboard, WorkerPanel, boottime_ns
+from reproq_prefork.unix.signals import wait_readable
+
+STALE_S = 5.0  # a steward that shows no life for so long is not waited for
+LOOK_INTERVAL_S = 0.01  # at first; then each is twice as long, up to a quarter of a second
+LONGEST_LOOK_INTERVAL_S = 0.25
+
+
+def await_steward(scoreboard: Scoreboard, steward: int, panel: WorkerPanel, orders: Orders) -> None:
+    """Return once the steward at this place has a connection, is dead or hangs, or this worker is told to stop."""
+    began_ns = boottime_ns()
+    interval_s = LOOK_INTERVAL_S
+    while not orders.drain:
+        record = scoreboard.read_steward(steward)
+        if record is not None and record.connected:
+            return
+        seen_ns = began_ns if record is None else max(began_ns, record.heartbeat_ns)
+        if boottime_ns() - seen_ns > STALE_S * 1e9:
+            return
+        panel.update()
+        wait_readable(orders.fds, interval_s)
+        interval_s = min(2 * interval_s, LONGEST_LOOK_INTERVAL_S)
+        orders.read()

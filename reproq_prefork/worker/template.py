@@ -1,0 +1,102 @@
+"""The template: a process that has imported the application, and forks the workers of its generation.
+
+They are the master's children, not its own (`handover`), so nothing is supervised here, and a template that is
+stopped, hangs or dies stops nothing but the forks. It holds nothing that would have to be handed back: the
+master ends it by SIGKILL, and it ends itself as soon as anything is odd, for another to take its place.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection
+
+from reproq_prefork.errors import ExitStatus
+from reproq_prefork.model.messages import (
+    TemplateLoaded,
+    TemplateUnfit,
+    WorkerExpected,
+    WorkerMade,
+    WorkerNotMade,
+    WorkerPost,
+)
+from reproq_prefork.text.log import Log
+from reproq_prefork.unix import proc
+from reproq_prefork.unix.channel import Channel, PeerGone
+from reproq_prefork.unix.reparented_fork import Handover, IntermediateLost
+from reproq_prefork.unix.signals import wait_readable
+
+FLUSH_INTERVAL_S = 0.05  # where the kernel is short of memory for a message
+
+
+class Template:
+    def __init__(
+        self,
+        *,
+        channel: Channel,
+        work: Callable[[WorkerPost], int],
+        keep_fds: Collection[int],
+        parent_death_signal: int,
+        log: Log,
+    ) -> None:
+        """`work` is what a worker runs, with the descriptors `keep_fds`; its master's death is told to it by
+        `parent_death_signal`.
+        """
+        self._channel = channel
+        self._work = work
+        self._keep_fds = keep_fds
+        self._parent_death_signal = parent_death_signal
+        self._log = log
+        self._heard: deque[object] = deque()
+
+    def run(self) -> ExitStatus:
+        """Fork the workers that the master asks for, until it is gone."""
+        try:
+            self._channel.send(TemplateLoaded())
+            while True:
+                post = self._hear()
+                assert isinstance(post, WorkerPost)
+                if proc.thread_count() > 1:
+                    self._channel.send(TemplateUnfit("a library has started threads since it was imported"))
+                    return ExitStatus.OK
+                self._fork_worker(post)
+        except PeerGone:
+            return ExitStatus.OK
+        except IntermediateLost as lost:
+            self._log.error(f"a worker could not be forked: {lost}")
+            return ExitStatus.FAILURE
+
+    def _fork_worker(self, post: WorkerPost) -> None:
+        try:
+            handover = Handover(
+                lambda: self._work(post),
+                keep_fds=self._keep_fds,
+                parent_death_signal=self._parent_death_signal,
+            )
+        except OSError as error:
+            self._channel.send(WorkerNotMade(post.slot, post.incarnation, error.strerror or str(error)))
+            return
+        try:
+            self._channel.send(WorkerMade(post.slot, post.incarnation, handover.pid))
+            self._wait_until_expected(handover.pid)
+        except PeerGone:
+            handover.drop()
+            raise
+        handover.complete()
+
+    def _wait_until_expected(self, pid: int) -> None:
+        """Posts that come meanwhile wait for their turn."""
+        posts: list[object] = []
+        while True:
+            message = self._hear()
+            if message == WorkerExpected(pid):
+                self._heard.extendleft(reversed(posts))
+                return
+            posts.append(message)
+
+    def _hear(self) -> object:
+        """The next message, as soon as there is one. Raises PeerGone."""
+        while not self._heard:
+            wait_readable((self._channel.fileno(),), None if self._channel.all_sent else FLUSH_INTERVAL_S)
+            self._channel.flush()
+            self._heard.extend(self._channel.receive())
+        return self._heard.popleft()
