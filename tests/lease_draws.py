@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 
-from reproq_prefork.model.run import (
+from reproq_prefork.model.outcome import (
     Cancelled,
     Failure,
     FailureKind,

@@ -87,7 +87,7 @@ class Worker:
 
 
 @dataclass(frozen=True)
-class Ending:
+class End:
     """What a holder says has become of its attempt."""
 
     status: str
@@ -163,16 +163,16 @@ class Model:
         run = self.runs.get(token[0])
         return run if run is not None and run.status == RUNNING and run.claims == token[1] else None
 
-    def finish(self, token: Token, ending: Ending) -> bool:
+    def finish(self, token: Token, end: End) -> bool:
         run = self.holding(token)
         if run is None:
             return False
-        run.result = ending.result
-        if ending.refunded:
+        run.result = end.result
+        if end.refunded:
             self._refund(run)
-        if ending.delay_s is not None:
-            run.run_after = Moment(ending.delay_s)
-        self._leave(run, ending.status, ending.error)
+        if end.delay_s is not None:
+            run.run_after = Moment(end.delay_s)
+        self._leave(run, end.status, end.error)
         return True
 
     def claimable(

@@ -10,7 +10,8 @@ from typing import Any
 import psycopg
 
 from reproq_prefork import enqueue
-from reproq_prefork.model.run import Settlement, Status
+from reproq_prefork.model.run import Status
+from reproq_prefork.model.settlement import Settlement
 from reproq_prefork.spec import Spec
 from tests.stores import worker_store
 

@@ -8,7 +8,8 @@ import psycopg
 from psycopg import sql
 
 from reproq_prefork.model.identity import HostIdentity, ProcessIdentity, WorkerIdentity
-from reproq_prefork.model.run import FailureKind, LostWorker
+from reproq_prefork.model.outcome import FailureKind
+from reproq_prefork.model.run import LostWorker
 from reproq_prefork.store.steward_store import StewardStore
 from reproq_prefork.store.worker_store import WorkerStore
 

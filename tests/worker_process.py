@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 from reproq_prefork.executors.contract import Executor, SoftStop, Watch
 from reproq_prefork.executors.python_outcome import outcome_of_error, outcome_of_result
-from reproq_prefork.model.run import ClaimedRun, Ending
+from reproq_prefork.model.outcome import AttemptReport
+from reproq_prefork.model.run import ClaimedRun
 from reproq_prefork.unix import proc
 from reproq_prefork.unix.signals import CANCEL_SIGNAL, SignalInbox
 from tests.children import exit_status_of, forked
@@ -37,11 +38,13 @@ class FunctionRuntime:
     def load(self) -> None:
         pass
 
-    def perform(self, run: ClaimedRun, stop: SoftStop) -> Ending:
+    def perform(self, run: ClaimedRun, stop: SoftStop) -> AttemptReport:
         try:
-            return Ending(outcome_of_result(stop.call(self._function, (), {})), announced=self.announces)
+            return AttemptReport(
+                outcome_of_result(stop.call(self._function, (), {})), announced=self.announces
+            )
         except BaseException as error:
-            return Ending(outcome_of_error(error, stop.requested))
+            return AttemptReport(outcome_of_error(error, stop.requested))
 
     def announce(self, run_id: int) -> None:
         self._announce(run_id)
@@ -76,11 +79,11 @@ def ending_of(
     watch: Watch | None = None,
     *,
     announces: bool = False,
-) -> Ending:
-    def program(_inbox: SignalInbox) -> Ending:
+) -> AttemptReport:
+    def program(_inbox: SignalInbox) -> AttemptReport:
         executor = executor_of(FunctionRuntime(function, announces=announces))
-        ending = executor.run(a_run(), FakeWatch() if watch is None else watch)
+        report = executor.run(a_run(), FakeWatch() if watch is None else watch)
         executor.rest()
-        return ending
+        return report
 
     return in_a_worker(program)

@@ -18,7 +18,7 @@ from reproq_prefork.errors import DatabaseIsCopy, DatabaseUnavailable, ExitStatu
 from reproq_prefork.master.loop import WORKERS_DEATH_SIGNAL, StewardPost
 from reproq_prefork.model.identity import KnownServer, WorkerIdentity
 from reproq_prefork.model.messages import TemplateUnfit, WorkerPost
-from reproq_prefork.model.run import RetryPolicy
+from reproq_prefork.model.settlement import RetryPolicy
 from reproq_prefork.settings import Settings
 from reproq_prefork.steward.loop import Steward
 from reproq_prefork.store.statements import read_statements

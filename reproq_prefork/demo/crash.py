@@ -8,7 +8,8 @@ import time
 from dataclasses import dataclass
 
 from reproq_prefork.demo.stage import Stage, Unexpected
-from reproq_prefork.model.run import FailureKind, TaskRun
+from reproq_prefork.model.outcome import FailureKind
+from reproq_prefork.model.run import TaskRun
 from reproq_prefork.store.operator_store import RunAtWork, WorkerState
 from reproq_prefork.store.runs import get_run
 

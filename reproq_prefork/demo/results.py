@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from reproq_prefork.demo.crash import Recovery
 from reproq_prefork.demo.stage import Unexpected
-from reproq_prefork.model.run import FailureKind, Status, TaskRun
+from reproq_prefork.model.outcome import FailureKind
+from reproq_prefork.model.run import Status, TaskRun
 
 
 def results(runs: Sequence[TaskRun], tasks: int, recovery: Recovery) -> list[tuple[str, str, str]]:

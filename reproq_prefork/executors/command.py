@@ -15,16 +15,16 @@ from reproq_prefork.executors.process_io import Conversation, Exit
 from reproq_prefork.executors.program_output import Output, outcome_of, readable
 from reproq_prefork.executors.tail import Tail
 from reproq_prefork.model.limits import MAX_ARGV_PAYLOAD_BYTES, MAX_RESULT_BYTES, MAX_STDERR_TAIL_BYTES
-from reproq_prefork.model.run import (
+from reproq_prefork.model.outcome import (
     Abandoned,
+    AttemptReport,
     Cancelled,
-    ClaimedRun,
-    Ending,
     Failure,
     FailureKind,
     Interrupted,
     Outcome,
 )
+from reproq_prefork.model.run import ClaimedRun
 from reproq_prefork.settings import PayloadMode
 from reproq_prefork.unix import proc
 from reproq_prefork.unix.task_fork import Program, spawn
@@ -61,7 +61,7 @@ class CommandExecutor:
     def announce(self, run_id: int, watch: Watch) -> str | None:
         return "an external program is told of nothing"
 
-    def run(self, run: ClaimedRun, watch: Watch) -> Ending:
+    def run(self, run: ClaimedRun, watch: Watch) -> AttemptReport:
         assert run.payload is not None
         payload = run.payload.encode("utf-8")
         by_stdin = self._payload_mode is PayloadMode.STDIN or len(payload) > MAX_ARGV_PAYLOAD_BYTES
@@ -77,10 +77,10 @@ class CommandExecutor:
             )
         except OSError as error:
             os.close(result_reader)
-            return Ending(self._not_started(error))
+            return AttemptReport(self._not_started(error))
         finally:
             os.close(result_writer)
-        return _ending(program, result_reader, payload if by_stdin else b"", watch)
+        return _run(program, result_reader, payload if by_stdin else b"", watch)
 
     def _task_environ(self, run: ClaimedRun, watch: Watch, result_fd: int) -> dict[str, str]:
         environ = {
@@ -114,7 +114,7 @@ def _pipe() -> tuple[int, int]:
         raise NoProcess(f"no pipe for the task's result: {error.strerror}") from error
 
 
-def _ending(program: Program, result_fd: int, payload: bytes, watch: Watch) -> Ending:
+def _run(program: Program, result_fd: int, payload: bytes, watch: Watch) -> AttemptReport:
     stdout, stderr, result = (
         Tail(limit)
         for limit in (MAX_RESULT_BYTES + BLANK_BYTES, MAX_STDERR_TAIL_BYTES, MAX_RESULT_BYTES + BLANK_BYTES)
@@ -133,7 +133,7 @@ def _ending(program: Program, result_fd: int, payload: bytes, watch: Watch) -> E
     finally:
         program.close()
         os.close(result_fd)
-    return Ending(_outcome(ended, stdout, stderr, result), ended.usage())
+    return AttemptReport(_outcome(ended, stdout, stderr, result), ended.usage())
 
 
 def _outcome(ended: Exit, stdout: Tail, stderr: Tail, result: Tail) -> Outcome:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
 from reproq_prefork.errors import ReproqError
-from reproq_prefork.model.run import ClaimedRun, Ending
+from reproq_prefork.model.outcome import AttemptReport
+from reproq_prefork.model.run import ClaimedRun
 
 # What fork, exec and pipe say where the host has run out, for now, of what a process needs.
 OUT_OF_RESOURCES = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
@@ -49,7 +50,7 @@ class Executor(Protocol):
     def announces(self) -> bool:
         """Whether there is an application to be told of the end of runs that no task's process told it of."""
 
-    def run(self, run: ClaimedRun, watch: Watch) -> Ending:
+    def run(self, run: ClaimedRun, watch: Watch) -> AttemptReport:
         """Run a task to its end. No process of it is left when this returns.
 
         Raises `NoProcess`, `WornOut` and `TaskWillNotDie`.
@@ -96,7 +97,7 @@ class Runtime(Protocol):
         Leaves no thread and no open connection behind. Raises ReproqError where the application cannot be loaded.
         """
 
-    def perform(self, run: ClaimedRun, stop: SoftStop) -> Ending:
+    def perform(self, run: ClaimedRun, stop: SoftStop) -> AttemptReport:
         """Run one Python task in this process, to its end. Raises nothing; `usage` is the executor's to add."""
 
     def announce(self, run_id: int) -> None:

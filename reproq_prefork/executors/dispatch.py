@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from reproq_prefork.executors.contract import Executor, Watch
-from reproq_prefork.model.run import ClaimedRun, Ending, Failure, FailureKind
+from reproq_prefork.model.outcome import AttemptReport, Failure, FailureKind
+from reproq_prefork.model.run import ClaimedRun
 from reproq_prefork.settings import ExecutorKind
 
 
@@ -25,13 +26,13 @@ class ChosenExecutor:
     def announces(self) -> bool:
         return self._default.announces
 
-    def run(self, run: ClaimedRun, watch: Watch) -> Ending:
+    def run(self, run: ClaimedRun, watch: Watch) -> AttemptReport:
         if run.task_path is not None:
             return self._python.get(run.executor or "", self._default).run(run, watch)
         if self._command is not None:
             return self._command.run(run, watch)
         message = "the payload names no Python task, and no --command is set that could run it"
-        return Ending(Failure(FailureKind.NOT_ALLOWED, message, retry=False))
+        return AttemptReport(Failure(FailureKind.NOT_ALLOWED, message, retry=False))
 
     def rest(self) -> None:
         self._inline.rest()

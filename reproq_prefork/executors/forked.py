@@ -1,6 +1,6 @@
 """A fork of the warm worker for each Python task: its crash, its leaks and its threads end with it.
 
-What the task prints is kept with the run, as far as its end. `ending_json` is what its process says to the worker.
+What the task prints is kept with the run, as far as its end. `report_json` is what its process says to the worker.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from types import FrameType
 from setproctitle import setproctitle
 
 from reproq_prefork.executors.contract import OUT_OF_RESOURCES, NoProcess, Runtime, Stop, Watch, WornOut
-from reproq_prefork.executors.ending_json import MAX_ENDING_BYTES, dump_ending, load_ending
 from reproq_prefork.executors.process_io import Conversation, Exit
 from reproq_prefork.executors.program_output import readable
 from reproq_prefork.executors.python_outcome import outcome_of_error
+from reproq_prefork.executors.report_json import MAX_REPORT_BYTES, dump_report, load_report
 from reproq_prefork.executors.soft_stop import SignalledStop
 from reproq_prefork.executors.tail import Tail
-from reproq_prefork.model.run import (
+from reproq_prefork.model.outcome import (
     Abandoned,
+    AttemptReport,
     Cancelled,
-    ClaimedRun,
     Completed,
-    Ending,
     Failure,
     FailureKind,
     Interrupted,
     Outcome,
     Success,
 )
+from reproq_prefork.model.run import ClaimedRun
 from reproq_prefork.unix import proc
 from reproq_prefork.unix.signals import set_handler, set_mask
 from reproq_prefork.unix.task_fork import TaskForks
@@ -69,21 +69,21 @@ class ForkExecutor:
     def announces(self) -> bool:
         return self._runtime.announces
 
-    def run(self, run: ClaimedRun, watch: Watch) -> Ending:
+    def run(self, run: ClaimedRun, watch: Watch) -> AttemptReport:
         def perform(result_fd: int) -> int:
             setproctitle(f"reproq-prefork: task {run.id}")
             return _perform(lambda stop: self._runtime.perform(run, stop), result_fd)
 
         if self._threads_from_the_start:
-            return Ending(
+            return AttemptReport(
                 Failure(
                     FailureKind.NOT_STARTED,
                     "the application has started threads while it was imported, so no task can be forked from it",
                 )
             )
-        ended, ending, output = self._fork(perform, watch)
-        outcome, announced = _settled(ended, ending)
-        return Ending(outcome, ended.usage(output=output), announced)
+        ended, report, output = self._fork(perform, watch)
+        outcome, announced = _settled(ended, report)
+        return AttemptReport(outcome, ended.usage(output=output), announced)
 
     def rest(self) -> None:
         """A task has a process of its own."""
@@ -95,17 +95,19 @@ class ForkExecutor:
             self._runtime.announce(run_id)
             return 0
 
-        ended, _ending, output = self._fork(tell, watch)
+        ended, _report, output = self._fork(tell, watch)
         if ended.status == 0:
             return None
         why = "" if output is None else output.rpartition("\n")[2]
         return f"{proc.describe_exit(ended.status)}: {why}"
 
-    def _fork(self, program: Callable[[int], int], watch: Watch) -> tuple[Exit, Ending | None, str | None]:
+    def _fork(
+        self, program: Callable[[int], int], watch: Watch
+    ) -> tuple[Exit, AttemptReport | None, str | None]:
         """Run `program` in a fork, to its end; gives what it said of it, and what it printed."""
         if proc.thread_count() > 1:
             raise WornOut("a task has left threads in the worker, which must not fork beside them")
-        output, result = Tail(MAX_OUTPUT_BYTES), Tail(MAX_ENDING_BYTES)
+        output, result = Tail(MAX_OUTPUT_BYTES), Tail(MAX_REPORT_BYTES)
         with _may_run_short():
             fork = self._forks.prepared()
         with (
@@ -115,7 +117,7 @@ class ForkExecutor:
             with _may_run_short():
                 pid = fork.start(program, keep_fds=self._kept_fds())
             ended = conversation.hold(pid, lambda stop: proc.send_signal(pid, _SIGNAL_OF[stop]))
-        said = load_ending(result.bytes()) if result.is_whole else None
+        said = load_report(result.bytes()) if result.is_whole else None
         return ended, said, _text(output)
 
     def _kept_fds(self) -> list[int]:
@@ -136,7 +138,7 @@ def _may_run_short() -> Iterator[None]:
         raise
 
 
-def _perform(perform: Callable[[SignalledStop], Ending], result_fd: int) -> int:
+def _perform(perform: Callable[[SignalledStop], AttemptReport], result_fd: int) -> int:
     """In the task's process: run the task, say how it ended; gives the exit status."""
     stop, own_pid = SignalledStop(), os.getpid()
 
@@ -147,26 +149,26 @@ def _perform(perform: Callable[[SignalledStop], Ending], result_fd: int) -> int:
         set_handler(signum, ask)
     set_mask(())
     try:
-        ending = perform(stop)
+        report = perform(stop)
     except BaseException as error:
-        ending = Ending(outcome_of_error(error, stop.requested))
+        report = AttemptReport(outcome_of_error(error, stop.requested))
     if os.getpid() != own_pid:
-        return 0  # a child that the task has forked, and that came out of its code: the ending is not its to tell
+        return 0  # a child that the task has forked, and that came out of its code: the report is not its to tell
     proc.flush_standard_streams()
-    said = memoryview(dump_ending(ending))
+    said = memoryview(dump_report(report))
     while said:
         said = said[os.write(result_fd, said) :]
-    return 0 if isinstance(ending.outcome, Success | Completed) else 1
+    return 0 if isinstance(report.outcome, Success | Completed) else 1
 
 
-def _settled(ended: Exit, ending: Ending | None) -> tuple[Outcome, bool]:
+def _settled(ended: Exit, report: AttemptReport | None) -> tuple[Outcome, bool]:
     """The outcome, and whether the application was told of it. What the process said as it ended counts; only
     a lost lease is stronger, and where it said nothing, how it was ended.
     """
     if ended.stop is Stop.LEASE:
         return Abandoned(ended.stop.value), False
-    if ending is not None:
-        return ending.outcome, ending.announced
+    if report is not None:
+        return report.outcome, report.announced
     how = proc.describe_exit(ended.status)
     match ended.stop:
         case Stop.DEADLINE:

@@ -17,7 +17,8 @@ from reproq_prefork.executors.contract import Runtime, Stop, TaskWillNotDie, Wat
 from reproq_prefork.executors.process_io import CANCEL_GRACE_S, KILL_TIMEOUT_S
 from reproq_prefork.executors.python_outcome import outcome_of_error
 from reproq_prefork.executors.soft_stop import SignalledStop
-from reproq_prefork.model.run import Abandoned, ClaimedRun, Completed, Ending, Success, Usage
+from reproq_prefork.model.outcome import Abandoned, AttemptReport, Completed, Success, Usage
+from reproq_prefork.model.run import ClaimedRun
 from reproq_prefork.unix import proc
 from reproq_prefork.unix.signals import CANCEL_SIGNAL, MASTERS_OWN, change_mask, handler_of
 
@@ -49,27 +50,27 @@ class InlineExecutor:
     def announces(self) -> bool:
         return self._runtime.announces
 
-    def run(self, run: ClaimedRun, watch: Watch) -> Ending:
+    def run(self, run: ClaimedRun, watch: Watch) -> AttemptReport:
         self._meter.start()
         watched = self._begin(watch)
         try:
             try:
-                ending = self._runtime.perform(run, watched.stop)
+                report = self._runtime.perform(run, watched.stop)
             except BaseException as error:
-                ending = Ending(outcome_of_error(error, watched.stop.requested))
+                report = AttemptReport(outcome_of_error(error, watched.stop.requested))
             if os.getpid() != self._pid:
                 # A child that the task has forked, and that came out of its code: no second worker.
                 os._exit(0)
         finally:
             self._end()
         if watched.lease_lost:
-            ending = Ending(Abandoned(Stop.LEASE.value))
-        if isinstance(ending.outcome, _RETURNED):
+            report = AttemptReport(Abandoned(Stop.LEASE.value))
+        if isinstance(report.outcome, _RETURNED):
             exit_ = "returned"
         else:
             exit_ = "raised"
             self.rest()  # it may be tried again: nothing that it has started may be there by then
-        return Ending(ending.outcome, self._meter.usage(exit_), ending.announced)
+        return AttemptReport(report.outcome, self._meter.usage(exit_), report.announced)
 
     def announce(self, run_id: int, watch: Watch) -> str | None:
         watched = self._begin(watch)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from reproq_prefork.executors.contract import Stop, TaskWillNotDie, Watch
 from reproq_prefork.executors.tail import Tail
-from reproq_prefork.model.run import Usage
+from reproq_prefork.model.outcome import Usage
 from reproq_prefork.unix import proc
 
 TERM_GRACE_S = 2.0  # between asking a task to end at its deadline, and SIGKILL

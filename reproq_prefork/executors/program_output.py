@@ -13,7 +13,7 @@ from typing import Any
 
 from reproq_prefork.executors.tail import Tail
 from reproq_prefork.model.limits import MAX_RESULT_BYTES
-from reproq_prefork.model.run import Failure, FailureKind, Outcome, Snoozed, Success
+from reproq_prefork.model.outcome import Failure, FailureKind, Outcome, Snoozed, Success
 from reproq_prefork.spec import canonical_json
 from reproq_prefork.spec.parse import parse_json
 from reproq_prefork.spec.rules import SpecError

@@ -10,7 +10,7 @@ from typing import Any
 from reproq_prefork.executors.contract import Stop
 from reproq_prefork.executors.program_output import MAX_MESSAGE_CHARS, MAX_RETRY_AFTER_S, MAX_TRACEBACK_CHARS
 from reproq_prefork.model.limits import MAX_RESULT_BYTES
-from reproq_prefork.model.run import (
+from reproq_prefork.model.outcome import (
     Abandoned,
     Cancelled,
     Failure,

@@ -10,7 +10,8 @@ from traceback import extract_tb
 from reproq_prefork.errors import ExitStatus, ReproqError
 from reproq_prefork.executors.contract import SoftStop, Stop
 from reproq_prefork.executors.python_outcome import failure_of, outcome_of_error, outcome_of_result
-from reproq_prefork.model.run import ClaimedRun, Ending, Failure, FailureKind
+from reproq_prefork.model.outcome import AttemptReport, Failure, FailureKind
+from reproq_prefork.model.run import ClaimedRun
 from reproq_prefork.tasks.call import NotACall, read_call
 from reproq_prefork.tasks.decorator import Task, TaskContext
 from reproq_prefork.tasks.loader import NotAllowed, TaskNotFound, allowed_modules, load_task
@@ -46,21 +47,21 @@ class PythonRuntime:
             except (Exception, SystemExit) as error:
                 raise ApplicationBroken(module, error) from error
 
-    def perform(self, run: ClaimedRun, stop: SoftStop) -> Ending:
+    def perform(self, run: ClaimedRun, stop: SoftStop) -> AttemptReport:
         assert run.payload is not None
         try:
             call = read_call(run.payload)
             task = self._tasks.get(call.path) or self._load(call.path)
         except (NotACall, NotAllowed) as refusal:
-            return Ending(Failure(FailureKind.NOT_ALLOWED, str(refusal), retry=False))
+            return AttemptReport(Failure(FailureKind.NOT_ALLOWED, str(refusal), retry=False))
         except TaskNotFound as trouble:
-            return Ending(failure_of(trouble.__cause__ or trouble, str(trouble)))
+            return AttemptReport(failure_of(trouble.__cause__ or trouble, str(trouble)))
         context = (_context(run, stop),) if task.takes_context else ()
         try:
             result = stop.call(task.func, (*context, *call.args), call.kwargs)
         except BaseException as error:
-            return Ending(outcome_of_error(error, stop.requested))
-        return Ending(outcome_of_result(result))
+            return AttemptReport(outcome_of_error(error, stop.requested))
+        return AttemptReport(outcome_of_result(result))
 
     def _load(self, path: str) -> Task[..., object]:
         """What was found once stays so, as what a module has imported does."""

@@ -50,7 +50,8 @@ from reproq_prefork.fleet.state import (
     WorkerForked,
     WorkerView,
 )
-from reproq_prefork.model.run import FailureKind, LostWorker
+from reproq_prefork.model.outcome import FailureKind
+from reproq_prefork.model.run import LostWorker
 from reproq_prefork.text.log import LogLevel
 
 QUIT_GRACE_S = 5.0  # between SIGQUIT and SIGKILL

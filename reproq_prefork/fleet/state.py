@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from reproq_prefork.errors import ExitStatus
-from reproq_prefork.model.run import FailureKind, LostWorker
+from reproq_prefork.model.outcome import FailureKind
+from reproq_prefork.model.run import LostWorker
 from reproq_prefork.text.log import LogLevel
 
 RESPAWN_BURST = 50.0  # deaths that are replaced at once; then `fleet_boots.RESPAWNS_A_SECOND`

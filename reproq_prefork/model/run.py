@@ -1,4 +1,4 @@
-"""What a run is, how it may change, and what becomes of it after an attempt: values and rules, no I/O."""
+"""What a run is and how its status may change: values and rules, no I/O."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from reproq_prefork.model.outcome import FailureKind
 from reproq_prefork.model.stored_values import read_moment, texts_of
 
 _scan_json = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
@@ -35,23 +36,6 @@ LEGAL_EDGES = frozenset(
         (Status.RUNNING, Status.CANCELLED),
     }
 )
-
-
-class FailureKind(enum.StrEnum):
-    """Why an attempt failed: `kind` in an entry of `task_runs.errors`."""
-
-    FAILED = "failed"  # the task said so: an exit status other than 0
-    KILLED = "killed"  # a signal ended its process
-    TIMEOUT = "timeout"
-    UNUSABLE_OUTPUT = "unusable_output"  # not JSON, or JSON that PostgreSQL cannot hold, or too much of it
-    NOT_STARTED = "not_started"  # its program could not be started
-    UNREADABLE = "unreadable"  # the row itself could not be read
-    REFUSED = "refused"  # the database took no other end of it
-    WORKER_LOST = "worker_lost"
-    LEASE_EXPIRED = "lease_expired"
-    SHUTDOWN = "shutdown"
-    CANCELLED = "cancelled"
-    NOT_ALLOWED = "not_allowed"  # the payload names what is no task that may run here
 
 
 OMITTED = "omitted"
@@ -174,120 +158,11 @@ class TaskRun:
         return self.status in FINAL_STATUSES
 
 
-@dataclass(frozen=True, slots=True)
-class Success:
-    """The attempt gave a result: JSON text that was checked to be storable."""
-
-    result: str
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """The attempt failed. `retry` False: no further attempt can help."""
-
-    kind: FailureKind
-    message: str
-    exception: str | None = None
-    traceback: str | None = None
-    stderr: str | None = None
-    retry: bool = True
-    retry_after_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Interrupted:
-    """The worker ended the attempt for its own reasons (a shutdown): nobody's failure."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Abandoned:
-    """The attempt was ended because its lease was: the row is no longer ours to write."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Cancelled:
-    """Somebody cancelled the run, and the attempt has ended for it."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Completed:
-    """The attempt has recorded its success itself, in the transaction of its own effects (`atomic`)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Snoozed:
-    """The task had nothing to do yet: it is to run again `after_s` later, as if it had not been claimed."""
-
-    after_s: float
-    reason: str = ""
-
-
-Outcome = Success | Failure | Interrupted | Abandoned | Cancelled | Completed | Snoozed
-
-
-class Usage(NamedTuple):
-    """How an attempt ended, and what it used."""
-
-    exit: str  # "exit status 0", "killed by signal 9 (SIGKILL)"; of an inline task "returned" or "raised"
-    cpu_s: float  # user and system time, of the processes it waited for too
-    peak_rss_kib: int
-    output: str | None = (
-        None  # the tail of what it wrote to stdout and stderr, where that is not in the outcome
-    )
-
-
-class Ending(NamedTuple):
-    """What an executor gives back. `announced`: the application was told of the end by the task's process."""
-
-    outcome: Outcome
-    usage: Usage | None = None
-    announced: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    base_s: float
-    max_s: float
-    max_attempts_ceiling: int | None = None
-
-    def attempts_allowed(self, max_attempts: int) -> int:
-        return (
-            max_attempts
-            if self.max_attempts_ceiling is None
-            else min(max_attempts, self.max_attempts_ceiling)
-        )
-
-
-class Settlement(NamedTuple):
-    """What one statement writes about a run whose attempt ended. `status` PENDING: it will run again."""
-
-    run_id: int
-    claim: int
-    status: Status
-    result: str | None = None  # JSON text
-    error: dict[str, Any] | None = None  # the entry for `errors`; the server adds attempt, worker and times
-    delay_s: float | None = None  # until it is due again; None leaves its due time as it was
-    refunded: bool = False  # the attempt does not count
-    last_attempt: str | None = None  # JSON text: the usage of an attempt that succeeded
-    finish_due: bool = False  # if this is the end, the application is still to be told of it
-
-
 class UnreadableRun(NamedTuple):
     """A run that was claimed and must not be run. `run` lacks what cannot be read; `why` says what that is."""
 
     run: ClaimedRun
     why: str
-
-
-def handed_back(run_id: int, claim: int) -> Settlement:
-    """The run was claimed and never started, or was interrupted: as if it had not been claimed."""
-    return Settlement(run_id, claim, Status.PENDING, refunded=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,26 +3,62 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from reproq_prefork.model.retry import next_delay_s
-from reproq_prefork.model.run import (
+from reproq_prefork.model.outcome import (
     Abandoned,
     Cancelled,
-    ClaimedRun,
     Completed,
     Failure,
     FailureKind,
     Interrupted,
     Outcome,
-    RetryPolicy,
-    Settlement,
     Snoozed,
-    Status,
     Success,
     Usage,
-    handed_back,
 )
+from reproq_prefork.model.run import ClaimedRun, Status
+
+# 2^64 times any base worth setting is past every cap; beyond it a float would overflow.
+_MAX_DOUBLINGS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    base_s: float
+    max_s: float
+    max_attempts_ceiling: int | None = None
+
+    def attempts_allowed(self, max_attempts: int) -> int:
+        return (
+            max_attempts
+            if self.max_attempts_ceiling is None
+            else min(max_attempts, self.max_attempts_ceiling)
+        )
+
+
+class Settlement(NamedTuple):
+    """What one statement writes about a run whose attempt ended. `status` PENDING: it will run again."""
+
+    run_id: int
+    claim: int
+    status: Status
+    result: str | None = None  # JSON text
+    error: dict[str, Any] | None = None  # the entry for `errors`; the server adds attempt, worker and times
+    delay_s: float | None = None  # until it is due again; None leaves its due time as it was
+    refunded: bool = False  # the attempt does not count
+    last_attempt: str | None = None  # JSON text: the usage of an attempt that succeeded
+    finish_due: bool = False  # if this is the end, the application is still to be told of it
+
+    @property
+    def token(self) -> tuple[int, int]:
+        return self.run_id, self.claim
+
+
+def handed_back(run_id: int, claim: int) -> Settlement:
+    """The run was claimed and never started, or was interrupted: as if it had not been claimed."""
+    return Settlement(run_id, claim, Status.PENDING, refunded=True)
 
 
 def settle(
@@ -106,3 +142,17 @@ def usage_entry(usage: Usage | None) -> dict[str, Any] | None:
         "peak_rss_kib": usage.peak_rss_kib,
     }
     return entry if usage.output is None else {**entry, "output": usage.output}
+
+
+def next_delay_s(attempt: int, base_s: float, max_s: float, random: float) -> float:
+    """The seconds to wait after attempt number `attempt` (from 1) failed; `random` is drawn from [0, 1).
+
+    Exponential backoff with full jitter: the ceiling doubles with each attempt, from `base_s` up to
+    `max_s`, and the delay is drawn evenly from the whole range below it. Marc Brooker's comparison on the
+    AWS architecture blog ("Exponential Backoff And Jitter") found that spreading over the whole range,
+    rather than jittering around the ceiling, gives a crowd that failed together the fewest collisions
+    and the least work; the price is that a single delay may be near zero.
+    """
+    if attempt < 1:
+        raise ValueError(f"attempts count from 1, not {attempt}")
+    return random * min(max_s, base_s * 2.0 ** min(attempt - 1, _MAX_DOUBLINGS))

@@ -9,7 +9,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from reproq_prefork.model.identity import HostIdentity
-from reproq_prefork.model.run import FailureKind, LostWorker, Status
+from reproq_prefork.model.outcome import FailureKind
+from reproq_prefork.model.run import LostWorker, Status
 from reproq_prefork.steward.one_by_one import OneByOne
 from reproq_prefork.store.steward_store import (
     SWEEP_BATCH,

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from reproq_prefork.errors import ExitStatus, ReproqError
 from reproq_prefork.model.identity import HostIdentity
 from reproq_prefork.model.messages import QueuesDrained, WorkerReset
-from reproq_prefork.model.run import FailureKind, LostWorker, Status
+from reproq_prefork.model.outcome import FailureKind
+from reproq_prefork.model.run import LostWorker, Status
 from reproq_prefork.settings import SWEEP_INTERVAL_S, Settings
 from reproq_prefork.steward.duties import (
     Duty,

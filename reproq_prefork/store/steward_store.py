@@ -11,7 +11,8 @@ from typing import Any
 
 from reproq_prefork.model.identity import HostIdentity, ProcessIdentity
 from reproq_prefork.model.limits import MAX_ATTEMPTS
-from reproq_prefork.model.run import FailureKind, LostWorker, Status
+from reproq_prefork.model.outcome import FailureKind
+from reproq_prefork.model.run import LostWorker, Status
 from reproq_prefork.store.connection import (
     BACKEND_GONE_POLL_S,
     BACKEND_GONE_TIMEOUT_S,

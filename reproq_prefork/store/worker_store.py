@@ -11,7 +11,9 @@ from types import MappingProxyType
 from typing import Any
 
 from reproq_prefork.model.identity import WorkerIdentity
-from reproq_prefork.model.run import ClaimedRun, FailureKind, Place, Settlement, UnreadableRun
+from reproq_prefork.model.outcome import FailureKind
+from reproq_prefork.model.run import ClaimedRun, Place, UnreadableRun
+from reproq_prefork.model.settlement import Settlement
 from reproq_prefork.store.claimed_runs import CLAIMED_FIELDS, claimed_runs
 from reproq_prefork.store.connection import (
     BACKEND_GONE_TIMEOUT_S,
@@ -154,7 +156,7 @@ class WorkerStore:
         rows = self._run_hot(
             "finish_and_claim",
             {
-                "endings": f"[{','.join(map(_ending, sorted(settlements, key=_RUN_ID)))}]",
+                "settlements": f"[{','.join(map(_as_json, sorted(settlements, key=_RUN_ID)))}]",
                 "worker_id": self._identity.id,
                 "places": _places(self._identity.queues, places),
                 "lease_seconds": self._lease_s,
@@ -243,8 +245,8 @@ class WorkerStore:
         return fetch_tuples(self._connection, name, parameters)
 
 
-def _ending(settlement: Settlement) -> str:
-    """One element of the JSON array `endings`. The result is JSON text already, and stands in it as it is."""
+def _as_json(settlement: Settlement) -> str:
+    """One element of the JSON array `settlements`. The result is JSON text already, and stands in it as it is."""
     run_id, claim, status, result, error, delay_s, refunded, last_attempt, finish_due = settlement
     text = f'{{"id":{run_id},"claim":{claim},"status":"{status}"'
     if result is not None:

@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Sequence
 
 from reproq_prefork.model.run import ClaimedRun
+from reproq_prefork.model.settlement import Settlement, handed_back
 from reproq_prefork.unix.orders import Orders
 from reproq_prefork.unix.scoreboard import boottime_ns
-from reproq_prefork.worker.attempt import Attempt, unstarted
 from reproq_prefork.worker.batch_size import BATCH_STRETCH_S, MAX_RESULT_BYTES_HELD
 from reproq_prefork.worker.database import Ledger
 
@@ -30,7 +30,7 @@ class Batch:
         self._ledger = ledger
         self._runs = runs
         self._waiting = deque(runs)
-        self._ended: list[Attempt] = []
+        self._ended: list[Settlement] = []
         self._result_bytes = 0
         self._is_put_aside = not self.is_shared
         self.due_ns = 0
@@ -52,21 +52,21 @@ class Batch:
         self.started += 1
         return self._waiting.popleft()
 
-    def ended(self, attempt: Attempt) -> None:
-        self._ended.append(attempt)
-        result = attempt.settlement.result
+    def ended(self, settlement: Settlement) -> None:
+        self._ended.append(settlement)
+        result = settlement.result
         if result is not None:
             self._result_bytes += len(result)
 
-    def not_started(self, attempt: Attempt) -> None:
+    def not_started(self, settlement: Settlement) -> None:
         """It is handed back, and so is what waits behind it."""
         self.started -= 1
-        self._ended += [attempt, *map(unstarted, self._waiting)]
+        self._ended += [settlement, *(handed_back(*run.token) for run in self._waiting)]
         self._waiting.clear()
 
-    def to_be_recorded(self) -> Sequence[Attempt]:
+    def to_be_recorded(self) -> Sequence[Settlement]:
         """What has ended and was not recorded yet, and what is to be handed back."""
-        return [*self._ended, *map(unstarted, self._waiting)]
+        return [*self._ended, *(handed_back(*run.token) for run in self._waiting)]
 
     def do_errands(self) -> None:
         """What is due in the middle of a task: those that wait behind it, and a claim that nobody knows of."""

@@ -9,15 +9,9 @@ from typing import NamedTuple
 
 from reproq_prefork.errors import ReproqError
 from reproq_prefork.executors.program_output import MAX_MESSAGE_CHARS
-from reproq_prefork.model.run import (
-    ClaimedRun,
-    Failure,
-    FailureKind,
-    RetryPolicy,
-    UnreadableRun,
-    handed_back,
-)
-from reproq_prefork.model.settlement import settle
+from reproq_prefork.model.outcome import Failure, FailureKind
+from reproq_prefork.model.run import ClaimedRun, UnreadableRun
+from reproq_prefork.model.settlement import RetryPolicy, Settlement, handed_back, settle
 from reproq_prefork.store.connection import (
     ConnectionLost,
     ReplyUnreadable,
@@ -28,11 +22,10 @@ from reproq_prefork.store.connection import (
 from reproq_prefork.store.worker_store import Claim
 from reproq_prefork.text.log import Log
 from reproq_prefork.unix.scoreboard import WorkerPanel, boottime_ns
-from reproq_prefork.worker.attempt import Attempt, unstarted
 from reproq_prefork.worker.batch_size import Frontier
 from reproq_prefork.worker.link import Link
 from reproq_prefork.worker.lone_claims import LoneClaims
-from reproq_prefork.worker.recording import Recording, settlements_of
+from reproq_prefork.worker.recording import Recording
 
 SUSPECT_DELAY_S = 1.0  # others are claimed meanwhile
 
@@ -49,7 +42,7 @@ class Turn(NamedTuple):
 
     runs: Sequence[ClaimedRun] = ()
     more: bool = False
-    unreadable: Sequence[Attempt] = ()
+    unreadable: Sequence[Settlement] = ()
 
 
 class Claiming:
@@ -94,7 +87,7 @@ class Claiming:
         places = self._frontier.places(time.monotonic()) if max_runs else {}
         sent_ns = boottime_ns()
         try:
-            claim = self._link.store.finish_and_claim(settlements_of(ended), max_runs=max_runs, places=places)
+            claim = self._link.store.finish_and_claim(ended, max_runs=max_runs, places=places)
         except StatementRefused as refused:
             self.is_wary = isinstance(refused, StatementTimedOut)
             recording.refusal = refused
@@ -145,7 +138,7 @@ class Claiming:
             self._recording.ended = (read,)
         return None
 
-    def _read(self, run: ClaimedRun) -> ClaimedRun | Attempt | None:
+    def _read(self, run: ClaimedRun) -> ClaimedRun | Settlement | None:
         """All of a run that was claimed by itself, or its end. None: it is somebody else's by now."""
         try:
             read = self._link.store.read_claimed(run.token)
@@ -157,7 +150,7 @@ class Claiming:
         except StatementTimedOut as slow:
             return self._not_read(run, slow)
         except StatementRefused:
-            return unstarted(run)
+            return handed_back(*run.token)
         return self._unread(read.run, read.why, retry=False) if isinstance(read, UnreadableRun) else read
 
     def _claimed(self, claim: Claim, sent_ns: int) -> Sequence[ClaimedRun]:
@@ -174,16 +167,16 @@ class Claiming:
         if claimed_ns is not None:
             self._panel.update(lease_end_ns=claimed_ns + self._believed_lease_ns)
 
-    def _not_read(self, run: ClaimedRun, trouble: ReproqError) -> Attempt:
+    def _not_read(self, run: ClaimedRun, trouble: ReproqError) -> Settlement:
         """The row's fault, or the connection's: the second time in a row it counts as an attempt."""
         self.is_wary = True
         if self._suspect != run.id:
             self._suspect = run.id
-            return Attempt(run, handed_back(run.id, run.claim)._replace(delay_s=SUSPECT_DELAY_S))
+            return handed_back(*run.token)._replace(delay_s=SUSPECT_DELAY_S)
         self._suspect = None
         return self._unread(run, str(trouble), retry=True)
 
-    def _unread(self, run: ClaimedRun, why: str, *, retry: bool) -> Attempt:
+    def _unread(self, run: ClaimedRun, why: str, *, retry: bool) -> Settlement:
         message = f"the run cannot be read: {why}"[:MAX_MESSAGE_CHARS]
         if not retry:
             self._log.warning(f"run {run.id} failed: it cannot be read", reason=why)
@@ -191,4 +184,4 @@ class Claiming:
         settlement = settle(run, failure, self._policy, random.random())
         assert settlement is not None
         # No process of the task has told the application of it, if this is the end.
-        return Attempt(run, settlement._replace(finish_due=run.task_path is not None))
+        return settlement._replace(finish_due=run.task_path is not None)

@@ -20,18 +20,17 @@ import time
 from collections.abc import Callable, Collection, Sequence
 
 from reproq_prefork.errors import ReproqError
-from reproq_prefork.model.run import RetryPolicy
+from reproq_prefork.model.settlement import RetryPolicy, Settlement
 from reproq_prefork.store.connection import ConnectionLost, StatementRefused, ValueRefused
 from reproq_prefork.store.worker_store import WorkerStore
 from reproq_prefork.text.log import Log
 from reproq_prefork.unix.orders import Orders
 from reproq_prefork.unix.scoreboard import WorkerPanel, WorkerState, boottime_ns
 from reproq_prefork.worker.asking import Asking
-from reproq_prefork.worker.attempt import Attempt
 from reproq_prefork.worker.claiming import Claiming, LeaseLost, Turn
 from reproq_prefork.worker.link import Link
 from reproq_prefork.worker.reconciling import Reconciling
-from reproq_prefork.worker.recording import Fault, Recording, Token, settlements_of
+from reproq_prefork.worker.recording import Fault, Recording, Token
 
 LEAVE_PATIENCE_S = 5.0  # for ends that are refused
 LEAVE_INTERVAL_S = 0.25
@@ -90,7 +89,7 @@ class Ledger:
             lease_end_ns=sent_ns + self._believed_lease_ns, backend_pid=self._link.store.backend.pid
         )
 
-    def turn(self, ended: Sequence[Attempt], *, max_runs: int) -> Turn:
+    def turn(self, ended: Sequence[Settlement], *, max_runs: int) -> Turn:
         """Record the attempts that have ended and claim up to `max_runs` runs, if all goes well in one statement.
 
         For a worker that holds nothing else. From now on the ledger has what could not be recorded.
@@ -168,7 +167,7 @@ class Ledger:
         """It carries as many hopeless ends as it may: the worker is to leave, another begins with none."""
         return self._recording.carried.are_hopeless
 
-    def record(self, ended: Sequence[Attempt]) -> bool:
+    def record(self, ended: Sequence[Settlement]) -> bool:
         """Record these while a task runs, in a second or not at all. False: it did not succeed, or nobody knows.
 
         Nothing is waited for and nothing raised: this is called in the middle of a task. What is not recorded then
@@ -177,7 +176,7 @@ class Ledger:
         store = self._link.store
         try:
             with store.in_haste():
-                claim = store.finish_and_claim(settlements_of(ended), max_runs=0)
+                claim = store.finish_and_claim(ended, max_runs=0)
         except (ConnectionLost, StatementRefused, ValueRefused):
             return False
         self._recording.warn_of_the_late(ended, claim.settled)

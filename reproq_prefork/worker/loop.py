@@ -14,27 +14,24 @@ from setproctitle import setproctitle
 
 from reproq_prefork.errors import ExitStatus
 from reproq_prefork.executors.contract import Executor, NoProcess, TaskWillNotDie, WornOut
-from reproq_prefork.model.run import (
+from reproq_prefork.model.outcome import (
     Abandoned,
+    AttemptReport,
     Cancelled,
-    ClaimedRun,
     Completed,
-    Ending,
     Failure,
     Interrupted,
-    RetryPolicy,
-    Settlement,
     Snoozed,
     Success,
 )
-from reproq_prefork.model.settlement import settle
+from reproq_prefork.model.run import ClaimedRun
+from reproq_prefork.model.settlement import RetryPolicy, Settlement, handed_back, settle
 from reproq_prefork.settings import Settings
 from reproq_prefork.text.log import Log
 from reproq_prefork.unix.orders import Orders
 from reproq_prefork.unix.proc import resident_kib
 from reproq_prefork.unix.scoreboard import Scoreboard, WorkerPanel, WorkerState, boottime_ns
 from reproq_prefork.unix.wake_pipe import Sleep, WakePipe
-from reproq_prefork.worker.attempt import Attempt, unstarted
 from reproq_prefork.worker.batch import Batch
 from reproq_prefork.worker.batch_size import BatchSize
 from reproq_prefork.worker.claiming import LeaseLost, Turn
@@ -107,7 +104,7 @@ class Worker:
         return ExitStatus.OK
 
     def _work(self) -> None:
-        ended: Sequence[Attempt] = ()
+        ended: Sequence[Settlement] = ()
         while True:
             leaving = self._orders.drain or self._is_worn_out() or self._ledger.is_full
             # Under load, too, the application is told of an end now and then; nothing may be held meanwhile.
@@ -117,7 +114,7 @@ class Worker:
             # TERM may have come since, also while the claim was on its way.
             self._orders.read()
             if turn.runs and self._orders.drain:
-                ended = [*turn.unreadable, *map(unstarted, turn.runs)]
+                ended = [*turn.unreadable, *(handed_back(*run.token) for run in turn.runs)]
             elif turn.runs:
                 if turn.more:
                     self._wake.wake(1, at_most_waiting=self._settings.workers)
@@ -139,7 +136,7 @@ class Worker:
             return self._batch_size.size
         return max(1, min(self._batch_size.size, self._recycle_after - self._panel.record.tasks_done))
 
-    def _attempt_all(self, turn: Turn) -> Sequence[Attempt]:
+    def _attempt_all(self, turn: Turn) -> Sequence[Settlement]:
         """Run what was claimed together; gives what is still to be recorded of it.
 
         What is not started when they have taken `BATCH_STRETCH_S` never is: it goes back. While a run takes longer
@@ -147,8 +144,8 @@ class Worker:
         """
         self._batch_size.claimed(len(turn.runs))
         batch = Batch(turn.runs, self._ledger, claimed_ns=boottime_ns())
-        for attempt in turn.unreadable:
-            batch.ended(attempt)
+        for settlement in turn.unreadable:
+            batch.ended(settlement)
         try:
             while (run := batch.next(self._orders)) is not None:
                 self._attempt(run, batch)
@@ -183,7 +180,7 @@ class Worker:
             errands=batch if batch.due_ns else None,
         )
         if watch.is_too_late():
-            batch.not_started(unstarted(run))
+            batch.not_started(handed_back(*run.token))
             raise LeaseLost(f"run {run.id} was not started: the worker's lease has ended")
         self._panel.start(
             run.id,
@@ -196,43 +193,45 @@ class Worker:
         if batch.started == 1:
             setproctitle(f"reproq-prefork: worker {self._slot} [busy {batch.name}]")
         try:
-            ending = self._executor.run(run, watch)
+            report = self._executor.run(run, watch)
         except NoProcess as reason:
             batch.not_started(self._not_started(run, reason))
             return
-        settlement = self._settlement(run, ending)
-        if batch.is_shared and isinstance(ending.outcome, Success):
+        settlement = self._settlement(run, report)
+        if batch.is_shared and isinstance(report.outcome, Success):
             batch.succeeded.append(run.id)
         else:
-            self._report(run, ending, settlement, (boottime_ns() - started_ns) / 1e9)
+            self._log_outcome(run, report, settlement, (boottime_ns() - started_ns) / 1e9)
         if settlement is not None:
-            batch.ended(Attempt(run, settlement))
-        elif isinstance(ending.outcome, Completed):
+            batch.ended(settlement)
+        elif isinstance(report.outcome, Completed):
             self._panel.update(run_id=0)  # the task has recorded its end itself
         else:
             raise LeaseLost(f"run {run.id} was ended: the worker's lease had")
 
-    def _not_started(self, run: ClaimedRun, reason: NoProcess) -> Attempt:
+    def _not_started(self, run: ClaimedRun, reason: NoProcess) -> Settlement:
         """Hand it back: to be taken at once where only this worker cannot start it, else after a while."""
         self._log.warning(f"run {run.id} is handed back", reason=str(reason))
         self._panel.update(run_id=0, deadline_ns=0)
-        back = unstarted(run)
+        back = handed_back(*run.token)
         if isinstance(reason, WornOut):
             self._worn_out = True
             return back
-        return Attempt(run, back.settlement._replace(delay_s=NO_PROCESS_DELAY_S))
+        return back._replace(delay_s=NO_PROCESS_DELAY_S)
 
-    def _settlement(self, run: ClaimedRun, ending: Ending) -> Settlement | None:
-        settlement = settle(run, ending.outcome, self._policy, random.random(), ending.usage)
-        if settlement is None or run.task_path is None or ending.announced or not self._announces:
+    def _settlement(self, run: ClaimedRun, report: AttemptReport) -> Settlement | None:
+        settlement = settle(run, report.outcome, self._policy, random.random(), report.usage)
+        if settlement is None or run.task_path is None or report.announced or not self._announces:
             return settlement
         return settlement._replace(finish_due=True)
 
-    def _report(self, run: ClaimedRun, ending: Ending, settlement: Settlement | None, seconds: float) -> None:
+    def _log_outcome(
+        self, run: ClaimedRun, report: AttemptReport, settlement: Settlement | None, seconds: float
+    ) -> None:
         fields: dict[str, object] = {"attempt": run.attempt, "seconds": round(seconds, 3)}
-        if isinstance(ending.outcome, Failure) and settlement is not None and settlement.delay_s is not None:
+        if isinstance(report.outcome, Failure) and settlement is not None and settlement.delay_s is not None:
             fields["retry_in_s"] = round(settlement.delay_s, 3)
-        match ending.outcome:
+        match report.outcome:
             case Failure(kind, message):
                 verdict = "failed" if settlement is None or settlement.delay_s is None else "will be retried"
                 self._log.warning(f"run {run.id} {verdict}", kind=kind.value, reason=message, **fields)

@@ -15,7 +15,7 @@ from reproq_prefork.text.log import Log
 from reproq_prefork.unix.scoreboard import WorkerPanel
 from reproq_prefork.worker.asking import Asking
 from reproq_prefork.worker.link import Link
-from reproq_prefork.worker.recording import Recording, Token, settlements_of
+from reproq_prefork.worker.recording import Recording, Token
 
 
 class Reconciling:
@@ -86,7 +86,7 @@ class Reconciling:
                 self._look_for_old_process()
                 unknown = store.held_runs() - {*known, *self._recording.carried.tokens}
                 if unknown:
-                    store.finish_and_claim(settlements_of(self._recording.handed_back(unknown)), max_runs=0)
+                    store.finish_and_claim(self._recording.handed_back(unknown), max_runs=0)
                 is_answered = True
         except (ConnectionLost, StatementRefused, ValueRefused):
             pass

@@ -15,13 +15,13 @@ import time
 from collections.abc import Iterable, Sequence
 
 from reproq_prefork.errors import ReproqError
-from reproq_prefork.model.run import Settlement, Status
+from reproq_prefork.model.run import Status
+from reproq_prefork.model.settlement import Settlement, handed_back
 from reproq_prefork.store.connection import StatementRefused, ValueRefused
 from reproq_prefork.text.log import Log
 from reproq_prefork.unix.orders import Orders
 from reproq_prefork.unix.scoreboard import WorkerPanel
 from reproq_prefork.worker.asking import Asking
-from reproq_prefork.worker.attempt import Attempt, HeldRun, unstarted
 from reproq_prefork.worker.link import Link
 from reproq_prefork.worker.refused_ends import RefusedEnd, RefusedEnds
 
@@ -45,12 +45,12 @@ class Recording:
         self._orders = orders
         self._log = log
         self._asking = asking
-        self.ended: Sequence[Attempt] = ()
-        self.pieces: list[Sequence[Attempt]] = []  # to be recorded without a claim, the last one first
+        self.ended: Sequence[Settlement] = ()
+        self.pieces: list[Sequence[Settlement]] = []  # to be recorded without a claim, the last one first
         self.carried = RefusedEnds()
         self.refusal: ReproqError | None = None  # whose fault it is, is to be found out
         self.is_leaving = False
-        self._accused: Sequence[Attempt] = ()  # the piece whose statement was refused, or lost
+        self._accused: Sequence[Settlement] = ()  # the piece whose statement was refused, or lost
         self._tried: RefusedEnd | None = None  # the end whose statement was lost
 
     @property
@@ -67,7 +67,7 @@ class Recording:
             end.is_cancelled, end.next_at = True, 0.0
         return self.carried.next_at
 
-    def has_ended(self, attempts: Sequence[Attempt]) -> None:
+    def has_ended(self, attempts: Sequence[Settlement]) -> None:
         """These are to be recorded, too."""
         self.ended = [*self.ended, *attempts] if self.ended else attempts
 
@@ -79,12 +79,12 @@ class Recording:
 
     def sort(self, held: frozenset[Token]) -> None:
         """Hand back what is held and not known here, and forget what is not held any more."""
-        known = [attempt for attempts in (self.ended, self._accused, *self.pieces) for attempt in attempts]
-        known += [end.attempt for end in self.carried]
-        unknown = held - {attempt.token for attempt in known}
+        known = [settlement for group in (self.ended, self._accused, *self.pieces) for settlement in group]
+        known += [end.settlement for end in self.carried]
+        unknown = held - {settlement.token for settlement in known}
 
-        def still(attempts: Sequence[Attempt]) -> Sequence[Attempt]:
-            return [attempt for attempt in attempts if attempt.token in held]
+        def still(attempts: Sequence[Settlement]) -> Sequence[Settlement]:
+            return [settlement for settlement in attempts if settlement.token in held]
 
         self.ended, self._accused = still(self.ended), still(self._accused)
         self.pieces = [piece for piece in map(still, self.pieces) if piece]
@@ -93,13 +93,13 @@ class Recording:
                 self._drop(end)
         if unknown:
             self.pieces.append(self.handed_back(unknown))
-        self.warn_of_the_late([attempt for attempt in known if attempt.token not in held])
+        self.warn_of_the_late([settlement for settlement in known if settlement.token not in held])
 
-    def handed_back(self, unknown: Iterable[Token]) -> Sequence[Attempt]:
+    def handed_back(self, unknown: Iterable[Token]) -> Sequence[Settlement]:
         """Runs that were claimed by a statement whose reply was lost: they are nobody's attempt."""
-        backs = [unstarted(HeldRun(*token)) for token in sorted(unknown)]
+        backs = [handed_back(*token) for token in sorted(unknown)]
         for back in backs:
-            self._log.info("handing back a run whose claim was never answered", run=back.run.id)
+            self._log.info("handing back a run whose claim was never answered", run=back.run_id)
         return backs
 
     def find_fault(self, refusal: ReproqError) -> Fault:
@@ -107,24 +107,24 @@ class Recording:
         self.refusal = None
         try:
             self._record_nothing()
-            runs = self._link.store.changeable_runs([attempt.token for attempt in self._accused])
+            runs = self._link.store.changeable_runs([settlement.token for settlement in self._accused])
         except (StatementRefused, ValueRefused):
             self.ended = [*self.ended, *self._accused, *(each for piece in self.pieces for each in piece)]
             self.pieces, self._accused = [], ()
             return Fault.SERVER
         if not self._accused:
             return Fault.ENDS if self.pieces else Fault.CLAIM
-        self.warn_of_the_late([attempt for attempt in self._accused if attempt.token not in runs])
-        accused = [attempt for attempt in self._accused if attempt.token in runs]
-        free = [attempt for attempt in accused if runs[attempt.token].is_free]
+        self.warn_of_the_late([settlement for settlement in self._accused if settlement.token not in runs])
+        accused = [settlement for settlement in self._accused if settlement.token in runs]
+        free = [settlement for settlement in accused if runs[settlement.token].is_free]
         if len(free) == len(accused):
             self._accused = accused
             self.blame(refusal)
             return Fault.ENDS
         self._accused = ()
-        for attempt in accused:
-            if not runs[attempt.token].is_free:
-                self._carry(attempt, refusal)
+        for settlement in accused:
+            if not runs[settlement.token].is_free:
+                self._carry(settlement, refusal)
         if free:
             self.pieces.append(free)
         return Fault.ENDS
@@ -145,7 +145,7 @@ class Recording:
         self._panel.update()  # there may be many, and each may take its time
         self._accused = piece = self.pieces.pop()
         try:
-            claim = self._link.store.finish_and_claim(settlements_of(piece), max_runs=0)
+            claim = self._link.store.finish_and_claim(piece, max_runs=0)
         except ValueRefused as refused:
             self.blame(refused)
         except StatementRefused as refused:
@@ -168,7 +168,7 @@ class Recording:
         for end in due:
             run = runs.get(end.token)
             if run is None:
-                self.warn_of_the_late([end.attempt])
+                self.warn_of_the_late([end.settlement])
                 self._drop(end)
             elif run.is_free:
                 end.is_python = run.is_python
@@ -177,12 +177,12 @@ class Recording:
             else:
                 end.put_off(now)
 
-    def warn_of_the_late(self, ended: Sequence[Attempt], settled: int = 0) -> None:
+    def warn_of_the_late(self, ended: Sequence[Settlement], settled: int = 0) -> None:
         """Hand-backs are not counted: the steward may already have done them.
 
         A statement whose reply is lost may have recorded the others: then nothing is said.
         """
-        results = [attempt.run.id for attempt in ended if not attempt.settlement.refunded]
+        results = [settlement.run_id for settlement in ended if not settlement.refunded]
         late = len(results) - settled
         if late <= 0 or self._link.lost is not None or self._asking.is_in_doubt(time.monotonic()):
             return
@@ -231,12 +231,12 @@ class Recording:
         """What the server refuses then, it refuses to everybody."""
         self._link.store.finish_and_claim((), max_runs=0)
 
-    def _carry(self, attempt: Attempt, error: ReproqError) -> None:
-        self.carried.add(RefusedEnd.first_refused(attempt, error, time.monotonic()))
+    def _carry(self, settlement: Settlement, error: ReproqError) -> None:
+        self.carried.add(RefusedEnd.first_refused(settlement, error, time.monotonic()))
         # Before the panel shows another run: should the worker die, this one was started too.
         self._panel.show_unrecorded(self.carried.tokens)
         self._log.warning(
-            f"the end of run {attempt.run.id} ({attempt.settlement.status}) is refused, and others are not;"
+            f"the end of run {settlement.run_id} ({settlement.status}) is refused, and others are not;"
             " it will be tried again",
             reason=str(error),
         )
@@ -251,7 +251,7 @@ class Recording:
         goes_on = end.was_refused(error, time.monotonic(), took_s=took_s)
         if end.is_given_up and had_hope:
             self._log.error(
-                f"run {end.attempt.run.id} cannot be ended: the database refuses whatever is written about it."
+                f"run {end.settlement.run_id} cannot be ended: the database refuses whatever is written about it."
                 " It stays RUNNING and is tried again once a minute. Look for a trigger or a constraint on"
                 " task_runs that is not part of the schema",
                 reason=end.reason,
@@ -259,7 +259,7 @@ class Recording:
         return goes_on
 
     def _log_recorded(self, end: RefusedEnd, settlement: Settlement) -> None:
-        wanted, run_id = end.attempt.settlement, end.attempt.run.id
+        wanted, run_id = end.settlement, end.settlement.run_id
         if settlement == wanted:
             self._log.info(f"the end of run {run_id} is recorded", refusals=end.refusals)
         elif settlement.status is wanted.status is not Status.FAILED:
@@ -272,7 +272,3 @@ class Recording:
                 f" {wanted.status}",
                 reason=end.reason,
             )
-
-
-def settlements_of(ended: Sequence[Attempt]) -> list[Settlement]:
-    return [attempt.settlement for attempt in ended]

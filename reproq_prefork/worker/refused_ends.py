@@ -1,7 +1,7 @@
 """Ends that the server refuses to record while it takes others: what is tried when, and what in place of it.
 
 A refusal that repeats for one run is that run's fault. Its worker carries the end along and goes on with other
-runs. It tries the end again as it is, less and less often; after a while smaller ones (`attempt.smaller_ends`).
+runs. It tries the end again as it is, less and less often; after a while smaller ones (`smaller_ends`).
 Where even the smallest is refused, it tries all of them once a minute for as long as it lives: when the trigger is
 dropped, the run ends as it should have ended. A row that somebody has locked is only waited for: its end is never
 made smaller.
@@ -17,10 +17,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from reproq_prefork.errors import ReproqError
-from reproq_prefork.model.run import Settlement
+from reproq_prefork.model.settlement import Settlement
 from reproq_prefork.store.connection import ServerShort, ValueRefused
 from reproq_prefork.unix.scoreboard import MAX_UNRECORDED
-from reproq_prefork.worker.attempt import Attempt, smaller_ends
+from reproq_prefork.worker.smaller_ends import smaller_ends
 
 FIRST_WAIT_S = 0.25  # after the first refusal; doubled with each one
 LONGEST_WAIT_S = 10.0
@@ -40,7 +40,7 @@ MAX_CARRIED = MAX_UNRECORDED  # beside other runs; with more, a worker claims no
 class RefusedEnd:
     """An attempt whose end was refused. `refusals`: of the end as it is, while the server took other changes."""
 
-    attempt: Attempt
+    settlement: Settlement
     since_s: float
     next_at: float
     reason: str = ""
@@ -54,8 +54,8 @@ class RefusedEnd:
     of: int = 1  # how many there are in this round
 
     @classmethod
-    def first_refused(cls, attempt: Attempt, error: ReproqError, now: float) -> RefusedEnd:
-        end = cls(attempt, since_s=now, next_at=now + FIRST_WAIT_S)
+    def first_refused(cls, settlement: Settlement, error: ReproqError, now: float) -> RefusedEnd:
+        end = cls(settlement, since_s=now, next_at=now + FIRST_WAIT_S)
         end._note(error)
         if end.value_refused:
             end.next_at, end.tried = now, 1  # the same value would be refused again
@@ -63,14 +63,14 @@ class RefusedEnd:
 
     @property
     def token(self) -> tuple[int, int]:
-        return self.attempt.token
+        return self.settlement.token
 
     def next_end(self, now: float, *, leaving: bool) -> Settlement:
         """What to try now. `leaving`: the worker is to stop."""
-        ends = [self.attempt.settlement]
+        ends = [self.settlement]
         if self._may_be_smaller(now, leaving=leaving):
             ends += smaller_ends(
-                self.attempt.settlement,
+                self.settlement,
                 self.reason,
                 value_refused=self.value_refused,
                 is_python=self.is_python,

@@ -21,7 +21,7 @@ class Change:
 
 GUARDS: Mapping[str, tuple[Change, ...]] = {
     "the claim's token in the finish": (
-        Change("store/sql/worker/finish_and_claim.sql", "and run.claims = ending.claim and", "and"),
+        Change("store/sql/worker/finish_and_claim.sql", "and run.claims = settlement.claim and", "and"),
     ),
     "the kill of what a dead worker's task has started": (
         Change(

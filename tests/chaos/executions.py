@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from reproq_prefork.model.run import FailureKind, Status
+from reproq_prefork.model.outcome import FailureKind
+from reproq_prefork.model.run import Status
 from tests.chaos.history import Edge, Fault, History, Moment, Page
 
 CLOCK_SLACK_S = 0.05  # between the clocks of the server and of the processes, and to write a line

@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from itertools import pairwise
 
-from reproq_prefork.model.run import FINAL_STATUSES, FailureKind, Status
+from reproq_prefork.model.outcome import FailureKind
+from reproq_prefork.model.run import FINAL_STATUSES, Status
 from tests.chaos.executions import CLOCK_SLACK_S, Story, seconds_stalled
 from tests.chaos.history import Cancel, Edge, KeyAnswer, Row
 from tests.chaos.kinds import LEASE_S, SWEEP_S

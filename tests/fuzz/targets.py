@@ -12,11 +12,11 @@ from urllib.parse import quote
 import psycopg
 from hypothesis import strategies as st
 
-from reproq_prefork.executors.ending_json import dump_ending, load_ending
 from reproq_prefork.executors.program_output import MAX_MESSAGE_CHARS, MAX_TRACEBACK_CHARS, Output, outcome_of
+from reproq_prefork.executors.report_json import dump_report, load_report
 from reproq_prefork.executors.tail import Tail
 from reproq_prefork.model.limits import MAX_RESULT_BYTES
-from reproq_prefork.model.run import Failure, Success
+from reproq_prefork.model.outcome import Failure, Success
 from reproq_prefork.settings.files import parse_config_file, parse_env_file
 from reproq_prefork.settings.resolve import describe, resolve
 from reproq_prefork.settings.sources import Sources
@@ -126,11 +126,11 @@ def strict_json(written: bytes) -> None:
     json.loads(text, parse_float=Decimal)
 
 
-def ending_of_a_fork(written: bytes) -> None:
-    """What a task's fork has written is an ending or nothing, and an ending is written again as it can be read."""
-    ending = load_ending(written)
-    if ending is not None:
-        assert load_ending(dump_ending(ending)) == ending
+def report_of_a_fork(written: bytes) -> None:
+    """What a task's fork has written is an report or nothing, and an report is written again as it can be read."""
+    report = load_report(written)
+    if report is not None:
+        assert load_report(dump_report(report)) == report
 
 
 def env_file(text: str) -> None:
@@ -188,7 +188,7 @@ def _has_the_password(dsn: str) -> bool:
 TARGETS: Mapping[str, tuple[Callable[..., None], st.SearchStrategy[object]]] = {
     "task output": (task_output, BYTES),
     "strict JSON": (strict_json, BYTES),
-    "the ending of a fork": (ending_of_a_fork, BYTES),
+    "the report of a fork": (report_of_a_fork, BYTES),
     ".env": (env_file, TEXT),
     "reproq.toml": (config_file, TEXT),
     "a database address": (address, TEXT),

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from reproq_prefork import cancel
-from reproq_prefork.model.run import Place, Settlement, Status
+from reproq_prefork.model.run import Place, Status
+from reproq_prefork.model.settlement import Settlement
 from reproq_prefork.store.worker_store import WorkerStore
 from tests.stores import lost_worker, steward_store, worker_store
 from tests.supervisor import Connection, Supervisor, add_run, run_row, wait_for_status

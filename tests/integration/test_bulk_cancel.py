@@ -17,7 +17,8 @@ import pytest
 
 from reproq_prefork import NewRun, enqueue, enqueue_many
 from reproq_prefork.errors import ExitStatus
-from reproq_prefork.model.run import Settlement, Status
+from reproq_prefork.model.run import Status
+from reproq_prefork.model.settlement import Settlement
 from reproq_prefork.store import unfinished_runs
 from reproq_prefork.store.operator_store import OperatorStore
 from reproq_prefork.store.unfinished_runs import Selection

@@ -13,7 +13,8 @@ import pytest
 from reproq_prefork import Status, cancel, enqueue, get_run, requeue
 from reproq_prefork.errors import RunNotFound
 from reproq_prefork.model.new_run import InvalidRun
-from reproq_prefork.model.run import ClaimedRun, Settlement
+from reproq_prefork.model.run import ClaimedRun
+from reproq_prefork.model.settlement import Settlement
 from reproq_prefork.store.statements import statement
 from reproq_prefork.store.steward_store import RunToCancel, StewardStore
 from reproq_prefork.store.worker_store import WorkerStore

@@ -98,7 +98,7 @@ def claim_plan(
             {"queue_name": queues[0], "priority": 0, "due": due, "id": run_id},
         ]
     claim = {
-        "endings": "[]",
+        "settlements": "[]",
         "worker_id": "w",
         "places": json.dumps(places),
         "lease_seconds": 30.0,

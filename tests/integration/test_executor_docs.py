@@ -22,7 +22,7 @@ from reproq_prefork.model.limits import (
     MAX_RESULT_BYTES,
     MAX_STDERR_TAIL_BYTES,
 )
-from reproq_prefork.model.run import Failure, FailureKind, Outcome, Snoozed
+from reproq_prefork.model.outcome import Failure, FailureKind, Outcome, Snoozed
 from reproq_prefork.task_exceptions import MAX_SNOOZE_S, Discard, Snooze
 from tests.supervisor import Connection, Supervisor, add_run, wait_for_status
 

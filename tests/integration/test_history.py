@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import reproq_prefork
-from reproq_prefork.model.run import OMITTED, Settlement, Status, handed_back, omitted_entries
+from reproq_prefork.model.run import OMITTED, Status, omitted_entries
+from reproq_prefork.model.settlement import Settlement, handed_back
 from reproq_prefork.store.runs import cancel, get_run
 from reproq_prefork.store.worker_store import WorkerStore
 from tests.databases import as_login, new_database

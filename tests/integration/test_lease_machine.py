@@ -26,26 +26,25 @@ from hypothesis.stateful import (
 
 from reproq_prefork.errors import RunNotFound, UniqueKeyHeld
 from reproq_prefork.model.new_run import NewRun
-from reproq_prefork.model.run import (
-    FINAL_STATUSES,
-    LEGAL_EDGES,
+from reproq_prefork.model.outcome import (
     Cancelled,
-    ClaimedRun,
     Failure,
     FailureKind,
     Interrupted,
-    LostWorker,
     Outcome,
-    Place,
-    RetryPolicy,
-    Settlement,
     Snoozed,
-    Status,
     Success,
-    TaskRun,
-    handed_back,
 )
-from reproq_prefork.model.settlement import settle
+from reproq_prefork.model.run import (
+    FINAL_STATUSES,
+    LEGAL_EDGES,
+    ClaimedRun,
+    LostWorker,
+    Place,
+    Status,
+    TaskRun,
+)
+from reproq_prefork.model.settlement import RetryPolicy, Settlement, handed_back, settle
 from reproq_prefork.model.stored_values import read_moment
 from reproq_prefork.spec import Spec
 from reproq_prefork.store import copies, operator_store, runs
@@ -64,7 +63,7 @@ from tests.lease_model import (
     RUNNING,
     SUCCESSFUL,
     Edge,
-    Ending,
+    End,
     Model,
     Run,
     Token,
@@ -228,7 +227,7 @@ class LeaseMachine(RuleBasedStateMachine):
             statement("complete_run"),
             {**token, "result": "2", "last_attempt": "{}"},
         )
-        assert bool(answer) == self.model.finish(claimed.token, Ending(SUCCESSFUL, 2))
+        assert bool(answer) == self.model.finish(claimed.token, End(SUCCESSFUL, 2))
 
     def _turn(
         self,
@@ -245,7 +244,7 @@ class LeaseMachine(RuleBasedStateMachine):
         queues = self.model.queues_of(worker_id)
         # What is ended and what is claimed is decided in one moment: no run is both.
         candidates = self.model.claimable(queues, self.after, behind)
-        settled = sum(self.model.finish(run.token, self._ending(run, outcome)) for run, outcome in ended)
+        settled = sum(self.model.finish(run.token, self._end(run, outcome)) for run, outcome in ended)
         tokens = self.model.claim(worker_id, candidates, max_runs)
 
         answer = self.stores[worker_id].finish_and_claim(
@@ -269,26 +268,24 @@ class LeaseMachine(RuleBasedStateMachine):
         assert settlement is not None
         return settlement
 
-    def _ending(self, run: ClaimedRun, outcome: Outcome | None) -> Ending:
+    def _end(self, run: ClaimedRun, outcome: Outcome | None) -> End:
         """What the design says of it."""
         ceiling = self.model.ceiling
         allowed = run.max_attempts if ceiling is None else min(run.max_attempts, ceiling)
         match outcome:
             case Success():
-                return Ending(SUCCESSFUL, {"n": 1})
+                return End(SUCCESSFUL, {"n": 1})
             case Failure(kind=kind, retry=retry, retry_after_s=delay_s):
                 goes_on = retry and run.attempt < allowed
-                return Ending(
-                    PENDING if goes_on else FAILED, error=kind, delay_s=delay_s if goes_on else None
-                )
+                return End(PENDING if goes_on else FAILED, error=kind, delay_s=delay_s if goes_on else None)
             case Interrupted() if allowed == 1:
-                return Ending(FAILED, error="shutdown")
+                return End(FAILED, error="shutdown")
             case Cancelled():
-                return Ending(CANCELLED, error="cancelled")
+                return End(CANCELLED, error="cancelled")
             case Snoozed(after_s):
-                return Ending(PENDING, refunded=True, delay_s=after_s)
+                return End(PENDING, refunded=True, delay_s=after_s)
             case _:
-                return Ending(PENDING, refunded=True)
+                return End(PENDING, refunded=True)
 
     @rule(which=which)
     def deregister(self, which: int) -> None:

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reproq_prefork import NewRun, enqueue_many, get_run
-from reproq_prefork.model.run import Settlement, Status
+from reproq_prefork.model.run import Status
+from reproq_prefork.model.settlement import Settlement
 from reproq_prefork.store import bulk
 from tests.stores import lost_worker, steward_store, worker_store
 from tests.supervisor import Connection, add_run

@@ -9,7 +9,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from reproq_prefork.model.run import Settlement, Status
+from reproq_prefork.model.run import Status
+from reproq_prefork.model.settlement import Settlement
 from reproq_prefork.store.connection import ValueRefused, fetch
 from reproq_prefork.store.operator_store import OperatorStore
 from reproq_prefork.store.worker_store import WorkerStore

@@ -10,7 +10,8 @@ import psycopg
 import pytest
 
 from reproq_prefork import Status, cancel, enqueue
-from reproq_prefork.model.run import ClaimedRun, Settlement, handed_back
+from reproq_prefork.model.run import ClaimedRun
+from reproq_prefork.model.settlement import Settlement, handed_back
 from reproq_prefork.store.steward_store import StewardStore
 from reproq_prefork.store.worker_store import WorkerStore
 from tests.stores import lost_worker, steward_store, worker_store

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from reproq_prefork.model.run import Settlement, Status, handed_back
+from reproq_prefork.model.run import Status
+from reproq_prefork.model.settlement import Settlement, handed_back
 from tests.integration.command_line import CommandLine
 from tests.shop import Shop
 from tests.stores import worker_store

@@ -78,7 +78,7 @@ GUARDS: Sequence[Guard] = (
     ),
     Guard(
         "a finish names the claim",
-        [Change("store/sql/worker/finish_and_claim.sql", "and run.claims = ending.claim and", "and")],
+        [Change("store/sql/worker/finish_and_claim.sql", "and run.claims = settlement.claim and", "and")],
         [LEASES],
     ),
     Guard(

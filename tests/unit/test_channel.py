@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from reproq_prefork.model.run import FailureKind, LostWorker
+from reproq_prefork.model.outcome import FailureKind
+from reproq_prefork.model.run import LostWorker
 from reproq_prefork.unix.channel import MAX_MESSAGE_BYTES, Channel, PeerGone
 from tests.children import exit_status_of, forked
 from tests.waiting import wait_until

@@ -19,10 +19,9 @@ from reproq_prefork.executors import process_io
 from reproq_prefork.executors.command import CommandExecutor
 from reproq_prefork.executors.contract import NoProcess, Stop, TaskWillNotDie
 from reproq_prefork.model.limits import MAX_ARGV_PAYLOAD_BYTES, MAX_RESULT_BYTES, MAX_STDERR_TAIL_BYTES
-from reproq_prefork.model.run import (
+from reproq_prefork.model.outcome import (
     Abandoned,
     Cancelled,
-    ClaimedRun,
     Failure,
     FailureKind,
     Interrupted,
@@ -30,6 +29,7 @@ from reproq_prefork.model.run import (
     Success,
     Usage,
 )
+from reproq_prefork.model.run import ClaimedRun
 from reproq_prefork.settings import PayloadMode
 from reproq_prefork.unix import proc
 from reproq_prefork.unix.signals import SignalInbox

@@ -15,7 +15,7 @@ import pytest
 from reproq_prefork.executors.program_output import Output, outcome_of
 from reproq_prefork.executors.tail import Tail
 from reproq_prefork.model.limits import MAX_RESULT_BYTES, MAX_STDERR_TAIL_BYTES
-from reproq_prefork.model.run import Failure, FailureKind, Outcome, Snoozed, Success
+from reproq_prefork.model.outcome import Failure, FailureKind, Outcome, Snoozed, Success
 
 TIMEOUT_S = 30
 CONTEXT = {

@@ -23,7 +23,7 @@ from reproq_prefork.fleet.state import (
     TellSteward,
     WakeWorkers,
 )
-from reproq_prefork.model.run import FailureKind
+from reproq_prefork.model.outcome import FailureKind
 from tests.unit.fleet_world import (
     BOOT_TIMEOUT_S,
     CONNECT_S,

@@ -24,10 +24,10 @@ from reproq_prefork.executors import process_io
 from reproq_prefork.executors.contract import NoProcess, Stop, WornOut
 from reproq_prefork.executors.forked import MAX_OUTPUT_BYTES, ForkExecutor
 from reproq_prefork.model.limits import MAX_RESULT_BYTES
-from reproq_prefork.model.run import (
+from reproq_prefork.model.outcome import (
     Abandoned,
+    AttemptReport,
     Cancelled,
-    Ending,
     Failure,
     FailureKind,
     Interrupted,
@@ -42,7 +42,9 @@ from tests.waiting import wait_until
 from tests.worker_process import FunctionRuntime, ending_of, in_a_worker
 
 
-def run(function: Callable[[], Any], watch: FakeWatch | None = None, *, announces: bool = False) -> Ending:
+def run(
+    function: Callable[[], Any], watch: FakeWatch | None = None, *, announces: bool = False
+) -> AttemptReport:
     return ending_of(ForkExecutor, function, watch, announces=announces)
 
 
@@ -149,10 +151,10 @@ def test_a_task_that_ends_its_process_has_failed(status: int) -> None:
     ids=["segfault", "killed", "abort"],
 )
 def test_a_crash_is_the_failure_of_its_attempt(crash: Callable[[], Any], how: str) -> None:
-    ending = run(crash)
-    assert ending.outcome == Failure(FailureKind.KILLED, how)
-    assert ending.usage is not None
-    assert ending.usage.exit == how
+    report = run(crash)
+    assert report.outcome == Failure(FailureKind.KILLED, how)
+    assert report.usage is not None
+    assert report.usage.exit == how
 
 
 # --- results that cannot be kept ---
@@ -298,10 +300,10 @@ def test_a_task_that_does_not_listen_is_killed_after_a_grace(
             with contextlib.suppress(BaseException):
                 stay(ready)
 
-    ending = run(task, FakeWatch(stop, ready.exists))
-    assert ending.outcome == expected
-    assert ending.usage is not None
-    assert ending.usage.exit == "killed by signal 9 (SIGKILL)"
+    report = run(task, FakeWatch(stop, ready.exists))
+    assert report.outcome == expected
+    assert report.usage is not None
+    assert report.usage.exit == "killed by signal 9 (SIGKILL)"
 
 
 def test_a_cancelled_task_is_told_and_is_cancelled(tmp_path: Path) -> None:
@@ -374,7 +376,7 @@ def test_of_much_output_the_end_is_kept_as_text() -> None:
 
 
 def test_what_the_worker_had_not_written_yet_is_not_written_by_the_task() -> None:
-    def program(_inbox: SignalInbox) -> Ending:
+    def program(_inbox: SignalInbox) -> AttemptReport:
         sys.stdout = open(1, "w", buffering=10_000, closefd=False)  # noqa: SIM115
         sys.stdout.write("the worker's own")
         return ForkExecutor(FunctionRuntime(lambda: print("the task's"))).run(a_run(), FakeWatch())
@@ -444,16 +446,16 @@ def test_a_child_that_comes_out_of_the_tasks_code_says_nothing_in_its_place(erro
 
 
 def test_no_inherited_socket_or_pipe_is_open_in_a_task_and_no_number_of_one_is_free() -> None:
-    def program(_inbox: SignalInbox) -> tuple[Ending, list[int]]:
+    def program(_inbox: SignalInbox) -> tuple[AttemptReport, list[int]]:
         ours, theirs = socket.socketpair()
         listening = socket.create_server(("127.0.0.1", 0))
         with ours, theirs, listening:
-            ending = ForkExecutor(FunctionRuntime(links_of_fds)).run(a_run(), FakeWatch())
-            return ending, [ours.fileno(), theirs.fileno(), listening.fileno()]
+            report = ForkExecutor(FunctionRuntime(links_of_fds)).run(a_run(), FakeWatch())
+            return report, [ours.fileno(), theirs.fileno(), listening.fileno()]
 
-    ending, inherited = in_a_worker(program)
-    assert isinstance(ending.outcome, Success)
-    found: dict[str, str] = json.loads(ending.outcome.result)
+    report, inherited = in_a_worker(program)
+    assert isinstance(report.outcome, Success)
+    found: dict[str, str] = json.loads(report.outcome.result)
     assert [found[str(fd)] for fd in inherited] == ["/dev/null"] * 3
     assert not any(link.startswith("socket:") for link in found.values())
     assert found["0"] == "/dev/null"
@@ -477,8 +479,8 @@ def test_a_log_file_of_the_application_stays_open_in_its_tasks(tmp_path: Path) -
         with socket.socket() as other:
             assert other.fileno() in files
             task = FunctionRuntime(lambda: str(Path(f"/proc/self/fd/{other.fileno()}").readlink()))
-            ending = ForkExecutor(task, keep_files=files).run(a_run(), FakeWatch())
-            assert ending.outcome == Success('"/dev/null"')
+            report = ForkExecutor(task, keep_files=files).run(a_run(), FakeWatch())
+            assert report.outcome == Success('"/dev/null"')
 
     in_a_worker(program)
     assert log_path.read_text() == "a line\n"
@@ -603,10 +605,10 @@ def test_a_task_that_wants_more_memory_than_it_may_have_fails_alone() -> None:
     def want_too_much() -> int:
         return len(bytearray(4 << 30))
 
-    def program(_inbox: SignalInbox) -> list[Ending]:
+    def program(_inbox: SignalInbox) -> list[AttemptReport]:
         executor = ForkExecutor(FunctionRuntime(want_too_much), memory_bytes=1 << 30)
         return [executor.run(a_run(), FakeWatch()) for _ in range(2)]
 
-    for ending in in_a_worker(program):
-        assert isinstance(ending.outcome, Failure)
-        assert ending.outcome.exception == "MemoryError"
+    for report in in_a_worker(program):
+        assert isinstance(report.outcome, Failure)
+        assert report.outcome.exception == "MemoryError"

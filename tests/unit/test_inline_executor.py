@@ -18,10 +18,10 @@ import pytest
 from reproq_prefork.executors import inline
 from reproq_prefork.executors.contract import Stop
 from reproq_prefork.executors.inline import LOOK_AT, InlineExecutor
-from reproq_prefork.model.run import (
+from reproq_prefork.model.outcome import (
     Abandoned,
+    AttemptReport,
     Cancelled,
-    Ending,
     Failure,
     FailureKind,
     Interrupted,
@@ -37,7 +37,7 @@ from tests.waiting import wait_until
 from tests.worker_process import FunctionRuntime, ending_of, in_a_worker
 
 
-def run(function: Callable[[], Any], watch: FakeWatch | None = None) -> Ending:
+def run(function: Callable[[], Any], watch: FakeWatch | None = None) -> AttemptReport:
     return ending_of(InlineExecutor, function, watch)
 
 
@@ -47,12 +47,12 @@ def failure_of(function: Callable[[], Any], watch: FakeWatch | None = None) -> F
     return outcome
 
 
-def run_here(function: Callable[[], Any], watch: FakeWatch | None = None) -> Ending:
+def run_here(function: Callable[[], Any], watch: FakeWatch | None = None) -> AttemptReport:
     """For a test that is in a worker already."""
     executor = InlineExecutor(FunctionRuntime(function))
-    ending = executor.run(a_run(), watch or FakeWatch())
+    report = executor.run(a_run(), watch or FakeWatch())
     executor.rest()
-    return ending
+    return report
 
 
 # --- how it ends ---
@@ -64,12 +64,12 @@ def test_what_a_function_returns_is_the_result_and_its_use_is_known() -> None:
             pass
         return 3
 
-    ending = run(task)
-    assert ending.outcome == Success("3")
-    assert ending.usage is not None
-    assert ending.usage.exit == "returned"
-    assert 0 < ending.usage.cpu_s < 5
-    assert ending.usage.peak_rss_kib > 1_000
+    report = run(task)
+    assert report.outcome == Success("3")
+    assert report.usage is not None
+    assert report.usage.exit == "returned"
+    assert 0 < report.usage.cpu_s < 5
+    assert report.usage.peak_rss_kib > 1_000
 
 
 def test_the_cpu_time_is_that_of_the_task_and_not_of_the_worker() -> None:
@@ -88,11 +88,11 @@ def test_whatever_is_raised_is_a_failure_and_no_end_of_the_worker(error: BaseExc
     def task() -> None:
         raise error
 
-    ending = run(task)
-    assert isinstance(ending.outcome, Failure)
-    assert (ending.outcome.kind, ending.outcome.exception) == (FailureKind.FAILED, type(error).__name__)
-    assert ending.usage is not None
-    assert ending.usage.exit == "raised"
+    report = run(task)
+    assert isinstance(report.outcome, Failure)
+    assert (report.outcome.kind, report.outcome.exception) == (FailureKind.FAILED, type(error).__name__)
+    assert report.usage is not None
+    assert report.usage.exit == "raised"
 
 
 def test_a_coroutine_is_run_to_its_end() -> None:
@@ -166,7 +166,7 @@ def test_a_result_of_a_task_whose_lease_has_ended_is_nobodys() -> None:
 def test_a_signal_to_the_worker_makes_the_watch_look_at_once(signum: int) -> None:
     came: list[int] = []
 
-    def program(inbox: SignalInbox) -> Ending:
+    def program(inbox: SignalInbox) -> AttemptReport:
         def task() -> None:
             os.kill(os.getpid(), signum)
             time.sleep(30)

@@ -13,7 +13,8 @@ from typing import Any, cast
 import pytest
 
 from reproq_prefork.errors import DatabaseUnavailable
-from reproq_prefork.model.run import ClaimedRun, Place, RetryPolicy, Settlement, Status
+from reproq_prefork.model.run import ClaimedRun, Place, Status
+from reproq_prefork.model.settlement import RetryPolicy, Settlement
 from reproq_prefork.store.connection import (
     Backend,
     ConnectionLost,
@@ -25,7 +26,6 @@ from reproq_prefork.store.worker_store import ChangeableRun, Claim, ClaimedAlone
 from reproq_prefork.text.log import Log, LogFormat, LogLevel
 from reproq_prefork.unix.scoreboard import Scoreboard, WorkerPanel, WorkerRecord, WorkerState
 from reproq_prefork.worker import link as link_module
-from reproq_prefork.worker.attempt import Attempt
 from reproq_prefork.worker.claiming import LeaseLost, Turn
 from reproq_prefork.worker.database import Ledger
 from reproq_prefork.worker.link import ToldToStop
@@ -33,7 +33,7 @@ from tests.unit.test_worker import RUN, ScriptedOrders, enqueued_at
 
 Troubles = dict[str, list[Exception]]
 
-ENDED = Attempt(RUN, Settlement(RUN.id, RUN.claim, Status.SUCCESSFUL, result="1"))
+ENDED = Settlement(RUN.id, RUN.claim, Status.SUCCESSFUL, result="1")
 
 
 class ScriptedStore:
@@ -254,8 +254,8 @@ SECOND = enqueued_at(RUN._replace(id=8, claim=1), datetime(2026, 1, 2, tzinfo=UT
 THIRD = enqueued_at(RUN._replace(id=9, claim=1), datetime(2026, 1, 3, tzinfo=UTC))
 
 
-def ended(run: ClaimedRun, result: str = "1") -> Attempt:
-    return Attempt(run, Settlement(run.id, run.claim, Status.SUCCESSFUL, result=result))
+def ended(run: ClaimedRun, result: str = "1") -> Settlement:
+    return Settlement(run.id, run.claim, Status.SUCCESSFUL, result=result)
 
 
 class Queue(ScriptedStore):

@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reproq_prefork.model.run import ClaimedRun, RetryPolicy, Settlement, Status
+from reproq_prefork.model.run import ClaimedRun, Status
+from reproq_prefork.model.settlement import RetryPolicy, Settlement
 from reproq_prefork.store.connection import (
     Backend,
     ConnectionLost,
@@ -37,7 +38,6 @@ from reproq_prefork.unix.scoreboard import (
     boottime_ns,
 )
 from reproq_prefork.worker import claiming, database, link, lone_claims, reconciling, recording
-from reproq_prefork.worker.attempt import Attempt
 from reproq_prefork.worker.claiming import LeaseLost
 from reproq_prefork.worker.database import Ledger
 from tests.unit.test_worker import RUN, ScriptedOrders
@@ -314,8 +314,8 @@ def world(*, pooled: bool = False) -> Iterator[World]:
         made.close()
 
 
-def succeeded(run: ClaimedRun) -> Attempt:
-    return Attempt(run, Settlement(run.id, run.claim, Status.SUCCESSFUL, result='"done"', last_attempt="{}"))
+def succeeded(run: ClaimedRun) -> Settlement:
+    return Settlement(run.id, run.claim, Status.SUCCESSFUL, result='"done"', last_attempt="{}")
 
 
 # --- whatever the server answers ---
@@ -511,7 +511,7 @@ def test_a_server_that_takes_no_changes_is_waited_for_and_no_run_is_blamed() -> 
         made.clock.after_wait = look
         made.ledger.turn([succeeded(run) for run in runs], max_runs=0)
         for run in runs:
-            assert made.server.recorded[run.token] == [succeeded(run).settlement]
+            assert made.server.recorded[run.token] == [succeeded(run)]
 
 
 @pytest.mark.parametrize("comes_late", [False, True])
@@ -526,7 +526,7 @@ def test_a_row_that_somebody_has_locked_keeps_its_end(comes_late: bool) -> None:
         made.settle()
         made.server.doomed, made.server.locked = {}, set()
         made.settle()
-        assert made.server.recorded[runs[0].token] == [succeeded(runs[0]).settlement]
+        assert made.server.recorded[runs[0].token] == [succeeded(runs[0])]
 
 
 def test_locked_rows_cost_a_batch_no_wait_for_each_of_them(made: World) -> None:

@@ -18,7 +18,7 @@ from reproq_prefork.executors.program_output import (
 )
 from reproq_prefork.executors.tail import Tail
 from reproq_prefork.model.limits import MAX_RESULT_BYTES, MAX_STDERR_TAIL_BYTES
-from reproq_prefork.model.run import Failure, FailureKind, Outcome, Snoozed, Success
+from reproq_prefork.model.outcome import Failure, FailureKind, Outcome, Snoozed, Success
 from reproq_prefork.spec.parse import parse_json
 from reproq_prefork.task_exceptions import MAX_SNOOZE_S
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from reproq_prefork.executors.contract import Stop
 from reproq_prefork.executors.program_output import MAX_RETRY_AFTER_S
 from reproq_prefork.executors.python_outcome import outcome_of_error, outcome_of_result, storable
-from reproq_prefork.model.run import (
+from reproq_prefork.model.outcome import (
     Abandoned,
     Cancelled,
     Failure,

@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import pytest
 
-from reproq_prefork.model.run import Settlement, Status, handed_back
+from reproq_prefork.model.run import Status
+from reproq_prefork.model.settlement import Settlement, handed_back
 from reproq_prefork.store.connection import ServerShort, StatementRefused, ValueRefused
-from reproq_prefork.worker.attempt import Attempt, smaller_ends
 from reproq_prefork.worker.refused_ends import (
     GIVEN_UP_AGAIN_S,
     MAX_CARRIED,
@@ -19,6 +19,7 @@ from reproq_prefork.worker.refused_ends import (
     RefusedEnd,
     RefusedEnds,
 )
+from reproq_prefork.worker.smaller_ends import smaller_ends
 from tests.unit.test_worker import RUN
 
 SUCCESS = Settlement(
@@ -112,7 +113,7 @@ class Trial:
 
     def __init__(self, error: Exception = NOT_THIS_RUN, *, wanted: Settlement = SUCCESS) -> None:
         self.error = error
-        self.end = RefusedEnd.first_refused(Attempt(RUN, wanted), error, 0.0)  # type: ignore[arg-type]
+        self.end = RefusedEnd.first_refused(wanted, error, 0.0)  # type: ignore[arg-type]
         self.tried: list[tuple[float, Settlement]] = []
 
     def go_on(self, until: float, *, leaving: bool = False, took_s: float = 0.0) -> None:
@@ -164,7 +165,7 @@ def test_a_server_that_lacks_something_is_given_far_more_time() -> None:
 
 
 def test_a_deadlock_or_two_cost_no_result() -> None:
-    end = RefusedEnd.first_refused(Attempt(RUN, SUCCESS), StatementRefused("deadlock detected"), 0.0)
+    end = RefusedEnd.first_refused(SUCCESS, StatementRefused("deadlock detected"), 0.0)
     assert end.next_end(100.0, leaving=False) == SUCCESS
     end.was_refused(StatementRefused("deadlock detected"), 100.0, took_s=0.0)
     assert end.next_end(200.0, leaving=False) == SUCCESS
@@ -218,14 +219,14 @@ def carried(count: int) -> RefusedEnds:
     for number in range(count):
         run = RUN._replace(id=number + 1)
         wanted = SUCCESS._replace(run_id=run.id)
-        ends.add(RefusedEnd.first_refused(Attempt(run, wanted), NOT_THIS_RUN, float(number)))
+        ends.add(RefusedEnd.first_refused(wanted, NOT_THIS_RUN, float(number)))
     return ends
 
 
 def test_the_next_time_is_that_of_the_first_that_is_due() -> None:
     assert RefusedEnds().next_at == math.inf
     assert carried(3).next_at == 0.25
-    assert [end.attempt.run.id for end in carried(3).due(1.3)] == [1, 2]
+    assert [end.settlement.run_id for end in carried(3).due(1.3)] == [1, 2]
 
 
 def test_as_many_hopeless_ends_as_may_be_carried_are_too_much_for_a_worker() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reproq_prefork.model.retry import next_delay_s
+from reproq_prefork.model.settlement import next_delay_s
 
 ATTEMPTS = st.integers(min_value=1, max_value=10_000)
 SECONDS = st.floats(min_value=0, max_value=1e9)

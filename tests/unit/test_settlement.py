@@ -6,21 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reproq_prefork.model.run import (
-    FINAL_STATUSES,
-    LEGAL_EDGES,
+from reproq_prefork.model.outcome import (
     Abandoned,
-    ClaimedRun,
     Failure,
     FailureKind,
     Interrupted,
     Outcome,
-    RetryPolicy,
     Snoozed,
-    Status,
     Success,
 )
-from reproq_prefork.model.settlement import error_entry, settle
+from reproq_prefork.model.run import FINAL_STATUSES, LEGAL_EDGES, ClaimedRun, Status
+from reproq_prefork.model.settlement import RetryPolicy, error_entry, settle
 
 POLICY = RetryPolicy(base_s=5, max_s=3600)
 

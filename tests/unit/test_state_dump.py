@@ -4,7 +4,8 @@ import pytest
 
 from reproq_prefork.fleet.state import Fleet, Generation, Limits, Phase, Reload, Template, Worker
 from reproq_prefork.master.state_dump import state_dump
-from reproq_prefork.model.run import FailureKind, LostWorker
+from reproq_prefork.model.outcome import FailureKind
+from reproq_prefork.model.run import LostWorker
 from reproq_prefork.unix.scoreboard import LeaseRecord, Scoreboard, StewardRecord, WorkerRecord, WorkerState
 
 NOW_NS = 10_000 * 10**9

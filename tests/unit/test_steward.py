@@ -10,7 +10,8 @@ import pytest
 
 from reproq_prefork.model.identity import HostIdentity
 from reproq_prefork.model.messages import WorkerReset
-from reproq_prefork.model.run import FailureKind, LostWorker, Status
+from reproq_prefork.model.outcome import FailureKind
+from reproq_prefork.model.run import LostWorker, Status
 from reproq_prefork.steward import loop as steward_module
 from reproq_prefork.steward import one_by_one
 from reproq_prefork.steward.loop import Steward

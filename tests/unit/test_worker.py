@@ -15,18 +15,9 @@ import pytest
 
 from reproq_prefork.errors import ExitStatus
 from reproq_prefork.executors.contract import NoProcess, Watch, WornOut
-from reproq_prefork.model.run import (
-    Abandoned,
-    Cancelled,
-    ClaimedRun,
-    Completed,
-    Ending,
-    RetryPolicy,
-    Settlement,
-    Snoozed,
-    Status,
-    Success,
-)
+from reproq_prefork.model.outcome import Abandoned, AttemptReport, Cancelled, Completed, Snoozed, Success
+from reproq_prefork.model.run import ClaimedRun, Status
+from reproq_prefork.model.settlement import RetryPolicy, Settlement
 from reproq_prefork.text.log import Log, LogFormat, LogLevel
 from reproq_prefork.unix.orders import Orders
 from reproq_prefork.unix.scoreboard import Scoreboard, StewardRecord, WorkerPanel, WorkerRecord, boottime_ns
@@ -34,7 +25,6 @@ from reproq_prefork.unix.wake_pipe import Sleep, WakePipe
 from reproq_prefork.worker import batch, batch_size
 from reproq_prefork.worker import finish_announcer as announcer_module
 from reproq_prefork.worker import loop as worker_module
-from reproq_prefork.worker.attempt import Attempt
 from reproq_prefork.worker.claiming import Turn
 from reproq_prefork.worker.finish_announcer import Announcer
 from reproq_prefork.worker.loop import NO_PROCESS_DELAY_S, Worker
@@ -92,7 +82,7 @@ class ScriptedLedger:
     ) -> None:
         self.orders = orders
         self.drain_during_claim = drain_during_claim
-        self.recorded: list[Attempt] = []
+        self.recorded: list[Settlement] = []
         self.claims = 0
         self.asked_for: list[int] = []
         self.put_aside: list[list[int]] = []
@@ -109,7 +99,7 @@ class ScriptedLedger:
     def open(self) -> None:
         pass
 
-    def turn(self, ended: Sequence[Attempt], *, max_runs: int) -> Turn:
+    def turn(self, ended: Sequence[Settlement], *, max_runs: int) -> Turn:
         self._holding = False
         self.recorded += ended
         if not max_runs:
@@ -125,8 +115,8 @@ class ScriptedLedger:
         claimed, self._runs = self._runs[:max_runs], self._runs[max_runs:]
         return Turn(claimed, more=len(claimed) == max_runs)
 
-    def record(self, ended: Sequence[Attempt]) -> bool:
-        self.put_aside.append([attempt.run.id for attempt in ended])
+    def record(self, ended: Sequence[Settlement]) -> bool:
+        self.put_aside.append([settlement.run_id for settlement in ended])
         if self.can_record:
             self.recorded += ended
         return self.can_record
@@ -146,11 +136,11 @@ class ScriptedLedger:
 
 
 class CountingExecutor:
-    """Gives each run the next of `endings`, the last one for ever."""
+    """Gives each run the next of `reports`, the last one for ever."""
 
     def __init__(
         self,
-        endings: Sequence[Ending | Exception] = (Ending(Success("null")),),
+        reports: Sequence[AttemptReport | Exception] = (AttemptReport(Success("null")),),
         *,
         announces: bool = False,
         batches: bool = False,
@@ -161,15 +151,15 @@ class CountingExecutor:
         self.rests = 0
         self.announces = announces
         self.batches = batches
-        self._endings = list(endings)
+        self._reports = list(reports)
         self._why_not = why_not
 
-    def run(self, run: ClaimedRun, watch: Watch) -> Ending:
+    def run(self, run: ClaimedRun, watch: Watch) -> AttemptReport:
         self.runs.append(run)
-        ending = self._endings.pop(0) if len(self._endings) > 1 else self._endings[0]
-        if isinstance(ending, Exception):
-            raise ending
-        return ending
+        report = self._reports.pop(0) if len(self._reports) > 1 else self._reports[0]
+        if isinstance(report, Exception):
+            raise report
+        return report
 
     def rest(self) -> None:
         self.rests += 1
@@ -199,7 +189,7 @@ class Shift:
 
     @property
     def settlements(self) -> list[Settlement]:
-        return [attempt.settlement for attempt in self.ledger.recorded]
+        return self.ledger.recorded
 
 
 def work(
@@ -259,9 +249,9 @@ def a_worker(
 def test_a_claim_that_is_answered_after_term_is_handed_back_and_never_started(wake: WakePipe) -> None:
     shift = work(wake, drain_during_claim=True)
     assert shift.executor.runs == []
-    (attempt,) = shift.ledger.recorded
-    assert attempt.token == (RUN.id, RUN.claim)
-    assert (attempt.settlement.status, attempt.settlement.refunded) == (Status.PENDING, True)
+    (settlement,) = shift.ledger.recorded
+    assert settlement.token == (RUN.id, RUN.claim)
+    assert (settlement.status, settlement.refunded) == (Status.PENDING, True)
 
 
 def test_without_an_order_the_claim_is_run_and_recorded(wake: WakePipe) -> None:
@@ -270,13 +260,13 @@ def test_without_an_order_the_claim_is_run_and_recorded(wake: WakePipe) -> None:
     assert [settlement.status for settlement in shift.settlements] == [Status.SUCCESSFUL]
 
 
-# --- endings of Python tasks ---
+# --- reports of Python tasks ---
 
 PYTHON_RUN = RUN._replace(task_path="shop.tasks.mail")
 
 
 def test_an_attempt_that_has_recorded_itself_is_not_recorded_again(wake: WakePipe) -> None:
-    shift = work(wake, CountingExecutor([Ending(Completed())]), runs=[PYTHON_RUN, PYTHON_RUN])
+    shift = work(wake, CountingExecutor([AttemptReport(Completed())]), runs=[PYTHON_RUN, PYTHON_RUN])
     assert shift.executor.runs == [PYTHON_RUN] * 2
     assert shift.settlements == []
     assert shift.ledger.shown_at_claims == [0, 0, 0]
@@ -284,14 +274,14 @@ def test_an_attempt_that_has_recorded_itself_is_not_recorded_again(wake: WakePip
 
 
 @pytest.mark.parametrize(
-    ("run", "ending", "announces", "due"),
+    ("run", "report", "announces", "due"),
     [
-        (PYTHON_RUN, Ending(Success("1")), True, True),
-        (PYTHON_RUN, Ending(Success("1"), announced=True), True, False),
-        (PYTHON_RUN, Ending(Success("1")), False, False),
-        (PYTHON_RUN, Ending(Cancelled("by somebody")), True, True),
-        (RUN, Ending(Success("1")), True, False),
-        (PYTHON_RUN, Ending(Snoozed(60)), True, True),
+        (PYTHON_RUN, AttemptReport(Success("1")), True, True),
+        (PYTHON_RUN, AttemptReport(Success("1"), announced=True), True, False),
+        (PYTHON_RUN, AttemptReport(Success("1")), False, False),
+        (PYTHON_RUN, AttemptReport(Cancelled("by somebody")), True, True),
+        (RUN, AttemptReport(Success("1")), True, False),
+        (PYTHON_RUN, AttemptReport(Snoozed(60)), True, True),
     ],
     ids=[
         "not told",
@@ -303,14 +293,14 @@ def test_an_attempt_that_has_recorded_itself_is_not_recorded_again(wake: WakePip
     ],
 )
 def test_an_end_that_no_task_has_told_of_is_due(
-    wake: WakePipe, run: ClaimedRun, ending: Ending, announces: bool, due: bool
+    wake: WakePipe, run: ClaimedRun, report: AttemptReport, announces: bool, due: bool
 ) -> None:
-    shift = work(wake, CountingExecutor([ending], announces=announces), runs=[run])
+    shift = work(wake, CountingExecutor([report], announces=announces), runs=[run])
     assert [settlement.finish_due for settlement in shift.settlements] == [due]
 
 
 def test_a_run_of_an_ended_lease_is_not_recorded_and_the_worker_ends(wake: WakePipe) -> None:
-    executor = CountingExecutor([Ending(Abandoned("the lease"))])
+    executor = CountingExecutor([AttemptReport(Abandoned("the lease"))])
     assert work(wake, executor, status=ExitStatus.LEASE_LOST).settlements == []
 
 
@@ -325,7 +315,7 @@ def test_a_worn_out_worker_hands_the_run_back_for_at_once_and_leaves(wake: WakeP
 
 
 def test_a_host_without_a_process_to_spare_tries_again_after_a_while(wake: WakePipe) -> None:
-    executor = CountingExecutor([NoProcess("none"), Ending(Success("1"))])
+    executor = CountingExecutor([NoProcess("none"), AttemptReport(Success("1"))])
     first, second = work(wake, executor, runs=[RUN, RUN]).settlements
     assert (first.status, first.refunded, first.delay_s) == (Status.PENDING, True, NO_PROCESS_DELAY_S)
     assert second.status is Status.SUCCESSFUL
@@ -386,7 +376,7 @@ def test_an_idle_worker_tells_until_nothing_is_left(wake: WakePipe) -> None:
 class IdleLedger(ScriptedLedger):
     """Has nothing, and gives no orders."""
 
-    def turn(self, ended: Sequence[Attempt], *, max_runs: int) -> Turn:
+    def turn(self, ended: Sequence[Settlement], *, max_runs: int) -> Turn:
         self.claims += 1
         return Turn()
 
@@ -505,7 +495,7 @@ class Slow(CountingExecutor):
         self._slow = slow
         self._during = during
 
-    def run(self, run: ClaimedRun, watch: Watch) -> Ending:
+    def run(self, run: ClaimedRun, watch: Watch) -> AttemptReport:
         if run.id == self._slow:
             assert watch.wait_s() <= STRETCH_S
             wait_until(
@@ -551,7 +541,7 @@ def test_a_worker_in_doubt_asks_in_the_middle_of_a_task_what_it_holds(wake: Wake
     class Looking(CountingExecutor):
         """At its last run it looks whenever the watch says so, for a while."""
 
-        def run(self, run: ClaimedRun, watch: Watch) -> Ending:
+        def run(self, run: ClaimedRun, watch: Watch) -> AttemptReport:
             if run.id == count:
                 wait_until(lambda: watch.wait_s() == 0 and (watch.look() or len(ledger.known) > 3), 5, "asks")
             return super().run(run, watch)
@@ -579,7 +569,7 @@ def test_what_could_not_be_put_aside_is_recorded_at_the_end_and_none_that_waited
 @pytest.mark.usefixtures("unhurried")
 def test_an_order_to_drain_hands_back_what_a_batch_has_not_started(wake: WakePipe) -> None:
     class Draining(CountingExecutor):
-        def run(self, run: ClaimedRun, watch: Watch) -> Ending:
+        def run(self, run: ClaimedRun, watch: Watch) -> AttemptReport:
             if run.id == 5:
                 orders.drain = True
             return super().run(run, watch)
@@ -592,9 +582,9 @@ def test_an_order_to_drain_hands_back_what_a_batch_has_not_started(wake: WakePip
 
 @pytest.mark.usefixtures("unhurried")
 def test_what_waits_behind_a_run_that_cannot_be_started_is_handed_back_too(wake: WakePipe) -> None:
-    done = Ending(Success("null"))
-    endings: list[Ending | Exception] = [done, done, done, done, NoProcess("no pid"), done]
-    shift = work(wake, CountingExecutor(endings, batches=True), runs=several(7))
+    done = AttemptReport(Success("null"))
+    reports: list[AttemptReport | Exception] = [done, done, done, done, NoProcess("no pid"), done]
+    shift = work(wake, CountingExecutor(reports, batches=True), runs=several(7))
     refunded = {settlement.run_id: settlement.refunded for settlement in shift.settlements}
     assert refunded == {number: number > 4 for number in range(1, 8)}
     assert [settlement.run_id for settlement in shift.settlements if settlement.delay_s] == [5]
@@ -602,9 +592,9 @@ def test_what_waits_behind_a_run_that_cannot_be_started_is_handed_back_too(wake:
 
 @pytest.mark.usefixtures("unhurried")
 def test_what_has_ended_before_a_lease_is_lost_is_recorded_if_it_can_be(wake: WakePipe) -> None:
-    done = Ending(Success("null"))
-    endings = [done, done, done, done, Ending(Abandoned("the lease"))]
-    shift = work(wake, CountingExecutor(endings, batches=True), runs=several(7), status=ExitStatus.LEASE_LOST)
+    done = AttemptReport(Success("null"))
+    reports = [done, done, done, done, AttemptReport(Abandoned("the lease"))]
+    shift = work(wake, CountingExecutor(reports, batches=True), runs=several(7), status=ExitStatus.LEASE_LOST)
     assert shift.ledger.put_aside == [[4, 6, 7]]
 
 
@@ -613,7 +603,7 @@ def test_none_is_started_once_the_lease_is_over_and_all_are_handed_back(wake: Wa
     class Lasting(CountingExecutor):
         """Its fifth run ends with the lease, before anything has looked."""
 
-        def run(self, run: ClaimedRun, watch: Watch) -> Ending:
+        def run(self, run: ClaimedRun, watch: Watch) -> AttemptReport:
             if len(self.runs) == 4:
                 self.panel.update(lease_end_ns=boottime_ns())
             return super().run(run, watch)
@@ -627,7 +617,7 @@ def test_none_is_started_once_the_lease_is_over_and_all_are_handed_back(wake: Wa
 
 @pytest.mark.usefixtures("unhurried")
 def test_large_results_do_not_pile_up(wake: WakePipe) -> None:
-    executor = CountingExecutor([Ending(Success('"' + "x" * 2**20 + '"'))], batches=True)
+    executor = CountingExecutor([AttemptReport(Success('"' + "x" * 2**20 + '"'))], batches=True)
     shift = work(wake, executor, runs=several(31))
     refunded = [settlement.run_id for settlement in shift.settlements if settlement.refunded]
     assert refunded[:4] == [12, 13, 14, 15]  # of the batch of eight the fourth has made it more than 4 MiB
@@ -640,13 +630,13 @@ def test_large_results_do_not_pile_up(wake: WakePipe) -> None:
 def test_a_snooze_in_a_batch_is_recorded_with_it_and_told_of_by_itself(
     wake: WakePipe, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    endings = [
-        Ending(Success("1")),
-        Ending(Snoozed(60)),
-        Ending(Snoozed(0.5, "no mail")),
-        Ending(Success("1")),
+    reports = [
+        AttemptReport(Success("1")),
+        AttemptReport(Snoozed(60)),
+        AttemptReport(Snoozed(0.5, "no mail")),
+        AttemptReport(Success("1")),
     ]
-    executor = CountingExecutor(endings, batches=True)
+    executor = CountingExecutor(reports, batches=True)
     shift = work(wake, executor, runs=several(4), level=LogLevel.INFO)
     assert [(each.status, each.refunded, each.delay_s) for each in shift.settlements] == [
         (Status.SUCCESSFUL, False, None),
@@ -665,5 +655,7 @@ def test_a_snooze_in_a_batch_is_recorded_with_it_and_told_of_by_itself(
 def test_a_run_that_may_start_once_only_may_be_snoozed(wake: WakePipe) -> None:
     policy = RetryPolicy(1, 1, max_attempts_ceiling=1)
     run = RUN._replace(max_attempts=1)
-    (settlement,) = work(wake, CountingExecutor([Ending(Snoozed(3))]), runs=[run], policy=policy).settlements
+    (settlement,) = work(
+        wake, CountingExecutor([AttemptReport(Snoozed(3))]), runs=[run], policy=policy
+    ).settlements
     assert (settlement.status, settlement.delay_s, settlement.error) == (Status.PENDING, 3, None)

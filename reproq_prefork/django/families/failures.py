@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from reproq_prefork.model.run import FailureKind
+from reproq_prefork.model.outcome import FailureKind
 from reproq_prefork.task_exceptions import TaskCancelled, TaskTimeout
 
 

@@ -17,14 +17,8 @@ from django.utils import timezone
 
 from reproq_prefork.django.families.compat import Family, families
 from reproq_prefork.django.families.failures import exception_path, traceback_text
-from reproq_prefork.model.run import (
-    ClaimedRun,
-    FailureKind,
-    RunHistory,
-    Status,
-    TaskRun,
-    omitted_entries,
-)
+from reproq_prefork.model.outcome import FailureKind
+from reproq_prefork.model.run import ClaimedRun, RunHistory, Status, TaskRun, omitted_entries
 from reproq_prefork.model.stored_values import OutOfRange
 from reproq_prefork.store.json_columns import read_json
 from reproq_prefork.store.run_rows import read_errors

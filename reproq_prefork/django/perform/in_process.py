@@ -22,18 +22,9 @@ from reproq_prefork.django.perform.runs_database import RunsDatabase
 from reproq_prefork.django.sender import DjangoSender
 from reproq_prefork.executors.contract import Stop
 from reproq_prefork.model.identity import HostIdentity, ProcessIdentity, WorkerIdentity
-from reproq_prefork.model.run import (
-    ClaimedRun,
-    Failure,
-    FailureKind,
-    RetryPolicy,
-    Settlement,
-    Snoozed,
-    Status,
-    TaskRun,
-    UnreadableRun,
-)
-from reproq_prefork.model.settlement import settle
+from reproq_prefork.model.outcome import Failure, FailureKind, Snoozed
+from reproq_prefork.model.run import ClaimedRun, Status, TaskRun, UnreadableRun
+from reproq_prefork.model.settlement import RetryPolicy, Settlement, settle
 from reproq_prefork.store.connection import Backend
 from reproq_prefork.store.task_runs import TaskRuns
 from reproq_prefork.store.worker_store import WorkerStore
@@ -170,15 +161,15 @@ def _is_over(ended: Settlement, alias: str) -> bool:
 def _attempt(run: ClaimedRun, performer: Performer, alias: str) -> Settlement | None:
     stop = NeverStopped()
     with _usable_afterwards(alias):
-        ending = performer.perform(run, stop)
+        report = performer.perform(run, stop)
     if stop.interrupt is not None:
         raise stop.interrupt
     at_once = run._replace(retry_base_s=0.0, retry_max_s=0.0)
-    settlement = settle(at_once, ending.outcome, NO_WAIT, 0.0, ending.usage)
+    settlement = settle(at_once, report.outcome, NO_WAIT, 0.0, report.usage)
     if settlement is None:
         return None
-    settlement = settlement._replace(finish_due=not ending.announced)
-    if settlement.delay_s is None or isinstance(ending.outcome, Snoozed):
+    settlement = settlement._replace(finish_due=not report.announced)
+    if settlement.delay_s is None or isinstance(report.outcome, Snoozed):
         return settlement  # what a task polls for does not come while its own test waits for it
     return settlement._replace(delay_s=0.0)
 

@@ -40,20 +40,18 @@ from reproq_prefork.executors.python_outcome import (
     traceback_of,
 )
 from reproq_prefork.model.limits import MAX_RESULT_BYTES
-from reproq_prefork.model.run import (
+from reproq_prefork.model.outcome import (
+    AttemptReport,
     Cancelled,
-    ClaimedRun,
     Completed,
-    Ending,
     Failure,
     FailureKind,
     Outcome,
-    RetryPolicy,
-    Status,
     Success,
     Usage,
 )
-from reproq_prefork.model.settlement import error_entry, is_last_attempt, usage_text
+from reproq_prefork.model.run import ClaimedRun, Status
+from reproq_prefork.model.settlement import RetryPolicy, error_entry, is_last_attempt, usage_text
 from reproq_prefork.spec import canonical_json
 from reproq_prefork.tasks.call import NotACall, read_call
 from reproq_prefork.tasks.loader import NotAllowed, TaskNotFound, allowed_modules
@@ -126,16 +124,16 @@ class Performer:
         self._known: dict[_Wanted, _Known] = {}
         self._closed_old_at = 0.0
 
-    def perform(self, run: ClaimedRun, stop: SoftStop) -> Ending:
+    def perform(self, run: ClaimedRun, stop: SoftStop) -> AttemptReport:
         with self._connections_of_a_task(stop):
             try:
                 call = self._prepared(run)
             except (NotACall, NotAllowed) as refusal:
-                return Ending(Failure(FailureKind.NOT_ALLOWED, str(refusal), retry=False))
+                return AttemptReport(Failure(FailureKind.NOT_ALLOWED, str(refusal), retry=False))
             except TaskNotFound as trouble:
-                return Ending(failure_of(trouble.__cause__ or trouble, str(trouble)))
+                return AttemptReport(failure_of(trouble.__cause__ or trouble, str(trouble)))
             except Exception as error:
-                return Ending(outcome_of_error(error, None))
+                return AttemptReport(outcome_of_error(error, None))
             call.send("task_started")
             return self._perform_atomic(call, stop) if run.atomic else self._perform(call, stop)
 
@@ -184,14 +182,14 @@ class Performer:
                 self._known[wanted] = known
         return known
 
-    def _perform(self, call: _Performance, stop: SoftStop) -> Ending:
+    def _perform(self, call: _Performance, stop: SoftStop) -> AttemptReport:
         try:
             outcome = self._outcome_of_body(call, stop)
         except BaseException as error:
             return self._ended(call, outcome_of_error(error, stop.requested))
         return self._ended(call, outcome)
 
-    def _perform_atomic(self, call: _Performance, stop: SoftStop) -> Ending:
+    def _perform_atomic(self, call: _Performance, stop: SoftStop) -> AttemptReport:
         committing: Success | None = None
         try:
             with transaction.atomic(using=call.home.database):
@@ -204,20 +202,20 @@ class Performer:
         except BaseException as error:
             failed = outcome_of_error(error, stop.requested)
             if isinstance(error, RunLost):
-                return Ending(failed)  # the end is not this attempt's to announce
+                return AttemptReport(failed)  # the end is not this attempt's to announce
             if committing is None:
                 return self._ended(call, failed)
             if not _is_completed(call):
-                return Ending(failed)
+                return AttemptReport(failed)
             # A function of on_commit() has failed, or the answer was lost: what is done stays so.
             _log.exception("run %s is completed, and what came after its commit failed", call.run.id)
             outcome = committing
-        ending = self._ended(call, outcome)
+        report = self._ended(call, outcome)
         if isinstance(outcome, Failure):
-            return ending
+            return report
         with contextlib.suppress(DatabaseError):  # then it is told once more
             call.row.announced()
-        return Ending(Completed(), announced=True)
+        return AttemptReport(Completed(), announced=True)
 
     def _outcome_of_body(self, call: _Performance, stop: SoftStop) -> Success | Failure:
         """What the task returns, as JSON, or that it is none. Raises what the task raises."""
@@ -263,7 +261,7 @@ class Performer:
         if not call.row.complete(result=text, last_attempt=usage_text(usage)):
             raise RunLost("the run was given to another attempt meanwhile, so nothing of this one was kept")
 
-    def _ended(self, call: _Performance, outcome: Outcome) -> Ending:
+    def _ended(self, call: _Performance, outcome: Outcome) -> AttemptReport:
         """Tell of the end, if it is one; in the handler of an exception, so that who logs the signal finds it."""
         match outcome:
             case Success():
@@ -274,10 +272,10 @@ class Performer:
                 entry = {"kind": FailureKind.CANCELLED, "message": reason}
                 status, errors = Status.CANCELLED, _with_error(call, entry)
             case _:
-                return Ending(outcome)  # it will run again, or somebody else decides
+                return AttemptReport(outcome)  # it will run again, or somebody else decides
         end(call.result, call.family, status, timezone.now(), errors=errors)
         call.send("task_finished")
-        return Ending(outcome, announced=True)
+        return AttemptReport(outcome, announced=True)
 
     @contextlib.contextmanager
     def _connections_of_a_task(self, stop: SoftStop | None = None) -> Iterator[None]:

@@ -11,7 +11,9 @@ from typing import Any
 from reproq_prefork.django.project.settings_reader import read
 from reproq_prefork.errors import ReproqError
 from reproq_prefork.executors.contract import SoftStop
-from reproq_prefork.model.run import ClaimedRun, Ending, RetryPolicy
+from reproq_prefork.model.outcome import AttemptReport
+from reproq_prefork.model.run import ClaimedRun
+from reproq_prefork.model.settlement import RetryPolicy
 from reproq_prefork.settings import Settings
 from reproq_prefork.settings.django_project import filled
 from reproq_prefork.text.outlet import write_text_at_once
@@ -84,9 +86,9 @@ class DjangoRuntime:
         found = same_database.backends_on(settings.require_database_url(), self._settings_module)
         return replace(settings, django_backends=found)
 
-    def perform(self, run: ClaimedRun, stop: SoftStop) -> Ending:
-        ending: Ending = self._performer.perform(run, stop)
-        return ending
+    def perform(self, run: ClaimedRun, stop: SoftStop) -> AttemptReport:
+        report: AttemptReport = self._performer.perform(run, stop)
+        return report
 
     def announce(self, run_id: int) -> None:
         self._performer.announce(run_id)

@@ -1,15 +1,15 @@
 -- The worker's one statement on the hot path: record what became of the runs it held, and take the next ones.
 -- One statement is one round trip and one commit, for one run as for hundreds. Either half may be empty:
--- endings = [] finishes nothing, max_runs = 0 claims nothing.
+-- settlements = [] finishes nothing, max_runs = 0 claims nothing.
 --
--- `endings` is one JSON array, since an array parameter of SQL would be planned anew at each call. `settled` is
+-- `settlements` is one JSON array, since an array parameter of SQL would be planned anew at each call. `settled` is
 -- fenced by (id, claims, RUNNING): no row means that the lease was lost meanwhile. A run that somebody has cancelled
 -- does not go back to PENDING; no process of its task can have announced that end, so a task's is owed, whatever the
 -- worker says. `told` wakes whoever waits for the end.
 --
 -- `settled` may wait for a lock that somebody else has on one of its runs. So it comes first: `queue` asks how many there
 -- are, though it makes no difference. While it waits, nothing else is locked; what comes then waits for nobody. The
--- caller has the endings in the order of their ids, and the planner, as a rule, keeps to it.
+-- caller has the settlements in the order of their ids, and the planner, as a rule, keeps to it.
 --
 -- `candidate` walks task_runs_claim_order. For each queue it steps from one priority in use to the next lower one, and
 -- reads those whose first row is due from there up to now(). So rows scheduled for later cost one descent of the tree
@@ -30,20 +30,20 @@
 with recursive settled as (
     update task_runs as run
     set status = case
-            when ending.status = 'PENDING' and run.cancel_requested_at is not null then 'CANCELLED'
-            else ending.status
+            when settlement.status = 'PENDING' and run.cancel_requested_at is not null then 'CANCELLED'
+            else settlement.status
         end,
-        result = ending.result,
-        last_attempt = ending.last_attempt,
+        result = settlement.result,
+        last_attempt = settlement.last_attempt,
         errors = case
-            when ending.error is not null then reproq_append_error(
+            when settlement.error is not null then reproq_append_error(
                 run.errors,
-                ending.error || jsonb_build_object(
+                settlement.error || jsonb_build_object(
                     'attempt', run.attempts, 'worker', run.leased_by,
                     'started_at', run.last_attempted_at, 'ended_at', now()
                 )
             )
-            when ending.status = 'PENDING' and run.cancel_requested_at is not null
+            when settlement.status = 'PENDING' and run.cancel_requested_at is not null
             then reproq_append_error(
                 run.errors,
                 jsonb_build_object('kind', 'cancelled', 'message', 'the task was cancelled', 'ended_at', now())
@@ -51,28 +51,28 @@ with recursive settled as (
             else run.errors
         end,
         run_after = case
-            when ending.delay_seconds is null then run.run_after
-            else now() + make_interval(secs => ending.delay_seconds)
+            when settlement.delay_seconds is null then run.run_after
+            else now() + make_interval(secs => settlement.delay_seconds)
         end,
-        attempts = case when ending.refunded then greatest(run.attempts - 1, 0) else run.attempts end,
+        attempts = case when settlement.refunded then greatest(run.attempts - 1, 0) else run.attempts end,
         worker_ids = case
-            when ending.refunded then run.worker_ids[:cardinality(run.worker_ids) - 1]
+            when settlement.refunded then run.worker_ids[:cardinality(run.worker_ids) - 1]
             else run.worker_ids
         end,
-        started_at = case when ending.refunded and run.attempts = 1 then null else run.started_at end,
-        finished_at = case when ending.status <> 'PENDING' or run.cancel_requested_at is not null then now() end,
+        started_at = case when settlement.refunded and run.attempts = 1 then null else run.started_at end,
+        finished_at = case when settlement.status <> 'PENDING' or run.cancel_requested_at is not null then now() end,
         finish_due_at = case
-            when ending.status <> 'PENDING' and ending.finish_due then now()
-            when ending.status = 'PENDING' and run.cancel_requested_at is not null and run.task_path is not null
+            when settlement.status <> 'PENDING' and settlement.finish_due then now()
+            when settlement.status = 'PENDING' and run.cancel_requested_at is not null and run.task_path is not null
             then now()
         end,
         leased_by = null,
         lease_expires_at = null
-    from jsonb_to_recordset(%(endings)s::jsonb) as ending (
+    from jsonb_to_recordset(%(settlements)s::jsonb) as settlement (
         id bigint, claim bigint, status text, result jsonb, error jsonb, delay_seconds float8, refunded boolean,
         last_attempt jsonb, finish_due boolean
     )
-    where run.id = ending.id and run.claims = ending.claim and run.status = 'RUNNING'
+    where run.id = settlement.id and run.claims = settlement.claim and run.status = 'RUNNING'
     returning run.id, run.status
 ),
 told as (

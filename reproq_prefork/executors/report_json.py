@@ -13,11 +13,11 @@ import json
 from typing import Any
 
 from reproq_prefork.model.limits import MAX_RESULT_BYTES
-from reproq_prefork.model.run import (
+from reproq_prefork.model.outcome import (
     Abandoned,
+    AttemptReport,
     Cancelled,
     Completed,
-    Ending,
     Failure,
     FailureKind,
     Interrupted,
@@ -28,7 +28,7 @@ from reproq_prefork.model.run import (
 from reproq_prefork.task_exceptions import MAX_SNOOZE_S
 
 # Each quote and backslash of a result becomes two bytes; the rest is room for what is said of a failure.
-MAX_ENDING_BYTES = 2 * MAX_RESULT_BYTES + 512 * 1024
+MAX_REPORT_BYTES = 2 * MAX_RESULT_BYTES + 512 * 1024
 
 _OUTCOMES: dict[str, type[Outcome]] = {
     kind.__name__: kind for kind in (Success, Failure, Cancelled, Completed, Interrupted, Abandoned, Snoozed)
@@ -39,18 +39,18 @@ _FIELDS = {kind: tuple(field.name for field in dataclasses.fields(kind)) for kin
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 
-def dump_ending(ending: Ending) -> bytes:
+def dump_report(report: AttemptReport) -> bytes:
     """Without the usage, which who waits for the process knows better."""
-    outcome = ending.outcome
+    outcome = report.outcome
     said = {
         "outcome": type(outcome).__name__,
         "values": {name: getattr(outcome, name) for name in _FIELDS[type(outcome)]},
-        "announced": ending.announced,
+        "announced": report.announced,
     }
     return _ENCODER.encode(said).encode(errors="replace")
 
 
-def load_ending(written: bytes) -> Ending | None:
+def load_report(written: bytes) -> AttemptReport | None:
     """None: the process ended before it had said all."""
     try:
         said = json.loads(written)
@@ -58,7 +58,7 @@ def load_ending(written: bytes) -> Ending | None:
         announced = said["announced"]
     except (ValueError, LookupError, TypeError, RecursionError):
         return None
-    return Ending(outcome, announced=announced is True)
+    return AttemptReport(outcome, announced=announced is True)
 
 
 def _outcome(kind: type[Outcome], values: dict[str, Any]) -> Outcome:

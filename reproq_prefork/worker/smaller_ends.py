@@ -1,40 +1,15 @@
-"""An attempt that has ended, what is to be written about it, and what instead where the server refuses that."""
+"""What to write about a run instead, where the server refuses what should be written."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from reproq_prefork.executors.program_output import MAX_MESSAGE_CHARS
-from reproq_prefork.model.run import ClaimedRun, FailureKind, Settlement, Status, handed_back
+from reproq_prefork.model.outcome import FailureKind
+from reproq_prefork.model.run import Status
+from reproq_prefork.model.settlement import Settlement
 
 SMALL_MESSAGE_CHARS = 200
-
-
-class HeldRun(NamedTuple):
-    """All that a worker knows of a run that it holds and whose claim was never answered."""
-
-    id: int
-    claim: int
-
-    @property
-    def token(self) -> tuple[int, int]:
-        return self.id, self.claim
-
-
-class Attempt(NamedTuple):
-    """An attempt that has ended, and what is to be written about it."""
-
-    run: ClaimedRun | HeldRun
-    settlement: Settlement
-
-    @property
-    def token(self) -> tuple[int, int]:
-        return self.run.token
-
-
-def unstarted(run: ClaimedRun | HeldRun) -> Attempt:
-    return Attempt(run, handed_back(run.id, run.claim))
 
 
 def smaller_ends(

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reproq_prefork.executors.ending_json import MAX_ENDING_BYTES, dump_ending, load_ending
+from reproq_prefork.executors.report_json import MAX_REPORT_BYTES, dump_report, load_report
 from reproq_prefork.model.limits import MAX_RESULT_BYTES
-from reproq_prefork.model.run import (
+from reproq_prefork.model.outcome import (
     Abandoned,
+    AttemptReport,
     Cancelled,
     Completed,
-    Ending,
     Failure,
     FailureKind,
     Interrupted,
@@ -48,19 +48,19 @@ outcomes = (
 
 @given(outcomes, st.booleans())
 def test_what_is_said_is_understood(outcome: Success, announced: bool) -> None:
-    ending = Ending(outcome, announced=announced)
-    assert load_ending(dump_ending(ending)) == ending
+    report = AttemptReport(outcome, announced=announced)
+    assert load_report(dump_report(report)) == report
 
 
 @given(outcomes, st.data())
 def test_half_a_sentence_is_none(outcome: Success, data: st.DataObject) -> None:
-    said = dump_ending(Ending(outcome))
-    assert load_ending(said[: data.draw(st.integers(0, len(said) - 1))]) is None
+    said = dump_report(AttemptReport(outcome))
+    assert load_report(said[: data.draw(st.integers(0, len(said) - 1))]) is None
 
 
 @given(st.binary(max_size=40))
 def test_no_bytes_are_an_error(said: bytes) -> None:
-    assert load_ending(said) is None
+    assert load_report(said) is None
 
 
 @pytest.mark.parametrize(
@@ -93,8 +93,8 @@ def test_no_bytes_are_an_error(said: bytes) -> None:
     ],
 )
 def test_what_is_no_ending_is_none(said: object) -> None:
-    assert load_ending(json.dumps(said).encode()) is None
+    assert load_report(json.dumps(said).encode()) is None
 
 
 def test_the_largest_result_fits() -> None:
-    assert len(dump_ending(Ending(Success('"' * MAX_RESULT_BYTES)))) < MAX_ENDING_BYTES
+    assert len(dump_report(AttemptReport(Success('"' * MAX_RESULT_BYTES)))) < MAX_REPORT_BYTES
