@@ -101,6 +101,21 @@ class NewRun:
             retry_max_s=_seconds("retry_max_seconds", retry_max_seconds, "no wait"),
         )
 
+    def columns(self) -> dict[str, Any]:
+        """What an INSERT is given, by column: all but the payload and the time when the run is due."""
+        return {
+            "queue_name": self.queue_name,
+            "spec_hash": self.spec.hash,
+            "priority": self.priority,
+            "max_attempts": self.max_attempts,
+            "timeout_seconds": self.timeout_s,
+            "unique_key": self.unique_key,
+            "executor": self.executor,
+            "atomic": self.atomic,
+            "retry_base_seconds": self.retry_base_s,
+            "retry_max_seconds": self.retry_max_s,
+        }
+
 
 def seconds_of(value: Seconds | None) -> float | None:
     return value.total_seconds() if isinstance(value, timedelta) else value

@@ -112,12 +112,15 @@ class ClaimedRun(NamedTuple):
         return RunHistory(run_after, enqueued_at, started_at, last_attempted_at, texts_of(worker_ids))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRun:
     """One row of `task_runs`, as `get_run` reads it. `created` is False where an enqueue met a held key.
 
     Of more than 40 attempts `errors` and `worker_ids` have the first 20 and the last 20. Between these `errors`
     has an entry of the kind "omitted", with the number of those left out. `attempts` counts them all.
+
+    The defaults are what a new row has. The annotations say how a column is read (`store.run_rows`): `datetime` as
+    a time, `Any` as JSON, others as they are.
     """
 
     id: int
@@ -127,30 +130,30 @@ class TaskRun:
     task_path: str | None
     priority: int
     run_after: datetime | None
-    status: Status
-    attempts: int
+    status: Status = Status.PENDING
+    attempts: int = 0
     max_attempts: int
     timeout_seconds: float | None
-    claims: int
-    leased_by: str | None
-    lease_expires_at: datetime | None
-    worker_ids: tuple[str, ...]
-    result: Any
-    errors: tuple[dict[str, Any], ...]
+    claims: int = 0
+    leased_by: str | None = None
+    lease_expires_at: datetime | None = None
+    worker_ids: tuple[str, ...] = ()
+    result: Any = None
+    errors: tuple[dict[str, Any], ...] = ()
     enqueued_at: datetime
-    started_at: datetime | None
-    last_attempted_at: datetime | None
-    finished_at: datetime | None
-    replay_of: int | None
+    started_at: datetime | None = None
+    last_attempted_at: datetime | None = None
+    finished_at: datetime | None = None
+    replay_of: int | None = None
     unique_key: str | None
     executor: str | None
     atomic: bool
     retry_base_seconds: float | None
     retry_max_seconds: float | None
-    cancel_requested_at: datetime | None
-    metadata: Any
-    last_attempt: Any
-    finish_due_at: datetime | None
+    cancel_requested_at: datetime | None = None
+    metadata: Any = None
+    last_attempt: Any = None
+    finish_due_at: datetime | None = None
     created: bool = field(default=True, compare=False)
 
     @property

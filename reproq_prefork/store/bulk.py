@@ -143,18 +143,9 @@ def _as_json(new_runs: Iterable[NewRun]) -> str:
 
 def _json_object(new: NewRun) -> str:
     columns = {
-        "queue_name": new.queue_name,
-        "spec_hash": new.spec.hash,
-        "priority": new.priority,
+        **new.columns(),
         "run_after": None if new.run_after is None else new.run_after.isoformat(),
         "delay_seconds": new.delay_s,
-        "max_attempts": new.max_attempts,
-        "timeout_seconds": new.timeout_s,
-        "unique_key": new.unique_key,
-        "executor": new.executor,
-        "atomic": new.atomic,
-        "retry_base_seconds": new.retry_base_s,
-        "retry_max_seconds": new.retry_max_s,
     }
     return f'{{"in_array":[{new.spec.canonical}],{json.dumps(columns, ensure_ascii=False)[1:]}'
 

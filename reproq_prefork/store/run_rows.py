@@ -14,19 +14,10 @@ from reproq_prefork.model.stored_values import in_zone, read_moment, texts_of
 from reproq_prefork.spec import PYTHON_TASK_VERSION
 from reproq_prefork.store.json_columns import read_json
 
-_TIMES = (
-    "run_after",
-    "lease_expires_at",
-    "enqueued_at",
-    "started_at",
-    "last_attempted_at",
-    "finished_at",
-    "cancel_requested_at",
-    "finish_due_at",
-)
-_COLUMNS = tuple(
-    field.name for field in fields(TaskRun) if field.name not in (*_TIMES, "worker_ids", "created")
-)
+_OF_TYPE = {field.name: str(field.type) for field in fields(TaskRun) if field.name != "created"}
+_TIMES = tuple(name for name, kind in _OF_TYPE.items() if kind.startswith("datetime"))
+_JSON = tuple(name for name, kind in _OF_TYPE.items() if kind == "Any")
+_PLAIN = tuple(_OF_TYPE.keys() - {*_TIMES, *_JSON, "status", "errors", "worker_ids"})
 
 
 def task_run(row: Any, zone: tzinfo | None, *, created: bool = True) -> TaskRun:
@@ -35,18 +26,13 @@ def task_run(row: Any, zone: tzinfo | None, *, created: bool = True) -> TaskRun:
     Raises UnknownStatus.
     """
     history = json.loads(row.history)
-    times: dict[str, Any] = {name: _moment(history[name], zone) for name in _TIMES}
+    columns: dict[str, Any] = {name: getattr(row, name) for name in _PLAIN}
+    columns |= {name: _json(getattr(row, name)) for name in _JSON}
+    columns |= {name: _moment(history[name], zone) for name in _TIMES}
     return TaskRun(
-        **{name: getattr(row, name) for name in _COLUMNS}
-        | {
-            "status": read_status(row.id, row.status),
-            "payload": read_json(row.payload),
-            "result": _json(row.result),
-            "metadata": _json(row.metadata),
-            "last_attempt": _json(row.last_attempt),
-            "errors": read_errors(row.errors),
-        },
-        **times,
+        **columns,
+        status=read_status(row.id, row.status),
+        errors=read_errors(row.errors),
         worker_ids=texts_of(history["worker_ids"]),
         created=created,
     )
@@ -63,67 +49,20 @@ def _moment(text: str | None, zone: tzinfo | None) -> datetime | None:
     return None if text is None else in_zone(read_moment(text), zone)
 
 
-def added_run(
-    new: NewRun,
-    *,
-    run_id: int,
-    enqueued_at: datetime,
-    run_after: datetime | None,
-    timeout_seconds: float | None,
-    retry_base_seconds: float | None,
-    retry_max_seconds: float | None,
-) -> TaskRun:
-    """The run that `new` has just become: what the server has decided, and for the rest what a new row has.
+# What the server decides about a new run: the seconds too, since it keeps them in four bytes.
+_DECIDED = ("enqueued_at", "run_after", "timeout_seconds", "retry_base_seconds", "retry_max_seconds")
 
-    The seconds are as the server has them, which keeps them in four bytes.
-    """
+
+def added_run(new: NewRun, *, run_id: int, **decided: Any) -> TaskRun:
+    """The run that `new` has just become. `decided`: what the server has decided, the columns of `_DECIDED`."""
     payload = read_json(new.spec.canonical)
-    return TaskRun(
-        id=run_id,
-        queue_name=new.queue_name,
-        payload=payload,
-        spec_hash=new.spec.hash,
-        task_path=_task_path(payload),
-        priority=new.priority,
-        run_after=run_after,
-        status=Status.PENDING,
-        attempts=0,
-        max_attempts=new.max_attempts,
-        timeout_seconds=timeout_seconds,
-        claims=0,
-        leased_by=None,
-        lease_expires_at=None,
-        worker_ids=(),
-        result=None,
-        errors=(),
-        enqueued_at=enqueued_at,
-        started_at=None,
-        last_attempted_at=None,
-        finished_at=None,
-        replay_of=None,
-        unique_key=new.unique_key,
-        executor=new.executor,
-        atomic=new.atomic,
-        retry_base_seconds=retry_base_seconds,
-        retry_max_seconds=retry_max_seconds,
-        cancel_requested_at=None,
-        metadata=None,
-        last_attempt=None,
-        finish_due_at=None,
-    )
+    columns: dict[str, Any] = new.columns() | decided
+    return TaskRun(id=run_id, payload=payload, task_path=_task_path(payload), **columns)
 
 
 def inserted_run(new: NewRun, row: Any) -> TaskRun:
-    """The same of a row that an INSERT gave back."""
-    return added_run(
-        new,
-        run_id=row.id,
-        enqueued_at=row.enqueued_at,
-        run_after=row.run_after,
-        timeout_seconds=row.timeout_seconds,
-        retry_base_seconds=row.retry_base_seconds,
-        retry_max_seconds=row.retry_max_seconds,
-    )
+    """The same of a row that an INSERT returned."""
+    return added_run(new, run_id=row.id, **{name: getattr(row, name) for name in _DECIDED})
 
 
 def _task_path(payload: Any) -> str | None:

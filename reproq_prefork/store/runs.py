@@ -10,21 +10,18 @@ can be known to be wrong is refused before anything is sent, so it does not end 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import tzinfo
-from typing import Any
+from inspect import Signature, signature
+from typing import Any, Concatenate, ParamSpec
 
 import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import namedtuple_row
 
 from reproq_prefork.model.new_run import (
-    DEFAULT_MAX_ATTEMPTS,
-    DEFAULT_PRIORITY,
-    DEFAULT_QUEUE,
     NewRun,
-    RunAfter,
 )
 from reproq_prefork.model.run import TaskRun
 from reproq_prefork.store.connection import DeadlineConnection, fetch
@@ -33,6 +30,7 @@ from reproq_prefork.store.statements import statement
 from reproq_prefork.store.task_runs import TaskRuns
 
 Connection = psycopg.Connection[Any]
+Options = ParamSpec("Options")
 
 
 class PsycopgSender:
@@ -65,21 +63,22 @@ class PsycopgSender:
         return self._connection
 
 
-def enqueue(
-    connection: Connection,
-    payload: object,
-    *,
-    queue_name: str = DEFAULT_QUEUE,
-    priority: int = DEFAULT_PRIORITY,
-    run_after: RunAfter | None = None,
-    max_attempts: int = DEFAULT_MAX_ATTEMPTS,
-    timeout_seconds: float | None = None,
-    unique_key: str | None = None,
-    executor: str | None = None,
-    atomic: bool = False,
-    retry_base_seconds: float | None = None,
-    retry_max_seconds: float | None = None,
-) -> TaskRun:
+def _takes_what_it_takes(
+    of: Callable[Concatenate[object, Options], NewRun],
+) -> Callable[[Callable[..., TaskRun]], Callable[Concatenate[Connection, object, Options], TaskRun]]:
+    """Gives a function the options of `NewRun.of`, which are listed nowhere else; help() shows them too."""
+
+    def with_options(function: Callable[..., TaskRun]) -> Any:
+        own = list(signature(function).parameters.values())[:2]
+        options = list(signature(of).parameters.values())[1:]
+        function.__signature__ = Signature([*own, *options], return_annotation="TaskRun")  # type: ignore[attr-defined]
+        return function
+
+    return with_options
+
+
+@_takes_what_it_takes(NewRun.of)
+def enqueue(connection: Connection, payload: object, **options: Any) -> TaskRun:
     """Add a run of `payload` (a `Spec`, or any JSON value), in the transaction of `connection`.
 
     `priority`: -100 to 100, higher first. `run_after`: not before this moment, or this long from now by the
@@ -91,20 +90,7 @@ def enqueue(
 
     Raises SpecError where `payload` is no JSON or too large, InvalidRun (a ValueError) for the rest.
     """
-    new = NewRun.of(
-        payload,
-        queue_name=queue_name,
-        priority=priority,
-        run_after=run_after,
-        max_attempts=max_attempts,
-        timeout_seconds=timeout_seconds,
-        unique_key=unique_key,
-        executor=executor,
-        atomic=atomic,
-        retry_base_seconds=retry_base_seconds,
-        retry_max_seconds=retry_max_seconds,
-    )
-    return enqueue_new(connection, new)
+    return enqueue_new(connection, NewRun.of(payload, **options))
 
 
 def enqueue_new(connection: Connection, new: NewRun) -> TaskRun:

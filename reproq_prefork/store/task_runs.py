@@ -86,21 +86,8 @@ class TaskRuns:
 
 
 def _parameters(new: NewRun) -> dict[str, Any]:
-    return {
-        "queue_name": new.queue_name,
-        "payload": new.spec.canonical,
-        "spec_hash": new.spec.hash,
-        "priority": new.priority,
-        "run_after": new.run_after,
-        "delay_seconds": new.delay_s,
-        "max_attempts": new.max_attempts,
-        "timeout_seconds": new.timeout_s,
-        "unique_key": new.unique_key,
-        "executor": new.executor,
-        "atomic": new.atomic,
-        "retry_base_seconds": new.retry_base_s,
-        "retry_max_seconds": new.retry_max_s,
-    }
+    due = {"run_after": new.run_after, "delay_seconds": new.delay_s}
+    return {**new.columns(), **due, "payload": new.spec.canonical}
 
 
 def _check_id(run_id: object) -> None:
