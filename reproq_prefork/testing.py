@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 _NAMES = ("assert_enqueued", "assert_not_enqueued", "enqueued", "run_tasks")
@@ -23,7 +22,9 @@ def __getattr__(name: str) -> Any:
     # Only now: Django needs its settings first.
     if name not in _NAMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module("reproq_prefork.django.testing"), name)
+    from reproq_prefork.django import testing
+
+    return getattr(testing, name)
 
 
 with contextlib.suppress(ImportError):
@@ -32,5 +33,6 @@ with contextlib.suppress(ImportError):
     @pytest.fixture(name="run_tasks")
     def _run_tasks() -> Callable[..., list[Any]]:
         """`run_tasks()`: run all due tasks in the test's process; gives their results."""
-        function: Callable[..., list[Any]] = import_module("reproq_prefork.django.testing").run_tasks
-        return function
+        from reproq_prefork.django.testing import run_tasks
+
+        return run_tasks

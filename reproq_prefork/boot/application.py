@@ -22,8 +22,6 @@ from reproq_prefork.executors.python_runtime import PythonRuntime
 from reproq_prefork.settings import ExecutorKind, Settings
 from reproq_prefork.unix import proc
 
-DJANGO_RUNTIME = "reproq_prefork.django.perform.runtime"
-
 
 @dataclass(frozen=True, slots=True)
 class Application:
@@ -89,13 +87,11 @@ def executor_of(settings: Settings, application: Application) -> Executor:
 def _runtime_of(settings: Settings) -> Runtime:
     if settings.django_settings is None:
         return PythonRuntime(settings.allowed_task_modules)
-    # By name: nothing outside the Django wing imports it, so who has no Django needs none.
     try:
-        module = importlib.import_module(DJANGO_RUNTIME)
+        from reproq_prefork.django.perform.runtime import DjangoRuntime
     except ImportError as error:
         raise SettingsError([f"--django needs Django, which cannot be imported here: {error}."]) from error
-    runtime: Runtime = module.DjangoRuntime(settings)
-    return runtime
+    return DjangoRuntime(settings)
 
 
 def _enter(settings: Settings) -> None:

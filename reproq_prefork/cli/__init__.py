@@ -1,7 +1,7 @@
 """The command line: argv and the environment become settings, and settings one action.
 
-The only part that reads either. `main` is the program; `entry` turns errors into exit statuses, `program`
-is what runs without a command, and each command is a module of its name.
+The only folder that reads either. `main` is the program, `entry` turns errors into exit statuses, `program` is
+what runs without a command, and `commands` has a module a command. May import every folder.
 """
 
 from __future__ import annotations

@@ -33,14 +33,11 @@ class HelpfulCommand(click.Command):
 
 
 class HelpfulGroup(HelpfulCommand, click.Group):
-    """The program itself: its commands come first, in the order in which they were added."""
+    """The program itself: its commands come first."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         self.format_commands(ctx, formatter)
         HelpfulCommand.format_options(self, ctx, formatter)
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
 
 
 def verbatim(title: str, lines: Sequence[str]) -> str:

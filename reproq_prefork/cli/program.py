@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import click
 
 from reproq_prefork import __version__
-from reproq_prefork.boot.launch import run_master
-from reproq_prefork.cli.adopt import adopt
-from reproq_prefork.cli.cancel import cancel
-from reproq_prefork.cli.check import check
-from reproq_prefork.cli.config import config
-from reproq_prefork.cli.demo import demo
-from reproq_prefork.cli.enqueue import enqueue
 from reproq_prefork.cli.flags import ALL, CONNECTING, given_flags, setting_flags
 from reproq_prefork.cli.help import HelpfulGroup, exit_statuses, verbatim
 from reproq_prefork.cli.invocation import PROGRAM, Invocation, opened_store
-from reproq_prefork.cli.migrate import migrate
-from reproq_prefork.cli.prune import prune
-from reproq_prefork.cli.show import show
-from reproq_prefork.cli.status import status
 from reproq_prefork.cli.text import RunId
 from reproq_prefork.errors import ExitStatus
 from reproq_prefork.settings import Settings
 from reproq_prefork.settings.sources import FlagValue
-from reproq_prefork.store.connection import translated_errors
-from reproq_prefork.store.migrate import check_database
-from reproq_prefork.store.runs import requeue
 from reproq_prefork.text.log import Log
 
 HELP = """Run tasks from PostgreSQL: one master, N forked workers, one table.
@@ -65,8 +53,25 @@ EPILOG = "\n\n".join(
 )
 
 
+# In the order of the help. Each is a module of its name in `commands`.
+COMMANDS = ("migrate", "enqueue", "cancel", "status", "show", "prune", "adopt", "config", "check", "demo")
+
+
+class Commands(HelpfulGroup):
+    """Imports a command when it is called: most need little of what the master needs, and are done in no time."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"reproq_prefork.cli.commands.{cmd_name}"), cmd_name)
+        return command
+
+
 @click.group(
-    cls=HelpfulGroup,
+    cls=Commands,
     invoke_without_command=True,
     params=setting_flags(ALL),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
@@ -87,11 +92,10 @@ def program(context: click.Context, requeue_id: int | None, requeue_hash: str | 
     return _supervise(context.ensure_object(Invocation), given_flags(context))
 
 
-for command in (migrate, enqueue, cancel, status, show, prune, adopt, config, check, demo):
-    program.add_command(command)
-
-
 def _supervise(invocation: Invocation, flags: dict[str, FlagValue]) -> int:
+    from reproq_prefork.boot.launch import run_master
+    from reproq_prefork.store.migrate import check_database
+
     def read_settings() -> Settings:
         # In a child, at the start and at each reload: so each warning is in the log once.
         resolved = invocation.resolve(flags)
@@ -113,6 +117,9 @@ def _supervise(invocation: Invocation, flags: dict[str, FlagValue]) -> int:
 
 
 def _requeue(context: click.Context, run_id: int | None, spec_hash: str | None) -> int:
+    from reproq_prefork.store.connection import translated_errors
+    from reproq_prefork.store.runs import requeue
+
     if context.invoked_subcommand is not None:
         raise click.UsageError(f"--requeue-id and --requeue-hash go without `{context.invoked_subcommand}`.")
     if run_id is not None and spec_hash is not None:

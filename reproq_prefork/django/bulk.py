@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from asgiref.sync import sync_to_async
 from django.db import connections, transaction
 
-from reproq_prefork.django.backend import ReproqBackend
 from reproq_prefork.django.checked_task import CheckedTask
+from reproq_prefork.django.queue_backend import QueueBackend
 from reproq_prefork.model.new_run import NewRun
 from reproq_prefork.model.run import TaskRun
 
@@ -68,7 +68,7 @@ async def abulk_enqueue(calls: Iterable[Call]) -> list[Any]:
     return await sync_to_async(bulk_enqueue, thread_sensitive=True)(calls)
 
 
-def _new_runs(calls: Sequence[Call], backends: Sequence[ReproqBackend]) -> list[NewRun]:
+def _new_runs(calls: Sequence[Call], backends: Sequence[QueueBackend]) -> list[NewRun]:
     """Each task object is checked once; by its identity, for a task need not be hashable."""
     checked: dict[int, CheckedTask] = {}
     new_runs = []
@@ -79,14 +79,14 @@ def _new_runs(calls: Sequence[Call], backends: Sequence[ReproqBackend]) -> list[
     return new_runs
 
 
-def _backends(calls: Sequence[Call]) -> list[ReproqBackend]:
+def _backends(calls: Sequence[Call]) -> list[QueueBackend]:
     """That of each call."""
-    found: dict[int, ReproqBackend] = {}
+    found: dict[int, QueueBackend] = {}
     for task, _, _ in calls:
         if id(task) in found:
             continue
         backend = task.get_backend()
-        if not isinstance(backend, ReproqBackend):
+        if not isinstance(backend, QueueBackend):
             raise TypeError(
                 f"the backend {task.backend!r} of {task.module_path} is not one of reproq_prefork"
             )

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reproq_prefork.django.backend import ReproqBackend
 from reproq_prefork.django.families.compat import family_of
 from reproq_prefork.django.perform.backends import own_backends
 from reproq_prefork.django.perform.in_process import perform_due
+from reproq_prefork.django.queue_backend import QueueBackend
 
 MAX_SHOWN = 20
 
@@ -73,7 +73,7 @@ def assert_not_enqueued(
     assert_enqueued(task, args, kwargs, count=0)
 
 
-def _backend(alias: str) -> ReproqBackend:
+def _backend(alias: str) -> QueueBackend:
     for backend in own_backends():
         if backend.alias == alias:
             return backend

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from types import MappingProxyType
@@ -30,6 +30,8 @@ HASTE_S = 1.0
 ANNOUNCE_AGAIN_S = 60.0  # for whoever takes an announcement to tell of it, before another one does
 
 _RUN_ID = attrgetter("run_id")
+
+Run = Callable[[str, dict[str, Any]], Sequence[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,45 +67,20 @@ class ChangeableRun:
     is_cancelled: bool
 
 
-class WorkerStore:
-    """One worker's connection. Every method is one statement, except where it says otherwise.
-
-    Raises `ConnectionLost` (the outcome is unknown), `StatementRefused` and `ValueRefused` (nothing was
-    written).
-    """
+class WorkerStatements:
+    """What a worker asks, whoever sends it. Every method is one statement, except where it says otherwise."""
 
     def __init__(
-        self,
-        database_url: str,
-        identity: WorkerIdentity,
-        *,
-        lease_s: float,
-        system: int | None = None,
-        goes_on: GoesOn = always,
+        self, identity: WorkerIdentity, *, lease_s: float, backend: Backend, run: Run, run_hot: Run
     ) -> None:
-        """Connect; `system` and `goes_on` as in `connect`. Raises `DatabaseUnavailable`, also for a copy."""
+        """`run`: send the statement of this name and return its rows, with columns as attributes. `run_hot`: the
+        same as tuples, for the statements of each run."""
         self._identity = identity
         self._lease_s = lease_s
         self._queues = ",".join(identity.queues)
-        self._connection = connect_unless_copy(
-            database_url,
-            application_name=f"reproq-prefork {identity.id}",
-            system=system,
-            goes_on=goes_on,
-        )
-        self.backend: Backend = self._connection.backend
-
-    def close(self) -> None:
-        self._connection.close()
-
-    @contextlib.contextmanager
-    def in_haste(self) -> Iterator[None]:
-        """A statement has a second here; then the connection is as good as lost."""
-        deadline_s, self._connection.deadline_s = self._connection.deadline_s, HASTE_S
-        try:
-            yield
-        finally:
-            self._connection.deadline_s = deadline_s
+        self._run = run
+        self._run_hot = run_hot
+        self.backend = backend
 
     def register(self) -> None:
         identity = self._identity
@@ -233,16 +210,53 @@ class WorkerStore:
         """The application has been told of the end of this run."""
         self._run("clear_finish_due", {"run_id": run_id})
 
+
+class WorkerStore(WorkerStatements):
+    """The statements of a worker, on a connection of its own.
+
+    Raises `ConnectionLost` (the outcome is unknown), `StatementRefused` and `ValueRefused` (nothing was
+    written).
+    """
+
+    def __init__(
+        self,
+        database_url: str,
+        identity: WorkerIdentity,
+        *,
+        lease_s: float,
+        system: int | None = None,
+        goes_on: GoesOn = always,
+    ) -> None:
+        """Connect; `system` and `goes_on` as in `connect`. Raises `DatabaseUnavailable`, also for a copy."""
+        self._connection = connection = connect_unless_copy(
+            database_url,
+            application_name=f"reproq-prefork {identity.id}",
+            system=system,
+            goes_on=goes_on,
+        )
+        super().__init__(
+            identity,
+            lease_s=lease_s,
+            backend=connection.backend,
+            run=lambda name, parameters: fetch(connection, statement(name), parameters),
+            run_hot=lambda name, parameters: fetch_tuples(connection, name, parameters),
+        )
+
+    def close(self) -> None:
+        self._connection.close()
+
+    @contextlib.contextmanager
+    def in_haste(self) -> Iterator[None]:
+        """A statement has a second here; then the connection is as good as lost."""
+        deadline_s, self._connection.deadline_s = self._connection.deadline_s, HASTE_S
+        try:
+            yield
+        finally:
+            self._connection.deadline_s = deadline_s
+
     def end_previous_backend(self, *, within_s: float = BACKEND_GONE_TIMEOUT_S) -> bool:
         """End the server process registered before a reconnect, and see it gone; as `end_backend_of`."""
         return end_backend_of(self._connection, self._identity.id, within_s=within_s)
-
-    def _run(self, name: str, parameters: dict[str, Any]) -> Sequence[Any]:
-        return fetch(self._connection, statement(name), parameters)
-
-    def _run_hot(self, name: str, parameters: dict[str, Any]) -> Sequence[Sequence[Any]]:
-        """The same, with less around it."""
-        return fetch_tuples(self._connection, name, parameters)
 
 
 def _as_json(settlement: Settlement) -> str:

@@ -19,7 +19,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overload
 
 from reproq_prefork.model.new_run import (
@@ -106,9 +105,10 @@ class Task(Generic[P, R]):
     def enqueue(self, connection: Any, /, *args: P.args, **kwargs: P.kwargs) -> TaskRun:
         """Add a run of this call in the transaction of `connection`, a psycopg one. Raises as `enqueue` does."""
         new = self.new_run(*args, **kwargs)
-        # By name: tasks are imported in workers too, whose executors reach no database.
-        run: TaskRun = import_module("reproq_prefork.store.runs").enqueue_new(connection, new)
-        return run
+        # Only now: tasks are imported in workers too, whose executors reach no database.
+        from reproq_prefork.store.runs import enqueue_new
+
+        return enqueue_new(connection, new)
 
     def new_run(self, *args: P.args, **kwargs: P.kwargs) -> NewRun:
         """A run of this call, for `enqueue_many`. Raises as `enqueue` does."""

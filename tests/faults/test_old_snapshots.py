@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psycopg
 
-from reproq_prefork.cli.horizon import held_back
+from reproq_prefork.cli.commands.horizon import held_back
 from reproq_prefork.demo.postgres import EmbeddedPostgres
 from reproq_prefork.store.horizon import HorizonHolder, horizon_holders
 from tests.memory import shared_memory

@@ -16,9 +16,9 @@ from typing import Any
 from django.db import DatabaseError, connections
 
 from reproq_prefork import __version__
-from reproq_prefork.django.backend import ReproqBackend
 from reproq_prefork.django.perform.performing import Performer
 from reproq_prefork.django.perform.runs_database import RunsDatabase
+from reproq_prefork.django.queue_backend import QueueBackend
 from reproq_prefork.django.sender import DjangoSender
 from reproq_prefork.executors.contract import Stop
 from reproq_prefork.model.identity import HostIdentity, ProcessIdentity, WorkerIdentity
@@ -27,7 +27,7 @@ from reproq_prefork.model.run import ClaimedRun, Status, TaskRun, UnreadableRun
 from reproq_prefork.model.settlement import RetryPolicy, Settlement, settle
 from reproq_prefork.store.connection import Backend
 from reproq_prefork.store.task_runs import TaskRuns
-from reproq_prefork.store.worker_store import WorkerStore
+from reproq_prefork.store.worker_store import WorkerStatements
 from reproq_prefork.task_exceptions import TaskStopped
 
 LEASE_S = 3600.0
@@ -58,42 +58,35 @@ class NeverStopped:
             raise
 
 
-class _StoreOnDjangosConnection(WorkerStore):
-    """A worker's statements, sent by Django."""
-
-    def __init__(self, alias: str, queues: Sequence[str]) -> None:
-        process = ProcessIdentity(os.getpid(), 0)
-        self._identity = WorkerIdentity(
-            id=f"in-process/{os.getpid()}-{secrets.token_hex(4)}",
-            # The trigger on reproq_workers knows this key: a test's database does not become one that has workers.
-            host=HostIdentity(name="in-process", key="in-process"),
-            process=process,
-            master=process,
-            version=__version__,
-            queues=tuple(queues),
-        )
-        self._lease_s = LEASE_S
-        self._queues = ",".join(queues)
-        self._sender = DjangoSender(alias)
-        # As behind a pooler: Django's server process is not to be ended with this worker.
-        self.backend = Backend(pid=0, pooled=True)
-
-    def _run(self, name: str, parameters: dict[str, Any]) -> Sequence[Any]:
-        return self._sender.fetch(name, parameters)
-
-    _run_hot = _run
-
-    @contextlib.contextmanager
-    def uncompiled(self) -> Iterator[None]:
-        """Meanwhile the server compiles nothing just in time, as on every connection of a worker's own."""
-        before = self._run("set_jit", {"jit": "off"})[0].before
-        try:
-            yield
-        finally:
-            self._run("set_jit", {"jit": before})
+def _statements(sender: DjangoSender, queues: Sequence[str]) -> WorkerStatements:
+    process = ProcessIdentity(os.getpid(), 0)
+    identity = WorkerIdentity(
+        id=f"in-process/{os.getpid()}-{secrets.token_hex(4)}",
+        # The trigger on reproq_workers knows this key: a test's database does not become one that has workers.
+        host=HostIdentity(name="in-process", key="in-process"),
+        process=process,
+        master=process,
+        version=__version__,
+        queues=tuple(queues),
+    )
+    # As behind a pooler: Django's server process is not to be ended with this worker.
+    backend = Backend(pid=0, pooled=True)
+    return WorkerStatements(
+        identity, lease_s=LEASE_S, backend=backend, run=sender.fetch, run_hot=sender.fetch
+    )
 
 
-def perform_due(backend: ReproqBackend, queues: Sequence[str] | None = None) -> list[int]:
+@contextlib.contextmanager
+def _uncompiled(sender: DjangoSender) -> Iterator[None]:
+    """Meanwhile the server compiles nothing just in time, as on every connection of a worker's own."""
+    before = sender.fetch("set_jit", {"jit": "off"})[0].before
+    try:
+        yield
+    finally:
+        sender.fetch("set_jit", {"jit": before})
+
+
+def perform_due(backend: QueueBackend, queues: Sequence[str] | None = None) -> list[int]:
     """Run all that is due, and what that enqueues, until nothing is; gives the ids of the runs that ended.
 
     `queues`: None for all of them. An attempt that fails is made again at once, as long as the run has attempts; a
@@ -102,27 +95,28 @@ def perform_due(backend: ReproqBackend, queues: Sequence[str] | None = None) -> 
     return _perform_due(backend, backend.database, queues)
 
 
-def _perform_due(backend: ReproqBackend, alias: str, queues: Sequence[str] | None) -> list[int]:
+def _perform_due(backend: QueueBackend, alias: str, queues: Sequence[str] | None) -> list[int]:
     if queues is None:
         queues = [row.name for row in DjangoSender(alias).fetch("pending_queues", {})]
     if not queues:
         return []
-    store = _StoreOnDjangosConnection(alias, queues)
+    sender = DjangoSender(alias)
+    store = _statements(sender, queues)
     performer = Performer(NO_WAIT, RunsDatabase.of(backend, alias), owns_connections=False)
     store.register()
     try:
-        with store.uncompiled():
+        with _uncompiled(sender):
             return list(_performed(store, performer, alias))
     finally:
         store.deregister()
 
 
-def perform_now(backend: ReproqBackend, alias: str, run: TaskRun) -> None:
+def perform_now(backend: QueueBackend, alias: str, run: TaskRun) -> None:
     """Run one that was just enqueued in the database `alias`, if it is due, with what else is due in its queue."""
     _perform_due(backend, alias, [run.queue_name])
 
 
-def _performed(store: WorkerStore, performer: Performer, alias: str) -> Iterator[int]:
+def _performed(store: WorkerStatements, performer: Performer, alias: str) -> Iterator[int]:
     ended: Settlement | None = None
     while True:
         claim = store.finish_and_claim([] if ended is None else [ended], max_runs=1)

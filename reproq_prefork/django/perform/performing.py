@@ -26,8 +26,8 @@ from reproq_prefork.django.families.results import (
     task_errors,
 )
 from reproq_prefork.django.perform.connections import forget_inherited_connections
-from reproq_prefork.django.perform.loading import load_task
 from reproq_prefork.django.perform.runs_database import HeldRun, Home, RunsDatabase
+from reproq_prefork.django.project.loading import load_task
 from reproq_prefork.errors import ReproqError
 from reproq_prefork.executors.contract import SoftStop, Stop
 from reproq_prefork.executors.program_output import MAX_MESSAGE_CHARS

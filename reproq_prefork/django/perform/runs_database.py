@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 from django.core.exceptions import ImproperlyConfigured
 
-from reproq_prefork.django.backend import ReproqBackend
 from reproq_prefork.django.families.compat import Family
 from reproq_prefork.django.project.database import database_alias
 from reproq_prefork.django.project.tasks_setting import own_entries
+from reproq_prefork.django.queue_backend import QueueBackend
 from reproq_prefork.django.sender import DjangoSender
 from reproq_prefork.model.run import ClaimedRun, Status, TaskRun
 from reproq_prefork.store.task_runs import TaskRuns
@@ -24,7 +24,7 @@ from reproq_prefork.store.task_runs import TaskRuns
 class Home(NamedTuple):
     """The backend that a run counts as, and the alias in DATABASES by which that reaches the run's database."""
 
-    backend: ReproqBackend
+    backend: QueueBackend
     database: str
 
 
@@ -34,7 +34,7 @@ class RunsDatabase:
         self._aliases = dict(aliases)
 
     @classmethod
-    def of(cls, backend: ReproqBackend, database: str) -> RunsDatabase:
+    def of(cls, backend: QueueBackend, database: str) -> RunsDatabase:
         """That of a backend, for a process that enqueues and runs on the same connection, `database`."""
         found = {entry.alias: database_alias(entry.options) for entry in own_entries(skip_broken=True)}
         return cls({name: database for name in found if name == backend.alias or found[name] == database})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import traceback
 from dataclasses import replace
-from importlib import import_module
 from typing import Any
 
 from reproq_prefork.django.project.settings_reader import read
@@ -67,10 +66,12 @@ class DjangoRuntime:
                 break
         else:
             raise ReproqError('INSTALLED_APPS lacks "reproq_prefork.django".')
-        performing = import_module("reproq_prefork.django.perform.performing")
-        database = import_module("reproq_prefork.django.perform.runs_database").RunsDatabase(self._backends)
-        self._performer = performing.Performer(self._policy, database, allowed=self._allowed)
-        import_module("reproq_prefork.django.perform.connections").close_connections()
+        from reproq_prefork.django.perform.connections import close_connections
+        from reproq_prefork.django.perform.performing import Performer
+        from reproq_prefork.django.perform.runs_database import RunsDatabase
+
+        self._performer = Performer(self._policy, RunsDatabase(self._backends), allowed=self._allowed)
+        close_connections()
 
     def complete_settings(self, settings: Settings) -> Settings:
         """With the project's database and queues, where nothing stronger was said. Raises SettingsError."""
@@ -82,8 +83,9 @@ class DjangoRuntime:
 
         Raises NoBackendThere, a SettingsError, and DatabaseUnavailable.
         """
-        same_database = import_module("reproq_prefork.django.project.same_database")
-        found = same_database.backends_on(settings.require_database_url(), self._settings_module)
+        from reproq_prefork.django.project.same_database import backends_on
+
+        found = backends_on(settings.require_database_url(), self._settings_module)
         return replace(settings, django_backends=found)
 
     def perform(self, run: ClaimedRun, stop: SoftStop) -> AttemptReport:

@@ -43,5 +43,6 @@ def _own_entries(skip_broken: bool) -> Iterator[Entry]:
 
 
 def is_own(backend_class: object) -> bool:
-    own = import_string("reproq_prefork.django.ReproqBackend")
-    return isinstance(backend_class, type) and issubclass(backend_class, own)
+    return (
+        isinstance(backend_class, type) and getattr(backend_class, "keeps_runs_in_task_runs", False) is True
+    )

@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
+from reproq_prefork.cli.commands.horizon import held_back
 from reproq_prefork.cli.flags import CONNECTING, given_flags, setting_flags
 from reproq_prefork.cli.help import HelpfulCommand
-from reproq_prefork.cli.horizon import held_back
 from reproq_prefork.cli.invocation import Invocation, opened_store
 from reproq_prefork.cli.text import rough_duration, table
 from reproq_prefork.model.run import Status

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from reproq_prefork.cli.asking import confirm
+from reproq_prefork.cli.commands.asking import confirm
 from reproq_prefork.cli.flags import CONNECTING, given_flags, setting_flags
 from reproq_prefork.cli.help import HelpfulCommand, verbatim
 from reproq_prefork.cli.invocation import PROGRAM, Invocation, opened_store

@@ -7,9 +7,9 @@ from contextlib import closing
 import click
 
 from reproq_prefork.boot.application import Application, load_application
+from reproq_prefork.cli.commands.horizon import held_back
 from reproq_prefork.cli.flags import ALL, given_flags, setting_flags
 from reproq_prefork.cli.help import HelpfulCommand
-from reproq_prefork.cli.horizon import held_back
 from reproq_prefork.cli.invocation import Invocation
 from reproq_prefork.errors import DatabaseIsCopy, ExitStatus, ReproqError, SchemaMismatch
 from reproq_prefork.settings import Settings

@@ -1,0 +1,1 @@
+"""The commands, a module each, imported when they are called. May import all that `cli` may."""
