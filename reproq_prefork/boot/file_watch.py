@@ -14,7 +14,7 @@ from pathlib import Path
 from setproctitle import setproctitle
 
 from reproq_prefork.text.log import Log
-from reproq_prefork.unix import proc
+from reproq_prefork.unix import kill
 from reproq_prefork.unix.fork import fork
 from reproq_prefork.unix.signals import MASTERS_OWN
 
@@ -44,13 +44,13 @@ def run_watched(program: Callable[[], int], directory: Path, log: Log) -> int:
     while True:
         taken = signal.sigtimedwait(signals, max(0.0, scan_at - time.monotonic()))
         if taken is not None and taken.si_signo != signal.SIGCHLD:
-            proc.send_signal(child.pid, taken.si_signo)
+            kill.send_signal(child.pid, taken.si_signo)
         if child.exitcode is not None:
             return child.exitcode if child.exitcode >= 0 else 128 - child.exitcode
         if time.monotonic() >= scan_at:
             if changes.have_settled():
                 log.info("a file has changed: the master is told to reload")
-                proc.send_signal(child.pid, signal.SIGHUP)
+                kill.send_signal(child.pid, signal.SIGHUP)
             scan_at = time.monotonic() + (SETTLE_INTERVAL_S if changes.are_going_on else SCAN_INTERVAL_S)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from setproctitle import setproctitle
 
-from reproq_prefork.unix import proc
+from reproq_prefork.unix import kill
 from reproq_prefork.unix.fork import fork
 from reproq_prefork.unix.signals import MASTERS_OWN
 
@@ -26,7 +26,7 @@ def run_below_init(program: Callable[[], int]) -> int:
     while True:
         signum = signal.sigwait({*MASTERS_OWN, signal.SIGCHLD})
         if signum != signal.SIGCHLD:
-            proc.send_signal(child.pid, signum)
+            kill.send_signal(child.pid, signum)
             continue
         status = _reap_all(child.pid)
         if status is not None:

@@ -10,7 +10,8 @@ from typing import Self
 
 from reproq_prefork.demo.command_line import CommandLine
 from reproq_prefork.errors import ReproqError
-from reproq_prefork.unix.proc import adopt_orphans, children_of, describe_exit, kill_own_descendants
+from reproq_prefork.unix.kill import kill_own_descendants
+from reproq_prefork.unix.proc import adopt_orphans, children_of, describe_exit
 
 STOP_TIMEOUT_S = 10.0
 KILL_TIMEOUT_S = 5.0

@@ -26,8 +26,8 @@ from reproq_prefork.model.outcome import (
 )
 from reproq_prefork.model.run import ClaimedRun
 from reproq_prefork.settings import PayloadMode
-from reproq_prefork.unix import proc
-from reproq_prefork.unix.task_fork import Program, spawn
+from reproq_prefork.unix import kill
+from reproq_prefork.unix.spawn import Program, spawn
 
 BLANK_BYTES = 4_096  # around a result of the largest size
 
@@ -128,7 +128,7 @@ def _run(program: Program, result_fd: int, payload: bytes, watch: Watch) -> Atte
         )
         with conversation:
             ended = conversation.hold(
-                program.pid, lambda _stop: proc.send_signal_to_group(program.pid, signal.SIGTERM)
+                program.pid, lambda _stop: kill.send_signal_to_group(program.pid, signal.SIGTERM)
             )
     finally:
         program.close()

@@ -33,7 +33,7 @@ from reproq_prefork.model.outcome import (
     Success,
 )
 from reproq_prefork.model.run import ClaimedRun
-from reproq_prefork.unix import proc
+from reproq_prefork.unix import kill, proc
 from reproq_prefork.unix.signals import set_handler, set_mask
 from reproq_prefork.unix.task_fork import TaskForks
 
@@ -116,7 +116,7 @@ class ForkExecutor:
         ):
             with _may_run_short():
                 pid = fork.start(program, keep_fds=self._kept_fds())
-            ended = conversation.hold(pid, lambda stop: proc.send_signal(pid, _SIGNAL_OF[stop]))
+            ended = conversation.hold(pid, lambda stop: kill.send_signal(pid, _SIGNAL_OF[stop]))
         said = load_report(result.bytes()) if result.is_whole else None
         return ended, said, _text(output)
 

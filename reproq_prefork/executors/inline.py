@@ -19,7 +19,7 @@ from reproq_prefork.executors.python_outcome import outcome_of_error
 from reproq_prefork.executors.soft_stop import SignalledStop
 from reproq_prefork.model.outcome import Abandoned, AttemptReport, Completed, Success, Usage
 from reproq_prefork.model.run import ClaimedRun
-from reproq_prefork.unix import proc
+from reproq_prefork.unix import kill, proc
 from reproq_prefork.unix.signals import CANCEL_SIGNAL, MASTERS_OWN, change_mask, handler_of
 
 # What may bring news to the watch: the worker's orders, and the time.
@@ -88,7 +88,7 @@ class InlineExecutor:
             self._alarm.disarm()
             self._signals.restore()
             # What a task has started ends with it.
-            if proc.has_children() and not proc.kill_own_descendants(within_s=KILL_TIMEOUT_S):
+            if proc.has_children() and not kill.kill_own_descendants(within_s=KILL_TIMEOUT_S):
                 raise TaskWillNotDie("a process that the task has started is still there after SIGKILL")
         self._checked_at = time.monotonic()
 

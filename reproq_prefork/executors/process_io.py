@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from reproq_prefork.executors.contract import Stop, TaskWillNotDie, Watch
 from reproq_prefork.executors.tail import Tail
 from reproq_prefork.model.outcome import Usage
-from reproq_prefork.unix import proc
+from reproq_prefork.unix import kill, proc
 
 TERM_GRACE_S = 2.0  # between asking a task to end at its deadline, and SIGKILL
 CANCEL_GRACE_S = 5.0  # the same for one that was cancelled
@@ -130,7 +130,7 @@ class Conversation:
                 self._exit = (status, used.ru_utime + used.ru_stime, used.ru_maxrss)
 
     def _kill(self) -> bool:
-        return proc.kill_own_descendants(within_s=KILL_TIMEOUT_S, reap=self._reap)
+        return kill.kill_own_descendants(within_s=KILL_TIMEOUT_S, reap=self._reap)
 
     def _will_not_die(self) -> TaskWillNotDie:
         return TaskWillNotDie(f"process {self._pid} or one it started is still there after SIGKILL")

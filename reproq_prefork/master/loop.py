@@ -68,7 +68,7 @@ from reproq_prefork.model.messages import (
 )
 from reproq_prefork.settings import Settings
 from reproq_prefork.text.log import Log
-from reproq_prefork.unix import proc
+from reproq_prefork.unix import kill, proc
 from reproq_prefork.unix.channel import Channel, PeerGone
 from reproq_prefork.unix.fork import Child, fork
 from reproq_prefork.unix.scoreboard import MasterRecord, Scoreboard, WorkerRecord, WorkerState, boottime_ns
@@ -253,7 +253,7 @@ class Master:
             return
         own = (*self._workers.values(), *self._stewards.values(), *((self._check,) if self._check else ()))
         spared = {*(child.pid for child in own), *self._templates.pids}
-        if proc.kill_own_descendants(spare=spared, within_s=ORPHANS_TIMEOUT_S):
+        if kill.kill_own_descendants(spare=spared, within_s=ORPHANS_TIMEOUT_S):
             self._feed(OrphansGone())
 
     def _hear_stewards(self) -> None:
@@ -359,7 +359,7 @@ class Master:
                 return self._fork_steward(generation)
             case SendSignal(pid, signum):
                 # A child of ours that is not reaped yet: its pid cannot be somebody else's.
-                proc.send_signal(pid, signum)
+                kill.send_signal(pid, signum)
             case TellSteward(generation, lost):
                 if generation in self._channels:
                     self._channels[generation].send(lost)

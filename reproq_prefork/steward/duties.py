@@ -20,7 +20,7 @@ from reproq_prefork.store.steward_store import (
     StewardStore,
 )
 from reproq_prefork.text.log import Log
-from reproq_prefork.unix import proc
+from reproq_prefork.unix import kill, proc
 from reproq_prefork.unix.scoreboard import Scoreboard, WorkerRecord, WorkerState, boottime_ns
 from reproq_prefork.unix.signals import CANCEL_SIGNAL
 
@@ -159,7 +159,7 @@ class NoticeCancels:
                 self._end_if_deaf(record, run_id, claim)
             return
         self._scoreboard.update_lease(slot, record, cancel_run_id=run_id, cancel_claim=claim)
-        proc.signal_process(record.process, CANCEL_SIGNAL)
+        kill.signal_process(record.process, CANCEL_SIGNAL)
         self._log.info(f"run {run_id} was cancelled; its worker is told", worker=record.worker_id)
 
     def _end_if_deaf(self, record: WorkerRecord, run_id: int, claim: int) -> None:
@@ -168,7 +168,7 @@ class NoticeCancels:
             self._log.error(
                 f"killing a worker: run {run_id} was cancelled and it did not end it", worker=record.worker_id
             )
-            proc.signal_process(record.process, signal.SIGKILL)
+            kill.signal_process(record.process, signal.SIGKILL)
 
 
 class HandBackWaiting:

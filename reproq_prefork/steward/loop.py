@@ -40,7 +40,7 @@ from reproq_prefork.store.opening import GoesOn
 from reproq_prefork.store.steward_store import ResetRun, StewardStore
 from reproq_prefork.text.log import Log
 from reproq_prefork.text.recurring import Recurring
-from reproq_prefork.unix import proc
+from reproq_prefork.unix import kill, proc
 from reproq_prefork.unix.channel import Channel, PeerGone
 from reproq_prefork.unix.orders import Orders
 from reproq_prefork.unix.scoreboard import Scoreboard, StewardRecord, WorkerState, boottime_ns
@@ -397,7 +397,7 @@ class Steward:
         for slot, worker in workers.items():
             if proc.is_alive(worker.process):
                 self._log.error("killing a worker that did not stop", pid=worker.pid)
-                proc.kill_tree(worker.process, within_s=ORPHAN_KILL_S)
+                kill.kill_tree(worker.process, within_s=ORPHAN_KILL_S)
             last = self._scoreboard.read_worker(slot)
             if last is None or last.state is not WorkerState.STOPPED:
                 self._lost.append(

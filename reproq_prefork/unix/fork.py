@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from reproq_prefork.text.outlet import write_text_at_once
-from reproq_prefork.unix import proc
+from reproq_prefork.unix import kill, proc
 
 RAISED = 1  # the exit status of a program that has raised
 STATUS_UNKNOWN = 255  # somebody else has taken it
@@ -39,7 +39,7 @@ class Child:
         """SIGKILL it and wait for its end."""
         if self.exitcode is None:
             # Not reaped, so the pid is still its own.
-            proc.send_signal(self.pid, signal.SIGKILL)
+            kill.send_signal(self.pid, signal.SIGKILL)
             self._look(0)
 
     def _look(self, options: int) -> None:

@@ -6,10 +6,6 @@ A worker whose tasks take microseconds spends most of its time on commits, so it
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
-from reproq_prefork.model.run import ClaimedRun, Place
-
 BATCH_BUDGET_S = 0.02
 MAX_BATCH = 400
 BATCH_STRETCH_S = (
@@ -17,9 +13,6 @@ BATCH_STRETCH_S = (
 )
 MAX_RESULT_BYTES_HELD = 4 << 20  # results that wait for one commit; beyond that a batch ends
 WEIGHT_OF_THE_LATEST = 0.3
-# Between two looks at the head: a run may have come there meanwhile, handed back or committed late.
-FROM_HEAD_S = 0.5
-FROM_HEAD_SHARE = 0.03  # of the time, at most, goes into looking there
 
 
 class BatchSize:
@@ -46,34 +39,3 @@ class BatchSize:
             self._seconds_each += WEIGHT_OF_THE_LATEST * (latest - self._seconds_each)
         fit = int(BATCH_BUDGET_S / max(self._seconds_each, 1e-9))
         self._size = max(1, min(2 * self._size, fit, MAX_BATCH))
-
-
-class Frontier:
-    """Behind which run each queue is looked through. Times are in seconds, of any one clock.
-
-    At the head of the index are the entries of the runs that were claimed before, dead until a vacuum takes them
-    away: in a long drain, or beside a long transaction, walking over them costs more than all else. So a claim
-    begins behind the last one of this worker, except every now and then.
-    """
-
-    def __init__(self) -> None:
-        self._places: dict[str, Place] = {}
-        self._from_head_at = 0.0
-
-    def places(self, now: float) -> Mapping[str, Place]:
-        """For a claim at `now`; none: from the head of every queue."""
-        if now >= self._from_head_at:
-            self._places = {}
-        return self._places
-
-    def claimed(self, runs: Sequence[ClaimedRun], sent_at: float, now: float) -> None:
-        """What a claim has got. One from the head, sent at `sent_at`, says when the next is to be."""
-        if not self._places:
-            self._from_head_at = now + max(FROM_HEAD_S, (now - sent_at) / FROM_HEAD_SHARE)
-        last = {run.queue_name: run for run in runs}
-        self._places = {**self._places, **{queue_name: run.place for queue_name, run in last.items()}}
-
-    def forget(self) -> None:
-        """The next claim begins at the head."""
-        self._places = {}
-        self._from_head_at = 0.0

@@ -22,7 +22,7 @@ from reproq_prefork.store.connection import (
 from reproq_prefork.store.worker_store import Claim
 from reproq_prefork.text.log import Log
 from reproq_prefork.unix.scoreboard import WorkerPanel, boottime_ns
-from reproq_prefork.worker.batch_size import Frontier
+from reproq_prefork.worker.claim_position import ClaimPosition
 from reproq_prefork.worker.link import Link
 from reproq_prefork.worker.lone_claims import LoneClaims
 from reproq_prefork.worker.recording import Recording
@@ -68,7 +68,7 @@ class Claiming:
         self._policy = policy
         self._believed_lease_ns = believed_lease_ns
         self._log = log
-        self._frontier = Frontier()
+        self._position = ClaimPosition()
         self._suspect: int | None = (
             None  # whose payload was being read when the connection was lost once more
         )
@@ -84,7 +84,7 @@ class Claiming:
         """Record what has ended and claim up to `max_runs` runs, in one statement."""
         recording = self._recording
         ended = recording.ended
-        places = self._frontier.places(time.monotonic()) if max_runs else {}
+        places = self._position.places(time.monotonic()) if max_runs else {}
         sent_ns = boottime_ns()
         try:
             claim = self._link.store.finish_and_claim(ended, max_runs=max_runs, places=places)
@@ -95,7 +95,7 @@ class Claiming:
             return None
         except ValueRefused as refused:
             self._log.warning("the database refused a value", reason=str(refused))
-            self._frontier.forget()
+            self._position.forget()
             self.is_wary = True
             recording.set_apart()
             return None
@@ -110,7 +110,7 @@ class Claiming:
         if turn.more or not places:
             return turn
         # Behind the place there are not enough: what is before it is found from the head.
-        self._frontier.forget()
+        self._position.forget()
         return turn._replace(more=True) if turn.runs else None
 
     def claim_one(self) -> Turn | None:
@@ -157,7 +157,7 @@ class Claiming:
         self._held(claim.holds_lease, sent_ns if claim.runs else None)
         if claim.runs:
             now_ns, now = boottime_ns(), time.monotonic()
-            self._frontier.claimed(claim.runs, now - (now_ns - sent_ns) / 1e9, now)
+            self._position.claimed(claim.runs, now - (now_ns - sent_ns) / 1e9, now)
         return claim.runs
 
     def _held(self, holds_lease: bool, claimed_ns: int | None) -> None:

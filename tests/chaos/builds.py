@@ -26,7 +26,7 @@ GUARDS: Mapping[str, tuple[Change, ...]] = {
     "the kill of what a dead worker's task has started": (
         Change(
             "master/loop.py",
-            "if processes.kill_own_descendants(spare=spared, within_s=ORPHANS_TIMEOUT_S):",
+            "if kill.kill_own_descendants(spare=spared, within_s=ORPHANS_TIMEOUT_S):",
             "if spared is not None:",
         ),
     ),
@@ -78,7 +78,7 @@ GUARDS: Mapping[str, tuple[Change, ...]] = {
     ),
     "the limit on a task's memory": (
         Change(
-            "unix/task_fork.py",
+            "unix/child_setup.py",
             "resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))",
             "pass",
         ),

@@ -99,7 +99,7 @@ GUARDS: Sequence[Guard] = (
     ),
     Guard(
         "a sweep asks for the worker's lease too",
-        [Change("store/sql/steward/sweep_expired.sql", "and worker.lease_expires_at >= now()", "and false")],
+        [Change("store/sql/parts/expired_run.sql", "and worker.lease_expires_at >= now()", "and false")],
         [LOST],
     ),
     Guard(
@@ -133,7 +133,7 @@ GUARDS: Sequence[Guard] = (
     ),
     Guard(
         "a tree is stopped before it is killed",
-        [Change("unix/proc.py", "send_signal(pid, signal.SIGSTOP)", "pass")],
+        [Change("unix/kill.py", "send_signal(pid, signal.SIGSTOP)", "pass")],
         ["tests/unit/test_processes.py"],
     ),
     Guard(

@@ -9,14 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reproq_prefork.model.run import ClaimedRun, Place
-from reproq_prefork.worker.batch_size import (
-    BATCH_BUDGET_S,
-    FROM_HEAD_S,
-    FROM_HEAD_SHARE,
-    MAX_BATCH,
-    BatchSize,
-    Frontier,
-)
+from reproq_prefork.worker.batch_size import BATCH_BUDGET_S, MAX_BATCH, BatchSize
+from reproq_prefork.worker.claim_position import FROM_HEAD_S, FROM_HEAD_SHARE, ClaimPosition
 from tests.unit.test_worker import RUN, enqueued_at
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -89,30 +83,30 @@ def a_run(number: int, *, queue_name: str = "default", priority: int = 0, later_
 
 
 def test_the_first_claim_is_from_the_head_and_the_next_is_behind_the_last_run_of_each_queue() -> None:
-    frontier = Frontier()
-    assert frontier.places(5.0) == {}
-    frontier.claimed([a_run(1), a_run(7, queue_name="mail"), a_run(2, later_s=1)], 5.0, 5.001)
-    assert frontier.places(5.01) == {
+    position = ClaimPosition()
+    assert position.places(5.0) == {}
+    position.claimed([a_run(1), a_run(7, queue_name="mail"), a_run(2, later_s=1)], 5.0, 5.001)
+    assert position.places(5.01) == {
         "default": Place(0, (NOON + timedelta(seconds=1)).isoformat(), 2),
         "mail": Place(0, NOON.isoformat(), 7),
     }
 
 
 def test_the_place_of_a_run_with_a_time_is_that_time() -> None:
-    frontier = Frontier()
-    frontier.places(0.0)
+    position = ClaimPosition()
+    position.places(0.0)
     later = NOON + timedelta(hours=1)
-    frontier.claimed([enqueued_at(a_run(1), NOON, run_after=later)], 0.0, 0.0)
-    assert frontier.places(0.01)["default"].due == later.isoformat()
+    position.claimed([enqueued_at(a_run(1), NOON, run_after=later)], 0.0, 0.0)
+    assert position.places(0.01)["default"].due == later.isoformat()
 
 
 def test_every_now_and_then_a_claim_is_from_the_head() -> None:
-    frontier = Frontier()
+    position = ClaimPosition()
     now, from_head = 0.0, []
     while now < 2.0:
-        if not frontier.places(now):
+        if not position.places(now):
             from_head.append(now)
-        frontier.claimed([a_run(1)], now, now + 0.001)
+        position.claimed([a_run(1)], now, now + 0.001)
         now += 0.01
     gaps = [later - earlier for earlier, later in itertools.pairwise(from_head)]
     assert gaps
@@ -120,16 +114,16 @@ def test_every_now_and_then_a_claim_is_from_the_head() -> None:
 
 
 def test_a_head_that_takes_long_to_walk_is_looked_at_for_a_small_share_of_the_time() -> None:
-    frontier = Frontier()
-    frontier.places(0.0)
-    frontier.claimed([a_run(1)], 0.0, 2.0)
-    assert frontier.places(2.0 + 2.0 / FROM_HEAD_SHARE - 0.1)
-    assert frontier.places(2.0 + 2.0 / FROM_HEAD_SHARE) == {}
+    position = ClaimPosition()
+    position.places(0.0)
+    position.claimed([a_run(1)], 0.0, 2.0)
+    assert position.places(2.0 + 2.0 / FROM_HEAD_SHARE - 0.1)
+    assert position.places(2.0 + 2.0 / FROM_HEAD_SHARE) == {}
 
 
 def test_what_is_forgotten_is_looked_for_from_the_head() -> None:
-    frontier = Frontier()
-    frontier.places(0.0)
-    frontier.claimed([a_run(1)], 0.0, 0.0)
-    frontier.forget()
-    assert frontier.places(0.001) == {}
+    position = ClaimPosition()
+    position.places(0.0)
+    position.claimed([a_run(1)], 0.0, 0.0)
+    position.forget()
+    assert position.places(0.001) == {}

@@ -31,7 +31,7 @@ from reproq_prefork.model.outcome import (
 )
 from reproq_prefork.model.run import ClaimedRun
 from reproq_prefork.settings import PayloadMode
-from reproq_prefork.unix import proc
+from reproq_prefork.unix import kill, proc
 from reproq_prefork.unix.signals import SignalInbox
 from tests.children import exit_status_of, forked
 from tests.waiting import wait_until
@@ -133,7 +133,7 @@ def _nothing_is_left_behind() -> Iterator[None]:
     try:
         assert proc.children_of(os.getpid()) == []
     finally:
-        proc.kill_own_descendants(within_s=5)
+        kill.kill_own_descendants(within_s=5)
     assert len(os.listdir("/proc/self/fd")) == fds
 
 
@@ -589,7 +589,7 @@ def test_a_task_whose_worker_is_killed_dies(tmp_path: Path) -> None:
         task = int(pid_file.read_text())
         child.kill()
         wait_until(lambda: proc.identity_of(task) is None, 10, "the task to die")
-    wait_until(lambda: proc.kill_own_descendants(within_s=1), 10, "its orphans to be reaped")
+    wait_until(lambda: kill.kill_own_descendants(within_s=1), 10, "its orphans to be reaped")
 
 
 @pytest.mark.parametrize("memory_mib", [256, 16])

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from reproq_prefork.unix import proc
+from reproq_prefork.unix import kill, proc
 from reproq_prefork.unix.fork import Child, fork
 from reproq_prefork.unix.reparented_fork import Handover, IntermediateLost
 from reproq_prefork.unix.signals import SignalInbox
@@ -159,7 +159,7 @@ def test_it_never_starts_where_it_is_dropped_or_its_template_dies(pipe: Pipe, dr
 
 def _reaped_all() -> bool:
     for child in proc.children_of(os.getpid()):
-        proc.reap(child)
+        kill.reap(child)
     return proc.children_of(os.getpid()) == []
 
 

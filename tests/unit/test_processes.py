@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from reproq_prefork.model.identity import ProcessIdentity
-from reproq_prefork.unix import proc
+from reproq_prefork.unix import kill, proc
 from tests.children import Pipe, exit_status_of, forked, open_fds, read_all, sleep_for_ever, status_of
 from tests.waiting import wait_until
 
@@ -107,11 +107,11 @@ def test_a_process_is_signalled_as_long_as_it_is_the_one_that_is_meant() -> None
         identity = proc.identity_of(child.pid)
         assert identity is not None
         earlier = ProcessIdentity(identity.pid, identity.started - 1)
-        assert not proc.signal_process(earlier, signal.SIGKILL)
+        assert not kill.signal_process(earlier, signal.SIGKILL)
         assert proc.is_alive(identity)
-        assert proc.signal_process(identity, signal.SIGKILL)
+        assert kill.signal_process(identity, signal.SIGKILL)
         assert exit_status_of(child) == -signal.SIGKILL
-        assert not proc.signal_process(identity, signal.SIGKILL)
+        assert not kill.signal_process(identity, signal.SIGKILL)
 
 
 def test_a_process_that_cannot_be_looked_at_is_not_taken_for_dead() -> None:
@@ -123,9 +123,9 @@ def test_a_process_that_cannot_be_looked_at_is_not_taken_for_dead() -> None:
             proc.identity_of(sleeper)
         with pytest.raises(OSError, match="Too many open files"):
             proc.children_of(os.getpid())
-        assert not proc.kill_own_descendants(within_s=0.05)
+        assert not kill.kill_own_descendants(within_s=0.05)
         resource.setrlimit(resource.RLIMIT_NOFILE, (1_024, 1_024))
-        assert proc.kill_own_descendants(within_s=KILL_WITHIN_S)
+        assert kill.kill_own_descendants(within_s=KILL_WITHIN_S)
         assert is_gone(sleeper)
         return 0
 
@@ -210,7 +210,7 @@ def test_the_orphans_of_a_process_that_was_reaped_are_never_overlooked() -> None
                 os._exit(0)
             os.waitpid(child, 0)
             assert proc.has_children()
-            assert proc.kill_own_descendants(within_s=KILL_WITHIN_S)
+            assert kill.kill_own_descendants(within_s=KILL_WITHIN_S)
             assert not proc.has_children()
         return 0
 
@@ -234,7 +234,7 @@ def test_descendants_are_listed_parents_first(pipe: Pipe) -> None:
         assert proc.children_of(root.pid) == found[:1]
         identity = proc.identity_of(root.pid)
         assert identity is not None
-        assert proc.kill_tree(identity, within_s=KILL_WITHIN_S)
+        assert kill.kill_tree(identity, within_s=KILL_WITHIN_S)
 
 
 def plain(write: Callable[[int], None]) -> None:
@@ -299,14 +299,14 @@ def test_nothing_that_a_child_has_started_escapes(kind: Callable[[Callable[[int]
         reader, writer = os.pipe()
         start_family(kind, writer)
         first = int.from_bytes(os.read(reader, 4), "little")
-        assert proc.kill_own_descendants(spare={spared}, within_s=KILL_WITHIN_S)
+        assert kill.kill_own_descendants(spare={spared}, within_s=KILL_WITHIN_S)
         assert proc.children_of(os.getpid()) == [spared], "all are reaped, one is spared"
         assert not is_gone(spared)
         assert is_gone(first)
         os.close(writer)
         for pid in pids_in(read_all(reader)):
             assert is_gone(pid)
-        assert proc.kill_own_descendants(within_s=KILL_WITHIN_S)
+        assert kill.kill_own_descendants(within_s=KILL_WITHIN_S)
         return 0
 
     assert status_of(program) == 0
@@ -314,7 +314,7 @@ def test_nothing_that_a_child_has_started_escapes(kind: Callable[[Callable[[int]
 
 def test_no_process_of_a_tree_can_act_on_the_death_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
     """All are stopped before the first is killed: two that replace each other would go on for ever."""
-    send_signal = proc.send_signal
+    send_signal = kill.send_signal
 
     def send_slowly(pid: int, signum: int) -> None:
         send_signal(pid, signum)
@@ -337,7 +337,7 @@ def test_no_process_of_a_tree_can_act_on_the_death_of_another(monkeypatch: pytes
             sleep_for_ever()
         os.close(writer)
         os.close(lives_as_long)
-        assert proc.kill_own_descendants(within_s=KILL_WITHIN_S)
+        assert kill.kill_own_descendants(within_s=KILL_WITHIN_S)
         assert read_all(reader) == b""
         return 0
 
@@ -362,7 +362,7 @@ def test_nothing_of_a_strangers_tree_escapes(
         identity = proc.identity_of(process.pid)
         assert identity is not None
         first = os.read(pipe.reader, 4)
-        assert proc.kill_tree(identity, within_s=KILL_WITHIN_S)
+        assert kill.kill_tree(identity, within_s=KILL_WITHIN_S)
         assert is_gone(process.pid)
         # Only now can the pipe end: nobody is left who holds it.
         for pid in pids_in(first + pipe.says()):
@@ -375,7 +375,7 @@ def test_a_tree_whose_root_is_another_process_by_now_is_left_alone() -> None:
         identity = proc.identity_of(process.pid)
         assert identity is not None
         earlier = ProcessIdentity(identity.pid, identity.started - 1)
-        assert proc.kill_tree(earlier, within_s=KILL_WITHIN_S)
+        assert kill.kill_tree(earlier, within_s=KILL_WITHIN_S)
         assert proc.is_alive(identity)
         stat = Path(f"/proc/{process.pid}/stat").read_text()
         assert ") T " not in stat, "it was not even stopped"
@@ -386,7 +386,7 @@ def test_a_tree_that_is_gone_needs_nothing() -> None:
         assert process.pid is not None
         pid = process.pid
         exit_status_of(process)
-    assert proc.kill_tree(ProcessIdentity(pid, 1), within_s=0)
+    assert kill.kill_tree(ProcessIdentity(pid, 1), within_s=0)
 
 
 @as_root
@@ -397,11 +397,11 @@ def test_a_process_of_another_user_is_reported_and_no_error() -> None:
         identity = proc.identity_of(sleeper)
         assert identity is not None
         os.setresuid(NOBODY, NOBODY, 0)
-        assert not proc.kill_own_descendants(within_s=0.05)
-        assert not proc.kill_tree(identity, within_s=0.05)
-        proc.send_signal_to_group(os.getpgid(sleeper), 0)
+        assert not kill.kill_own_descendants(within_s=0.05)
+        assert not kill.kill_tree(identity, within_s=0.05)
+        kill.send_signal_to_group(os.getpgid(sleeper), 0)
         os.seteuid(0)
-        assert proc.kill_own_descendants(within_s=KILL_WITHIN_S)
+        assert kill.kill_own_descendants(within_s=KILL_WITHIN_S)
         return 0
 
     assert status_of(program) == 0
@@ -412,8 +412,8 @@ def test_a_signal_to_a_process_that_is_gone_is_no_error() -> None:
         assert process.pid is not None
         pid = process.pid
         exit_status_of(process)
-    proc.send_signal(pid, signal.SIGTERM)
-    proc.send_signal_to_group(pid, signal.SIGTERM)
+    kill.send_signal(pid, signal.SIGTERM)
+    kill.send_signal_to_group(pid, signal.SIGTERM)
 
 
 # --- words ---

@@ -14,7 +14,8 @@ import pytest
 
 from reproq_prefork.unix import proc
 from reproq_prefork.unix.signals import SignalInbox
-from reproq_prefork.unix.task_fork import Program, TaskForks, spawn
+from reproq_prefork.unix.spawn import Program, spawn
+from reproq_prefork.unix.task_fork import TaskForks
 from tests.children import Pipe, forked, open_fds, read_all, sleep_for_ever, status_of
 from tests.unit.test_fork_executor import links_of_fds
 from tests.unit.test_processes import is_gone
