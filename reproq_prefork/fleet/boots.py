@@ -5,9 +5,11 @@ from __future__ import annotations
 import signal
 
 from reproq_prefork.errors import ExitStatus
+from reproq_prefork.fleet.actions import NotifySystemd
 from reproq_prefork.fleet.draft import Draft
+from reproq_prefork.fleet.events import WorkerView
 from reproq_prefork.fleet.reload import end_reload, is_starting
-from reproq_prefork.fleet.state import RESPAWN_BURST, NotifySystemd, Phase, Worker, WorkerView
+from reproq_prefork.fleet.state import RESPAWN_BURST, Phase, Worker
 from reproq_prefork.text.log import LogLevel
 
 BOOT_FAILURE_LIMIT = 3  # in a row, in a generation that was never ready

@@ -11,45 +11,44 @@ from dataclasses import replace
 
 from reproq_prefork.errors import ExitStatus
 from reproq_prefork.fleet import template as templates
+from reproq_prefork.fleet.actions import (
+    Action,
+    DumpState,
+    EndMaster,
+    ForkSteward,
+    ForkWorker,
+    RequestWorker,
+    SendSignal,
+    ShowQuiet,
+    TellSteward,
+    WakeWorkers,
+)
 from reproq_prefork.fleet.boots import boot_failed, boot_limit_s, charge_respawn, fork_failed, note_ready
 from reproq_prefork.fleet.draft import Draft
-from reproq_prefork.fleet.reload import check_ended, reload, start_check
-from reproq_prefork.fleet.state import (
-    Action,
+from reproq_prefork.fleet.events import (
     CheckFailed,
     CheckPassed,
     Drained,
-    DumpState,
     Event,
-    Exit,
-    Fleet,
     ForkFailed,
-    ForkSteward,
-    ForkWorker,
-    Look,
     OrphansGone,
-    Phase,
-    RequestWorker,
     RunsReset,
-    SendSignal,
-    ShowQuiet,
+    ScoreboardRead,
     SignalCame,
     Started,
-    Steward,
     StewardExited,
     StewardForked,
-    TellSteward,
     TemplateExited,
     TemplateForked,
     TemplateNotForked,
     TemplateReady,
     TemplateRefused,
-    WakeWorkers,
-    Worker,
     WorkerExited,
     WorkerForked,
     WorkerView,
 )
+from reproq_prefork.fleet.reload import check_ended, reload, start_check
+from reproq_prefork.fleet.state import Fleet, Phase, Steward, Worker
 from reproq_prefork.model.outcome import FailureKind
 from reproq_prefork.model.run import LostWorker
 from reproq_prefork.text.log import LogLevel
@@ -120,7 +119,7 @@ class _Decision(Draft):
             case Drained(generation):
                 if self.fleet.current and self.fleet.current.number == generation:
                     self.advance(Phase.DRAINING, "the queues are drained")
-            case Look():
+            case ScoreboardRead():
                 self._look(event)
 
     def _signal_came(self, signum: int) -> None:
@@ -230,7 +229,7 @@ class _Decision(Draft):
 
     # --- what the scoreboard shows ---
 
-    def _look(self, look: Look) -> None:
+    def _look(self, look: ScoreboardRead) -> None:
         for slot, view in look.workers.items():
             worker = self.fleet.workers.get(slot)
             if worker is not None and worker.pid and worker.incarnation == view.incarnation:
@@ -296,7 +295,7 @@ class _Decision(Draft):
                 self._wind_down(number)
             self._keep_steward(number)
         if self.fleet.phase is not Phase.RUNNING and not self.fleet.generations:
-            self.actions.append(Exit(self.fleet.exit_status))
+            self.actions.append(EndMaster(self.fleet.exit_status))
 
     def _keep_phase(self) -> None:
         fleet = self.fleet

@@ -6,17 +6,8 @@ import signal
 from dataclasses import replace
 from typing import Any
 
-from reproq_prefork.fleet.state import (
-    AbandonCheck,
-    Action,
-    Fleet,
-    NotifySystemd,
-    Phase,
-    Reload,
-    SendSignal,
-    Worker,
-    WriteLog,
-)
+from reproq_prefork.fleet.actions import AbandonCheck, Action, NotifySystemd, SendSignal, WriteLog
+from reproq_prefork.fleet.state import Fleet, Phase, Reload, Worker
 from reproq_prefork.text.log import LogLevel
 
 

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
+from reproq_prefork.fleet.actions import AdoptSettings, NotifySystemd, StartCheck
 from reproq_prefork.fleet.draft import Draft
-from reproq_prefork.fleet.state import (
-    AdoptSettings,
-    CheckFailed,
-    CheckPassed,
-    Generation,
-    NotifySystemd,
-    Phase,
-    Reload,
-    StartCheck,
-    Template,
-)
+from reproq_prefork.fleet.events import CheckFailed, CheckPassed
+from reproq_prefork.fleet.state import Generation, Phase, Reload, Template
 from reproq_prefork.text.log import LogLevel
 
 

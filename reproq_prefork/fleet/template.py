@@ -10,9 +10,11 @@ import signal
 from dataclasses import replace
 from typing import Any
 
+from reproq_prefork.fleet.actions import ForkTemplate, SendSignal
 from reproq_prefork.fleet.boots import BOOT_BACKOFF_MAX_S, boot_failed, fork_failed
 from reproq_prefork.fleet.draft import Draft
-from reproq_prefork.fleet.state import ForkTemplate, SendSignal, Template, TemplateExited
+from reproq_prefork.fleet.events import TemplateExited
+from reproq_prefork.fleet.state import Template
 from reproq_prefork.text.log import LogLevel
 
 ANSWER_TIMEOUT_S = 10.0  # between a request, or the last answer, and the next one

@@ -15,46 +15,46 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from reproq_prefork.errors import ExitStatus, ReproqError
-from reproq_prefork.fleet.decide import decide
-from reproq_prefork.fleet.state import (
+from reproq_prefork.fleet.actions import (
     AbandonCheck,
     Action,
     AdoptSettings,
-    CheckFailed,
-    CheckPassed,
-    Drained,
     DumpState,
-    Event,
-    Exit,
-    Fleet,
-    ForkFailed,
+    EndMaster,
     ForkSteward,
     ForkTemplate,
     ForkWorker,
-    Limits,
-    Look,
     NotifySystemd,
-    OrphansGone,
-    Phase,
     RequestWorker,
-    RunsReset,
     SendSignal,
     ShowQuiet,
-    SignalCame,
     StartCheck,
+    TellSteward,
+    WakeWorkers,
+    WriteLog,
+)
+from reproq_prefork.fleet.decide import decide
+from reproq_prefork.fleet.events import (
+    CheckFailed,
+    CheckPassed,
+    Drained,
+    Event,
+    ForkFailed,
+    OrphansGone,
+    RunsReset,
+    ScoreboardRead,
+    SignalCame,
     Started,
     StewardExited,
     StewardForked,
-    TellSteward,
     TemplateExited,
     TemplateReady,
     TemplateRefused,
-    WakeWorkers,
     WorkerExited,
     WorkerForked,
     WorkerView,
-    WriteLog,
 )
+from reproq_prefork.fleet.state import Fleet, Limits, Phase
 from reproq_prefork.master.state_dump import state_dump
 from reproq_prefork.master.templates import Templates
 from reproq_prefork.model.messages import (
@@ -195,7 +195,7 @@ class Master:
         wait_readable(fds, BUSY_WAIT_S if in_motion else CALM_WAIT_S)
 
     def _reap(self) -> None:
-        """Look at every known child: signals that come together are one (50 deaths gave 31 SIGCHLD)."""
+        """ScoreboardRead at every known child: signals that come together are one (50 deaths gave 31 SIGCHLD)."""
         self._hear_templates(self._templates.reap())
         for slot, process in list(self._workers.items()):
             if process.exitcode is not None:
@@ -289,7 +289,7 @@ class Master:
                 case TemplateExited():
                     self._feed(message)
 
-    def _look(self) -> Look:
+    def _look(self) -> ScoreboardRead:
         views = {}
         for slot, worker in self._fleet.workers.items():
             record = self._scoreboard.read_worker(slot)
@@ -304,7 +304,7 @@ class Master:
             steward = self._scoreboard.read_steward(self._scoreboard.steward_place(number))
             if steward is not None:
                 heartbeats[number] = steward.heartbeat_ns / 1e9
-        return Look(views, heartbeats)
+        return ScoreboardRead(views, heartbeats)
 
     def _view(self, slot: int, incarnation: int, record: WorkerRecord) -> WorkerView:
         if record.incarnation != incarnation:
@@ -375,7 +375,7 @@ class Master:
                 self._notifier.tell(state)
             case WriteLog(level, message):
                 self._log.write(level, message)
-            case Exit(status):
+            case EndMaster(status):
                 self._exit_status = status
         return None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Collection, Iterator
 
-from reproq_prefork.fleet.state import Event, TemplateExited, TemplateForked, TemplateNotForked
+from reproq_prefork.fleet.events import Event, TemplateExited, TemplateForked, TemplateNotForked
 from reproq_prefork.model.messages import WorkerExpected, WorkerPost
 from reproq_prefork.unix import proc
 from reproq_prefork.unix.channel import Channel, PeerGone

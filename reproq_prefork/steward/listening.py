@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 
-from reproq_prefork.steward.duties import workers_of
+from reproq_prefork.steward.workers import workers_of
 from reproq_prefork.store.inbox import FLOOD_BYTES, FLOOD_MESSAGES
 from reproq_prefork.store.steward_store import News, StewardStore
 from reproq_prefork.text.log import Log

@@ -19,22 +19,20 @@ from reproq_prefork.model.messages import QueuesDrained, WorkerReset
 from reproq_prefork.model.outcome import FailureKind
 from reproq_prefork.model.run import LostWorker, Status
 from reproq_prefork.settings import SWEEP_INTERVAL_S, Settings
-from reproq_prefork.steward.duties import (
-    Duty,
-    ForgetWaiters,
-    HandBackWaiting,
-    LeaveCopy,
-    Look,
-    NoticeCancels,
-    NoticeDrained,
-    RenewLeases,
-    ResetAbandoned,
-    SweepExpired,
-    log_reset,
-    workers_of,
-)
+from reproq_prefork.steward.duty import Duty
+from reproq_prefork.steward.forget_waiters import ForgetWaiters
+from reproq_prefork.steward.hand_back_waiting import HandBackWaiting
+from reproq_prefork.steward.leave_copy import LeaveCopy
 from reproq_prefork.steward.listening import IDLE_CHECK_S, AwaitNewRuns, Listening
+from reproq_prefork.steward.look_for_work import LookForWork
+from reproq_prefork.steward.notice_cancels import NoticeCancels
+from reproq_prefork.steward.notice_drained import NoticeDrained
 from reproq_prefork.steward.one_by_one import OneByOne
+from reproq_prefork.steward.renew_leases import RenewLeases
+from reproq_prefork.steward.reset_abandoned import ResetAbandoned
+from reproq_prefork.steward.reset_log import log_reset
+from reproq_prefork.steward.sweep_expired import SweepExpired
+from reproq_prefork.steward.workers import workers_of
 from reproq_prefork.store.connection import UNSEEN_S, ConnectionLost, reconnect_delays_s
 from reproq_prefork.store.opening import GoesOn
 from reproq_prefork.store.steward_store import ResetRun, StewardStore
@@ -102,7 +100,7 @@ class Steward:
         self._log = log
         self._trouble = Recurring(log)
         self._notice_cancels = NoticeCancels(scoreboard, index, log=log)
-        self._look = Look(
+        self._look = LookForWork(
             scoreboard,
             index,
             period_s=settings.poll_interval_s,

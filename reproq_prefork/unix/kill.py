@@ -10,12 +10,12 @@ from collections.abc import Callable, Collection
 
 from reproq_prefork.model.identity import ProcessIdentity
 from reproq_prefork.unix.proc import (
-    is_stopped,
     children_of,
     descendants_of,
     has_children,
     identity_of,
     is_alive,
+    is_stopped,
 )
 from reproq_prefork.unix.signals import pause
 

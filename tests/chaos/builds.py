@@ -49,7 +49,7 @@ GUARDS: Mapping[str, tuple[Change, ...]] = {
     ),
     "the sweep": (
         Change(
-            "steward/duties.py",
+            "steward/sweep_expired.py",
             "lambda only: store.sweep_expired(only=only), store.expired_runs",
             "lambda only: (), tuple",
         ),
@@ -68,7 +68,7 @@ GUARDS: Mapping[str, tuple[Change, ...]] = {
     ),
     "the word to a worker that its run was cancelled": (
         Change(
-            "steward/duties.py",
+            "steward/notice_cancels.py",
             "self._scoreboard.update_lease(slot, record, cancel_run_id=run_id, cancel_claim=claim)",
             "pass",
         ),

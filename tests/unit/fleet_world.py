@@ -10,34 +10,34 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from reproq_prefork.errors import ExitStatus
-from reproq_prefork.fleet.decide import decide
-from reproq_prefork.fleet.state import (
+from reproq_prefork.fleet.actions import (
     AbandonCheck,
     Action,
     AdoptSettings,
-    CheckFailed,
-    CheckPassed,
-    Event,
-    Exit,
-    Fleet,
-    ForkFailed,
+    EndMaster,
     ForkSteward,
     ForkTemplate,
     ForkWorker,
-    Limits,
-    Look,
     NotifySystemd,
-    OrphansGone,
-    Phase,
     RequestWorker,
-    RunsReset,
     SendSignal,
-    SignalCame,
     StartCheck,
+    TellSteward,
+    WriteLog,
+)
+from reproq_prefork.fleet.decide import decide
+from reproq_prefork.fleet.events import (
+    CheckFailed,
+    CheckPassed,
+    Event,
+    ForkFailed,
+    OrphansGone,
+    RunsReset,
+    ScoreboardRead,
+    SignalCame,
     Started,
     StewardExited,
     StewardForked,
-    TellSteward,
     TemplateExited,
     TemplateForked,
     TemplateNotForked,
@@ -46,8 +46,8 @@ from reproq_prefork.fleet.state import (
     WorkerExited,
     WorkerForked,
     WorkerView,
-    WriteLog,
 )
+from reproq_prefork.fleet.state import Fleet, Limits, Phase
 from reproq_prefork.model.run import LostWorker
 
 TICK_S = 0.25
@@ -252,7 +252,11 @@ class World:
             for child in self.workers
             if child.slot is not None
         }
-        self.feed(Look(views, {s.generation: s.forked_at if s.frozen else self.now for s in self.stewards}))
+        self.feed(
+            ScoreboardRead(
+                views, {s.generation: s.forked_at if s.frozen else self.now for s in self.stewards}
+            )
+        )
 
     def _live(self, child: Child) -> None:
         if signal.SIGKILL in child.signals:
@@ -291,7 +295,7 @@ class World:
 
     def _act(self, action: Action) -> Event | None:  # noqa: C901 (one line an action)
         self.actions.append(action)
-        assert self.exit_status is None, f"{action} after Exit"
+        assert self.exit_status is None, f"{action} after EndMaster"
         match action:
             case StartCheck():
                 assert not self.checking, "two checks at once"
@@ -320,7 +324,7 @@ class World:
                 for steward in self.stewards:
                     if steward.generation == generation and lost not in steward.told:
                         steward.told.append(lost)
-            case Exit(status):
+            case EndMaster(status):
                 assert not self.children, f"exit with children: {self.children}"
                 assert not self.checking, "exit beside a check"
                 self.exit_status = status

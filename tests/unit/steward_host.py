@@ -7,7 +7,9 @@ import time
 from collections.abc import Collection
 from typing import Any, cast
 
-from reproq_prefork.steward.duties import Look, NoticeCancels, RenewLeases
+from reproq_prefork.steward.look_for_work import LookForWork
+from reproq_prefork.steward.notice_cancels import NoticeCancels
+from reproq_prefork.steward.renew_leases import RenewLeases
 from reproq_prefork.store.steward_store import RunToCancel, Sight, StewardStore
 from reproq_prefork.text.log import Log, LogFormat, LogLevel
 from reproq_prefork.unix import proc
@@ -65,8 +67,8 @@ class Host:
         self.look = self.make_look(announces=False)
         self.renew = RenewLeases(self.board, STEWARD, period_s=1, lease_s=60, believed_lease_s=50)
 
-    def make_look(self, *, announces: bool) -> Look:
-        return Look(
+    def make_look(self, *, announces: bool) -> LookForWork:
+        return LookForWork(
             self.board,
             STEWARD,
             period_s=1,

@@ -9,8 +9,8 @@ from typing import cast
 
 import pytest
 
-from reproq_prefork.steward import duties
-from reproq_prefork.steward.duties import RenewLeases
+from reproq_prefork.steward import notice_cancels
+from reproq_prefork.steward.renew_leases import RenewLeases
 from reproq_prefork.store.steward_store import RunToCancel, Sight, StewardStore
 from reproq_prefork.unix import proc
 from reproq_prefork.unix.scoreboard import LeaseRecord, WorkerRecord, WorkerState, boottime_ns
@@ -60,7 +60,7 @@ def test_a_worker_that_hears_nothing_of_it_is_killed_in_the_end(
         for _ in range(3):
             host.look.run(host.store)
         assert deaf.exitcode is None, "it has some time"
-        monkeypatch.setattr(duties, "CANCEL_PATIENCE_S", 0.0)
+        monkeypatch.setattr(notice_cancels, "CANCEL_PATIENCE_S", 0.0)
         host.add_worker(0, run_id=8, claim=1, pid=process.pid, pid_started=process.started)
         host.look.run(host.store)
         assert deaf.exitcode is None, "it is at another run by now"

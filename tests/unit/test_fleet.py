@@ -8,21 +8,16 @@ import pytest
 from reproq_prefork.errors import ExitStatus
 from reproq_prefork.fleet import boots as boots
 from reproq_prefork.fleet import decide as rules
-from reproq_prefork.fleet.state import (
-    RESPAWN_BURST,
-    Drained,
+from reproq_prefork.fleet.actions import (
     DumpState,
     ForkWorker,
-    Look,
-    OrphansGone,
-    Phase,
     ShowQuiet,
-    SignalCame,
     StartCheck,
-    Started,
     TellSteward,
     WakeWorkers,
 )
+from reproq_prefork.fleet.events import Drained, OrphansGone, ScoreboardRead, SignalCame, Started
+from reproq_prefork.fleet.state import RESPAWN_BURST, Phase
 from reproq_prefork.model.outcome import FailureKind
 from tests.unit.fleet_world import (
     BOOT_TIMEOUT_S,
@@ -837,7 +832,7 @@ def test_a_worker_in_its_fork_is_never_signalled() -> None:
     world.pass_check(3)
     world.now += 2
     # The answers to these forks are still on their way.
-    fleet, actions = rules.decide(world.fleet, Look({}, {}), world.now)
+    fleet, actions = rules.decide(world.fleet, ScoreboardRead({}, {}), world.now)
     assert sum(isinstance(action, ForkWorker) for action in actions) == 3
     fleet, actions = rules.decide(fleet, SignalCame(signal.SIGTTOU), world.now)
     fleet, more = rules.decide(fleet, SignalCame(TERM), world.now)
@@ -926,7 +921,7 @@ def test_the_masters_own_pause_is_nobodys_fault(world: World) -> None:
     make_busy(lost, lease_ends_at=world.now + 10)
     heartbeat_at = world.now
     world.now += 600
-    world.feed(Look({}, {1: heartbeat_at}))
+    world.feed(ScoreboardRead({}, {1: heartbeat_at}))
     world.look()
     assert [child.signals for child in (late, lost, booting, *world.stewards)] == [[], [], [], []]
     world.run_for(rules.DEADLINE_GRACE_S + 1)  # they had their chance

@@ -17,7 +17,8 @@ from hypothesis.stateful import (
 from reproq_prefork.errors import ExitStatus
 from reproq_prefork.fleet import boots as boots
 from reproq_prefork.fleet import decide as rules
-from reproq_prefork.fleet.state import RESPAWN_BURST, Drained, Phase, Reload, Started
+from reproq_prefork.fleet.events import Drained, Started
+from reproq_prefork.fleet.state import RESPAWN_BURST, Phase, Reload
 from tests.unit.fleet_world import BOOT_TIMEOUT_S, SHUTDOWN_TIMEOUT_S, Child, World
 
 SLOTS = 8

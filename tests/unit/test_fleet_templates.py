@@ -9,7 +9,9 @@ import pytest
 from reproq_prefork.errors import ExitStatus
 from reproq_prefork.fleet import boots as boots
 from reproq_prefork.fleet import template as templates
-from reproq_prefork.fleet.state import ForkTemplate, ForkWorker, Phase, RequestWorker, Started
+from reproq_prefork.fleet.actions import ForkTemplate, ForkWorker, RequestWorker
+from reproq_prefork.fleet.events import Started
+from reproq_prefork.fleet.state import Phase
 from tests.unit.fleet_world import BOOT_TIMEOUT_S, Child, World
 
 TERM, QUIT, KILL = signal.SIGTERM, signal.SIGQUIT, signal.SIGKILL
