@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from reproq_prefork.store.connection import DeadlineConnection
+from reproq_prefork.store.deadline import DeadlineConnection
 from tests.lease_model import Edge
 
 ROWS = """

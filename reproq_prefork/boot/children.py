@@ -15,7 +15,8 @@ from reproq_prefork import __version__
 from reproq_prefork.boot.application import Application, executor_of, load_application
 from reproq_prefork.boot.fork_safety import unfit_for_workers
 from reproq_prefork.errors import DatabaseIsCopy, DatabaseUnavailable, ExitStatus, ReproqError
-from reproq_prefork.master.loop import WORKERS_DEATH_SIGNAL, StewardPost
+from reproq_prefork.master.loop import WORKERS_DEATH_SIGNAL
+from reproq_prefork.master.post import StewardPost
 from reproq_prefork.model.identity import KnownServer, WorkerIdentity
 from reproq_prefork.model.messages import TemplateUnfit, WorkerPost
 from reproq_prefork.model.settlement import RetryPolicy
@@ -28,7 +29,8 @@ from reproq_prefork.text.log import Log
 from reproq_prefork.unix import proc
 from reproq_prefork.unix.channel import Channel
 from reproq_prefork.unix.orders import Orders
-from reproq_prefork.unix.scoreboard import Scoreboard, WorkerPanel, WorkerRecord, WorkerState
+from reproq_prefork.unix.panel import WorkerPanel
+from reproq_prefork.unix.scoreboard import Scoreboard, WorkerRecord, WorkerState
 from reproq_prefork.unix.signals import CANCEL_SIGNAL, MASTERS_OWN, SignalInbox
 from reproq_prefork.unix.wake_pipe import WakePipe
 from reproq_prefork.worker.database import Ledger

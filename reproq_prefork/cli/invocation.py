@@ -18,9 +18,9 @@ from reproq_prefork.settings.django_project import with_django
 from reproq_prefork.settings.files import read_sources
 from reproq_prefork.settings.resolve import Resolved, resolve
 from reproq_prefork.settings.sources import FlagValue
-from reproq_prefork.store.connection import ConnectionLost
 from reproq_prefork.store.migrate import check_schema
 from reproq_prefork.store.operator_store import OperatorStore
+from reproq_prefork.store.outcomes import ConnectionLost
 from reproq_prefork.text.printable import printable
 
 PROGRAM = "reproq-prefork"

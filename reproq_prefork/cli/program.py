@@ -117,7 +117,7 @@ def _supervise(invocation: Invocation, flags: dict[str, FlagValue]) -> int:
 
 
 def _requeue(context: click.Context, run_id: int | None, spec_hash: str | None) -> int:
-    from reproq_prefork.store.connection import translated_errors
+    from reproq_prefork.store.outcomes import translated_errors
     from reproq_prefork.store.runs import requeue
 
     if context.invoked_subcommand is not None:

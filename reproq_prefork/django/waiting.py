@@ -23,7 +23,7 @@ from django.db import connections
 from psycopg.pq import TransactionStatus
 
 from reproq_prefork.django.families.results import database_of
-from reproq_prefork.store.connection import DeadlineConnection
+from reproq_prefork.store.deadline import DeadlineConnection
 from reproq_prefork.store.statements import statement
 
 _log = logging.getLogger("reproq_prefork.django")

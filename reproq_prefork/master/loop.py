@@ -7,14 +7,12 @@ is only how events are noticed and actions carried out.
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import replace
 
-from reproq_prefork.errors import ExitStatus, ReproqError
+from reproq_prefork.errors import ExitStatus
 from reproq_prefork.fleet.actions import (
     AbandonCheck,
     Action,
@@ -35,14 +33,11 @@ from reproq_prefork.fleet.actions import (
 )
 from reproq_prefork.fleet.decide import decide
 from reproq_prefork.fleet.events import (
-    CheckFailed,
-    CheckPassed,
     Drained,
     Event,
     ForkFailed,
     OrphansGone,
     RunsReset,
-    ScoreboardRead,
     SignalCame,
     Started,
     StewardExited,
@@ -52,11 +47,13 @@ from reproq_prefork.fleet.events import (
     TemplateRefused,
     WorkerExited,
     WorkerForked,
-    WorkerView,
 )
-from reproq_prefork.fleet.state import Fleet, Limits, Phase
+from reproq_prefork.fleet.state import Fleet, Phase
+from reproq_prefork.master.check import SettingsCheck
+from reproq_prefork.master.post import Programs, StewardPost
 from reproq_prefork.master.state_dump import state_dump
 from reproq_prefork.master.templates import Templates
+from reproq_prefork.master.views import Views
 from reproq_prefork.model.messages import (
     QueuesDrained,
     TemplateLoaded,
@@ -83,31 +80,6 @@ BUSY_WAIT_S = 0.02  # while something is on its way that no descriptor tells of
 ORPHANS_TIMEOUT_S = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class StewardPost:
-    index: int
-    channel: Channel
-    life_fd: int
-
-
-class Programs(Protocol):
-    """What the children run; each in a fork, with all signals still blocked."""
-
-    def check(self, *, first: bool) -> Settings:
-        """Read the settings anew and try them. Raises ReproqError."""
-
-    def work(self, settings: Settings, post: WorkerPost, scoreboard: Scoreboard, wake: WakePipe) -> int: ...
-
-    def attend(
-        self, settings: Settings, post: StewardPost, scoreboard: Scoreboard, wake: WakePipe
-    ) -> int: ...
-
-    def prepare(
-        self, settings: Settings, channel: Channel, scoreboard: Scoreboard, wake: WakePipe, life_fd: int
-    ) -> int:
-        """Be a template, that forks workers which `work`."""
-
-
 class Master:
     def __init__(
         self,
@@ -132,16 +104,13 @@ class Master:
         self._life_fd, self._life_writer = os.pipe2(os.O_CLOEXEC)
         self._fleet = Fleet(max_slots=scoreboard.slots, max_generations=scoreboard.stewards)
         self._settings: dict[int, Settings] = {}
-        self._checked: Settings | None = None
         self._workers: dict[int, Child] = {}
         self._worker_ids: dict[int, str] = {}
-        # The incarnation whose record could last be read in a slot, and when.
-        self._read_at: dict[int, tuple[int, float]] = {}
+        self._views = Views(scoreboard)
         self._stewards: dict[int, Child] = {}
         self._templates = Templates()
         self._channels: dict[int, Channel] = {}
-        self._check: Child | None = None
-        self._check_result_fd = -1
+        self._check = SettingsCheck()
         self._exit_status: ExitStatus | None = None
 
     def run(self) -> ExitStatus:
@@ -156,7 +125,7 @@ class Master:
             self._end_orphans()
             self._hear_stewards()
             self._hear_templates(self._templates.hear())
-            self._feed(self._look())
+            self._feed(self._views.of(self._fleet))
             self._notifier.show_life()
         return self._exit_status
 
@@ -195,7 +164,7 @@ class Master:
         wait_readable(fds, BUSY_WAIT_S if in_motion else CALM_WAIT_S)
 
     def _reap(self) -> None:
-        """ScoreboardRead at every known child: signals that come together are one (50 deaths gave 31 SIGCHLD)."""
+        """Look at every known child: signals that come together are one (50 deaths gave 31 SIGCHLD)."""
         self._hear_templates(self._templates.reap())
         for slot, process in list(self._workers.items()):
             if process.exitcode is not None:
@@ -207,9 +176,9 @@ class Master:
                 self._hear_steward(generation)
                 self._channels.pop(generation).close()
                 self._feed(StewardExited(generation, proc.describe_exit(process.exitcode)))
-        if self._check is not None and self._check.exitcode is not None:
-            status, self._check = self._check.exitcode, None
-            self._feed(self._check_ended(status))
+        checked = self._check.ended()
+        if checked is not None:
+            self._feed(checked)
 
     def _worker_exited(self, slot: int, status: int) -> WorkerExited:
         record = self._scoreboard.read_worker(slot)
@@ -229,30 +198,14 @@ class Master:
             registered=record is not None and record.lease_end_ns > 0,
         )
 
-    def _check_ended(self, status: int) -> CheckPassed | CheckFailed:
-        with os.fdopen(self._check_result_fd, "rb") as result_file:
-            result_file.seek(0)
-            written = result_file.read()
-        if not written:
-            how = proc.describe_exit(status)
-            if status == -signal.SIGALRM:
-                how = "nothing came of it in the time that a worker has to become ready (--boot-timeout)"
-            return CheckFailed(f"the check of the settings itself failed: {how}", ExitStatus.FAILURE)
-        result = pickle.loads(written)  # noqa: S301 (from a fork of this process, through memory without a name)
-        if isinstance(result, ReproqError):
-            return CheckFailed(str(result), result.exit_status)
-        assert isinstance(result, Settings)
-        self._checked = result
-        return CheckPassed(_limits(result))
-
     def _end_orphans(self) -> None:
         """End what dead workers' tasks, and dead templates, have started. It is this process' child now, and
         none of its own. A worker that a template has made is known before it becomes a child.
         """
         if not self._fleet.awaits_orphans:
             return
-        own = (*self._workers.values(), *self._stewards.values(), *((self._check,) if self._check else ()))
-        spared = {*(child.pid for child in own), *self._templates.pids}
+        own = (*self._workers.values(), *self._stewards.values())
+        spared = {*(child.pid for child in own), *self._check.pids, *self._templates.pids}
         if kill.kill_own_descendants(spare=spared, within_s=ORPHANS_TIMEOUT_S):
             self._feed(OrphansGone())
 
@@ -289,66 +242,19 @@ class Master:
                 case TemplateExited():
                     self._feed(message)
 
-    def _look(self) -> ScoreboardRead:
-        views = {}
-        for slot, worker in self._fleet.workers.items():
-            record = self._scoreboard.read_worker(slot)
-            if record is not None:
-                views[slot] = self._view(slot, worker.incarnation, record)
-                if record.incarnation == worker.incarnation:
-                    self._read_at[slot] = (worker.incarnation, boottime_ns() / 1e9)
-            else:
-                views[slot] = self._torn_view(slot, worker.incarnation, is_ready=worker.ready)
-        heartbeats = {}
-        for number in self._fleet.generations:
-            steward = self._scoreboard.read_steward(self._scoreboard.steward_place(number))
-            if steward is not None:
-                heartbeats[number] = steward.heartbeat_ns / 1e9
-        return ScoreboardRead(views, heartbeats)
-
-    def _view(self, slot: int, incarnation: int, record: WorkerRecord) -> WorkerView:
-        if record.incarnation != incarnation:
-            return WorkerView(
-                incarnation, booting=True, registered=False, deadline_at=None, lease_ends_at=None
-            )
-        busy = record.state is WorkerState.BUSY
-        return WorkerView(
-            incarnation,
-            booting=record.state is WorkerState.BOOTING,
-            registered=record.is_registered,
-            deadline_at=record.deadline_ns / 1e9 if busy and record.deadline_ns else None,
-            lease_ends_at=self._scoreboard.lease_end_ns(slot, record) / 1e9 if busy else None,
-            seen_at=None if busy else record.seen_ns / 1e9,
-            connecting=record.state is WorkerState.CONNECTING,
-        )
-
-    def _torn_view(self, slot: int, incarnation: int, *, is_ready: bool) -> WorkerView:
-        """Of a worker that stays inside a write of its record (stopped there, it shows no sign of life), or of
-        one that boots in the place of a worker that died there.
-        """
-        read_incarnation, read_at = self._read_at.get(slot, (0, 0.0))
-        is_its_own = read_incarnation == incarnation
-        return WorkerView(
-            incarnation,
-            booting=not is_its_own,
-            registered=is_ready,
-            deadline_at=None,
-            lease_ends_at=None,
-            seen_at=read_at if is_its_own else None,
-        )
-
     # --- actions ---
 
     def _act(self, action: Action) -> Event | None:  # noqa: C901 (one line an action)
         match action:
             case StartCheck():
-                return self._start_check()
+                first = not self._fleet.generations
+                return self._check.start(lambda: self._programs.check(first=first))
             case AbandonCheck():
-                self._abandon_check()
+                self._check.abandon()
             case AdoptSettings(generation):
-                assert self._checked is not None
-                self._note_other_server(self._checked)
-                self._settings[generation], self._checked = self._checked, None
+                assert self._check.checked is not None
+                self._note_other_server(self._check.checked)
+                self._settings[generation], self._check.checked = self._check.checked, None
             case ForkWorker():
                 return self._fork_worker(action)
             case RequestWorker(generation, slot, incarnation):
@@ -386,35 +292,6 @@ class Master:
         newest = self._settings[max(self._settings)]
         if new.known_server.system != newest.known_server.system:
             self._log.warning("the database is on another server now", system=new.known_server.system)
-
-    def _start_check(self) -> Event | None:
-        first = not self._fleet.generations
-        try:
-            result_fd = os.memfd_create("reproq-prefork-check")
-        except OSError as error:
-            return _check_not_started(error)
-
-        def program() -> int:
-            try:
-                result: object = self._programs.check(first=first)
-            except ReproqError as error:
-                result = error
-            os.write(result_fd, pickle.dumps(result))
-            return ExitStatus.OK
-
-        try:
-            self._check = fork(program, keep_fds={result_fd}, parent_death_signal=signal.SIGKILL)
-        except OSError as error:
-            os.close(result_fd)
-            return _check_not_started(error)
-        self._check_result_fd = result_fd
-        return None
-
-    def _abandon_check(self) -> None:
-        if self._check is not None:
-            self._check.kill()
-            os.close(self._check_result_fd)
-            self._check = None
 
     def _fork_worker(self, action: ForkWorker) -> Event:
         settings = self._settings[action.generation]
@@ -476,18 +353,3 @@ class Master:
         self._stewards[generation] = steward
         self._channels[generation] = ours
         return StewardForked(generation, steward.pid)
-
-
-def _limits(settings: Settings) -> Limits:
-    return Limits(
-        workers=settings.workers,
-        boot_timeout_s=settings.boot_timeout_s,
-        shutdown_timeout_s=settings.shutdown_timeout_s,
-        fence_grace_s=settings.fence_margin_s / 2,
-        has_template=settings.runs_python,
-        connect_s=2 * settings.known_server.connect_s,  # the steward connects first, and then the worker
-    )
-
-
-def _check_not_started(error: OSError) -> CheckFailed:
-    return CheckFailed(f"no process can be started for the check: {error.strerror}", ExitStatus.FAILURE)

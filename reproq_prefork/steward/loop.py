@@ -33,8 +33,9 @@ from reproq_prefork.steward.reset_abandoned import ResetAbandoned
 from reproq_prefork.steward.reset_log import log_reset
 from reproq_prefork.steward.sweep_expired import SweepExpired
 from reproq_prefork.steward.workers import workers_of
-from reproq_prefork.store.connection import UNSEEN_S, ConnectionLost, reconnect_delays_s
+from reproq_prefork.store.connection import UNSEEN_S, reconnect_delays_s
 from reproq_prefork.store.opening import GoesOn
+from reproq_prefork.store.outcomes import ConnectionLost
 from reproq_prefork.store.steward_store import ResetRun, StewardStore
 from reproq_prefork.text.log import Log
 from reproq_prefork.text.recurring import Recurring

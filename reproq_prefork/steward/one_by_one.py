@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from reproq_prefork.errors import ReproqError
-from reproq_prefork.store.connection import ServerShort, StatementRefused, ValueRefused
+from reproq_prefork.store.outcomes import ServerShort, StatementRefused, ValueRefused
 from reproq_prefork.store.steward_store import SWEEP_BATCH, ResetRun, StewardStore
 from reproq_prefork.text.log import Log
 

@@ -12,7 +12,9 @@ from typing import Any
 import psycopg
 
 from reproq_prefork.errors import DatabaseIsCopy, DatabaseUnavailable, ReproqError
-from reproq_prefork.store.connection import ORDINARY_LIMITS, DeadlineConnection, TimeLimits, connect, fetch
+from reproq_prefork.store.connection import ORDINARY_LIMITS, TimeLimits, connect
+from reproq_prefork.store.deadline import DeadlineConnection
+from reproq_prefork.store.fetching import fetch
 from reproq_prefork.store.opening import GoesOn, always
 from reproq_prefork.store.statements import statement
 

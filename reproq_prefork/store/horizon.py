@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 
-from reproq_prefork.store.connection import fetch
+from reproq_prefork.store.fetching import fetch
 from reproq_prefork.store.statements import statement
 
 MIN_HELD_S = 60.0

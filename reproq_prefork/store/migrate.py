@@ -20,19 +20,16 @@ from reproq_prefork.settings import Settings
 from reproq_prefork.store.connection import (
     MIGRATION_LIMITS,
     ORDINARY_LIMITS,
-    ConnectionLost,
-    DeadlineConnection,
-    StatementRefused,
     TimeLimits,
-    ValueRefused,
     connect,
-    fetch,
     longest_connect_s,
-    translated_errors,
 )
 from reproq_prefork.store.copies import refuse_copy
+from reproq_prefork.store.deadline import DeadlineConnection
+from reproq_prefork.store.fetching import fetch
 from reproq_prefork.store.migration_files import Migration, known_migrations
 from reproq_prefork.store.migration_plan import Applied, Direction, MigrationState, Step, plan, states
+from reproq_prefork.store.outcomes import ConnectionLost, StatementRefused, ValueRefused, translated_errors
 from reproq_prefork.store.statements import statement
 
 MIGRATION_LOCK_TIMEOUT_S = 10

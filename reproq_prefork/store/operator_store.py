@@ -8,7 +8,8 @@ from typing import Any
 
 from reproq_prefork.model.run import Status
 from reproq_prefork.model.stored_values import read_texts
-from reproq_prefork.store.connection import TimeLimits, connect, fetch
+from reproq_prefork.store.connection import TimeLimits, connect
+from reproq_prefork.store.fetching import fetch
 from reproq_prefork.store.run_rows import read_status
 from reproq_prefork.store.statements import statement
 from reproq_prefork.store.unfinished_runs import Selection, UnfinishedRuns

@@ -20,14 +20,10 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from reproq_prefork.errors import DatabaseUnavailable
-from reproq_prefork.store.connection import (
-    ConnectionLost,
-    DeadlineConnection,
-    StatementRefused,
-    TimeLimits,
-    fetch,
-    translated_errors,
-)
+from reproq_prefork.store.connection import TimeLimits
+from reproq_prefork.store.deadline import DeadlineConnection
+from reproq_prefork.store.fetching import fetch
+from reproq_prefork.store.outcomes import ConnectionLost, StatementRefused, translated_errors
 from reproq_prefork.store.statements import statement
 
 PROBE_LIMITS = TimeLimits(statement_s=2.0, lock_s=1.0, client_s=2.0)

@@ -24,7 +24,8 @@ from reproq_prefork.model.new_run import (
     NewRun,
 )
 from reproq_prefork.model.run import TaskRun
-from reproq_prefork.store.connection import DeadlineConnection, fetch
+from reproq_prefork.store.deadline import DeadlineConnection
+from reproq_prefork.store.fetching import fetch
 from reproq_prefork.store.odd_sessions import fetch_binary, writes_iso
 from reproq_prefork.store.statements import statement
 from reproq_prefork.store.task_runs import TaskRuns

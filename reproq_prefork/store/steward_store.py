@@ -16,18 +16,16 @@ from reproq_prefork.model.run import LostWorker, Status
 from reproq_prefork.store.connection import (
     BACKEND_GONE_POLL_S,
     BACKEND_GONE_TIMEOUT_S,
-    CLIENT_DEADLINE_S,
     LOCK_TIMEOUT_S,
     STATEMENT_TIMEOUT_S,
-    Backend,
-    ConnectionLost,
     TimeLimits,
-    fetch,
-    translated_errors,
 )
 from reproq_prefork.store.copies import connect_unless_copy
+from reproq_prefork.store.deadline import CLIENT_DEADLINE_S, Backend
+from reproq_prefork.store.fetching import fetch
 from reproq_prefork.store.inbox import FLOOD_PATIENCE_S, Inbox
 from reproq_prefork.store.opening import GoesOn, always
+from reproq_prefork.store.outcomes import ConnectionLost, translated_errors
 from reproq_prefork.store.pooling import PROBE_LIMITS, hears_notifications
 from reproq_prefork.store.statements import statement
 

@@ -15,14 +15,10 @@ from reproq_prefork.model.outcome import FailureKind
 from reproq_prefork.model.run import ClaimedRun, Place, UnreadableRun
 from reproq_prefork.model.settlement import Settlement
 from reproq_prefork.store.claimed_runs import CLAIMED_FIELDS, claimed_runs
-from reproq_prefork.store.connection import (
-    BACKEND_GONE_TIMEOUT_S,
-    Backend,
-    end_backend_of,
-    fetch,
-    fetch_tuples,
-)
+from reproq_prefork.store.connection import BACKEND_GONE_TIMEOUT_S, end_backend_of
 from reproq_prefork.store.copies import connect_unless_copy
+from reproq_prefork.store.deadline import Backend
+from reproq_prefork.store.fetching import fetch, fetch_tuples
 from reproq_prefork.store.opening import GoesOn, always
 from reproq_prefork.store.statements import statement
 

@@ -14,7 +14,7 @@ import enum
 import mmap
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from operator import attrgetter
@@ -166,7 +166,6 @@ class MasterRecord(_Record):
 # A part of WorkerRecord, from `state` to `waiting`, and where it begins: what changes with each run.
 _RUN = struct.Struct("<BqqqIqqI")
 _RUN_OFFSET = struct.calcsize("<Qiqi")
-
 R = TypeVar("R", bound=_Record)
 
 
@@ -318,82 +317,3 @@ class Scoreboard:
 def _cell_bytes(kind: type[_Record]) -> int:
     bare = _SEQUENCE.size + kind.LAYOUT.size
     return -(-bare // 64) * 64  # whole cache lines: writers do not slow each other
-
-
-class WorkerPanel:
-    """A worker's own view: its record, and what the steward and the master say to it."""
-
-    def __init__(self, scoreboard: Scoreboard, slot: int, record: WorkerRecord) -> None:
-        self._scoreboard = scoreboard
-        self._slot = slot
-        self._record = record
-        self._started: tuple[int, int, int, int, int, int] | None = (
-            None  # by `start`, and not yet in the record
-        )
-        self.show_unrecorded(())
-        self.update()
-
-    @property
-    def record(self) -> WorkerRecord:
-        if self._started is not None:
-            run_id, claim, attempt, started_ns, deadline_ns, waiting = self._started
-            self._record = replace(
-                self._record,
-                state=WorkerState.BUSY,
-                seen_ns=started_ns,
-                run_id=run_id,
-                claim=claim,
-                attempt=attempt,
-                started_ns=started_ns,
-                deadline_ns=deadline_ns,
-                waiting=waiting,
-            )
-            self._started = None
-        return self._record
-
-    def update(self, **changes: Any) -> None:
-        """Change the record; without changes, a sign of life."""
-        self._record = replace(self.record, seen_ns=boottime_ns(), **changes)
-        self._scoreboard.write_worker(self._slot, self._record)
-
-    def show_life(self, for_s: float) -> bool:
-        """A sign of life that counts for so long; gives True, since nothing keeps a worker from going on."""
-        self._record = replace(self.record, seen_ns=boottime_ns() + int(for_s * 1e9))
-        self._scoreboard.write_worker(self._slot, self._record)
-        return True
-
-    def start(
-        self, run_id: int, claim: int, attempt: int, *, started_ns: int, deadline_ns: int, waiting: int = 0
-    ) -> None:
-        """Busy with this run from `started_ns`, which is now. `deadline_ns` 0: it has none."""
-        self._started = (run_id, claim, attempt, started_ns, deadline_ns, waiting)
-        self._scoreboard.write_run(
-            self._slot,
-            run_id,
-            claim,
-            attempt,
-            started_ns=started_ns,
-            deadline_ns=deadline_ns,
-            waiting=waiting,
-        )
-
-    def show_unrecorded(self, runs: Sequence[tuple[int, int]]) -> None:
-        """The first of these runs had started and are not recorded, whatever run is shown from now on."""
-        first = tuple(runs[:MAX_UNRECORDED])
-        self._scoreboard.write_unrecorded(self._slot, UnrecordedRecord(self._record.incarnation, first))
-
-    def lease(self) -> LeaseRecord:
-        """What the steward last said of this fork."""
-        return self._scoreboard.lease_of(self._slot, self._record)
-
-    @property
-    def claimed_lease_end_ns(self) -> int:
-        """Until when a task may run at least, by the latest claim or the registration."""
-        return self._record.lease_end_ns
-
-    def lease_end_ns(self) -> int:
-        """Until when a task may run."""
-        return self._scoreboard.lease_end_ns(self._slot, self._record)
-
-    def is_quiet(self) -> bool:
-        return self._scoreboard.read_master().quiet

@@ -12,7 +12,7 @@ from reproq_prefork.executors.program_output import MAX_MESSAGE_CHARS
 from reproq_prefork.model.outcome import Failure, FailureKind
 from reproq_prefork.model.run import ClaimedRun, UnreadableRun
 from reproq_prefork.model.settlement import RetryPolicy, Settlement, handed_back, settle
-from reproq_prefork.store.connection import (
+from reproq_prefork.store.outcomes import (
     ConnectionLost,
     ReplyUnreadable,
     StatementRefused,
@@ -21,7 +21,8 @@ from reproq_prefork.store.connection import (
 )
 from reproq_prefork.store.worker_store import Claim
 from reproq_prefork.text.log import Log
-from reproq_prefork.unix.scoreboard import WorkerPanel, boottime_ns
+from reproq_prefork.unix.panel import WorkerPanel
+from reproq_prefork.unix.scoreboard import boottime_ns
 from reproq_prefork.worker.claim_position import ClaimPosition
 from reproq_prefork.worker.link import Link
 from reproq_prefork.worker.lone_claims import LoneClaims

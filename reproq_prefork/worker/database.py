@@ -21,11 +21,12 @@ from collections.abc import Callable, Collection, Sequence
 
 from reproq_prefork.errors import ReproqError
 from reproq_prefork.model.settlement import RetryPolicy, Settlement
-from reproq_prefork.store.connection import ConnectionLost, StatementRefused, ValueRefused
+from reproq_prefork.store.outcomes import ConnectionLost, StatementRefused, ValueRefused
 from reproq_prefork.store.worker_store import WorkerStore
 from reproq_prefork.text.log import Log
 from reproq_prefork.unix.orders import Orders
-from reproq_prefork.unix.scoreboard import WorkerPanel, WorkerState, boottime_ns
+from reproq_prefork.unix.panel import WorkerPanel
+from reproq_prefork.unix.scoreboard import WorkerState, boottime_ns
 from reproq_prefork.worker.asking import Asking
 from reproq_prefork.worker.claiming import Claiming, LeaseLost, Turn
 from reproq_prefork.worker.link import Link

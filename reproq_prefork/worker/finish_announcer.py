@@ -14,7 +14,8 @@ from typing import Protocol
 from reproq_prefork.executors.contract import Executor, NoProcess, Stop, Watch
 from reproq_prefork.text.log import Log
 from reproq_prefork.unix.orders import Orders
-from reproq_prefork.unix.scoreboard import WorkerPanel, boottime_ns
+from reproq_prefork.unix.panel import WorkerPanel
+from reproq_prefork.unix.scoreboard import boottime_ns
 from reproq_prefork.worker.task_watch import TaskWatch
 
 LOOK_INTERVAL_S = 5.0

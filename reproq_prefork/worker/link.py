@@ -12,7 +12,8 @@ from reproq_prefork.store.worker_store import WorkerStore
 from reproq_prefork.text.log import Log
 from reproq_prefork.text.recurring import Recurring
 from reproq_prefork.unix.orders import Orders
-from reproq_prefork.unix.scoreboard import WorkerPanel, WorkerState
+from reproq_prefork.unix.panel import WorkerPanel
+from reproq_prefork.unix.scoreboard import WorkerState
 from reproq_prefork.unix.signals import wait_readable
 
 QUIT_PATIENCE_S = 3.0  # for recording what was handed back, while there is no connection

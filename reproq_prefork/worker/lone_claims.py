@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from reproq_prefork.errors import ReproqError
 from reproq_prefork.executors.program_output import MAX_MESSAGE_CHARS
-from reproq_prefork.store.connection import StatementRefused, ValueRefused
+from reproq_prefork.store.outcomes import StatementRefused, ValueRefused
 from reproq_prefork.store.worker_store import ClaimedAlone, WorkerStore
 from reproq_prefork.text.log import Log
 

@@ -29,8 +29,9 @@ from reproq_prefork.model.settlement import RetryPolicy, Settlement, handed_back
 from reproq_prefork.settings import Settings
 from reproq_prefork.text.log import Log
 from reproq_prefork.unix.orders import Orders
+from reproq_prefork.unix.panel import WorkerPanel
 from reproq_prefork.unix.proc import resident_kib
-from reproq_prefork.unix.scoreboard import Scoreboard, WorkerPanel, WorkerState, boottime_ns
+from reproq_prefork.unix.scoreboard import Scoreboard, WorkerState, boottime_ns
 from reproq_prefork.unix.wake_pipe import Sleep, WakePipe
 from reproq_prefork.worker.batch import Batch
 from reproq_prefork.worker.batch_size import BatchSize

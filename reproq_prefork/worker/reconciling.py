@@ -10,9 +10,9 @@ import time
 from collections.abc import Collection
 
 from reproq_prefork.errors import ReproqError
-from reproq_prefork.store.connection import ConnectionLost, StatementRefused, ValueRefused
+from reproq_prefork.store.outcomes import ConnectionLost, StatementRefused, ValueRefused
 from reproq_prefork.text.log import Log
-from reproq_prefork.unix.scoreboard import WorkerPanel
+from reproq_prefork.unix.panel import WorkerPanel
 from reproq_prefork.worker.asking import Asking
 from reproq_prefork.worker.link import Link
 from reproq_prefork.worker.recording import Recording, Token

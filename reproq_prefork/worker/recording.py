@@ -17,10 +17,10 @@ from collections.abc import Iterable, Sequence
 from reproq_prefork.errors import ReproqError
 from reproq_prefork.model.run import Status
 from reproq_prefork.model.settlement import Settlement, handed_back
-from reproq_prefork.store.connection import StatementRefused, ValueRefused
+from reproq_prefork.store.outcomes import StatementRefused, ValueRefused
 from reproq_prefork.text.log import Log
 from reproq_prefork.unix.orders import Orders
-from reproq_prefork.unix.scoreboard import WorkerPanel
+from reproq_prefork.unix.panel import WorkerPanel
 from reproq_prefork.worker.asking import Asking
 from reproq_prefork.worker.link import Link
 from reproq_prefork.worker.refused_ends import RefusedEnd, RefusedEnds

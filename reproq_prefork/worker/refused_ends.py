@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from reproq_prefork.errors import ReproqError
 from reproq_prefork.model.settlement import Settlement
-from reproq_prefork.store.connection import ServerShort, ValueRefused
+from reproq_prefork.store.outcomes import ServerShort, ValueRefused
 from reproq_prefork.unix.scoreboard import MAX_UNRECORDED
 from reproq_prefork.worker.smaller_ends import smaller_ends
 

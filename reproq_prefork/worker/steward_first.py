@@ -7,7 +7,8 @@ steward nobody renews a lease, and all of them would end with it.
 from __future__ import annotations
 
 from reproq_prefork.unix.orders import Orders
-from reproq_prefork.unix.scoreboard import Scoreboard, WorkerPanel, boottime_ns
+from reproq_prefork.unix.panel import WorkerPanel
+from reproq_prefork.unix.scoreboard import Scoreboard, boottime_ns
 from reproq_prefork.unix.signals import wait_readable
 
 STALE_S = 5.0  # a steward that shows no life for so long is not waited for

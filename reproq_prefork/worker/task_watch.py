@@ -8,7 +8,8 @@ from typing import Protocol
 
 from reproq_prefork.executors.contract import Stop
 from reproq_prefork.unix.orders import Orders
-from reproq_prefork.unix.scoreboard import WorkerPanel, boottime_ns
+from reproq_prefork.unix.panel import WorkerPanel
+from reproq_prefork.unix.scoreboard import boottime_ns
 
 LOOK_INTERVAL_NS = 500_000_000  # the lease moves while a task runs, and nothing else wakes the watch for it
 

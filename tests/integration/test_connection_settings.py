@@ -7,16 +7,10 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from reproq_prefork.store.connection import (
-    ConnectionLost,
-    DeadlineConnection,
-    StatementRefused,
-    StatementTimedOut,
-    TimeLimits,
-    connect,
-    fetch,
-    fetch_tuples,
-)
+from reproq_prefork.store.connection import TimeLimits, connect
+from reproq_prefork.store.deadline import DeadlineConnection
+from reproq_prefork.store.fetching import fetch, fetch_tuples
+from reproq_prefork.store.outcomes import ConnectionLost, StatementRefused, StatementTimedOut
 from tests.pgbouncer import pooler
 from tests.stores import steward_store
 from tests.supervisor import Connection

@@ -13,7 +13,9 @@ import pytest
 
 from reproq_prefork import Status, enqueue, get_run
 from reproq_prefork.errors import DatabaseIsCopy, DatabaseUnavailable, ExitStatus
-from reproq_prefork.store.connection import ConnectionLost, StatementRefused, connect, end_backend_of, fetch
+from reproq_prefork.store.connection import connect, end_backend_of
+from reproq_prefork.store.fetching import fetch
+from reproq_prefork.store.outcomes import ConnectionLost, StatementRefused
 from reproq_prefork.store.statements import statement
 from tests.databases import as_login, new_database
 from tests.integration.command_line import CommandLine

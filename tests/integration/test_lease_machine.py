@@ -48,7 +48,9 @@ from reproq_prefork.model.settlement import RetryPolicy, Settlement, handed_back
 from reproq_prefork.model.stored_values import read_moment
 from reproq_prefork.spec import Spec
 from reproq_prefork.store import copies, operator_store, runs
-from reproq_prefork.store.connection import DeadlineConnection, connect, fetch
+from reproq_prefork.store.connection import connect
+from reproq_prefork.store.deadline import DeadlineConnection
+from reproq_prefork.store.fetching import fetch
 from reproq_prefork.store.operator_store import OperatorStore
 from reproq_prefork.store.statements import statement
 from reproq_prefork.store.worker_store import WorkerStore

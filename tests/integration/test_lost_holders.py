@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from reproq_prefork import enqueue
-from reproq_prefork.store.connection import fetch
+from reproq_prefork.store.fetching import fetch
 from reproq_prefork.store.statements import statement
 from tests.stores import end_leases, lost_worker, steward_store, worker_store
 from tests.supervisor import run_row

@@ -11,8 +11,9 @@ import pytest
 
 from reproq_prefork.model.run import Status
 from reproq_prefork.model.settlement import Settlement
-from reproq_prefork.store.connection import ValueRefused, fetch
+from reproq_prefork.store.fetching import fetch
 from reproq_prefork.store.operator_store import OperatorStore
+from reproq_prefork.store.outcomes import ValueRefused
 from reproq_prefork.store.worker_store import WorkerStore
 from tests.databases import new_database
 from tests.odd_settings import ODD, set_for_database

@@ -14,7 +14,7 @@ import pytest
 from reproq_prefork import enqueue
 from reproq_prefork.model.run import ClaimedRun, Status
 from reproq_prefork.steward.one_by_one import OneByOne
-from reproq_prefork.store.connection import StatementRefused
+from reproq_prefork.store.outcomes import StatementRefused
 from reproq_prefork.store.steward_store import StewardStore
 from reproq_prefork.store.worker_store import ChangeableRun, WorkerStore
 from reproq_prefork.text.log import Log, LogFormat, LogLevel

@@ -14,8 +14,10 @@ import pytest
 
 from reproq_prefork.demo.postgres import EmbeddedPostgres
 from reproq_prefork.store import inbox
-from reproq_prefork.store.connection import ConnectionLost, StatementRefused, connect, fetch
+from reproq_prefork.store.connection import connect
+from reproq_prefork.store.fetching import fetch
 from reproq_prefork.store.inbox import Inbox
+from reproq_prefork.store.outcomes import ConnectionLost, StatementRefused
 from reproq_prefork.store.steward_store import WAITERS_BATCH, StewardStore
 from tests.databases import as_login
 from tests.stores import HOST, lost_worker, steward_store, worker_store

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from reproq_prefork.store import connection
-from reproq_prefork.store.connection import LATE_READS, _with_deadline
+from reproq_prefork.store.deadline import LATE_READS, _with_deadline
 
 WAIT_R = 1
 READY, NOT_READY = 1, 0

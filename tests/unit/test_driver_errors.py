@@ -9,7 +9,7 @@ import pytest
 
 from reproq_prefork.errors import ReproqError
 from reproq_prefork.model.new_run import InvalidRun
-from reproq_prefork.store.connection import (
+from reproq_prefork.store.outcomes import (
     ConnectionLost,
     ReplyUnreadable,
     ServerShort,

@@ -15,16 +15,12 @@ import pytest
 from reproq_prefork.errors import DatabaseUnavailable
 from reproq_prefork.model.run import ClaimedRun, Place, Status
 from reproq_prefork.model.settlement import RetryPolicy, Settlement
-from reproq_prefork.store.connection import (
-    Backend,
-    ConnectionLost,
-    StatementRefused,
-    StatementTimedOut,
-    ValueRefused,
-)
+from reproq_prefork.store.deadline import Backend
+from reproq_prefork.store.outcomes import ConnectionLost, StatementRefused, StatementTimedOut, ValueRefused
 from reproq_prefork.store.worker_store import ChangeableRun, Claim, ClaimedAlone, WorkerStore
 from reproq_prefork.text.log import Log, LogFormat, LogLevel
-from reproq_prefork.unix.scoreboard import Scoreboard, WorkerPanel, WorkerRecord, WorkerState
+from reproq_prefork.unix.panel import WorkerPanel
+from reproq_prefork.unix.scoreboard import Scoreboard, WorkerRecord, WorkerState
 from reproq_prefork.worker import link as link_module
 from reproq_prefork.worker.claiming import LeaseLost, Turn
 from reproq_prefork.worker.database import Ledger

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from reproq_prefork.model.run import ClaimedRun, Status
 from reproq_prefork.model.settlement import RetryPolicy, Settlement
-from reproq_prefork.store.connection import (
-    Backend,
+from reproq_prefork.store.deadline import Backend
+from reproq_prefork.store.outcomes import (
     ConnectionLost,
     ServerShort,
     StatementRefused,
@@ -29,14 +29,8 @@ from reproq_prefork.store.connection import (
 )
 from reproq_prefork.store.worker_store import ChangeableRun, Claim, ClaimedAlone, WorkerStore
 from reproq_prefork.text.log import Log, LogFormat, LogLevel
-from reproq_prefork.unix.scoreboard import (
-    MAX_UNRECORDED,
-    Scoreboard,
-    WorkerPanel,
-    WorkerRecord,
-    WorkerState,
-    boottime_ns,
-)
+from reproq_prefork.unix.panel import WorkerPanel
+from reproq_prefork.unix.scoreboard import MAX_UNRECORDED, Scoreboard, WorkerRecord, WorkerState, boottime_ns
 from reproq_prefork.worker import claiming, database, link, lone_claims, reconciling, recording
 from reproq_prefork.worker.claiming import LeaseLost
 from reproq_prefork.worker.database import Ledger

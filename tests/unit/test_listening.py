@@ -12,8 +12,8 @@ import pytest
 
 from reproq_prefork.steward import listening
 from reproq_prefork.steward.listening import AwaitNewRuns, Flood, Listening
-from reproq_prefork.store.connection import StatementRefused
 from reproq_prefork.store.inbox import FLOOD_BYTES, FLOOD_MESSAGES
+from reproq_prefork.store.outcomes import StatementRefused
 from reproq_prefork.store.steward_store import News
 from reproq_prefork.unix.scoreboard import WorkerState
 from tests.unit.steward_host import STEWARD, Host

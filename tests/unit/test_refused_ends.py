@@ -9,7 +9,7 @@ import pytest
 
 from reproq_prefork.model.run import Status
 from reproq_prefork.model.settlement import Settlement, handed_back
-from reproq_prefork.store.connection import ServerShort, StatementRefused, ValueRefused
+from reproq_prefork.store.outcomes import ServerShort, StatementRefused, ValueRefused
 from reproq_prefork.worker.refused_ends import (
     GIVEN_UP_AGAIN_S,
     MAX_CARRIED,

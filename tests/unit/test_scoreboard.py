@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reproq_prefork.model.identity import ProcessIdentity
+from reproq_prefork.unix.panel import WorkerPanel
 from reproq_prefork.unix.scoreboard import (
     MAX_UNRECORDED,
     WORKER_ID_BYTES,
@@ -18,7 +19,6 @@ from reproq_prefork.unix.scoreboard import (
     Scoreboard,
     StewardRecord,
     UnrecordedRecord,
-    WorkerPanel,
     WorkerRecord,
     WorkerState,
     _Record,

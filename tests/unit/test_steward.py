@@ -16,7 +16,8 @@ from reproq_prefork.steward import loop as steward_module
 from reproq_prefork.steward import one_by_one
 from reproq_prefork.steward.loop import Steward
 from reproq_prefork.steward.one_by_one import OneByOne
-from reproq_prefork.store.connection import Backend, ServerShort, StatementRefused, ValueRefused
+from reproq_prefork.store.deadline import Backend
+from reproq_prefork.store.outcomes import ServerShort, StatementRefused, ValueRefused
 from reproq_prefork.store.steward_store import News, ResetRun, Sight, StewardStore
 from reproq_prefork.text.log import Log, LogFormat, LogLevel
 from reproq_prefork.unix.channel import Channel

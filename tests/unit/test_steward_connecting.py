@@ -12,8 +12,9 @@ import pytest
 from reproq_prefork.errors import DatabaseUnavailable, ReproqError
 from reproq_prefork.model.identity import HostIdentity
 from reproq_prefork.steward.loop import Steward
-from reproq_prefork.store.connection import Backend, ConnectionLost, StatementRefused, ValueRefused
+from reproq_prefork.store.deadline import Backend
 from reproq_prefork.store.opening import GoesOn
+from reproq_prefork.store.outcomes import ConnectionLost, StatementRefused, ValueRefused
 from reproq_prefork.store.steward_store import News, Sight, StewardStore
 from reproq_prefork.text.log import Log, LogFormat, LogLevel
 from reproq_prefork.unix.channel import Channel

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from reproq_prefork.unix.scoreboard import Scoreboard, StewardRecord, WorkerPanel, WorkerRecord
+from reproq_prefork.unix.panel import WorkerPanel
+from reproq_prefork.unix.scoreboard import Scoreboard, StewardRecord, WorkerRecord
 from reproq_prefork.worker import steward_first
 from reproq_prefork.worker.steward_first import STALE_S, await_steward
 from tests.unit.test_worker import ScriptedOrders

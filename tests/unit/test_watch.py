@@ -10,7 +10,8 @@ import pytest
 
 from reproq_prefork.executors.contract import Stop
 from reproq_prefork.unix.orders import Orders
-from reproq_prefork.unix.scoreboard import LeaseRecord, Scoreboard, WorkerPanel, WorkerRecord, boottime_ns
+from reproq_prefork.unix.panel import WorkerPanel
+from reproq_prefork.unix.scoreboard import LeaseRecord, Scoreboard, WorkerRecord, boottime_ns
 from reproq_prefork.worker.task_watch import LOOK_INTERVAL_NS, TaskWatch
 
 S = 10**9

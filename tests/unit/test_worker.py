@@ -20,7 +20,8 @@ from reproq_prefork.model.run import ClaimedRun, Status
 from reproq_prefork.model.settlement import RetryPolicy, Settlement
 from reproq_prefork.text.log import Log, LogFormat, LogLevel
 from reproq_prefork.unix.orders import Orders
-from reproq_prefork.unix.scoreboard import Scoreboard, StewardRecord, WorkerPanel, WorkerRecord, boottime_ns
+from reproq_prefork.unix.panel import WorkerPanel
+from reproq_prefork.unix.scoreboard import Scoreboard, StewardRecord, WorkerRecord, boottime_ns
 from reproq_prefork.unix.wake_pipe import Sleep, WakePipe
 from reproq_prefork.worker import batch, batch_size
 from reproq_prefork.worker import finish_announcer as announcer_module

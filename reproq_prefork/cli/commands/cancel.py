@@ -15,7 +15,7 @@ from reproq_prefork.errors import ExitStatus, ReproqError
 from reproq_prefork.model.run import Status, TaskRun
 from reproq_prefork.settings import Settings
 from reproq_prefork.store import runs
-from reproq_prefork.store.connection import translated_errors
+from reproq_prefork.store.outcomes import translated_errors
 from reproq_prefork.store.unfinished_runs import Selection, UnfinishedRuns
 from reproq_prefork.text.printable import printable
 

@@ -15,7 +15,7 @@ from reproq_prefork.model.limits import MAX_ATTEMPTS, MAX_PAYLOAD_BYTES, MAX_PRI
 from reproq_prefork.model.new_run import DEFAULT_MAX_ATTEMPTS, DEFAULT_PRIORITY, DEFAULT_QUEUE, InvalidRun
 from reproq_prefork.spec import Spec, SpecError
 from reproq_prefork.store import runs
-from reproq_prefork.store.connection import translated_errors
+from reproq_prefork.store.outcomes import translated_errors
 from reproq_prefork.text.printable import quoted
 
 # Of text as somebody wrote it: spaces and escapes make it longer than what is stored.

@@ -16,8 +16,8 @@ from reproq_prefork.cli.invocation import Invocation, opened_store
 from reproq_prefork.cli.text import RunId, indented, moment, show_timeout
 from reproq_prefork.model.run import Status, TaskRun, omitted_entries
 from reproq_prefork.spec import canonical_json
-from reproq_prefork.store.connection import translated_errors
 from reproq_prefork.store.json_columns import UnreadableJson, is_small_number
+from reproq_prefork.store.outcomes import translated_errors
 from reproq_prefork.store.runs import get_run
 from reproq_prefork.text.duration import format_duration
 from reproq_prefork.text.printable import printable

@@ -25,7 +25,7 @@ from reproq_prefork.model.identity import HostIdentity, ProcessIdentity, WorkerI
 from reproq_prefork.model.outcome import Failure, FailureKind, Snoozed
 from reproq_prefork.model.run import ClaimedRun, Status, TaskRun, UnreadableRun
 from reproq_prefork.model.settlement import RetryPolicy, Settlement, settle
-from reproq_prefork.store.connection import Backend
+from reproq_prefork.store.deadline import Backend
 from reproq_prefork.store.task_runs import TaskRuns
 from reproq_prefork.store.worker_store import WorkerStatements
 from reproq_prefork.task_exceptions import TaskStopped

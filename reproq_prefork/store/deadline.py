@@ -1,0 +1,91 @@
+"""A connection on which no statement can hang, though the server may."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import psycopg
+
+from reproq_prefork.store.inbox import Inbox
+from reproq_prefork.store.outcomes import OF_PYTHON, NotSent
+from reproq_prefork.store.server import Server
+
+T = TypeVar("T")
+CLIENT_DEADLINE_S = 8.0  # above the server's statement_timeout, so that its own answer comes first
+LATE_READS = 1_000  # of an answer that is arriving when its time is up
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """The server's process for a connection.
+
+    A transaction pooler hands out a process a transaction; it is recognised by the pid it made up for us
+    at the start, which is not the one that answers.
+    """
+
+    pid: int
+    pooled: bool
+
+
+class DeadlineConnection(psycopg.Connection[Any]):
+    """A psycopg connection that gives up a statement after `deadline_s`, and knows its `server` and `backend`.
+
+    `settings`: behind a pooler, the statements that go before each other one, in one transaction with it.
+    `inbox`: of a connection that listens, where its notifications go.
+    """
+
+    deadline_s: float = CLIENT_DEADLINE_S
+    server: Server
+    backend: Backend
+    settings: str | None = None
+    inbox: Inbox | None = None
+
+    def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:
+        if self.inbox is not None:
+            gen = _emptying(gen, self.inbox)
+        return super().wait(_with_deadline(gen, self.deadline_s), *args, **kwargs)
+
+
+def _with_deadline(gen: Generator[Any, Any, T], seconds: float) -> Generator[Any, Any, T]:
+    """Pass a psycopg generator through; raise in its place once it has waited for `seconds`.
+
+    The waiting loop resumes the generator with nothing ready each time its interval has passed. What has arrived
+    when the time is up still counts, since this process may have been stopped meanwhile. But only a bounded amount
+    of it is read: notifications may arrive without end before the answer.
+
+    psycopg makes the message before it waits for the first time, so what goes wrong with a value until then is
+    `NotSent`.
+    """
+    gives_up_at = time.monotonic() + seconds
+    late_reads = 0
+    try:
+        try:
+            awaited = next(gen)
+        except (psycopg.DataError, psycopg.ProgrammingError, psycopg.NotSupportedError, *OF_PYTHON) as error:
+            raise NotSent(str(error)) from error
+        while True:
+            ready = yield awaited
+            if time.monotonic() > gives_up_at:
+                late_reads += 1
+                if not ready or late_reads > LATE_READS:
+                    raise psycopg.OperationalError(f"no answer from the server within {seconds:g} s")
+            awaited = gen.send(ready)
+    except StopIteration as finished:
+        return finished.value  # type: ignore[no-any-return]
+
+
+def _emptying(gen: Generator[Any, Any, T], inbox: Inbox) -> Generator[Any, Any, T]:
+    """Pass a psycopg generator through, and take the notifications that come before the answer as they come."""
+    inbox.statement_begins()
+    try:
+        awaited = next(gen)
+        while True:
+            ready = yield awaited
+            awaited = gen.send(ready)
+            inbox.empty_libpq()
+            inbox.check_patience()
+    except StopIteration as finished:
+        return finished.value  # type: ignore[no-any-return]
