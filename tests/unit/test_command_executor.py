@@ -339,7 +339,7 @@ time.sleep(60)
 
 
 def test_a_process_that_does_not_die_is_no_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proc, "kill_own_descendants", lambda **_limits: False)
+    monkeypatch.setattr(kill, "kill_own_descendants", lambda **_limits: False)
     with pytest.raises(TaskWillNotDie, match="still there after SIGKILL"):
         outcome_of(shell("echo 1"))
     monkeypatch.undo()

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import psycopg
 import pytest
 
-from reproq_prefork.store import connection
+from reproq_prefork.store import deadline
 from reproq_prefork.store.deadline import LATE_READS, _with_deadline
 
 WAIT_R = 1
@@ -36,9 +36,9 @@ def outcome(gen: Generator[int, int, str], ready: list[int]) -> str | None:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Its one entry is the time that `connection` sees."""
+    """Its one entry is the time that `deadline` sees."""
     now = [1000.0]
-    monkeypatch.setattr(connection, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(deadline, "time", SimpleNamespace(monotonic=lambda: now[0]))
     return now
 
 

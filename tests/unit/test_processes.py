@@ -320,7 +320,7 @@ def test_no_process_of_a_tree_can_act_on_the_death_of_another(monkeypatch: pytes
         send_signal(pid, signum)
         time.sleep(LONGER_THAN_A_REACTION_S)
 
-    monkeypatch.setattr(proc, "send_signal", send_slowly)
+    monkeypatch.setattr(kill, "send_signal", send_slowly)
 
     def program() -> int:
         proc.adopt_orphans()
