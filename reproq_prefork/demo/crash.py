@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from reproq_prefork.demo.stage import Stage, Unexpected
 from reproq_prefork.model.outcome import FailureKind
 from reproq_prefork.model.run import TaskRun
-from reproq_prefork.store.operator_store import RunAtWork, WorkerState
+from reproq_prefork.store.operator_store import RunAtWork, WorkerAtWork
 from reproq_prefork.store.runs import get_run
 
 # So long after its claim a task has surely begun, and it takes 60 ms at least, so it is not at its end.
@@ -62,7 +62,7 @@ def kill_a_busy_worker(stage: Stage) -> Recovery:
 def _busy_worker(stage: Stage) -> Victim | None:
     """One whose task is well under way."""
     workers = stage.workers()
-    at_work: list[tuple[float, WorkerState, RunAtWork]] = [
+    at_work: list[tuple[float, WorkerAtWork, RunAtWork]] = [
         (run.running_s, worker, run)
         for worker in workers
         for run in worker.runs

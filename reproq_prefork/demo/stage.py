@@ -17,7 +17,7 @@ from reproq_prefork.demo.interruption import Interruption
 from reproq_prefork.demo.postgres import EmbeddedPostgres
 from reproq_prefork.demo.supervisor import Supervisor
 from reproq_prefork.errors import ReproqError
-from reproq_prefork.store.operator_store import OperatorStore, WorkerState
+from reproq_prefork.store.operator_store import OperatorStore, WorkerAtWork
 
 WORKERS = 4
 TIME_LIMIT_S = 90.0  # many times what it takes: a machine may be slow, but nothing may hang
@@ -61,7 +61,7 @@ class Stage:
                 raise Unexpected(f"after {TIME_LIMIT_S:g} s it still waited for {what}")
             self.interruption.wait(interval_s)
 
-    def workers(self) -> tuple[WorkerState, ...]:
+    def workers(self) -> tuple[WorkerAtWork, ...]:
         """The workers that are registered; each has a pid."""
         return tuple(worker for worker in self.store.workers() if worker.pid is not None)
 

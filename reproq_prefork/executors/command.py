@@ -11,7 +11,7 @@ import signal
 from collections.abc import Mapping, Sequence
 
 from reproq_prefork.executors.contract import OUT_OF_RESOURCES, NoProcess, Stop, Watch
-from reproq_prefork.executors.process_io import Conversation, Exit
+from reproq_prefork.executors.process_io import Conversation, ProcessExit
 from reproq_prefork.executors.program_output import Output, outcome_of, readable
 from reproq_prefork.executors.tail import Tail
 from reproq_prefork.model.limits import MAX_ARGV_PAYLOAD_BYTES, MAX_RESULT_BYTES, MAX_STDERR_TAIL_BYTES
@@ -136,7 +136,7 @@ def _run(program: Program, result_fd: int, payload: bytes, watch: Watch) -> Atte
     return AttemptReport(_outcome(ended, stdout, stderr, result), ended.usage())
 
 
-def _outcome(ended: Exit, stdout: Tail, stderr: Tail, result: Tail) -> Outcome:
+def _outcome(ended: ProcessExit, stdout: Tail, stderr: Tail, result: Tail) -> Outcome:
     """What it says once it was told to end does not count: there is no telling a cut result from a whole one."""
     match ended.stop:
         case None:

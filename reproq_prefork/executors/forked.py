@@ -15,7 +15,7 @@ from types import FrameType
 from setproctitle import setproctitle
 
 from reproq_prefork.executors.contract import OUT_OF_RESOURCES, NoProcess, Runtime, Stop, Watch, WornOut
-from reproq_prefork.executors.process_io import Conversation, Exit
+from reproq_prefork.executors.process_io import Conversation, ProcessExit
 from reproq_prefork.executors.program_output import readable
 from reproq_prefork.executors.python_outcome import outcome_of_error
 from reproq_prefork.executors.report_json import MAX_REPORT_BYTES, dump_report, load_report
@@ -103,7 +103,7 @@ class ForkExecutor:
 
     def _fork(
         self, program: Callable[[int], int], watch: Watch
-    ) -> tuple[Exit, AttemptReport | None, str | None]:
+    ) -> tuple[ProcessExit, AttemptReport | None, str | None]:
         """Run `program` in a fork, to its end; gives what it said of it, and what it printed."""
         if proc.thread_count() > 1:
             raise WornOut("a task has left threads in the worker, which must not fork beside them")
@@ -161,7 +161,7 @@ def _perform(perform: Callable[[SignalledStop], AttemptReport], result_fd: int) 
     return 0 if isinstance(report.outcome, Success | Completed) else 1
 
 
-def _settled(ended: Exit, report: AttemptReport | None) -> tuple[Outcome, bool]:
+def _settled(ended: ProcessExit, report: AttemptReport | None) -> tuple[Outcome, bool]:
     """The outcome, and whether the application was told of it. What the process said as it ended counts; only
     a lost lease is stronger, and where it said nothing, how it was ended.
     """

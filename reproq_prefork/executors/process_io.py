@@ -23,7 +23,7 @@ EXCHANGES_BEFORE_A_LOOK = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Exit:
+class ProcessExit:
     """How the process ended. `stop`: it was asked to end, or killed, for this reason; None: it was not."""
 
     status: int  # below 0: minus the signal that ended it
@@ -79,7 +79,7 @@ class Conversation:
         if not gone:
             raise self._will_not_die()
 
-    def hold(self, pid: int, ask: Callable[[Stop], None]) -> Exit:
+    def hold(self, pid: int, ask: Callable[[Stop], None]) -> ProcessExit:
         """Exchange bytes until the process has ended, by itself or because the watch wants it.
 
         `ask` tells it to end by a deadline or a cancellation; what is there after a grace is killed. Whatever
@@ -93,7 +93,7 @@ class Conversation:
             raise self._will_not_die()
         for fd in tuple(self._tails):
             self._read(fd)
-        return Exit(*self._exit, stop)
+        return ProcessExit(*self._exit, stop)
 
     def _until_its_end(self, ask: Callable[[Stop], None]) -> Stop | None:
         asked: Stop | None = None

@@ -9,7 +9,7 @@ from reproq_prefork.fleet.actions import NotifySystemd
 from reproq_prefork.fleet.draft import Draft
 from reproq_prefork.fleet.events import WorkerView
 from reproq_prefork.fleet.reload import end_reload, is_starting
-from reproq_prefork.fleet.state import RESPAWN_BURST, Phase, Worker
+from reproq_prefork.fleet.state import RESPAWN_BURST, FleetWorker, Phase
 from reproq_prefork.text.log import LogLevel
 
 BOOT_FAILURE_LIMIT = 3  # in a row, in a generation that was never ready
@@ -28,7 +28,7 @@ def charge_respawn(draft: Draft, number: int) -> None:
     draft.postpone_forks(number, draft.now + max(0.0, -credit) / RESPAWNS_A_SECOND)
 
 
-def boot_limit_s(draft: Draft, worker: Worker, view: WorkerView) -> float | None:
+def boot_limit_s(draft: Draft, worker: FleetWorker, view: WorkerView) -> float | None:
     """How long after its fork this worker, which never was ready, may still not be so; None: without limit.
 
     It is no fault of a worker's that it waits for the database where another one has, or once had, a connection.
@@ -70,11 +70,11 @@ def note_ready(draft: Draft, number: int) -> None:
     )
 
 
-def _ready_of(draft: Draft, number: int) -> list[Worker]:
+def _ready_of(draft: Draft, number: int) -> list[FleetWorker]:
     return [worker for worker in draft.fleet.workers_of(number) if worker.ready and not worker.told]
 
 
-def _left_waiting(draft: Draft, number: int) -> list[Worker]:
+def _left_waiting(draft: Draft, number: int) -> list[FleetWorker]:
     boot_timeout_s = draft.fleet.generations[number].limits.boot_timeout_s
     return [
         worker

@@ -48,7 +48,7 @@ from reproq_prefork.fleet.events import (
     WorkerView,
 )
 from reproq_prefork.fleet.reload import check_ended, reload, start_check
-from reproq_prefork.fleet.state import Fleet, Phase, Steward, Worker
+from reproq_prefork.fleet.state import Fleet, FleetSteward, FleetWorker, Phase
 from reproq_prefork.model.outcome import FailureKind
 from reproq_prefork.model.run import LostWorker
 from reproq_prefork.text.log import LogLevel
@@ -164,14 +164,14 @@ class _Decision(Draft):
         self.log(f"the number of workers is now {target}")
 
     def _steward_forked(self, number: int, pid: int) -> None:
-        self.set_generation(number, steward=Steward(pid=pid, forked_at=self.now))
+        self.set_generation(number, steward=FleetSteward(pid=pid, forked_at=self.now))
         for lost in self.fleet.generations[number].lost:
             self.actions.append(TellSteward(number, lost))
 
     def _fork_failed(self, event: ForkFailed) -> None:
         again_at = fork_failed(self, event.reason)
         if event.slot is None:
-            self.set_generation(event.generation, steward=Steward(fork_at=again_at))
+            self.set_generation(event.generation, steward=FleetSteward(fork_at=again_at))
         else:
             self.remove_worker(event.slot)
             self.postpone_forks(event.generation, again_at)
@@ -208,7 +208,9 @@ class _Decision(Draft):
             self.log(f"the steward ended: {event.how}; starting another", LogLevel.WARNING)
         lived_s = self.now - generation.steward.forked_at
         fork_at = self.now if lived_s > STEWARD_BACKOFF_S else self.now + STEWARD_BACKOFF_S
-        self.set_generation(event.generation, steward=Steward(fork_at=fork_at, told=generation.steward.told))
+        self.set_generation(
+            event.generation, steward=FleetSteward(fork_at=fork_at, told=generation.steward.told)
+        )
 
     def _orphans_gone(self) -> None:
         for generation in list(self.fleet.generations.values()):
@@ -239,7 +241,7 @@ class _Decision(Draft):
         for number in list(self.fleet.generations):
             templates.look(self, number)
 
-    def _look_at_worker(self, worker: Worker, view: WorkerView) -> None:
+    def _look_at_worker(self, worker: FleetWorker, view: WorkerView) -> None:
         generation = self.fleet.generations[worker.generation]
         if not worker.ready and view.registered:
             worker = self.set_worker(worker.slot, ready=True)
@@ -263,7 +265,7 @@ class _Decision(Draft):
             if limit_s is not None and self.late_by(worker.forked_at) > limit_s:
                 self._kill(worker, FailureKind.WORKER_LOST, f"it was not ready within {limit_s:g} s")
 
-    def _kill(self, worker: Worker, kind: FailureKind, why: str) -> None:
+    def _kill(self, worker: FleetWorker, kind: FailureKind, why: str) -> None:
         self.log(f"killing worker {worker.slot} (pid {worker.pid}): {why}", LogLevel.ERROR)
         self.tell(worker, signal.SIGKILL, killed_as=kind)
         if not worker.ready:
@@ -318,7 +320,7 @@ class _Decision(Draft):
         free = (slot for slot in range(self.fleet.max_slots) if slot not in self.fleet.workers)
         for slot, _ in zip(free, range(generation.target - len(staying)), strict=False):
             incarnation = self.fleet.incarnations_made + 1
-            worker = Worker(slot, number, incarnation, forked_at=self.now)
+            worker = FleetWorker(slot, number, incarnation, forked_at=self.now)
             self.set(incarnations_made=incarnation, workers={**self.fleet.workers, slot: worker})
             fork = ForkWorker if template is None else RequestWorker
             self.actions.append(fork(number, slot, incarnation))
@@ -371,7 +373,7 @@ class _Decision(Draft):
         self.actions.append(ForkSteward(number))
 
 
-def _lost_worker(worker: Worker, event: WorkerExited) -> LostWorker:
+def _lost_worker(worker: FleetWorker, event: WorkerExited) -> LostWorker:
     if worker.killed_as is not None:
         kind = worker.killed_as
     elif event.status == ExitStatus.LEASE_LOST:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from reproq_prefork.fleet.actions import AbandonCheck, Action, NotifySystemd, SendSignal, WriteLog
-from reproq_prefork.fleet.state import Fleet, Phase, Reload, Worker
+from reproq_prefork.fleet.state import Fleet, FleetWorker, Phase, Reload
 from reproq_prefork.text.log import LogLevel
 
 
@@ -38,7 +38,7 @@ class Draft:
             if worker.pid and worker.told not in (signum, signal.SIGQUIT, signal.SIGKILL):
                 self.tell(worker, signum)
 
-    def tell(self, worker: Worker, signum: int, **changes: Any) -> None:
+    def tell(self, worker: FleetWorker, signum: int, **changes: Any) -> None:
         self.actions.append(SendSignal(worker.pid, signum))
         self.set_worker(worker.slot, told=signum, told_at=self.now, **changes)
 
@@ -56,7 +56,7 @@ class Draft:
         """There are several reasons to wait, and none shortens the wait for another."""
         self.set_generation(number, fork_at=max(until, self.fleet.generations[number].fork_at))
 
-    def set_worker(self, slot: int, **changes: Any) -> Worker:
+    def set_worker(self, slot: int, **changes: Any) -> FleetWorker:
         changed = replace(self.fleet.workers[slot], **changes)
         self.set(workers={**self.fleet.workers, slot: changed})
         return changed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from reproq_prefork.fleet.actions import AdoptSettings, NotifySystemd, StartCheck
 from reproq_prefork.fleet.draft import Draft
 from reproq_prefork.fleet.events import CheckFailed, CheckPassed
-from reproq_prefork.fleet.state import Generation, Phase, Reload, Template
+from reproq_prefork.fleet.state import FleetTemplate, Generation, Phase, Reload
 from reproq_prefork.text.log import LogLevel
 
 
@@ -49,7 +49,7 @@ def check_ended(draft: Draft, event: CheckPassed | CheckFailed) -> None:
         limits,
         target=min(limits.workers, draft.fleet.max_slots),
         credited_at=draft.now,
-        template=Template() if limits.has_template else None,
+        template=FleetTemplate() if limits.has_template else None,
     )
     draft.set(
         generations_made=number,

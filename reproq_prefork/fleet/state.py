@@ -31,7 +31,7 @@ class Reload(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Worker:
+class FleetWorker:
     slot: int
     generation: int
     incarnation: int
@@ -45,7 +45,7 @@ class Worker:
 
 
 @dataclass(frozen=True, slots=True)
-class Steward:
+class FleetSteward:
     pid: int = 0  # 0: none
     being_forked: bool = False
     fork_at: float = 0.0  # not before
@@ -55,7 +55,7 @@ class Steward:
 
 
 @dataclass(frozen=True, slots=True)
-class Template:
+class FleetTemplate:
     """It has imported the application, and forks the workers."""
 
     pid: int = 0  # 0: none
@@ -90,8 +90,8 @@ class Generation:
     number: int
     limits: Limits
     target: int  # how many workers
-    steward: Steward = field(default_factory=Steward)
-    template: Template | None = None  # None: the master forks the workers
+    steward: FleetSteward = field(default_factory=FleetSteward)
+    template: FleetTemplate | None = None  # None: the master forks the workers
     was_ready: bool = False
     lacks_workers: bool = False  # it was ready without those that wait for a connection to the database
     draining: bool = False
@@ -121,7 +121,7 @@ class Fleet:
     reload_again: bool = False
     checking: bool = False
     generations: Mapping[int, Generation] = field(default_factory=dict)
-    workers: Mapping[int, Worker] = field(default_factory=dict)  # by slot
+    workers: Mapping[int, FleetWorker] = field(default_factory=dict)  # by slot
     generations_made: int = 0
     incarnations_made: int = 0
     decided_at: float | None = None
@@ -138,7 +138,7 @@ class Fleet:
     def awaits_orphans(self) -> bool:
         return any(g.bereaved or g.left_behind for g in self.generations.values())
 
-    def workers_of(self, generation: int) -> list[Worker]:
+    def workers_of(self, generation: int) -> list[FleetWorker]:
         return [worker for worker in self.workers.values() if worker.generation == generation]
 
 

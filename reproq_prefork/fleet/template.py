@@ -14,7 +14,7 @@ from reproq_prefork.fleet.actions import ForkTemplate, SendSignal
 from reproq_prefork.fleet.boots import BOOT_BACKOFF_MAX_S, boot_failed, fork_failed
 from reproq_prefork.fleet.draft import Draft
 from reproq_prefork.fleet.events import TemplateExited
-from reproq_prefork.fleet.state import Template
+from reproq_prefork.fleet.state import FleetTemplate
 from reproq_prefork.text.log import LogLevel
 
 ANSWER_TIMEOUT_S = 10.0  # between a request, or the last answer, and the next one
@@ -31,11 +31,11 @@ def keep(draft: Draft, number: int) -> None:
 
 
 def forked(draft: Draft, number: int, pid: int) -> None:
-    draft.set_generation(number, template=Template(pid=pid, forked_at=draft.now))
+    draft.set_generation(number, template=FleetTemplate(pid=pid, forked_at=draft.now))
 
 
 def not_forked(draft: Draft, number: int, reason: str) -> None:
-    draft.set_generation(number, template=Template())
+    draft.set_generation(number, template=FleetTemplate())
     draft.postpone_forks(number, fork_failed(draft, reason))
 
 
@@ -63,7 +63,7 @@ def exited(draft: Draft, event: TemplateExited) -> None:
         if not worker.pid:
             draft.remove_worker(worker.slot)  # all that it has made is known by now
     # What its import has started is the master's child now, and so is a worker that nobody was told of.
-    draft.set_generation(number, left_behind=True, template=None if template.unfit else Template())
+    draft.set_generation(number, left_behind=True, template=None if template.unfit else FleetTemplate())
     if template.told:
         return
     draft.log(f"the template (pid {template.pid}) ended: {event.how}", LogLevel.WARNING)

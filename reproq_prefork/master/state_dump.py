@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from reproq_prefork.fleet.state import Fleet, Template, Worker
+from reproq_prefork.fleet.state import Fleet, FleetTemplate, FleetWorker
 from reproq_prefork.unix.scoreboard import Scoreboard
 
 
@@ -37,7 +37,7 @@ def _steward(scoreboard: Scoreboard, generation: int, now_ns: int) -> str:
     return f"pid {record.pid}, {connected}, seen {_seconds(now_ns - record.heartbeat_ns)} ago"
 
 
-def _template(template: Template, now_ns: int) -> str:
+def _template(template: FleetTemplate, now_ns: int) -> str:
     if not template.pid:
         return "not up yet"
     if template.told:
@@ -49,7 +49,7 @@ def _template(template: Template, now_ns: int) -> str:
     return f"(pid {template.pid}): {state}, forked {_seconds(now_ns - int(template.forked_at * 1e9))} ago"
 
 
-def _worker(scoreboard: Scoreboard, worker: Worker, now_ns: int) -> str:
+def _worker(scoreboard: Scoreboard, worker: FleetWorker, now_ns: int) -> str:
     record = scoreboard.read_worker(worker.slot)
     if record is None or record.incarnation != worker.incarnation:
         return "booting"

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from reproq_prefork.errors import SettingsError
 from reproq_prefork.settings import ExecutorKind, Settings
 from reproq_prefork.settings.options import MAX_WORKERS, OPTIONS
-from reproq_prefork.settings.sources import Given, Place, Sources, find
+from reproq_prefork.settings.sources import Given, Precedence, Sources, find
 from reproq_prefork.text.duration import format_duration
 from reproq_prefork.text.printable import printable
 from reproq_prefork.text.redact import mask_url
@@ -40,7 +40,7 @@ class ResolvedValue:
     """
 
     value: Any
-    place: Place
+    place: Precedence
     source: str
 
 
@@ -126,7 +126,7 @@ def task_environ(
 
 
 def _default(value: object) -> ResolvedValue:
-    return ResolvedValue(value, Place.DEFAULT, "default")
+    return ResolvedValue(value, Precedence.DEFAULT, "default")
 
 
 def _choose_executor(values: dict[str, ResolvedValue], executor: Given | None) -> list[str]:
@@ -167,7 +167,7 @@ def _exclude_queues(values: dict[str, ResolvedValue], given: Given | None) -> li
     left = queues_left(queues.value, values["excluded_queues"].value or ())
     values["queues"] = replace(queues, value=left)
     django = values.get("django")
-    if left or (queues.place is Place.DEFAULT and django is not None and django.value):
+    if left or (queues.place is Precedence.DEFAULT and django is not None and django.value):
         return []  # the Django project says later which queues it has
     return [f"{given.where}: no queue is left to take tasks from"]
 
@@ -200,11 +200,11 @@ def _settings(values: Mapping[str, ResolvedValue], sources: Sources) -> Settings
     found: dict[str, Any] = {name: value.value for name, value in values.items()}
     return Settings(
         database_url=found["database_url"],
-        database_url_is_flag=values["database_url"].place is Place.FLAG,
+        database_url_is_flag=values["database_url"].place is Precedence.FLAG,
         workers=found["workers"],
         queues=found["queues"],
         excluded_queues=found["excluded_queues"] or (),
-        queues_are_given=values["queues"].place is not Place.DEFAULT,
+        queues_are_given=values["queues"].place is not Precedence.DEFAULT,
         worker_id=found["worker_id"],
         poll_interval_s=found["poll_interval"],
         python_path=found["python_path"],

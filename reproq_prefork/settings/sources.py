@@ -17,7 +17,7 @@ from reproq_prefork.settings.options import Option
 FlagValue = str | bool | Sequence[str] | None
 
 
-class Place(enum.IntEnum):
+class Precedence(enum.IntEnum):
     """The places, strongest first."""
 
     FLAG = 1
@@ -53,13 +53,13 @@ class Given:
 
     text: str
     name: str
-    place: Place
+    place: Precedence
     place_name: str
 
     @property
     def source(self) -> str:
         """For `config`: `flag --workers`, `environment REPROQ_WORKERS`, `.env`, `reproq.toml`."""
-        if self.place in (Place.FLAG, Place.ENVIRONMENT):
+        if self.place in (Precedence.FLAG, Precedence.ENVIRONMENT):
             return f"{self.place_name} {self.name}"
         return self.place_name
 
@@ -72,15 +72,15 @@ class Given:
 def find(option: Option, sources: Sources) -> Given | None:
     """What the strongest place says about `option`; None where it is set nowhere."""
     candidates = [
-        Given(_flag_text(option, sources.flags.get(option.name)), option.long_flag, Place.FLAG, "flag"),
-        Given(sources.environ.get(option.env, ""), option.env, Place.ENVIRONMENT, "environment"),
+        Given(_flag_text(option, sources.flags.get(option.name)), option.long_flag, Precedence.FLAG, "flag"),
+        Given(sources.environ.get(option.env, ""), option.env, Precedence.ENVIRONMENT, "environment"),
     ]
     if option.toml_key is not None:
         in_env_file = sources.env_file_values.get(option.env, "")
         in_config = sources.config_values.get(option.toml_key, "")
         candidates += [
-            Given(in_env_file, option.env, Place.ENV_FILE, str(sources.env_file)),
-            Given(in_config, option.toml_key, Place.CONFIG_FILE, str(sources.config_file)),
+            Given(in_env_file, option.env, Precedence.ENV_FILE, str(sources.env_file)),
+            Given(in_config, option.toml_key, Precedence.CONFIG_FILE, str(sources.config_file)),
         ]
     return next((given for given in candidates if given.text.strip()), None)
 

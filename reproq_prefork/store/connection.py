@@ -20,7 +20,7 @@ from psycopg.rows import namedtuple_row
 from psycopg.types.numeric import Int8Dumper
 
 from reproq_prefork.errors import DatabaseUnavailable, ReproqError
-from reproq_prefork.store.deadline import CLIENT_DEADLINE_S, Backend, DeadlineConnection
+from reproq_prefork.store.deadline import CLIENT_DEADLINE_S, DeadlineConnection, ServerProcess
 from reproq_prefork.store.fetching import fetch
 from reproq_prefork.store.iso_times import IsoTimestamptzLoader
 from reproq_prefork.store.opening import GoesOn, always, longest_open_s, open_connection
@@ -145,7 +145,7 @@ def _ask_server(connection: DeadlineConnection, *, asks_system: bool) -> None:
         with suppress(StatementRefused):  # the function is forbidden, or not there: then any server will do
             system = fetch(connection, statement("server_identity"), {})[0].system
     connection.server = Server.of_row(row, system)
-    connection.backend = Backend(pid=row.pid, pooled=row.pid != connection.info.backend_pid)
+    connection.backend = ServerProcess(pid=row.pid, pooled=row.pid != connection.info.backend_pid)
 
 
 def _set_up(connection: DeadlineConnection, limits: TimeLimits, *, catalog_first: bool) -> None:

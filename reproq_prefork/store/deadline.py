@@ -19,7 +19,7 @@ LATE_READS = 1_000  # of an answer that is arriving when its time is up
 
 
 @dataclass(frozen=True, slots=True)
-class Backend:
+class ServerProcess:
     """The server's process for a connection.
 
     A transaction pooler hands out a process a transaction; it is recognised by the pid it made up for us
@@ -39,7 +39,7 @@ class DeadlineConnection(psycopg.Connection[Any]):
 
     deadline_s: float = CLIENT_DEADLINE_S
     server: Server
-    backend: Backend
+    backend: ServerProcess
     settings: str | None = None
     inbox: Inbox | None = None
 

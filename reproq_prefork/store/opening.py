@@ -36,7 +36,7 @@ def always(_for_s: float) -> bool:
     return True
 
 
-class Abandoned(psycopg.OperationalError):
+class OpeningAbandoned(psycopg.OperationalError):
     """`goes_on` said no."""
 
 
@@ -61,7 +61,7 @@ def open_connection(parameters: Mapping[str, Any], *, goes_on: GoesOn, for_writi
             wish = {"target_session_attrs": "read-write"} if for_writing and several else {}
             try:
                 return _opened({**wish, **parameters, **place}, timeout_s, goes_on)
-            except Abandoned:
+            except OpeningAbandoned:
                 raise
             except psycopg.Error as error:
                 reasons.append(str(error).strip())
@@ -184,4 +184,4 @@ def _wait(fd: int, awaited: int, gives_up_at: float, goes_on: GoesOn, timeout_s:
 
 def _take_step(goes_on: GoesOn, for_s: float) -> None:
     if not goes_on(for_s):
-        raise Abandoned("this process was told to stop meanwhile")
+        raise OpeningAbandoned("this process was told to stop meanwhile")

@@ -58,7 +58,7 @@ class RunAtWork:
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerState:
+class WorkerAtWork:
     """A worker fork and what it holds. All but `id` and `runs` is None where it is not registered any more."""
 
     id: str
@@ -109,7 +109,7 @@ class OperatorReads:
             **{key: count for key, count in live.items() if key[1] in counted},
         }
 
-    def workers(self) -> tuple[WorkerState, ...]:
+    def workers(self) -> tuple[WorkerAtWork, ...]:
         """Every worker that is registered, and every one that still holds a run, by host."""
         rows_of: dict[str, list[Any]] = {}
         for row in self._run("workers_at_work"):
@@ -198,9 +198,9 @@ def _seconds(seconds: float | None) -> float | None:
     return None if seconds is None else max(-MAX_SECONDS_SHOWN, min(seconds, MAX_SECONDS_SHOWN))
 
 
-def _worker_state(worker_id: str, rows: Sequence[Any]) -> WorkerState:
+def _worker_state(worker_id: str, rows: Sequence[Any]) -> WorkerAtWork:
     first = rows[0]
-    return WorkerState(
+    return WorkerAtWork(
         id=worker_id,
         host=first.host,
         pid=first.pid,

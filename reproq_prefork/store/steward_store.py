@@ -21,7 +21,7 @@ from reproq_prefork.store.connection import (
     TimeLimits,
 )
 from reproq_prefork.store.copies import connect_unless_copy
-from reproq_prefork.store.deadline import CLIENT_DEADLINE_S, Backend
+from reproq_prefork.store.deadline import CLIENT_DEADLINE_S, ServerProcess
 from reproq_prefork.store.fetching import fetch
 from reproq_prefork.store.inbox import FLOOD_PATIENCE_S, Inbox
 from reproq_prefork.store.opening import GoesOn, always
@@ -129,7 +129,7 @@ class StewardStore:
             goes_on=goes_on,
         )
         self._connection = self._connect(limits=limits)
-        self.backend: Backend = self._connection.backend
+        self.backend: ServerProcess = self._connection.backend
         self._inbox = Inbox(self._connection.pgconn, patience_s=min(FLOOD_PATIENCE_S, max_lock_wait_s))
         self._connection.inbox = self._inbox
         self.before_each = lambda: None

@@ -29,7 +29,7 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
-class Cancelled:
+class CancelledBatch:
     """What became of a batch: how many are CANCELLED, how many run and have workers that were asked to end them.
 
     `passed_by`: others held them at that moment, or they have become something else since they were selected.
@@ -63,7 +63,7 @@ class UnfinishedRuns:
 
     def cancel(
         self, *, message: str = "the task was cancelled", end_running: bool = False, finish_due: bool = True
-    ) -> Iterator[Cancelled]:
+    ) -> Iterator[CancelledBatch]:
         """Cancel all that match now, the newest first; gives what became of each batch.
 
         Each batch is committed by itself, so what was done when this is interrupted stays done. Workers take the
@@ -86,7 +86,7 @@ class UnfinishedRuns:
                         "finish_due": finish_due,
                     },
                 )
-                yield Cancelled(done.cancelled, done.asked, len(batch) - done.cancelled - done.asked)
+                yield CancelledBatch(done.cancelled, done.asked, len(batch) - done.cancelled - done.asked)
             before_id = ids[-1]
 
     def _page(self, before_id: int, *, max_runs: int) -> Any:

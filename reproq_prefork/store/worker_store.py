@@ -17,7 +17,7 @@ from reproq_prefork.model.settlement import Settlement
 from reproq_prefork.store.claimed_runs import CLAIMED_FIELDS, claimed_runs
 from reproq_prefork.store.connection import BACKEND_GONE_TIMEOUT_S, end_backend_of
 from reproq_prefork.store.copies import connect_unless_copy
-from reproq_prefork.store.deadline import Backend
+from reproq_prefork.store.deadline import ServerProcess
 from reproq_prefork.store.fetching import fetch, fetch_tuples
 from reproq_prefork.store.opening import GoesOn, always
 from reproq_prefork.store.statements import statement
@@ -67,7 +67,7 @@ class WorkerStatements:
     """What a worker asks, whoever sends it. Every method is one statement, except where it says otherwise."""
 
     def __init__(
-        self, identity: WorkerIdentity, *, lease_s: float, backend: Backend, run: Run, run_hot: Run
+        self, identity: WorkerIdentity, *, lease_s: float, backend: ServerProcess, run: Run, run_hot: Run
     ) -> None:
         """`run`: send the statement of this name and return its rows, with columns as attributes. `run_hot`: the
         same as tuples, for the statements of each run."""

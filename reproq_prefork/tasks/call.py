@@ -14,7 +14,7 @@ class NotACall(ReproqError):
     """The payload is no call of a Python task."""
 
 
-class Call(NamedTuple):
+class PythonCall(NamedTuple):
     """The dotted path of a task, and its arguments as Python has them."""
 
     path: str
@@ -22,7 +22,7 @@ class Call(NamedTuple):
     kwargs: dict[str, Any]
 
 
-def read_call(payload: str) -> Call:
+def read_call(payload: str) -> PythonCall:
     """The call that the text of a payload stands for. Raises NotACall."""
     try:
         said = parse_values(payload)
@@ -36,4 +36,4 @@ def read_call(payload: str) -> Call:
     args, kwargs = said.get("args", []), said.get("kwargs", {})
     if not isinstance(args, list) or not isinstance(kwargs, dict):
         raise NotACall("the args of the payload must be a list, and its kwargs an object")
-    return Call(said["task"], tuple(args), kwargs)
+    return PythonCall(said["task"], tuple(args), kwargs)

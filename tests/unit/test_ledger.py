@@ -15,7 +15,7 @@ import pytest
 from reproq_prefork.errors import DatabaseUnavailable
 from reproq_prefork.model.run import ClaimedRun, Place, Status
 from reproq_prefork.model.settlement import RetryPolicy, Settlement
-from reproq_prefork.store.deadline import Backend
+from reproq_prefork.store.deadline import ServerProcess
 from reproq_prefork.store.outcomes import ConnectionLost, StatementRefused, StatementTimedOut, ValueRefused
 from reproq_prefork.store.worker_store import ChangeableRun, Claim, ClaimedAlone, WorkerStore
 from reproq_prefork.text.log import Log, LogFormat, LogLevel
@@ -35,7 +35,7 @@ ENDED = Settlement(RUN.id, RUN.claim, Status.SUCCESSFUL, result="1")
 class ScriptedStore:
     """Meets the `troubles` that a test has set, one a call of the method they are set for."""
 
-    backend = Backend(pid=1, pooled=False)
+    backend = ServerProcess(pid=1, pooled=False)
 
     def __init__(self, troubles: Troubles, calls: list[str]) -> None:
         self._troubles = troubles

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from reproq_prefork.model.run import ClaimedRun, Status
 from reproq_prefork.model.settlement import RetryPolicy, Settlement
-from reproq_prefork.store.deadline import Backend
+from reproq_prefork.store.deadline import ServerProcess
 from reproq_prefork.store.outcomes import (
     ConnectionLost,
     ServerShort,
@@ -131,7 +131,7 @@ class Connection:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self.backend = Backend(pid=server.process, pooled=server.pooled)
+        self.backend = ServerProcess(pid=server.process, pooled=server.pooled)
         server.process += 1
         self._is_lost = False
 

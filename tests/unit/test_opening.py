@@ -13,7 +13,7 @@ from reproq_prefork.store import opening
 from reproq_prefork.store.opening import (
     NAME_LOOKUP_S,
     STEP_S,
-    Abandoned,
+    OpeningAbandoned,
     always,
     longest_open_s,
     open_connection,
@@ -106,7 +106,7 @@ def test_a_process_that_is_told_to_stop_gives_up_at_once() -> None:
     with deaf_ports(1) as ports:
         parameters = {"host": "127.0.0.1", "port": str(ports[0]), "connect_timeout": "60"}
         began_at = time.monotonic()
-        with pytest.raises(Abandoned):
+        with pytest.raises(OpeningAbandoned):
             open_connection(parameters, goes_on=lambda _: time.monotonic() < began_at + 0.5, for_writing=True)
         assert time.monotonic() - began_at < 2
 

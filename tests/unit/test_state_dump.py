@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from reproq_prefork.fleet.state import Fleet, Generation, Limits, Phase, Reload, Template, Worker
+from reproq_prefork.fleet.state import Fleet, FleetTemplate, FleetWorker, Generation, Limits, Phase, Reload
 from reproq_prefork.master.state_dump import state_dump
 from reproq_prefork.model.outcome import FailureKind
 from reproq_prefork.model.run import LostWorker
@@ -16,7 +16,7 @@ def lost(name: str) -> LostWorker:
     return LostWorker(name, None, False, False, FailureKind.WORKER_LOST, "it ended")
 
 
-def a_fleet(*workers: Worker, **generation: object) -> Fleet:
+def a_fleet(*workers: FleetWorker, **generation: object) -> Fleet:
     limits = Limits(2, 60, 25, 2.5)
     return Fleet(
         max_slots=8,
@@ -31,7 +31,9 @@ def dump(fleet: Fleet, board: Scoreboard | None = None) -> list[str]:
 
 
 def test_the_first_line_says_what_the_fleet_is_at() -> None:
-    assert dump(a_fleet(Worker(0, 1, 1, pid=100)))[0] == "state: running, reload none, 1 of 8 slots in use"
+    assert (
+        dump(a_fleet(FleetWorker(0, 1, 1, pid=100)))[0] == "state: running, reload none, 1 of 8 slots in use"
+    )
     fleet = Fleet(max_slots=8, max_generations=2, phase=Phase.DRAINING, quiet=True, reload=Reload.STARTING)
     assert dump(fleet) == ["state: draining, quiet, reload starting, 0 of 8 slots in use"]
 
@@ -65,7 +67,7 @@ def test_a_busy_worker_says_at_what_since_when_and_how_long_it_may() -> None:
         ),
     )
     board.write_lease(0, 3, LeaseRecord(incarnation=9, lease_end_ns=NOW_NS + 20 * S))
-    assert dump(a_fleet(Worker(3, 1, 9, pid=100)), board)[2] == (
+    assert dump(a_fleet(FleetWorker(3, 1, 9, pid=100)), board)[2] == (
         "  worker 3 (pid 100): busy, run 42 attempt 2 for 3.0 s, deadline in 7.0 s, lease for 20.0 s,"
         " 11 done, 30 MiB"
     )
@@ -74,7 +76,7 @@ def test_a_busy_worker_says_at_what_since_when_and_how_long_it_may() -> None:
 def test_a_worker_without_a_registration_has_no_lease() -> None:
     board = Scoreboard(slots=8, stewards=2)
     board.write_worker(0, WorkerRecord(incarnation=9, state=WorkerState.CONNECTING))
-    assert dump(a_fleet(Worker(0, 1, 9, pid=100)), board)[2] == (
+    assert dump(a_fleet(FleetWorker(0, 1, 9, pid=100)), board)[2] == (
         "  worker 0 (pid 100): connecting, no lease, 0 done, 0 MiB"
     )
 
@@ -82,7 +84,7 @@ def test_a_worker_without_a_registration_has_no_lease() -> None:
 def test_the_record_and_lease_of_an_earlier_fork_are_not_shown() -> None:
     board = Scoreboard(slots=8, stewards=2)
     board.write_worker(0, WorkerRecord(incarnation=8, state=WorkerState.BUSY, run_id=42))
-    fleet = a_fleet(Worker(0, 1, 9, pid=100))
+    fleet = a_fleet(FleetWorker(0, 1, 9, pid=100))
     assert dump(fleet, board)[2] == "  worker 0 (pid 100): booting"
     board.write_worker(0, WorkerRecord(incarnation=9, state=WorkerState.IDLE, lease_end_ns=NOW_NS + S))
     board.write_lease(0, 0, LeaseRecord(incarnation=8, lease_end_ns=NOW_NS + 20 * S))
@@ -92,21 +94,24 @@ def test_the_record_and_lease_of_an_earlier_fork_are_not_shown() -> None:
 @pytest.mark.parametrize(
     ("template", "line"),
     [
-        (Template(), "not up yet"),
-        (Template(pid=50, forked_at=9_998), "(pid 50): importing the application, forked 2.0 s ago"),
-        (Template(pid=50, forked_at=9_400, ready=True), "(pid 50): ready, forked 600.0 s ago"),
-        (Template(pid=50, forked_at=9_400, ready=True, told=9), "(pid 50): being ended, forked 600.0 s ago"),
+        (FleetTemplate(), "not up yet"),
+        (FleetTemplate(pid=50, forked_at=9_998), "(pid 50): importing the application, forked 2.0 s ago"),
+        (FleetTemplate(pid=50, forked_at=9_400, ready=True), "(pid 50): ready, forked 600.0 s ago"),
+        (
+            FleetTemplate(pid=50, forked_at=9_400, ready=True, told=9),
+            "(pid 50): being ended, forked 600.0 s ago",
+        ),
     ],
 )
-def test_a_template_says_how_far_it_is(template: Template, line: str) -> None:
+def test_a_template_says_how_far_it_is(template: FleetTemplate, line: str) -> None:
     assert dump(a_fleet(template=template))[2] == f"  template {line}"
 
 
 def test_a_worker_that_was_asked_of_the_template_has_no_pid_yet() -> None:
-    lines = dump(a_fleet(Worker(0, 1, 9), template=Template(pid=50)))
+    lines = dump(a_fleet(FleetWorker(0, 1, 9), template=FleetTemplate(pid=50)))
     assert lines[3] == "  worker 0 (being forked): booting"
 
 
 def test_workers_come_in_the_order_of_their_slots() -> None:
-    lines = dump(a_fleet(*(Worker(slot, 1, slot, pid=100 + slot) for slot in (5, 0, 2))))
+    lines = dump(a_fleet(*(FleetWorker(slot, 1, slot, pid=100 + slot) for slot in (5, 0, 2))))
     assert [line.split()[1] for line in lines[2:]] == ["0", "2", "5"]

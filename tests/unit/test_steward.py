@@ -16,7 +16,7 @@ from reproq_prefork.steward import loop as steward_module
 from reproq_prefork.steward import one_by_one
 from reproq_prefork.steward.loop import Steward
 from reproq_prefork.steward.one_by_one import OneByOne
-from reproq_prefork.store.deadline import Backend
+from reproq_prefork.store.deadline import ServerProcess
 from reproq_prefork.store.outcomes import ServerShort, StatementRefused, ValueRefused
 from reproq_prefork.store.steward_store import News, ResetRun, Sight, StewardStore
 from reproq_prefork.text.log import Log, LogFormat, LogLevel
@@ -42,7 +42,7 @@ class ScriptedStore:
     """Holds runs of dead workers. `refused`: those that the server does not change; `locked`: by somebody else."""
 
     def __init__(self) -> None:
-        self.backend = Backend(pid=1, pooled=False)
+        self.backend = ServerProcess(pid=1, pooled=False)
         self.held: dict[str, set[Token]] = {}
         self.registered: set[str] = set()
         self.is_gone = True  # the server process of each of them
@@ -235,7 +235,7 @@ def test_it_is_not_repeated_for_ever(office: Office, refused: set[int]) -> None:
 
 
 def test_behind_a_pooler_it_is_repeated_for_longer_than_a_statement_may_take(office: Office) -> None:
-    office.scripted.backend = Backend(pid=1, pooled=True)
+    office.scripted.backend = ServerProcess(pid=1, pooled=True)
     office.lose("w")
     assert office.serve() == ["w"]
     office.serve_for(25)

@@ -12,7 +12,7 @@ import pytest
 from reproq_prefork.errors import DatabaseUnavailable, ReproqError
 from reproq_prefork.model.identity import HostIdentity
 from reproq_prefork.steward.loop import Steward
-from reproq_prefork.store.deadline import Backend
+from reproq_prefork.store.deadline import ServerProcess
 from reproq_prefork.store.opening import GoesOn
 from reproq_prefork.store.outcomes import ConnectionLost, StatementRefused, ValueRefused
 from reproq_prefork.store.steward_store import News, Sight, StewardStore
@@ -29,7 +29,7 @@ ROUNDS = 200  # of the steward's loop, in which what a test waits for must have 
 class ScriptedStore:
     """`listen` and `look` meet the troubles that a test has set for this connection, each once."""
 
-    backend = Backend(pid=1, pooled=False)
+    backend = ServerProcess(pid=1, pooled=False)
     was_flooded = False
 
     def __init__(self, *, listen: ReproqError | None = None, look: ReproqError | None = None) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reproq_prefork.spec import Spec
-from reproq_prefork.tasks.call import Call, NotACall, read_call
+from reproq_prefork.tasks.call import NotACall, PythonCall, read_call
 
 values = st.recursive(
     st.none()
@@ -28,7 +28,7 @@ values = st.recursive(
 @given(st.lists(values, max_size=3), st.dictionaries(st.text("abc", min_size=1), values, max_size=3))
 def test_a_call_comes_back_as_it_was_enqueued(args: list[Any], kwargs: dict[str, Any]) -> None:
     call = read_call(Spec.python_task("shop.tasks.mail", args, kwargs).canonical)
-    assert call == Call("shop.tasks.mail", tuple(args), kwargs)
+    assert call == PythonCall("shop.tasks.mail", tuple(args), kwargs)
 
 
 def test_numbers_are_what_they_were_also_after_jsonb_wrote_them_out() -> None:

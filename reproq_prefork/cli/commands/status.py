@@ -24,7 +24,7 @@ from reproq_prefork.store.operator_store import (
     OperatorStore,
     QueueState,
     RunAtWork,
-    WorkerState,
+    WorkerAtWork,
 )
 from reproq_prefork.text.printable import printable
 
@@ -90,7 +90,7 @@ def _number(count: Count) -> str:
     return f"{'' if count.exact else '~'}{count.runs}"
 
 
-def _worker_rows(worker: WorkerState) -> list[tuple[str, ...]]:
+def _worker_rows(worker: WorkerAtWork) -> list[tuple[str, ...]]:
     """A row for the worker with its first run, and one for each further run."""
     runs: Sequence[str] = [_run(run) for run in worker.runs] or ["-"]
     if worker.host is None or worker.up_s is None or worker.lease_s is None:
@@ -144,7 +144,7 @@ def _holder_object(holder: HorizonHolder) -> dict[str, Any]:
     }
 
 
-def _worker_object(worker: WorkerState) -> dict[str, Any]:
+def _worker_object(worker: WorkerAtWork) -> dict[str, Any]:
     return {
         "worker": worker.id,
         "host": worker.host,

@@ -39,7 +39,7 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class ShownAttempt:
     """An entry of `errors`."""
 
     title: str
@@ -49,7 +49,7 @@ class Attempt:
     texts: tuple[Text, ...]
 
 
-def attempts(errors: tuple[Any, ...]) -> list[Attempt]:
+def attempts(errors: tuple[Any, ...]) -> list[ShownAttempt]:
     """The last of them, newest first."""
     kept = [entry for entry in errors if omitted_entries(entry) is None]
     return [_attempt(entry) for entry in reversed(kept[-MAX_ATTEMPTS_SHOWN:])]
@@ -72,15 +72,15 @@ _FACTS = {
 _TEXTS = ("traceback", "stderr", "output")
 
 
-def _attempt(entry: Any) -> Attempt:
+def _attempt(entry: Any) -> ShownAttempt:
     if not isinstance(entry, Mapping):
-        return Attempt("Error", "", "", (), (Text("error", pretty_json(entry)),))
+        return ShownAttempt("Error", "", "", (), (Text("error", pretty_json(entry)),))
     message = ": ".join(
         _plain(entry[name]) for name in ("exception", "message") if entry.get(name) is not None
     )
     number = entry.get("attempt")
     others = sorted(name for name in entry if name not in (*_HEAD, *_FACTS, *_TEXTS))
-    return Attempt(
+    return ShownAttempt(
         title="Before any attempt" if number is None else f"Attempt {_plain(number)}",
         kind=_plain(entry.get("kind", "failed")).replace("_", " "),
         message=message,

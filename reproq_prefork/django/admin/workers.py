@@ -18,7 +18,7 @@ from reproq_prefork.django.admin.presentation import short_duration
 from reproq_prefork.django.models import Worker
 from reproq_prefork.django.project.database import own_alias
 from reproq_prefork.django.sender import DjangoSender
-from reproq_prefork.store.operator_store import OperatorReads, WorkerState
+from reproq_prefork.store.operator_store import OperatorReads, WorkerAtWork
 from reproq_prefork.text.printable import printable
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ CSS = "reproq_prefork/admin.css"
 
 
 @dataclass(frozen=True, slots=True)
-class RunAtWork:
+class ShownRun:
     id: int
     task: str
     queue: str
@@ -47,7 +47,7 @@ class WorkerRow:
     up: str
     lease: str
     lease_ended: bool
-    runs: tuple[RunAtWork, ...]
+    runs: tuple[ShownRun, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class WorkerAdmin(_ModelAdmin):
         return TemplateResponse(request, "admin/reproq_prefork/worker/workers.html", context)
 
 
-def hosts(workers: Sequence[WorkerState]) -> list[Host]:
+def hosts(workers: Sequence[WorkerAtWork]) -> list[Host]:
     """By host, in the order in which the workers come."""
     return [
         Host(printable(name or ""), tuple(map(_row, members)))
@@ -99,7 +99,7 @@ def hosts(workers: Sequence[WorkerState]) -> list[Host]:
     ]
 
 
-def _row(worker: WorkerState) -> WorkerRow:
+def _row(worker: WorkerAtWork) -> WorkerRow:
     return WorkerRow(
         id=printable(worker.id),
         pid="" if worker.pid is None else str(worker.pid),
@@ -109,7 +109,7 @@ def _row(worker: WorkerState) -> WorkerRow:
         lease=_lease(worker.lease_s),
         lease_ended=worker.lease_s is not None and worker.lease_s < 0,
         runs=tuple(
-            RunAtWork(
+            ShownRun(
                 run.id,
                 printable(run.task_path or ""),
                 printable(run.queue_name),

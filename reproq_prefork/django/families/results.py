@@ -22,7 +22,7 @@ from reproq_prefork.model.run import ClaimedRun, RunHistory, Status, TaskRun, om
 from reproq_prefork.model.stored_values import OutOfRange
 from reproq_prefork.store.json_columns import read_json
 from reproq_prefork.store.run_rows import read_errors
-from reproq_prefork.tasks.call import Call
+from reproq_prefork.tasks.call import PythonCall
 
 STATUS_NAMES: Mapping[Status, str] = {
     Status.PENDING: "READY",
@@ -200,7 +200,7 @@ def _naive(moment: datetime | None) -> datetime | None:
 
 
 def result_of_claim(
-    run: ClaimedRun, history: RunHistory, call: Call, task: Any, family: Family, database: str
+    run: ClaimedRun, history: RunHistory, call: PythonCall, task: Any, family: Family, database: str
 ) -> Any:
     """The TaskResult of a run that this process is about to perform; `call` is what its payload says.
 

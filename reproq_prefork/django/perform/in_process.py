@@ -25,7 +25,7 @@ from reproq_prefork.model.identity import HostIdentity, ProcessIdentity, WorkerI
 from reproq_prefork.model.outcome import Failure, FailureKind, Snoozed
 from reproq_prefork.model.run import ClaimedRun, Status, TaskRun, UnreadableRun
 from reproq_prefork.model.settlement import RetryPolicy, Settlement, settle
-from reproq_prefork.store.deadline import Backend
+from reproq_prefork.store.deadline import ServerProcess
 from reproq_prefork.store.task_runs import TaskRuns
 from reproq_prefork.store.worker_store import WorkerStatements
 from reproq_prefork.task_exceptions import TaskStopped
@@ -70,7 +70,7 @@ def _statements(sender: DjangoSender, queues: Sequence[str]) -> WorkerStatements
         queues=tuple(queues),
     )
     # As behind a pooler: Django's server process is not to be ended with this worker.
-    backend = Backend(pid=0, pooled=True)
+    backend = ServerProcess(pid=0, pooled=True)
     return WorkerStatements(
         identity, lease_s=LEASE_S, backend=backend, run=sender.fetch, run_hot=sender.fetch
     )

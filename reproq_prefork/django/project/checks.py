@@ -30,7 +30,7 @@ _ENQUEUE_ARGUMENTS = {
 KNOWN_OPTIONS = ("database", "mode", "allowed_task_modules", "atomic", "unique", *_ENQUEUE_ARGUMENTS)
 
 
-class Backend(Protocol):
+class CheckedBackend(Protocol):
     """What every backend has, of Django and of the backport."""
 
     alias: str
@@ -38,12 +38,12 @@ class Backend(Protocol):
     options: Any  # a dictionary, unless the settings are wrong
 
 
-def check_backend(backend: Backend) -> list[CheckMessage]:
+def check_backend(backend: CheckedBackend) -> list[CheckMessage]:
     """Everything that is wrong with this backend's entry, worst first."""
     return list(_check_backend(backend))
 
 
-def _check_backend(backend: Backend) -> Iterator[CheckMessage]:
+def _check_backend(backend: CheckedBackend) -> Iterator[CheckMessage]:
     where = f'TASKS["{backend.alias}"]'
     yield from _queues(where, backend.queues)
     if not isinstance(backend.options, Mapping):
