@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
+from inspect import Parameter, signature
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reproq_prefork import enqueue
 from reproq_prefork.errors import ExitStatus
 from reproq_prefork.model.limits import MAX_PAYLOAD_BYTES
 from reproq_prefork.model.new_run import InvalidRun, NewRun
+from reproq_prefork.model.run import TaskRun
 from reproq_prefork.settings.kinds import QUEUE_NAMES
 from reproq_prefork.spec import Spec, SpecError, spec_hash
 from reproq_prefork.store.json_columns import UnreadableJson, read_json
@@ -147,3 +151,16 @@ def test_the_size_of_a_payload_is_that_of_its_text_in_the_database() -> None:
     for payload in payloads:
         with pytest.raises(SpecError, match="the limit is"):
             NewRun.of(payload)
+
+
+def test_enqueue_takes_what_a_new_run_takes_and_says_so() -> None:
+    """The options are listed in one place; `help(enqueue)` and type checkers read them from there."""
+    own, options = ["connection", "payload"], list(signature(NewRun.of).parameters.values())[1:]
+    shown = list(signature(enqueue).parameters.values())
+    assert [parameter.name for parameter in shown[:2]] == own
+    assert shown[2:] == options
+    assert {option.kind for option in options} == {Parameter.KEYWORD_ONLY}
+
+
+def test_the_columns_of_a_new_run_are_columns_of_a_run() -> None:
+    assert NewRun.of({}).columns().keys() <= {field.name for field in fields(TaskRun)}
