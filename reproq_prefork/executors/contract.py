@@ -37,8 +37,14 @@ class Watch(Protocol):
     def wait_s(self) -> float:
         """Look again after this many seconds at the latest."""
 
+    def tend(self) -> None:
+        """Do what the worker owes others in the middle of a task, if something is due. Raises nothing.
+
+        Call it before each `look`. It may send a statement, and takes a second at most.
+        """
+
     def look(self) -> Stop | None:
-        """Read what has arrived, look at the clock, and say whether the task has to end."""
+        """Read what has arrived, look at the clock, and say whether the task has to end. Changes nothing else."""
 
 
 class Executor(Protocol):

@@ -131,6 +131,7 @@ class _Watched:
             return  # a signal while one is handled; the timer is armed when that is done
         self._is_looking = True
         try:
+            self._watch.tend()
             stop = self._watch.look()
         finally:
             self._is_looking = False

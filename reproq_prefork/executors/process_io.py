@@ -103,6 +103,7 @@ class Conversation:
             self._exchange(max(0.0, wait_s))
             if self._exit is not None:
                 return asked
+            self._watch.tend()
             stop = self._watch.look()
             if stop is Stop.QUIT or stop is Stop.LEASE:
                 return stop

@@ -90,6 +90,9 @@ class _ShowingLife:
     def wait_s(self) -> float:
         return self._watch.wait_s()
 
-    def look(self) -> Stop | None:
+    def tend(self) -> None:
         self._panel.update()
+        self._watch.tend()
+
+    def look(self) -> Stop | None:
         return self._watch.look()

@@ -71,10 +71,12 @@ class TaskWatch:
         now = boottime_ns()
         return now >= self._panel.claimed_lease_end_ns and now >= self._panel.lease_end_ns()
 
-    def look(self) -> Stop | None:
-        self._orders.read()
+    def tend(self) -> None:
         if self._errands is not None and 0 < self._errands.due_ns <= boottime_ns():
             self._errands.do_errands()
+
+    def look(self) -> Stop | None:
+        self._orders.read()
         now = boottime_ns()
         if self._deadline_ns and now >= self._deadline_ns:
             self._deadline_told = True

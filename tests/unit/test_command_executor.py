@@ -58,13 +58,17 @@ class FakeWatch:
         self._gives_up_at = time.monotonic() + LONGEST_S
         self.deadline_unix_s = deadline_unix_s
         self.fds: Sequence[int] = ()
-        self.looks = 0
+        self.looks = self.tended = 0
         self.asked_at: list[float] = []
 
     def wait_s(self) -> float:
         return self._look_s
 
+    def tend(self) -> None:
+        self.tended += 1
+
     def look(self) -> Stop | None:
+        assert self.tended > self.looks, "what is due is done before each look"
         self.looks += 1
         self.asked_at.append(time.monotonic())
         assert time.monotonic() < self._gives_up_at, "the task does not end"

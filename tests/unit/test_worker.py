@@ -166,6 +166,7 @@ class CountingExecutor:
         self.rests += 1
 
     def announce(self, run_id: int, watch: Watch) -> str | None:
+        watch.tend()
         watch.look()
         if isinstance(self._why_not, Exception):
             raise self._why_not
@@ -502,7 +503,7 @@ class Slow(CountingExecutor):
             wait_until(
                 lambda: watch.wait_s() == 0, timeout_s=5, describe="others to have waited for too long"
             )
-            watch.look()
+            watch.tend()
             self._during()
         return super().run(run, watch)
 
@@ -540,11 +541,17 @@ class Doubtful(ScriptedLedger):
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_worker_in_doubt_asks_in_the_middle_of_a_task_what_it_holds(wake: WakePipe, count: int) -> None:
     class Looking(CountingExecutor):
-        """At its last run it looks whenever the watch says so, for a while."""
+        """At its last run it tends to what is due whenever the watch says so, for a while."""
 
         def run(self, run: ClaimedRun, watch: Watch) -> AttemptReport:
             if run.id == count:
-                wait_until(lambda: watch.wait_s() == 0 and (watch.look() or len(ledger.known) > 3), 5, "asks")
+
+                def has_asked_often() -> bool:
+                    if watch.wait_s() == 0:
+                        watch.tend()
+                    return len(ledger.known) > 3
+
+                wait_until(has_asked_often, 5, "the worker to ask")
             return super().run(run, watch)
 
     orders = ScriptedOrders()
