@@ -16,7 +16,7 @@ from benchmarks.machine import machine
 from benchmarks.servers import redis_version
 from benchmarks.storm.contestants import Contestant, children_of, kill_group
 from benchmarks.storm.odd_inputs import OddInput
-from benchmarks.storm.odd_verdict import Outcome, table
+from benchmarks.storm.odd_verdict import Outcome, tables
 from benchmarks.storm.producers import Producer
 from benchmarks.storm.verdict import executions, verdict
 
@@ -44,9 +44,9 @@ def odd_rows_page(
         f"`make chaos-peers`, {datetime.now(UTC):%Y-%m-%d}, Python {sys.version.split()[0]}, "
         f"PostgreSQL {postgres_version}, Redis {redis_version()}, {place['cores']} cores, {place['system']}.",
         "",
-        *table(
+        *tables(
             {
-                f"**{each.name} {each.version}**": outcomes
+                f"{each.name} {each.version}": outcomes
                 for (each, _), outcomes in zip(contestants, found, strict=True)
             }
         ),

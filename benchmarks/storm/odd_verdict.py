@@ -58,14 +58,14 @@ def worst(outcomes: Sequence[Outcome]) -> Outcome:
     )
 
 
-def table(outcomes: Mapping[str, Sequence[Outcome]]) -> list[str]:
-    """A row for each contestant: the worst of its odd rows, and the others briefly."""
-    lines = [
-        "| | a row that nobody can read | which: the worst of those tried | the others |",
-        "|---|---|---|---|",
-    ]
+def tables(outcomes: Mapping[str, Sequence[Outcome]]) -> list[str]:
+    """The worst for each contestant, and then all that was tried."""
+    lines = ["| | a row that nobody can read | the odd row, the worst of those tried |", "|---|---|---|"]
     for name, of_one in outcomes.items():
         chosen = worst(of_one)
-        others = "<br>".join(f"{each.what}: {each.sentence}" for each in of_one if each is not chosen)
-        lines.append(f"| {name} | {chosen.sentence} | {chosen.what} | {others} |")
+        lines.append(f"| **{name}** | {chosen.sentence} | {chosen.what} |")
+    lines += ["", "All that was tried:", "", "| | the odd row | what came of it |", "|---|---|---|"]
+    lines += [
+        f"| {name} | {each.what} | {each.sentence} |" for name, of_one in outcomes.items() for each in of_one
+    ]
     return lines

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from benchmarks.storm.odd_rows import Fleet
-from benchmarks.storm.odd_verdict import Outcome, table, worst
+from benchmarks.storm.odd_verdict import Outcome, tables, worst
 
 FAILED: Mapping[str, int] = {"FAILED": 5}
 
@@ -46,10 +46,12 @@ def test_the_worst_has_the_fewest_good_tasks_done_and_then_the_most_restarts() -
     assert worst([refused, stuck, failed, restarted]) is stuck
 
 
-def test_a_table_has_a_row_for_each_and_names_the_others() -> None:
-    rows = table({"ours": [outcome("a"), outcome("b", done=39)]})
-    assert rows[2:] == [
-        "| ours | 39 of 40 done; no worker ended; the 5 FAILED | b | a: 40 of 40 done; the 5 FAILED |"
+def test_the_tables_show_the_worst_for_each_and_then_all() -> None:
+    lines = tables({"ours": [outcome("a"), outcome("b", done=39)]})
+    assert lines[2] == "| **ours** | 39 of 40 done; no worker ended; the 5 FAILED | b |"
+    assert lines[-2:] == [
+        "| ours | a | 40 of 40 done; the 5 FAILED |",
+        "| ours | b | 39 of 40 done; no worker ended; the 5 FAILED |",
     ]
 
 
