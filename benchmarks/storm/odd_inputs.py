@@ -190,6 +190,7 @@ MESSAGES: Mapping[str, Sequence[OddInput]] = {
         OddInput(f"an argument with {LONG_NUMBER_SHOWN}", message=_message(argument=LONG_NUMBER)),
         OddInput("a task that does not exist", message=_message(task="nothing")),
         OddInput("`eta` 4000 BC", message=_message(eta="-4000-01-01T00:00:00+00:00")),
+        OddInput("`timelimit` 7", message=_message(timelimit=7)),
         OddInput("`task` []", message=_message(task=[])),
     )
 }

@@ -41,7 +41,7 @@ def odd_rows_page(
         f"{GOOD_BEFORE} good tasks of 200 ms, {ODD} odd rows and {GOOD_AFTER} good tasks are enqueued, one after "
         f"another; this is what is so {window_s:.0f} s later. A master that ends is started again after "
         f"{RESTART_S:g} s. "
-        f"`make chaos-peers`, {datetime.now(UTC):%Y-%m-%d}, Python {sys.version.split()[0]}, "
+        f"`python -m benchmarks.storm --odd-rows`, {datetime.now(UTC):%Y-%m-%d}, Python {sys.version.split()[0]}, "
         f"PostgreSQL {postgres_version}, Redis {redis_version()}, {place['cores']} cores, {place['system']}.",
         "",
         *tables(
