@@ -135,9 +135,10 @@ bench-peers: ## Measure all there is, beside other queues, and write docs/perfor
 	@$(BESIDE_PEERS)/bin/$(PIP_INSTALL) --editable '.[bench]'
 	@$(BESIDE_PEERS)/bin/python -m benchmarks
 
-chaos-peers: ## Kill workers and masters of ours and of other queues, and see what they lose (a quarter of an hour; SEED=…)
+chaos-peers: ## Kill workers of ours and of other queues, and give them odd rows: what do they lose? (half an hour; SEED=…)
 	@$(MAKE) --no-print-directory $(BESIDE_PEERS)/.installed
 	@$(BESIDE_PEERS)/bin/python -m benchmarks.storm $(if $(SEED),--seed $(SEED))
+	@$(BESIDE_PEERS)/bin/python -m benchmarks.storm --odd-rows
 
 clean: ## Remove the environments and everything that tools have left here
 	@rm -rf .venv .venv-django60 .venv-django61 .venv-oldest

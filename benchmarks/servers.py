@@ -33,6 +33,11 @@ def postgres() -> EmbeddedPostgres:
     return EmbeddedPostgres(settings=SETTINGS)
 
 
+def version_of(url: str) -> str:
+    with psycopg.connect(url, autocommit=True) as connection:
+        return connection.info.parameter_status("server_version") or "unknown"
+
+
 def new_database(server_url: str, name: str) -> str:
     """An empty database, in place of one of that name; gives its URL."""
     with psycopg.connect(server_url, autocommit=True) as connection:

@@ -1,4 +1,4 @@
-"""The same kills for us and for peers: `python -m benchmarks.storm [--seed N] [--patience SECONDS]`.
+"""The same kills, or the same sorts of odd rows, for us and for peers: `python -m benchmarks.storm [--odd-rows]`.
 
 All take part side by side: their tasks sleep, and it is not measured how fast anybody is.
 """
@@ -19,12 +19,11 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.bench import Bench, Sizes
 from benchmarks.machine import machine
-from benchmarks.peers.catalogue import named
-from benchmarks.peers.lifecycle import installed
-from benchmarks.servers import new_queue, postgres, redis, redis_version
-from benchmarks.storm.contestants import Contestant, ours, peer
+from benchmarks.servers import postgres, version_of
+from benchmarks.storm.contestants import Contestant
+from benchmarks.storm.lineup import CELERY_IN_A_HURRY, PEERS, lineup
+from benchmarks.storm.odd_rows import WINDOW_S, odd_rows_page
 from benchmarks.storm.verdict import Kill, Verdict, executions, spread, verdict
 from benchmarks.subject.installation import CHECKOUT
 
@@ -35,24 +34,7 @@ BOOT_S = 8.0  # before the first kill, so that all have begun
 WORKER_INTERVAL_S = 1.5
 MASTER_INTERVAL_S = 9.0
 LOOK_S = 0.5
-RESULT = CHECKOUT / "benchmarks" / "results" / "storm.md"
-
-# (peer, what is added to its configuration, the variables by which its program knows that)
-PEERS: Sequence[tuple[str, str, Mapping[str, str]]] = (
-    ("django-ox", "", {}),
-    ("django-tasks-db", "no recovery is documented", {}),
-    (
-        "procrastinate",
-        "its documented task that retries stalled jobs, each minute",
-        {"BENCH_RETRY_STALLED": "1"},
-    ),
-    ("Celery prefork", "reject_on_worker_lost", {"BENCH_REJECT_ON_WORKER_LOST": "1"}),
-    (
-        "Celery prefork",
-        "reject_on_worker_lost, visibility_timeout 60 s",
-        {"BENCH_REJECT_ON_WORKER_LOST": "1", "BENCH_TRANSPORT_OPTIONS": '{"visibility_timeout": 60}'},
-    ),
-)
+RESULTS = CHECKOUT / "benchmarks" / "results"
 
 
 def main() -> None:
@@ -61,28 +43,28 @@ def main() -> None:
     parser.add_argument(
         "--patience", type=float, default=600.0, help="how long what is left is waited for (600 s)"
     )
-    parser.add_argument("--result", type=Path, default=RESULT)
+    parser.add_argument("--odd-rows", action="store_true", help="no kills, but rows that nobody can read")
+    parser.add_argument(
+        "--window", type=float, default=WINDOW_S, help="how long odd rows are looked at (60 s)"
+    )
+    parser.add_argument("--result", type=Path)
     given = parser.parse_args()
-    print(f"seed {given.seed}", flush=True)
     with postgres() as server, ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="reproq-storm-")))
-        bench = Bench(server, scratch, CHECKOUT / ".venv-peers", 1, Sizes(), ())
-        contestants = [ours(new_queue(server.url, "ours"), scratch / "ours")]
-        for place, (name, added, environ) in enumerate(PEERS):
-            (known,) = named((name,))
-            url = stack.enter_context(redis(scratch / f"redis-{place}")) if redis_version() else None
-            configuration = "; ".join(filter(None, (known.configuration, added)))
-            try:
-                there = installed(known, bench, url)
-            except (OSError, RuntimeError) as error:
-                print(f"{name} is left out: {error}", flush=True)
-                continue
-            contestants.append(peer(there, scratch / f"peer-{place}", configuration, environ))
-        with ThreadPoolExecutor(len(contestants)) as threads:
-            found = list(threads.map(lambda each: _storm(each, given.seed, given.patience), contestants))
-    page = _page(list(zip(contestants, found, strict=True)), given.seed, given.patience)
-    given.result.write_text(page)
+        if given.odd_rows:
+            page = odd_rows_page(lineup(server, scratch, stack, PEERS), given.window, version_of(server.url))
+        else:
+            print(f"seed {given.seed}", flush=True)
+            found = lineup(server, scratch, stack, (*PEERS, CELERY_IN_A_HURRY))
+            page = _storm_page([contestant for contestant, _ in found], given.seed, given.patience)
+    (given.result or RESULTS / ("odd-rows.md" if given.odd_rows else "storm.md")).write_text(page)
     print(page)
+
+
+def _storm_page(contestants: Sequence[Contestant], seed: int, patience_s: float) -> str:
+    with ThreadPoolExecutor(len(contestants)) as threads:
+        found = list(threads.map(lambda each: _storm(each, seed, patience_s), contestants))
+    return _page(list(zip(contestants, found, strict=True)), seed, patience_s)
 
 
 def _storm(contestant: Contestant, seed: int, patience_s: float) -> tuple[Verdict, Mapping[str, int]]:
@@ -90,7 +72,7 @@ def _storm(contestant: Contestant, seed: int, patience_s: float) -> tuple[Verdic
         contestant.start()
     try:
         time.sleep(BOOT_S)
-        feeding = threading.Thread(target=contestant.feed, args=(TASKS, PAUSE_S))
+        feeding = threading.Thread(target=contestant.feed, args=(TASKS, PAUSE_S, 0))
         feeding.start()
         kills = _kill(contestant, random.Random(seed))
         feeding.join()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,7 +39,7 @@ class Contestant:
     configuration: str
     processes: int
     directory: Path
-    feed: Callable[[int, float], None]  # so many tasks, with so many seconds between them
+    feed: Callable[[int, float, int], None]  # so many tasks, so many seconds between them, the first number
     states: Callable[[], Mapping[str, int]]
     command: tuple[str, ...]
     cwd: Path
@@ -66,11 +68,7 @@ class Contestant:
         """The processes that run tasks; where a master has none of its own, it is one."""
         found = []
         for master in self.running:
-            try:
-                children = psutil.Process(master.pid).children()
-                found += [child.pid for child in children if _is_worker(child)] or [master.pid]
-            except psutil.NoSuchProcess:
-                continue
+            found += [child.pid for child in children_of(master) if _is_worker(child)] or [master.pid]
         return found
 
     def end(self) -> None:
@@ -82,19 +80,45 @@ class Contestant:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            kill_group(process)
+        self.running.clear()
+
+
+def kill_group(master: subprocess.Popen[bytes]) -> None:
+    """What a master that has ended left running, as systemd does (`KillMode=control-group`)."""
+    with suppress(ProcessLookupError):
+        os.killpg(master.pid, signal.SIGKILL)
+
+
+def children_of(master: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """Those that live; none, where the master does not."""
+    try:
+        return [child for child in psutil.Process(master.pid).children() if _is_alive(child)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _is_worker(process: psutil.Process) -> bool:
-    title = " ".join(process.cmdline())
-    return process.status() != psutil.STATUS_ZOMBIE and "steward" not in title and "template" not in title
+    try:
+        title = " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return False
+    return "steward" not in title and "template" not in title
 
 
 def ours(database_url: str, directory: Path) -> Contestant:
     directory.mkdir()
 
-    def feed(count: int, pause_s: float) -> None:
+    def feed(count: int, pause_s: float, first: int) -> None:
         with psycopg.connect(database_url, autocommit=True) as connection:
-            for number in range(count):
+            for number in range(first, first + count):
                 tasks.body.enqueue(connection, number)
                 time.sleep(pause_s)
 
@@ -136,8 +160,8 @@ def peer(
             text=True,
         ).stdout
 
-    def feed(count: int, pause_s: float) -> None:
-        do("feed", count, pause_s)
+    def feed(count: int, pause_s: float, first: int) -> None:
+        do("feed", count, pause_s, first)
 
     def states() -> Mapping[str, int]:
         if module in STATES:

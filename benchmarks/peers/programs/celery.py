@@ -53,8 +53,25 @@ def produce(count, pause_s):
     verbs.produce(lambda number: note.delay(number), int(count), float(pause_s))
 
 
-def feed(count, pause_s):
-    verbs.produce(lambda number: body.delay(number), int(count), float(pause_s))
+def feed(count, pause_s, first):
+    verbs.produce(lambda number: body.delay(number), int(count), float(pause_s), int(first))
+
+
+def push(text, mark, count):
+    """Messages as they are, but each with a mark of its own, by the right to RPUSH alone."""
+    texts = [text.replace(mark, f"{mark}-{number}") for number in range(int(count))]
+    Redis.from_url(URL).rpush("celery", *texts)
+
+
+def marked(mark):
+    """Where the messages are that have `mark` in their text."""
+    redis = Redis.from_url(URL)
+    found = {
+        "queued": redis.lrange("celery", 0, -1),
+        "unacknowledged": redis.hvals("unacked"),
+        "with a result": redis.keys(f"celery-task-meta-*{mark}*"),
+    }
+    print(json.dumps({name: sum(mark.encode() in text for text in texts) for name, texts in found.items()}))
 
 
 def states():
@@ -109,4 +126,6 @@ if __name__ == "__main__":
         watch=celery.watch,
         feed=celery.feed,
         states=celery.states,
+        push=celery.push,
+        marked=celery.marked,
     )

@@ -37,6 +37,8 @@ def main(peer, work, tables, enqueue_many=None):
         prepare=lambda: call_command("migrate", verbosity=0),
         enqueue=enqueue,
         produce=lambda count, pause_s: verbs.produce(note.enqueue, int(count), float(pause_s)),
-        feed=lambda count, pause_s: verbs.produce(body.enqueue, int(count), float(pause_s)),
+        feed=lambda count, pause_s, first: verbs.produce(
+            body.enqueue, int(count), float(pause_s), int(first)
+        ),
         work=lambda _option="": os.execv(sys.executable, [sys.executable, "-m", "django", *work]),
     )

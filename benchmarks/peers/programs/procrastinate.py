@@ -65,9 +65,9 @@ async def produced(count, pause_s):
                 await asyncio.sleep(pause_s)
 
 
-async def fed(count, pause_s):
+async def fed(count, pause_s, first):
     async with app.open_async():
-        for number in range(count):
+        for number in range(first, first + count):
             await body.defer_async(number=number)
             await asyncio.sleep(pause_s)
 
@@ -82,6 +82,6 @@ if __name__ == "__main__":
         prepare=lambda: asyncio.run(prepared()),
         enqueue=lambda count: asyncio.run(enqueued(int(count))),
         produce=lambda count, pause_s: asyncio.run(produced(int(count), float(pause_s))),
-        feed=lambda count, pause_s: asyncio.run(fed(int(count), float(pause_s))),
+        feed=lambda count, pause_s, first: asyncio.run(fed(int(count), float(pause_s), int(first))),
         work=lambda _option="": asyncio.run(worked()),
     )

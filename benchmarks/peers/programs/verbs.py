@@ -33,10 +33,10 @@ def _line(moment: str, number: int) -> None:
     os.close(log)
 
 
-def produce(enqueue_one, count: int, pause_s: float) -> None:
+def produce(enqueue_one, count: int, pause_s: float, first: int = 0) -> None:
     """Call `enqueue_one(number)` and write when it came back, `pause_s` after the one before."""
     lines = []
-    for number in range(count):
+    for number in range(first, first + count):
         began_at = time.time()
         enqueue_one(number)
         lines.append(f"{number} {began_at!r} {time.time()!r}")
