@@ -14,7 +14,7 @@ from benchmarks.servers import new_queue, redis, redis_version
 from benchmarks.storm.contestants import Contestant, ours, peer
 from benchmarks.storm.producers import Producer, our_producer, producer_of
 from benchmarks.subject.installation import CHECKOUT
-from reproq_prefork.embedded import EmbeddedPostgres
+from reproq_prefork.demo.postgres import EmbeddedPostgres
 
 
 @dataclass(frozen=True)
