@@ -29,6 +29,7 @@ from reproq_prefork.worker.lone_claims import LoneClaims
 from reproq_prefork.worker.recording import Recording
 
 SUSPECT_DELAY_S = 1.0  # others are claimed meanwhile
+SUSPECT_S = 60.0  # a claim of many that met it again would cost as long as a statement may take
 
 
 class LeaseLost(ReproqError):
@@ -70,16 +71,16 @@ class Claiming:
         self._believed_lease_ns = believed_lease_ns
         self._log = log
         self._position = ClaimPosition()
-        self._suspect: int | None = (
-            None  # whose payload was being read when the connection was lost once more
-        )
+        self._suspect: int | None = None  # the run that could not be read in time, once
+        self._suspect_until = 0.0
         self._lone_claims = LoneClaims(log)
         self.is_wary = False
 
     @property
     def goes_alone(self) -> bool:
         """Whether runs are to be claimed one by one."""
-        return self.is_wary or self._lone_claims.are_needed()
+        suspects = self._suspect is not None and time.monotonic() < self._suspect_until
+        return self.is_wary or suspects or self._lone_claims.are_needed()
 
     def finish_and_claim(self, max_runs: int) -> Turn | None:
         """Record what has ended and claim up to `max_runs` runs, in one statement."""
@@ -172,7 +173,7 @@ class Claiming:
         """The row's fault, or the connection's: the second time in a row it counts as an attempt."""
         self.is_wary = True
         if self._suspect != run.id:
-            self._suspect = run.id
+            self._suspect, self._suspect_until = run.id, time.monotonic() + SUSPECT_S
             return handed_back(*run.token)._replace(delay_s=SUSPECT_DELAY_S)
         self._suspect = None
         return self._unread(run, str(trouble), retry=True)

@@ -180,6 +180,25 @@ def test_a_payload_that_is_never_read_in_time_costs_an_attempt_and_not_the_queue
     assert (second.refunded, (second.error or {})["kind"]) == (False, "unreadable")
 
 
+def test_while_a_run_is_suspected_no_claim_of_many_meets_it(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a moment in which nothing was due, a claim of many met it again, and was lost again."""
+    store = SlowToRead(setting.troubles, setting.calls)
+    setting.ledger._link._connect = lambda: cast(WorkerStore, store)
+    ledger = setting.opened()
+    monkeypatch.setattr(link_module, "reconnect_delays_s", lambda: itertools.repeat(0.0))
+    setting.troubles["claim"] = [ConnectionLost("no answer")]
+    setting.troubles["read_claimed"] = [ConnectionLost("no answer"), ConnectionLost("no answer")]
+    due = [RUN.id, None, RUN.id, RUN.id]
+    monkeypatch.setattr(store, "next_due_run", lambda _passed: due.pop(0))
+    assert not ledger.turn((), max_runs=1).runs  # it was handed back, and is due in a second
+    ledger.turn((), max_runs=1)
+    assert store.claims == ["many", "alone", "alone", "alone"]
+    assert [settlement.refunded for settlement in store.recorded] == [True, False]
+    assert not ledger._claiming.goes_alone, "what was counted is not suspected any more"
+
+
 @pytest.mark.parametrize("task_path", [None, "shop.tasks.add"])
 def test_the_end_of_a_task_that_cannot_be_read_is_to_be_told(
     setting: Setting, monkeypatch: pytest.MonkeyPatch, task_path: str | None
