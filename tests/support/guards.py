@@ -93,7 +93,7 @@ GUARDS: Sequence[Guard] = (
     ),
     Guard(
         "a sweep asks for the worker's lease too",
-        [Change("sql/sweep_expired.sql", "and worker.lease_expires_at >= now()", "and false")],
+        [Change("sql/parts/expired_run.sql", "and worker.lease_expires_at >= now()", "and false")],
         [LOST],
     ),
     Guard(
