@@ -15,12 +15,13 @@ from reproq_prefork.identity import HostIdentity
 from reproq_prefork.log import Log, LogFormat, LogLevel
 from reproq_prefork.messages import WorkerReset
 from reproq_prefork.one_by_one import OneByOne
-from reproq_prefork.scoreboard import Scoreboard
+from reproq_prefork.scoreboard import Scoreboard, UnrecordedRecord, WorkerRecord, WorkerState
 from reproq_prefork.steward import Steward
 from reproq_prefork.store.connection import Backend, ServerShort, StatementRefused, ValueRefused
 from reproq_prefork.store.steward_store import News, ResetRun, Sight, StewardStore
 from reproq_prefork.task_run import FailureKind, LostWorker, Status
 from reproq_prefork.wakeup import WakePipe
+from tests.children import forked
 from tests.unit.test_settings import resolved
 from tests.unit.test_worker import ScriptedOrders
 
@@ -51,6 +52,7 @@ class ScriptedStore:
         self.error: Exception = StatementRefused("not this run")
         self.asked: list[str] = []
         self.failed: list[tuple[int, str | None]] = []
+        self.lost: list[LostWorker] = []
         self.refusals = 0
 
     def end_backend_of(self, worker_id: str, *, within_s: float = 2.0) -> bool:
@@ -67,6 +69,7 @@ class ScriptedStore:
         self, lost: LostWorker, *, keep_registration: bool = False, only: Collection[int] | None = None
     ) -> tuple[ResetRun, ...]:
         self.asked.append("reset_worker")
+        self.lost.append(lost)
         reset = self._change(self.held.get(lost.worker_id, set()), only)
         if not keep_registration:
             self.registered.discard(lost.worker_id)
@@ -139,12 +142,13 @@ class Office:
         self.master, theirs = Channel.pair()
         self._theirs = theirs
         self._wake = WakePipe()
+        self.board = Scoreboard(slots=3, stewards=2)
         self._log_reader, self._log_fd = os.pipe2(os.O_NONBLOCK)
         self.log = Log(LogLevel.INFO, LogFormat.CONSOLE, fd=self._log_fd)
         self.steward = Steward(
             settings=resolved(flags={}).settings,
             index=0,
-            scoreboard=Scoreboard(slots=1, stewards=1),
+            scoreboard=self.board,
             channel=theirs,
             orders=ScriptedOrders(),
             wake=self._wake,
@@ -241,6 +245,56 @@ def test_behind_a_pooler_it_is_repeated_for_longer_than_a_statement_may_take(off
     office.serve_for(10)
     assert office.scripted.held["w"] == set()
     assert "end_backend_of" not in office.scripted.asked, "it is not the worker's alone"
+
+
+# --- workers whose master is gone ---
+
+
+def dead_worker(slot: int, **changes: Any) -> WorkerRecord:
+    with forked(lambda: 0) as child:
+        pid = child.pid
+    record: dict[str, Any] = {
+        "incarnation": 10 + slot,
+        "pid": pid,
+        "pid_started": 1,
+        "state": WorkerState.BUSY,
+        "run_id": 7,
+        "claim": 2,
+        "lease_end_ns": 10**12,
+        "worker_id": f"w{slot}",
+    }
+    return WorkerRecord(**(record | changes))
+
+
+def test_what_workers_without_a_master_held_is_put_back_except_for_those_that_left_in_order(
+    office: Office,
+) -> None:
+    office.board.write_worker(0, dead_worker(0))
+    office.board.write_unrecorded(0, UnrecordedRecord(10, ((5, 1), (6, 1))))
+    office.board.write_worker(1, dead_worker(1, state=WorkerState.STOPPED))
+    office.board.write_worker(2, dead_worker(2, steward=1))
+    office.steward._bury_orphans()
+    assert office.scripted.lost == [
+        LostWorker(
+            "w0",
+            (7, 2),
+            charge_all=False,
+            refund=True,
+            kind=FailureKind.SHUTDOWN,
+            message="the worker's master died",
+            unrecorded=((5, 1), (6, 1)),
+        )
+    ]
+
+
+def test_where_nobody_knows_what_such_a_worker_carried_along_all_it_held_may_have_started(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It died as it wrote that. A run that may start once only must not start again."""
+    office.board.write_worker(0, dead_worker(0, run_id=0))
+    monkeypatch.setattr(office.board, "unrecorded_of", lambda slot, incarnation: None)
+    office.steward._bury_orphans()
+    assert [(lost.worker_id, lost.charge_all) for lost in office.scripted.lost] == [("w0", True)]
 
 
 # --- a run that cannot be changed ---
