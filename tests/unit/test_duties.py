@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Collection, Iterator
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from reproq_prefork import duties, processes
-from reproq_prefork.duties import RenewLeases
+from reproq_prefork.duties import HandBackWaiting, RenewLeases, ResetAbandoned
+from reproq_prefork.identity import HostIdentity, ProcessIdentity
+from reproq_prefork.one_by_one import OneByOne
 from reproq_prefork.scoreboard import LeaseRecord, WorkerRecord, WorkerState, boottime_ns
 from reproq_prefork.signals import CANCEL_SIGNAL
-from reproq_prefork.store.steward_store import RunToCancel, Sight, StewardStore
+from reproq_prefork.store.connection import StatementRefused
+from reproq_prefork.store.steward_store import (
+    RegisteredWorker,
+    ResetRun,
+    RunToCancel,
+    Sight,
+    StewardStore,
+)
+from reproq_prefork.task_run import LostWorker, Status
 from tests.children import exit_status_of, forked, sleep_for_ever
 from tests.unit.steward_host import STEWARD, Host, ScriptedStore
 
@@ -206,6 +217,119 @@ def test_a_close_look_comes_soon_and_less_and_less_often(host: Host) -> None:
         periods.append(host.look.period_s)
         host.look.run(host.store)
     assert periods == pytest.approx([0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1, 1])
+
+
+class NotRenewed(ScriptedStore):
+    def renew_leases(self, worker_ids: Collection[str], *, lease_s: float) -> frozenset[str]:
+        return frozenset(worker_ids) - {"w0"}
+
+
+def test_a_worker_whose_lease_is_not_renewed_is_told_so_and_believes_in_none(host: Host) -> None:
+    for slot in (0, 1):
+        host.add_worker(slot)
+    host.renew.run(cast(StewardStore, NotRenewed()))
+    assert [(host.said_of(slot).lost, host.said_of(slot).lease_end_ns > 0) for slot in (0, 1)] == [
+        (True, False),
+        (False, True),
+    ]
+
+
+class Refusing(ScriptedStore):
+    def renew_leases(self, worker_ids: Collection[str], *, lease_s: float) -> frozenset[str]:
+        raise StatementRefused("locked")
+
+
+def test_a_renewal_that_is_refused_is_sent_again_before_the_next_one_is_due(host: Host) -> None:
+    renew = RenewLeases(host.board, STEWARD, period_s=5, lease_s=30, believed_lease_s=25)
+    host.add_worker(0)
+    with pytest.raises(StatementRefused):
+        renew.run(cast(StewardStore, Refusing()))
+    assert renew.due_at - time.monotonic() <= duties.RENEW_RETRY_S
+    renew.run(host.store)
+    assert 4 < renew.due_at - time.monotonic() <= 5.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_renewed"),
+    [
+        ({}, True),
+        ({"state": WorkerState.IDLE}, True),
+        ({"state": WorkerState.STOPPED}, False),
+        ({"lease_end_ns": 0}, False),
+        ({"steward": STEWARD - 1}, False),
+    ],
+    ids=["busy", "idle", "left", "not registered", "another's"],
+)
+def test_which_leases_are_renewed(host: Host, changes: dict[str, Any], is_renewed: bool) -> None:
+    host.add_worker(0, **changes)
+    host.renew.run(host.store)
+    said = host.board.read_lease(STEWARD, 0)
+    assert said is not None
+    assert (said.lease_end_ns > 0) == is_renewed
+
+
+# --- what waits behind a long run ---
+
+
+class WithWaiting(ScriptedStore):
+    def __init__(self) -> None:
+        super().__init__()
+        self.handed_back: list[tuple[str, int, int]] = []
+
+    def hand_back_waiting(
+        self, worker_id: str, run_id: int, claim: int, *, only: Collection[int] | None = None
+    ) -> tuple[ResetRun, ...]:
+        self.handed_back.append((worker_id, run_id, claim))
+        return (ResetRun(8, Status.PENDING, "default", False),)
+
+
+@pytest.mark.parametrize(
+    ("late_s", "changes", "is_handed_back"),
+    [
+        (1.5, {}, True),
+        (0.5, {}, False),
+        (1.5, {"waiting": 0}, False),
+        (1.5, {"run_id": 0}, False),
+        (1.5, {"state": WorkerState.SETTLING}, False),
+        (1.5, {"steward": STEWARD - 1}, False),
+    ],
+    ids=["late", "in time", "nothing waits", "not started", "it has ended", "another's"],
+)
+def test_what_waits_behind_a_run_that_takes_long_is_handed_back(
+    host: Host, late_s: float, changes: dict[str, Any], is_handed_back: bool
+) -> None:
+    store, reset = WithWaiting(), []
+    record = {"run_id": 7, "claim": 2, "waiting": 3, "started_ns": boottime_ns() - int(late_s * 1e9)}
+    host.add_worker(0, **(record | changes))
+    HandBackWaiting(
+        host.board, STEWARD, period_s=1, one_by_one=OneByOne(host.log), on_reset=reset.extend
+    ).run(cast(StewardStore, store))
+    assert store.handed_back == [("w0", 7, 2)] * is_handed_back
+    assert [run.id for run in reset] == [8] * is_handed_back
+
+
+# --- workers of this host whose master is gone too ---
+
+
+@pytest.mark.parametrize("worker_is_alive", [True, False])
+@pytest.mark.parametrize("master_is_alive", [True, False])
+def test_a_worker_is_abandoned_once_it_and_its_master_are_gone(
+    host: Host, worker_is_alive: bool, master_is_alive: bool
+) -> None:
+    """A master that lives ends first what a dead worker's task has started. Nobody knows what had started."""
+    alive = processes.own_identity()
+    gone = ProcessIdentity(alive.pid, alive.started + 1)  # of a process that had this pid before
+    found: list[LostWorker] = []
+
+    class Registered(ScriptedStore):
+        def workers_of_host(self, _host: HostIdentity) -> tuple[RegisteredWorker, ...]:
+            worker = alive if worker_is_alive else gone
+            return (RegisteredWorker("w0", worker, alive if master_is_alive else gone),)
+
+    duty = ResetAbandoned(HostIdentity("host", "boot:1"), period_s=1, on_lost=found.append)
+    duty.run(cast(StewardStore, Registered()))
+    expected = [("w0", None, True, False)] * (not worker_is_alive and not master_is_alive)
+    assert [(lost.worker_id, lost.started, lost.charge_all, lost.refund) for lost in found] == expected
 
 
 def test_a_renewed_lease_is_believed_for_less_than_it_lasts_and_from_before_it_was_asked_for(
