@@ -103,6 +103,24 @@ def setting() -> Iterator[Setting]:
     setting.close()
 
 
+# --- registering ---
+
+
+@pytest.mark.parametrize("has_lease", [True, False])
+def test_a_registration_that_is_there_already_will_do_while_its_lease_lasts(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch, has_lease: bool
+) -> None:
+    """An earlier try was committed, and its reply was lost."""
+    monkeypatch.setattr(ScriptedStore, "reconnected", lambda store, **_options: has_lease, raising=False)
+    setting.troubles["register"] = [ConnectionLost("gone"), ValueRefused("there is such a worker")]
+    if has_lease:
+        setting.ledger.open()
+        assert setting.panel.record.lease_end_ns > 0
+    else:
+        with pytest.raises(LeaseLost):
+            setting.ledger.open()
+
+
 # --- told to stop at once ---
 
 
@@ -408,6 +426,77 @@ def test_what_cannot_be_recorded_in_the_middle_of_a_task_waits_for_its_end(
     assert not queue.is_in_haste
     setting.ledger.turn([ended(RUN)], max_runs=0)
     assert [settlement.run_id for settlement in queue.recorded] == [RUN.id]
+
+
+def test_what_is_handed_back_in_the_middle_of_a_task_is_handed_back_in_haste(
+    setting: Setting, queue: Queue
+) -> None:
+    queue.held = frozenset({RUN.token, (77, 1)})
+    setting.ledger.ask_amid_task([RUN.token])
+    assert [settlement.run_id for settlement in queue.recorded] == [77]
+    assert queue.in_haste_at_statements == [True]
+    assert not queue.is_in_haste
+
+
+def loses_connection_twice(setting: Setting, queue: Queue, *, first: str, then: str) -> None:
+    """At the statement `first`; the next one cannot be made (`then` is "connect"), or refuses what it is sent."""
+    setting.troubles[first] = [ConnectionLost("gone")]
+    if then != "connect":
+        setting.troubles[then] = [StatementRefused("locked")]
+        return
+    errors = [DatabaseUnavailable("here", "gone")]
+
+    def connect() -> WorkerStore:
+        if errors:
+            raise errors.pop()
+        return cast(WorkerStore, queue)
+
+    setting.ledger._link._connect = connect
+
+
+BAD_CONNECTIONS = pytest.mark.parametrize("then", ["connect", "end_previous_backend"])
+
+
+@BAD_CONNECTIONS
+def test_a_worker_that_drains_waits_for_the_database_while_it_has_something_to_record(
+    setting: Setting, queue: Queue, then: str
+) -> None:
+    loses_connection_twice(setting, queue, first="finish_and_claim", then=then)
+    queue.held = frozenset({RUN.token})
+    setting.orders.drain = True
+    setting.ledger.turn([ended(RUN)], max_runs=1)
+    assert [settlement.status for settlement in queue.recorded] == [Status.SUCCESSFUL]
+
+
+def test_what_was_being_recorded_when_the_connection_was_lost_is_something_to_record(
+    setting: Setting, queue: Queue
+) -> None:
+    """Once more, that is: by itself, after it was lost together with a claim. It is carried along then."""
+    setting.troubles["finish_and_claim"] = [ConnectionLost("gone"), ConnectionLost("gone")]
+    connections = iter([None, DatabaseUnavailable("here", "gone"), None])
+
+    def connect() -> WorkerStore:
+        trouble = next(connections)
+        if trouble is not None:
+            raise trouble
+        return cast(WorkerStore, queue)
+
+    setting.ledger._link._connect = connect
+    queue.held = frozenset({RUN.token})
+    setting.orders.drain = True
+    setting.ledger.turn([ended(RUN)], max_runs=1)
+    setting.ledger.leave()
+    assert [settlement.status for settlement in queue.recorded] == [Status.SUCCESSFUL]
+
+
+@BAD_CONNECTIONS
+def test_a_worker_that_drains_with_nothing_to_record_does_not_wait_for_the_database(
+    setting: Setting, queue: Queue, then: str
+) -> None:
+    loses_connection_twice(setting, queue, first="take_finish_due", then=then)
+    setting.orders.drain = True
+    with pytest.raises(ToldToStop):
+        setting.ledger.take_announcement()
 
 
 def test_what_is_recorded_in_the_middle_of_a_task_is_recorded_in_haste(

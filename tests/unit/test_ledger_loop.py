@@ -712,3 +712,9 @@ def test_a_lease_is_counted_from_before_it_was_asked_for(
         made.ledger.open()
     believed_s = (made.panel.record.lease_end_ns - began_ns) / 1e9
     assert LEASE_S <= believed_s < LEASE_S + 0.25
+
+
+def test_a_claim_that_has_got_nothing_lengthens_no_lease(made: World) -> None:
+    believed_ns = made.panel.record.lease_end_ns
+    made.ledger.turn((), max_runs=1)
+    assert made.panel.record.lease_end_ns == believed_ns
