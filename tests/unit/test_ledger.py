@@ -28,7 +28,7 @@ from reproq_prefork.store.connection import (
     ValueRefused,
 )
 from reproq_prefork.store.worker_store import ChangeableRun, Claim, ClaimedAlone, WorkerStore
-from reproq_prefork.task_run import ClaimedRun, Place, RetryPolicy, Settlement, Status
+from reproq_prefork.task_run import ClaimedRun, Place, RetryPolicy, Settlement, Status, UnreadableRun
 from tests.unit.test_worker import RUN, ScriptedOrders, enqueued_at
 
 Troubles = dict[str, list[Exception]]
@@ -388,6 +388,33 @@ def test_a_batch_that_a_run_of_its_own_has_cut_short_is_not_the_end_of_the_queue
     assert queue.asked_behind == [{}, {"default": RUN.place}]
 
 
+class WithUnreadable(Queue):
+    """Its first claim gives nothing but a run that cannot be read."""
+
+    def finish_and_claim(
+        self,
+        settlements: Sequence[Settlement],
+        *,
+        max_runs: int,
+        places: Mapping[str, Place] | None = None,
+    ) -> Claim:
+        claim = super().finish_and_claim(settlements, max_runs=max_runs, places=places)
+        if len(self.asked_behind) > 1:
+            return claim
+        return Claim(settled=0, holds_lease=True, found=1, unreadable=(UnreadableRun(THIRD, "too odd"),))
+
+
+def test_a_run_that_was_claimed_by_itself_and_cannot_be_read_is_failed_with_the_next_claim(
+    setting: Setting,
+) -> None:
+    store = WithUnreadable(setting.troubles, setting.calls)
+    setting.ledger._link._connect = lambda: cast(WorkerStore, store)
+    store.claims = [[], [RUN]]
+    assert setting.opened().turn((), max_runs=1).runs == (RUN,)
+    (failed,) = store.recorded
+    assert (failed.run_id, failed.status) == (THIRD.id, Status.FAILED)
+
+
 def test_one_result_that_cannot_be_stored_costs_the_others_of_its_batch_nothing(
     setting: Setting, queue: Queue
 ) -> None:
@@ -485,6 +512,16 @@ def test_what_was_being_recorded_when_the_connection_was_lost_is_something_to_re
     queue.held = frozenset({RUN.token})
     setting.orders.drain = True
     setting.ledger.turn([ended(RUN)], max_runs=1)
+    setting.ledger.leave()
+    assert [settlement.status for settlement in queue.recorded] == [Status.SUCCESSFUL]
+
+
+def test_what_is_carried_along_is_something_to_record(setting: Setting, queue: Queue) -> None:
+    queue.held = frozenset({RUN.token})
+    setting.troubles["finish_and_claim"] = [ConnectionLost("gone"), ConnectionLost("gone")]
+    setting.ledger.turn([ended(RUN)], max_runs=0)
+    loses_connection_twice(setting, queue, first="finish_and_claim", then="connect")
+    setting.orders.drain = True
     setting.ledger.leave()
     assert [settlement.status for settlement in queue.recorded] == [Status.SUCCESSFUL]
 
