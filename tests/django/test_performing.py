@@ -284,6 +284,20 @@ class Atomic(TransactionTestCase):
         assert "too late" in logs.output[0]
         assert Note.objects.count() == 1
 
+    def test_where_nobody_can_be_asked_whether_it_was_committed_no_end_is_told_that_may_be_wrong(
+        self,
+    ) -> None:
+        """It was, so the worker's own statement changes nothing, and the true end is owed."""
+        result = tasks.write_note_and_fail_after_the_commit.using(max_attempts=1).enqueue("kept")
+        with failing("is_completed"), heard("task_finished") as finished:
+            run_tasks()
+        assert finished == []
+        result.refresh()
+        assert (result.status, result.return_value, result.errors) == (STATUSES.SUCCESSFUL, "kept", [])
+        with connection.cursor() as cursor:
+            cursor.execute("select finish_due_at > now() from task_runs")
+            assert cursor.fetchall() == [(True,)]
+
     def test_a_run_that_was_lost_meanwhile_commits_nothing(self) -> None:
         result = tasks.write_note_and_lose_the_run.using(max_attempts=1).enqueue()
         with heard("task_finished") as finished:
