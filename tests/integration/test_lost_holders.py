@@ -63,8 +63,12 @@ def test_the_hosts_ceiling_of_attempts_counts_for_what_is_swept(
     assert run_row(connection, run_id)["status"] == status
 
 
-def test_an_atomic_task_completes_its_run_by_its_own_claim_only(
-    database_url: str, connection: Connection
+@pytest.mark.parametrize(
+    ("name", "columns"),
+    [("complete_run", {"result": "1", "last_attempt": "{}"}), ("save_metadata", {"metadata": '{"step": 1}'})],
+)
+def test_a_task_writes_of_its_run_by_its_own_claim_only(
+    database_url: str, connection: Connection, name: str, columns: dict[str, str]
 ) -> None:
     run_id = enqueue(connection, {}).id
     with closing(steward_store(database_url)) as steward:
@@ -74,14 +78,14 @@ def test_an_atomic_task_completes_its_run_by_its_own_claim_only(
                 claims += [run.claim for run in worker.finish_and_claim((), max_runs=1).runs]
             if worker_id == "lost":
                 steward.reset_worker(lost_worker(worker_id))
+
+    def written(worker_id: str, claim: int) -> list[int]:
+        held = {"run_id": run_id, "worker_id": worker_id, "claim": claim}
+        return [row.id for row in fetch(connection, statement(name), held | columns)]
+
+    before = run_row(connection, run_id)
     for worker_id, claim in (("lost", claims[0]), ("next", claims[0]), ("lost", claims[1])):
-        assert _complete(connection, run_id, worker_id, claim) == []
-    assert run_row(connection, run_id)["status"] == "RUNNING"
-    assert _complete(connection, run_id, "next", claims[1]) == [run_id]
-    assert run_row(connection, run_id)["status"] == "SUCCESSFUL"
-
-
-def _complete(connection: Connection, run_id: int, worker_id: str, claim: int) -> list[int]:
-    held = {"run_id": run_id, "worker_id": worker_id, "claim": claim}
-    parameters = held | {"result": "1", "last_attempt": "{}"}
-    return [row.id for row in fetch(connection, statement("complete_run"), parameters)]
+        assert written(worker_id, claim) == []
+    assert run_row(connection, run_id) == before
+    assert written("next", claims[1]) == [run_id]
+    assert run_row(connection, run_id) != before
