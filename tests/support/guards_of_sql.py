@@ -11,6 +11,7 @@ LOCKED = "tests/integration/test_locked_rows.py"
 LOST = "tests/integration/test_lost_holders.py"
 LEASES = "tests/integration/test_lease_machine.py::test_a_short_search_finds_the_table_as_the_model_says"
 OWED = "tests/integration/test_owed_ends.py"
+LONE = "tests/integration/test_lone_claims.py"
 COPY = "tests/integration/test_runs.py::test_a_copy_is_the_same_run_again_from_the_start"
 
 SQL: Sequence[Guard] = (
@@ -185,5 +186,25 @@ SQL: Sequence[Guard] = (
             ),
         ],
         [COPY],
+    ),
+    Guard(
+        "only a held lease claims one run",
+        [Change("sql/claim_run.sql", " and (select holds_lease from holder)", "")],
+        [LONE],
+    ),
+    Guard(
+        "a lone claim passes by a locked run",
+        [Change("sql/claim_run.sql", "for update skip locked", "for update")],
+        [LONE],
+    ),
+    Guard(
+        "a lone claim is read by its claim",
+        [Change("sql/read_claimed.sql", " and claims = %(claim)s::bigint", "")],
+        [LONE],
+    ),
+    Guard(
+        "a server process with a reused pid is not ended",
+        [Change("sql/terminate_backend.sql", " and activity.backend_start = worker.backend_started", "")],
+        [LONE],
     ),
 )
