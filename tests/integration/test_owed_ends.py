@@ -84,6 +84,14 @@ def completed(connection: Connection, stores: Stores, run: ClaimedRun) -> None:
     fetch(connection, statement("complete_run"), held | {"result": "1", "last_attempt": "{}"})
 
 
+def cancelled_and(then: End) -> End:
+    def end(connection: Connection, stores: Stores, run: ClaimedRun) -> None:
+        cancel(connection, run.id)
+        then(connection, stores, run)
+
+    return end
+
+
 RETRY = recorded(Status.PENDING, delay_s=0.0, error={"kind": "failed"})
 ENDS_OF_A_CANCELLED_RUN: dict[str, End] = {
     "its attempt would be retried": RETRY,
@@ -186,11 +194,8 @@ def test_a_run_that_will_run_again_owes_nothing(connection: Connection, stores: 
         *ENDS_OF_THE_LAST_ATTEMPT.values(),
         recorded(Status.SUCCESSFUL, result="1"),
         completed,
-        lambda connection, stores, run: (cancel(connection, run.id), RETRY(connection, stores, run)),
-        lambda connection, stores, run: (
-            cancel(connection, run.id),
-            handed_back_by_the_steward(connection, stores, run),
-        ),
+        cancelled_and(RETRY),
+        cancelled_and(handed_back_by_the_steward),
     ],
     ids=[*ENDS_OF_THE_LAST_ATTEMPT, "success", "atomic", "cancelled", "cancelled as it waits"],
 )

@@ -299,7 +299,8 @@ class WithWaiting(ScriptedStore):
 def test_what_waits_behind_a_run_that_takes_long_is_handed_back(
     host: Host, late_s: float, changes: dict[str, Any], is_handed_back: bool
 ) -> None:
-    store, reset = WithWaiting(), []
+    store = WithWaiting()
+    reset: list[ResetRun] = []
     record = {"run_id": 7, "claim": 2, "waiting": 3, "started_ns": boottime_ns() - int(late_s * 1e9)}
     host.add_worker(0, **(record | changes))
     HandBackWaiting(
@@ -327,7 +328,8 @@ class WithExpired(ScriptedStore):
 
 
 def test_a_sweep_that_has_found_as_many_as_it_may_is_followed_by_another_at_once(host: Host) -> None:
-    store, reset = WithExpired(2 * SWEEP_BATCH + 1), []
+    store = WithExpired(2 * SWEEP_BATCH + 1)
+    reset: list[ResetRun] = []
     duty = SweepExpired(period_s=5, one_by_one=OneByOne(host.log), on_reset=reset.extend)
     periods = []
     for _ in range(4):
