@@ -11,6 +11,7 @@ import pytest
 from reproq_prefork import enqueue
 from reproq_prefork.store.connection import fetch
 from reproq_prefork.store.statements import statement
+from reproq_prefork.task_run import Settlement, Status
 from tests.stores import end_leases, lost_worker, steward_store, worker_store
 from tests.supervisor import run_row
 
@@ -61,6 +62,38 @@ def test_the_hosts_ceiling_of_attempts_counts_for_what_is_swept(
             assert run.attempt == attempt
             assert [run.charged for run in steward.sweep_expired()] == [True]
     assert run_row(connection, run_id)["status"] == status
+
+
+def test_a_lease_that_has_ended_stays_so(database_url: str, connection: Connection) -> None:
+    run_id = enqueue(connection, {}).id
+    with closing(steward_store(database_url)) as steward, closing(worker_store(database_url)) as worker:
+        assert worker.reconnected()
+        assert steward.renew_leases(["w"], lease_s=60) == {"w"}
+        end_leases(connection, "reproq_workers")
+        assert steward.renew_leases(["w"], lease_s=60) == frozenset()
+        assert not worker.reconnected()
+        claim = worker.finish_and_claim((), max_runs=1)
+        assert (claim.holds_lease, claim.runs) == (False, ())
+    assert run_row(connection, run_id)["status"] == "PENDING"
+
+
+def test_an_end_is_recorded_by_the_claim_that_holds_the_run_only(
+    database_url: str, connection: Connection
+) -> None:
+    run_id = enqueue(connection, {}).id
+    with (
+        closing(steward_store(database_url)) as steward,
+        closing(worker_store(database_url, "lost")) as lost,
+        closing(worker_store(database_url, "next")) as worker,
+    ):
+        (first,) = lost.finish_and_claim((), max_runs=1).runs
+        steward.reset_worker(lost_worker("lost"))
+        (second,) = worker.finish_and_claim((), max_runs=1).runs
+        late = Settlement(run_id, first.claim, Status.SUCCESSFUL, result="1")
+        assert lost.finish_and_claim([late], max_runs=0).settled == 0
+        assert run_row(connection, run_id)["status"] == "RUNNING"
+        assert worker.finish_and_claim([late._replace(claim=second.claim)], max_runs=0).settled == 1
+    assert run_row(connection, run_id)["status"] == "SUCCESSFUL"
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ SQL: Sequence[Guard] = (
     Guard(
         "a finish names the claim",
         [Change("sql/finish_and_claim.sql", "and run.claims = ending.claim and", "and")],
-        [LEASES],
+        [LOST, LEASES],
     ),
     Guard(
         "an atomic end names the claim",
@@ -76,7 +76,7 @@ SQL: Sequence[Guard] = (
     Guard(
         "only a held lease claims",
         [Change("sql/finish_and_claim.sql", "where (select holds_lease from holder)", "where true")],
-        [LEASES],
+        [LOST, LEASES],
     ),
     Guard(
         "a sweep asks for the worker's lease too",
@@ -86,12 +86,12 @@ SQL: Sequence[Guard] = (
     Guard(
         "a lease that has ended is not renewed",
         [Change("sql/renew_leases.sql", " and lease_expires_at > now()", "")],
-        [LEASES],
+        [LOST, LEASES],
     ),
     Guard(
         "a reconnect does not revive a lease",
         [Change("sql/reconnect_worker.sql", " and worker.lease_expires_at > now()", "")],
-        [LEASES],
+        [LOST, LEASES],
     ),
     Guard(
         "a cancelled run does not go back to PENDING",
