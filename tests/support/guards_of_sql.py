@@ -207,4 +207,15 @@ SQL: Sequence[Guard] = (
         [Change("sql/terminate_backend.sql", " and activity.backend_start = worker.backend_started", "")],
         [LONE],
     ),
+    Guard(
+        "a lease that no claim gives has ended",
+        [
+            Change(
+                "sql/parts/expired_run.sql",
+                "not between now() and now() + interval '2 days', true)",
+                "< now(), true)",
+            )
+        ],
+        [LOST],
+    ),
 )
