@@ -83,6 +83,23 @@ def test_the_hosts_ceiling_of_attempts_counts_for_what_is_swept(
     assert run_row(connection, run_id)["status"] == status
 
 
+@pytest.mark.parametrize(
+    ("ceiling", "end"), [(None, ("PENDING", 0)), (2, ("PENDING", 0)), (1, ("FAILED", 1))]
+)
+def test_a_run_that_may_start_once_on_this_host_is_not_put_back_by_a_shutdown(
+    database_url: str, connection: Connection, ceiling: int | None, end: tuple[str, int]
+) -> None:
+    run_id = enqueue(connection, {}, max_attempts=5).id
+    with (
+        closing(steward_store(database_url, max_attempts_ceiling=ceiling)) as steward,
+        closing(worker_store(database_url)) as worker,
+    ):
+        (run,) = worker.finish_and_claim((), max_runs=1).runs
+        steward.reset_worker(lost_worker(started=run.token, refund=True))
+    row = run_row(connection, run_id)
+    assert (row["status"], row["attempts"]) == end
+
+
 def test_a_lease_that_has_ended_stays_so(database_url: str, connection: Connection) -> None:
     run_id = enqueue(connection, {}).id
     with closing(steward_store(database_url)) as steward, closing(worker_store(database_url)) as worker:

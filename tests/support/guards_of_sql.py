@@ -218,4 +218,15 @@ SQL: Sequence[Guard] = (
         ],
         [LOST],
     ),
+    Guard(
+        "a shutdown puts back no run that may start once on this host",
+        [
+            Change(
+                "sql/reset_worker.sql",
+                "least(max_attempts, %(max_attempts_ceiling)s::integer) as attempts_allowed",
+                "max_attempts as attempts_allowed",
+            )
+        ],
+        [LOST],
+    ),
 )
