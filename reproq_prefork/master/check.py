@@ -82,7 +82,7 @@ def _limits(settings: Settings) -> Limits:
         workers=settings.workers,
         boot_timeout_s=settings.boot_timeout_s,
         shutdown_timeout_s=settings.shutdown_timeout_s,
-        fence_grace_s=settings.fence_margin_s / 2,
+        fence_grace_s=settings.fence_grace_s,
         has_template=settings.runs_python,
         connect_s=2 * settings.known_server.connect_s,  # the steward connects first, and then the worker
     )

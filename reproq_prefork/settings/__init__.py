@@ -99,6 +99,12 @@ class Settings:
         return self.lease_s - self.fence_margin_s
 
     @property
+    def fence_grace_s(self) -> float:
+        """How long after the end of a believed lease a worker has to end its task, before its master ends it: half
+        of what is left of the lease."""
+        return self.fence_margin_s / 2
+
+    @property
     def runs_python(self) -> bool:
         """Whether tasks are Python functions, which workers import."""
         return self.executor is not ExecutorKind.COMMAND

@@ -398,16 +398,17 @@ class Steward:
                 self._log.error("killing a worker that did not stop", pid=worker.pid)
                 kill.kill_tree(worker.process, within_s=ORPHAN_KILL_S)
             last = self._scoreboard.read_worker(slot)
+            unrecorded = self._scoreboard.unrecorded_of(slot, worker.incarnation)
             if last is None or last.state is not WorkerState.STOPPED:
                 self._lost.append(
                     LostWorker(
                         worker.worker_id,
                         started=None if last is None else last.started_run,
-                        charge_all=last is None,
+                        charge_all=last is None or unrecorded is None,
                         refund=True,
                         kind=FailureKind.SHUTDOWN,
                         message="the worker's master died",
-                        unrecorded=self._scoreboard.unrecorded_of(slot, worker.incarnation) or (),
+                        unrecorded=unrecorded or (),
                     )
                 )
         self._connect_at = 0.0

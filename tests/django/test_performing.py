@@ -20,7 +20,7 @@ from reproq_prefork.django.families.compat import families
 from reproq_prefork.django.perform.backends import own_backends
 from reproq_prefork.django.perform.in_process import perform_due
 from reproq_prefork.django.perform.runs_database import HeldRun
-from reproq_prefork.testing import assert_enqueued, assert_not_enqueued, enqueued, run_tasks
+from reproq_prefork.django.testing import assert_enqueued, assert_not_enqueued, enqueued, run_tasks
 from tests.django.app import tasks as typed_tasks
 from tests.django.app.models import Note
 
@@ -283,6 +283,20 @@ class Atomic(TransactionTestCase):
         assert finished == [(result.id, STATUSES.SUCCESSFUL, 0)]
         assert "too late" in logs.output[0]
         assert Note.objects.count() == 1
+
+    def test_where_nobody_can_be_asked_whether_it_was_committed_no_end_is_told_that_may_be_wrong(
+        self,
+    ) -> None:
+        """It was, so the worker's own statement changes nothing, and the true end is owed."""
+        result = tasks.write_note_and_fail_after_the_commit.using(max_attempts=1).enqueue("kept")
+        with failing("is_completed"), heard("task_finished") as finished:
+            run_tasks()
+        assert finished == []
+        result.refresh()
+        assert (result.status, result.return_value, result.errors) == (STATUSES.SUCCESSFUL, "kept", [])
+        with connection.cursor() as cursor:
+            cursor.execute("select finish_due_at > now() from task_runs")
+            assert cursor.fetchall() == [(True,)]
 
     def test_a_run_that_was_lost_meanwhile_commits_nothing(self) -> None:
         result = tasks.write_note_and_lose_the_run.using(max_attempts=1).enqueue()

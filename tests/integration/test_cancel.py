@@ -39,6 +39,18 @@ def wait_for_start(pages: Path, run_id: int) -> int:
     return pid
 
 
+def wait_until_it_looks_rarely(connection: Connection, pages: Path) -> None:
+    """A steward looks ever more rarely, twice as long after each time: others show when it has last done so."""
+    unseen_s = 0.0
+    while unseen_s < WITHIN_S:
+        marked = add_run(connection, {"sleep": 60, "diary": str(pages)})
+        wait_for_start(pages, marked)
+        began = time.monotonic()
+        connection.execute("update task_runs set cancel_requested_at = now() where id = %s", [marked])
+        wait_for_status(connection, marked, "CANCELLED")
+        unseen_s = time.monotonic() - began
+
+
 def test_a_run_that_waits_is_cancelled_and_never_starts(
     cli: CommandLine, database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
@@ -58,6 +70,7 @@ def test_a_run_that_runs_is_ended_within_the_bound(
     with Supervisor(database_url, tmp_path, environ=LONG_POLL) as supervisor:
         run_id = add_run(connection, {"sleep": 60, "diary": str(pages)})
         task = wait_for_start(pages, run_id)
+        wait_until_it_looks_rarely(connection, pages)
         said = cli.output("cancel", str(run_id))
         committed = time.monotonic()
         assert said.startswith(f"run {run_id} is RUNNING; its worker is told to end it: ")
@@ -79,19 +92,11 @@ def test_a_run_that_runs_is_ended_within_the_bound(
 def test_a_cancel_that_is_announced_need_not_wait_for_the_steward_to_look(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
-    """It looks more and more rarely, twice as long after each time: others show when it has last done so."""
     pages = tmp_path / "diary"
     with Supervisor(database_url, tmp_path, environ=LONG_POLL):
         announced = add_run(connection, {"sleep": 60, "diary": str(pages)})
         wait_for_start(pages, announced)
-        unseen_s = 0.0
-        while unseen_s < WITHIN_S:
-            marked = add_run(connection, {"sleep": 60, "diary": str(pages)})
-            wait_for_start(pages, marked)
-            began = time.monotonic()
-            connection.execute("update task_runs set cancel_requested_at = now() where id = %s", [marked])
-            wait_for_status(connection, marked, "CANCELLED")
-            unseen_s = time.monotonic() - began
+        wait_until_it_looks_rarely(connection, pages)
         cancel(connection, announced)
         wait_for_status(connection, announced, "CANCELLED", timeout_s=WITHIN_S)
 

@@ -210,6 +210,7 @@ def test_a_cancelled_run_whose_retry_ends_it_still_owes_the_application_its_end(
     ended = get_run(connection, run_id)
     assert ended.status is (Status.CANCELLED if cancelled else Status.PENDING)
     assert (ended.finish_due_at is not None) is cancelled
+    assert [entry["kind"] for entry in ended.errors] == ["failed"]
     assert worker.take_finish_due() == (run_id if cancelled else None)
 
 

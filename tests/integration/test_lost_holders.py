@@ -9,6 +9,8 @@ import psycopg
 import pytest
 
 from reproq_prefork import enqueue
+from reproq_prefork.model.run import Status
+from reproq_prefork.model.settlement import Settlement
 from reproq_prefork.store.fetching import fetch
 from reproq_prefork.store.statements import statement
 from tests.stores import end_leases, lost_worker, steward_store, worker_store
@@ -29,6 +31,25 @@ def test_a_run_is_swept_once_its_own_lease_and_that_of_its_worker_are_over(
         worker.finish_and_claim((), max_runs=1)
         for table in over:
             end_leases(connection, table)
+        assert [run.id for run in steward.sweep_expired()] == [run_id] * swept
+
+
+@pytest.mark.parametrize(
+    ("lease", "swept"), [("1 day", False), ("3 days", True), ("90 years", True), (None, True)]
+)
+def test_a_lease_that_no_claim_gives_counts_as_one_that_has_ended(
+    database_url: str, connection: Connection, lease: str | None, swept: bool
+) -> None:
+    """Else its run would be RUNNING for ever once the worker is gone."""
+    run_id = enqueue(connection, {}).id
+    with closing(steward_store(database_url)) as steward, closing(worker_store(database_url)) as worker:
+        worker.finish_and_claim((), max_runs=1)
+        # As in a table whose CHECKs somebody has dropped.
+        connection.execute("alter table task_runs drop constraint task_runs_running_has_a_holder")
+        connection.execute("update task_runs set lease_expires_at = now() + %s::interval", [lease])
+        assert steward.sweep_expired() == ()
+        end_leases(connection, "reproq_workers")
+        assert list(steward.expired_runs()) == [(run_id, 1)] * swept
         assert [run.id for run in steward.sweep_expired()] == [run_id] * swept
 
 
@@ -63,8 +84,61 @@ def test_the_hosts_ceiling_of_attempts_counts_for_what_is_swept(
     assert run_row(connection, run_id)["status"] == status
 
 
-def test_an_atomic_task_completes_its_run_by_its_own_claim_only(
+@pytest.mark.parametrize(
+    ("ceiling", "end"), [(None, ("PENDING", 0)), (2, ("PENDING", 0)), (1, ("FAILED", 1))]
+)
+def test_a_run_that_may_start_once_on_this_host_is_not_put_back_by_a_shutdown(
+    database_url: str, connection: Connection, ceiling: int | None, end: tuple[str, int]
+) -> None:
+    run_id = enqueue(connection, {}, max_attempts=5).id
+    with (
+        closing(steward_store(database_url, max_attempts_ceiling=ceiling)) as steward,
+        closing(worker_store(database_url)) as worker,
+    ):
+        (run,) = worker.finish_and_claim((), max_runs=1).runs
+        steward.reset_worker(lost_worker(started=run.token, refund=True))
+    row = run_row(connection, run_id)
+    assert (row["status"], row["attempts"]) == end
+
+
+def test_a_lease_that_has_ended_stays_so(database_url: str, connection: Connection) -> None:
+    run_id = enqueue(connection, {}).id
+    with closing(steward_store(database_url)) as steward, closing(worker_store(database_url)) as worker:
+        assert worker.reconnected()
+        assert steward.renew_leases(["w"], lease_s=60) == {"w"}
+        end_leases(connection, "reproq_workers")
+        assert steward.renew_leases(["w"], lease_s=60) == frozenset()
+        assert not worker.reconnected()
+        claim = worker.finish_and_claim((), max_runs=1)
+        assert (claim.holds_lease, claim.runs) == (False, ())
+    assert run_row(connection, run_id)["status"] == "PENDING"
+
+
+def test_an_end_is_recorded_by_the_claim_that_holds_the_run_only(
     database_url: str, connection: Connection
+) -> None:
+    run_id = enqueue(connection, {}).id
+    with (
+        closing(steward_store(database_url)) as steward,
+        closing(worker_store(database_url, "lost")) as lost,
+        closing(worker_store(database_url, "next")) as worker,
+    ):
+        (first,) = lost.finish_and_claim((), max_runs=1).runs
+        steward.reset_worker(lost_worker("lost"))
+        (second,) = worker.finish_and_claim((), max_runs=1).runs
+        late = Settlement(run_id, first.claim, Status.SUCCESSFUL, result="1")
+        assert lost.finish_and_claim([late], max_runs=0).settled == 0
+        assert run_row(connection, run_id)["status"] == "RUNNING"
+        assert worker.finish_and_claim([late._replace(claim=second.claim)], max_runs=0).settled == 1
+    assert run_row(connection, run_id)["status"] == "SUCCESSFUL"
+
+
+@pytest.mark.parametrize(
+    ("name", "columns"),
+    [("complete_run", {"result": "1", "last_attempt": "{}"}), ("save_metadata", {"metadata": '{"step": 1}'})],
+)
+def test_a_task_writes_of_its_run_by_its_own_claim_only(
+    database_url: str, connection: Connection, name: str, columns: dict[str, str]
 ) -> None:
     run_id = enqueue(connection, {}).id
     with closing(steward_store(database_url)) as steward:
@@ -74,14 +148,14 @@ def test_an_atomic_task_completes_its_run_by_its_own_claim_only(
                 claims += [run.claim for run in worker.finish_and_claim((), max_runs=1).runs]
             if worker_id == "lost":
                 steward.reset_worker(lost_worker(worker_id))
+
+    def written(worker_id: str, claim: int) -> list[int]:
+        held = {"run_id": run_id, "worker_id": worker_id, "claim": claim}
+        return [row.id for row in fetch(connection, statement(name), held | columns)]
+
+    before = run_row(connection, run_id)
     for worker_id, claim in (("lost", claims[0]), ("next", claims[0]), ("lost", claims[1])):
-        assert _complete(connection, run_id, worker_id, claim) == []
-    assert run_row(connection, run_id)["status"] == "RUNNING"
-    assert _complete(connection, run_id, "next", claims[1]) == [run_id]
-    assert run_row(connection, run_id)["status"] == "SUCCESSFUL"
-
-
-def _complete(connection: Connection, run_id: int, worker_id: str, claim: int) -> list[int]:
-    held = {"run_id": run_id, "worker_id": worker_id, "claim": claim}
-    parameters = held | {"result": "1", "last_attempt": "{}"}
-    return [row.id for row in fetch(connection, statement("complete_run"), parameters)]
+        assert written(worker_id, claim) == []
+    assert run_row(connection, run_id) == before
+    assert written("next", claims[1]) == [run_id]
+    assert run_row(connection, run_id) != before

@@ -12,6 +12,8 @@ import pytest
 from reproq_prefork import Status, cancel, enqueue
 from reproq_prefork.model.run import ClaimedRun
 from reproq_prefork.model.settlement import Settlement, handed_back
+from reproq_prefork.store.fetching import fetch
+from reproq_prefork.store.statements import statement
 from reproq_prefork.store.steward_store import StewardStore
 from reproq_prefork.store.worker_store import WorkerStore
 from tests.stores import lost_worker, steward_store, worker_store
@@ -68,6 +70,29 @@ def handed_back_by_the_steward(connection: Connection, stores: Stores, run: Clai
     stores[1].hand_back_waiting("w", *slow)
 
 
+def failed_as_nobody_can_claim_it(connection: Connection, stores: Stores, run: ClaimedRun) -> None:
+    stores[0].finish_and_claim([handed_back(*run.token)], max_runs=0)
+    stores[0].fail_run(run.id, "it cannot be claimed")
+
+
+def failed_as_it_cannot_be_put_back(connection: Connection, stores: Stores, run: ClaimedRun) -> None:
+    stores[1].fail_lost_run(*run.token, "it is refused")
+
+
+def completed(connection: Connection, stores: Stores, run: ClaimedRun) -> None:
+    """By an atomic task, in its own transaction."""
+    held = {"run_id": run.id, "claim": run.claim, "worker_id": "w"}
+    fetch(connection, statement("complete_run"), held | {"result": "1", "last_attempt": "{}"})
+
+
+def cancelled_and(then: End) -> End:
+    def end(connection: Connection, stores: Stores, run: ClaimedRun) -> None:
+        cancel(connection, run.id)
+        then(connection, stores, run)
+
+    return end
+
+
 RETRY = recorded(Status.PENDING, delay_s=0.0, error={"kind": "failed"})
 ENDS_OF_A_CANCELLED_RUN: dict[str, End] = {
     "its attempt would be retried": RETRY,
@@ -91,6 +116,8 @@ ENDS_OF_THE_LAST_ATTEMPT: dict[str, End] = {
     "its worker died with it": reset(started=True),
     "its worker was killed to shut down": reset(started=True, refund=True),
     "its lease ended": swept,
+    "nobody can claim it": failed_as_nobody_can_claim_it,
+    "nobody can put it back": failed_as_it_cannot_be_put_back,
 }
 
 
@@ -160,3 +187,28 @@ def test_a_run_that_will_run_again_owes_nothing(connection: Connection, stores: 
     ENDS_OF_A_CANCELLED_RUN[name](connection, stores, run)
     row = run_row(connection, run.id)
     assert (row["status"], row["finished_at"], row["finish_due_at"]) == ("PENDING", None, None)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        *ENDS_OF_THE_LAST_ATTEMPT.values(),
+        recorded(Status.SUCCESSFUL, result="1"),
+        completed,
+        cancelled_and(RETRY),
+        cancelled_and(handed_back_by_the_steward),
+    ],
+    ids=[*ENDS_OF_THE_LAST_ATTEMPT, "success", "atomic", "cancelled", "cancelled as it waits"],
+)
+def test_whoever_waits_for_an_end_is_woken(
+    database_url: str, connection: Connection, stores: Stores, end: End
+) -> None:
+    run = claimed(connection, stores, TASK, max_attempts=1)
+    with psycopg.connect(database_url, autocommit=True) as waiter:
+        waiter.execute("listen reproq_finished")
+        waiter.execute(
+            "insert into reproq_waiters (run_id, waiter, expires_at) values (%s, 'w', now() + interval '1 hour')",
+            [run.id],
+        )
+        end(connection, stores, run)
+        assert [each.payload for each in waiter.notifies(timeout=5, stop_after=1)] == [str(run.id)]

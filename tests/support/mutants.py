@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.chaos.builds import Change
-from tests.support.guards import GUARDS, Guard
+from tests.support.guard import Guard
+from tests.support.guards import GUARDS
 
 CHECKOUT = Path(__file__).parents[2]
 PLACE = CHECKOUT / "build" / "mutants"

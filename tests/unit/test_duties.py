@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Collection, Iterator
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
-from reproq_prefork.steward import notice_cancels
+from reproq_prefork.model.identity import HostIdentity, ProcessIdentity
+from reproq_prefork.model.run import LostWorker, Status
+from reproq_prefork.steward import notice_cancels, renew_leases
+from reproq_prefork.steward.hand_back_waiting import HandBackWaiting
+from reproq_prefork.steward.one_by_one import OneByOne
 from reproq_prefork.steward.renew_leases import RenewLeases
-from reproq_prefork.store.steward_store import RunToCancel, Sight, StewardStore
+from reproq_prefork.steward.reset_abandoned import ResetAbandoned
+from reproq_prefork.steward.sweep_expired import SweepExpired
+from reproq_prefork.store.outcomes import StatementRefused
+from reproq_prefork.store.steward_store import (
+    SWEEP_BATCH,
+    RegisteredWorker,
+    ResetRun,
+    RunToCancel,
+    Sight,
+    StewardStore,
+)
 from reproq_prefork.unix import proc
 from reproq_prefork.unix.scoreboard import LeaseRecord, WorkerRecord, WorkerState, boottime_ns
 from reproq_prefork.unix.signals import CANCEL_SIGNAL
@@ -63,7 +78,7 @@ def test_a_worker_that_hears_nothing_of_it_is_killed_in_the_end(
         monkeypatch.setattr(notice_cancels, "CANCEL_PATIENCE_S", 0.0)
         host.add_worker(0, run_id=8, claim=1, pid=process.pid, pid_started=process.started)
         host.look.run(host.store)
-        assert deaf.exitcode is None, "it is at another run by now"
+        assert b"killing" not in os.read(host.log_reader, 65_536), "it is at another run by now"
         host.add_worker(0, run_id=7, claim=2, pid=process.pid, pid_started=process.started)
         host.look.run(host.store)
         assert exit_status_of(deaf) == -signal.SIGKILL
@@ -207,6 +222,149 @@ def test_a_close_look_comes_soon_and_less_and_less_often(host: Host) -> None:
         periods.append(host.look.period_s)
         host.look.run(host.store)
     assert periods == pytest.approx([0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1, 1])
+
+
+class NotRenewed(ScriptedStore):
+    def renew_leases(self, worker_ids: Collection[str], *, lease_s: float) -> frozenset[str]:
+        return frozenset(worker_ids) - {"w0"}
+
+
+def test_a_worker_whose_lease_is_not_renewed_is_told_so_and_believes_in_none(host: Host) -> None:
+    for slot in (0, 1):
+        host.add_worker(slot)
+    host.renew.run(cast(StewardStore, NotRenewed()))
+    assert [(host.said_of(slot).lost, host.said_of(slot).lease_end_ns > 0) for slot in (0, 1)] == [
+        (True, False),
+        (False, True),
+    ]
+
+
+class Refusing(ScriptedStore):
+    def renew_leases(self, worker_ids: Collection[str], *, lease_s: float) -> frozenset[str]:
+        raise StatementRefused("locked")
+
+
+def test_a_renewal_that_is_refused_is_sent_again_before_the_next_one_is_due(host: Host) -> None:
+    renew = RenewLeases(host.board, STEWARD, period_s=5, lease_s=30, believed_lease_s=25)
+    host.add_worker(0)
+    with pytest.raises(StatementRefused):
+        renew.run(cast(StewardStore, Refusing()))
+    assert renew.due_at - time.monotonic() <= renew_leases.RENEW_RETRY_S
+    renew.run(host.store)
+    assert 4 < renew.due_at - time.monotonic() <= 5.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_renewed"),
+    [
+        ({}, True),
+        ({"state": WorkerState.IDLE}, True),
+        ({"state": WorkerState.STOPPED}, False),
+        ({"lease_end_ns": 0}, False),
+        ({"steward": STEWARD - 1}, False),
+    ],
+    ids=["busy", "idle", "left", "not registered", "another's"],
+)
+def test_which_leases_are_renewed(host: Host, changes: dict[str, Any], is_renewed: bool) -> None:
+    host.add_worker(0, **changes)
+    host.renew.run(host.store)
+    said = host.board.read_lease(STEWARD, 0)
+    assert said is not None
+    assert (said.lease_end_ns > 0) == is_renewed
+
+
+# --- what waits behind a long run ---
+
+
+class WithWaiting(ScriptedStore):
+    def __init__(self) -> None:
+        super().__init__()
+        self.handed_back: list[tuple[str, int, int]] = []
+
+    def hand_back_waiting(
+        self, worker_id: str, run_id: int, claim: int, *, only: Collection[int] | None = None
+    ) -> tuple[ResetRun, ...]:
+        self.handed_back.append((worker_id, run_id, claim))
+        return (ResetRun(8, Status.PENDING, "default", False),)
+
+
+@pytest.mark.parametrize(
+    ("late_s", "changes", "is_handed_back"),
+    [
+        (1.5, {}, True),
+        (0.5, {}, False),
+        (1.5, {"waiting": 0}, False),
+        (1.5, {"run_id": 0}, False),
+        (1.5, {"state": WorkerState.SETTLING}, False),
+        (1.5, {"steward": STEWARD - 1}, False),
+    ],
+    ids=["late", "in time", "nothing waits", "not started", "it has ended", "another's"],
+)
+def test_what_waits_behind_a_run_that_takes_long_is_handed_back(
+    host: Host, late_s: float, changes: dict[str, Any], is_handed_back: bool
+) -> None:
+    store = WithWaiting()
+    reset: list[ResetRun] = []
+    record = {"run_id": 7, "claim": 2, "waiting": 3, "started_ns": boottime_ns() - int(late_s * 1e9)}
+    host.add_worker(0, **(record | changes))
+    HandBackWaiting(
+        host.board, STEWARD, period_s=1, one_by_one=OneByOne(host.log), on_reset=reset.extend
+    ).run(cast(StewardStore, store))
+    assert store.handed_back == [("w0", 7, 2)] * is_handed_back
+    assert [run.id for run in reset] == [8] * is_handed_back
+
+
+# --- runs of holders whose lease has ended ---
+
+
+class WithExpired(ScriptedStore):
+    def __init__(self, runs: int) -> None:
+        super().__init__()
+        self.runs = runs
+
+    def sweep_expired(self, *, only: Collection[int] | None = None) -> tuple[ResetRun, ...]:
+        swept = min(self.runs, SWEEP_BATCH)
+        self.runs -= swept
+        return tuple(ResetRun(number, Status.PENDING, "default", True) for number in range(swept))
+
+    def expired_runs(self) -> Iterator[tuple[int, int]]:
+        raise AssertionError
+
+
+def test_a_sweep_that_has_found_as_many_as_it_may_is_followed_by_another_at_once(host: Host) -> None:
+    store = WithExpired(2 * SWEEP_BATCH + 1)
+    reset: list[ResetRun] = []
+    duty = SweepExpired(period_s=5, one_by_one=OneByOne(host.log), on_reset=reset.extend)
+    periods = []
+    for _ in range(4):
+        duty.run(cast(StewardStore, store))
+        periods.append(duty.period_s)
+    assert periods == [0, 0, 5, 5]
+    assert len(reset) == 2 * SWEEP_BATCH + 1
+
+
+# --- workers of this host whose master is gone too ---
+
+
+@pytest.mark.parametrize("worker_is_alive", [True, False])
+@pytest.mark.parametrize("master_is_alive", [True, False])
+def test_a_worker_is_abandoned_once_it_and_its_master_are_gone(
+    host: Host, worker_is_alive: bool, master_is_alive: bool
+) -> None:
+    """A master that lives ends first what a dead worker's task has started. Nobody knows what had started."""
+    alive = proc.own_identity()
+    gone = ProcessIdentity(alive.pid, alive.started + 1)  # of a process that had this pid before
+    found: list[LostWorker] = []
+
+    class Registered(ScriptedStore):
+        def workers_of_host(self, _host: HostIdentity) -> tuple[RegisteredWorker, ...]:
+            worker = alive if worker_is_alive else gone
+            return (RegisteredWorker("w0", worker, alive if master_is_alive else gone),)
+
+    duty = ResetAbandoned(HostIdentity("host", "boot:1"), period_s=1, on_lost=found.append)
+    duty.run(cast(StewardStore, Registered()))
+    expected = [("w0", None, True, False)] * (not worker_is_alive and not master_is_alive)
+    assert [(lost.worker_id, lost.started, lost.charge_all, lost.refund) for lost in found] == expected
 
 
 def test_a_renewed_lease_is_believed_for_less_than_it_lasts_and_from_before_it_was_asked_for(

@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 
 from reproq_prefork.errors import DatabaseUnavailable
-from reproq_prefork.model.run import ClaimedRun, Place, Status
+from reproq_prefork.model.run import ClaimedRun, Place, Status, UnreadableRun
 from reproq_prefork.model.settlement import RetryPolicy, Settlement
 from reproq_prefork.store.deadline import ServerProcess
 from reproq_prefork.store.outcomes import ConnectionLost, StatementRefused, StatementTimedOut, ValueRefused
@@ -97,6 +97,24 @@ def setting() -> Iterator[Setting]:
     setting = Setting()
     yield setting
     setting.close()
+
+
+# --- registering ---
+
+
+@pytest.mark.parametrize("has_lease", [True, False])
+def test_a_registration_that_is_there_already_will_do_while_its_lease_lasts(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch, has_lease: bool
+) -> None:
+    """An earlier try was committed, and its reply was lost."""
+    monkeypatch.setattr(ScriptedStore, "reconnected", lambda store, **_options: has_lease, raising=False)
+    setting.troubles["register"] = [ConnectionLost("gone"), ValueRefused("there is such a worker")]
+    if has_lease:
+        setting.ledger.open()
+        assert setting.panel.record.lease_end_ns > 0
+    else:
+        with pytest.raises(LeaseLost):
+            setting.ledger.open()
 
 
 # --- told to stop at once ---
@@ -385,6 +403,33 @@ def test_a_batch_that_a_run_of_its_own_has_cut_short_is_not_the_end_of_the_queue
     assert queue.asked_behind == [{}, {"default": RUN.place}]
 
 
+class WithUnreadable(Queue):
+    """Its first claim gives nothing but a run that cannot be read."""
+
+    def finish_and_claim(
+        self,
+        settlements: Sequence[Settlement],
+        *,
+        max_runs: int,
+        places: Mapping[str, Place] | None = None,
+    ) -> Claim:
+        claim = super().finish_and_claim(settlements, max_runs=max_runs, places=places)
+        if len(self.asked_behind) > 1:
+            return claim
+        return Claim(settled=0, holds_lease=True, found=1, unreadable=(UnreadableRun(THIRD, "too odd"),))
+
+
+def test_a_run_that_was_claimed_by_itself_and_cannot_be_read_is_failed_with_the_next_claim(
+    setting: Setting,
+) -> None:
+    store = WithUnreadable(setting.troubles, setting.calls)
+    setting.ledger._link._connect = lambda: cast(WorkerStore, store)
+    store.claims = [[], [RUN]]
+    assert setting.opened().turn((), max_runs=1).runs == (RUN,)
+    (failed,) = store.recorded
+    assert (failed.run_id, failed.status) == (THIRD.id, Status.FAILED)
+
+
 def test_one_result_that_cannot_be_stored_costs_the_others_of_its_batch_nothing(
     setting: Setting, queue: Queue
 ) -> None:
@@ -423,6 +468,87 @@ def test_what_cannot_be_recorded_in_the_middle_of_a_task_waits_for_its_end(
     assert not queue.is_in_haste
     setting.ledger.turn([ended(RUN)], max_runs=0)
     assert [settlement.run_id for settlement in queue.recorded] == [RUN.id]
+
+
+def test_what_is_handed_back_in_the_middle_of_a_task_is_handed_back_in_haste(
+    setting: Setting, queue: Queue
+) -> None:
+    queue.held = frozenset({RUN.token, (77, 1)})
+    setting.ledger.ask_amid_task([RUN.token])
+    assert [settlement.run_id for settlement in queue.recorded] == [77]
+    assert queue.in_haste_at_statements == [True]
+    assert not queue.is_in_haste
+
+
+def loses_connection_twice(setting: Setting, queue: Queue, *, first: str, then: str) -> None:
+    """At the statement `first`; the next one cannot be made (`then` is "connect"), or refuses what it is sent."""
+    setting.troubles[first] = [ConnectionLost("gone")]
+    if then != "connect":
+        setting.troubles[then] = [StatementRefused("locked")]
+        return
+    errors = [DatabaseUnavailable("here", "gone")]
+
+    def connect() -> WorkerStore:
+        if errors:
+            raise errors.pop()
+        return cast(WorkerStore, queue)
+
+    setting.ledger._link._connect = connect
+
+
+BAD_CONNECTIONS = pytest.mark.parametrize("then", ["connect", "end_previous_backend"])
+
+
+@BAD_CONNECTIONS
+def test_a_worker_that_drains_waits_for_the_database_while_it_has_something_to_record(
+    setting: Setting, queue: Queue, then: str
+) -> None:
+    loses_connection_twice(setting, queue, first="finish_and_claim", then=then)
+    queue.held = frozenset({RUN.token})
+    setting.orders.drain = True
+    setting.ledger.turn([ended(RUN)], max_runs=1)
+    assert [settlement.status for settlement in queue.recorded] == [Status.SUCCESSFUL]
+
+
+def test_what_was_being_recorded_when_the_connection_was_lost_is_something_to_record(
+    setting: Setting, queue: Queue
+) -> None:
+    """Once more, that is: by itself, after it was lost together with a claim. It is carried along then."""
+    setting.troubles["finish_and_claim"] = [ConnectionLost("gone"), ConnectionLost("gone")]
+    connections = iter([None, DatabaseUnavailable("here", "gone"), None])
+
+    def connect() -> WorkerStore:
+        trouble = next(connections)
+        if trouble is not None:
+            raise trouble
+        return cast(WorkerStore, queue)
+
+    setting.ledger._link._connect = connect
+    queue.held = frozenset({RUN.token})
+    setting.orders.drain = True
+    setting.ledger.turn([ended(RUN)], max_runs=1)
+    setting.ledger.leave()
+    assert [settlement.status for settlement in queue.recorded] == [Status.SUCCESSFUL]
+
+
+def test_what_is_carried_along_is_something_to_record(setting: Setting, queue: Queue) -> None:
+    queue.held = frozenset({RUN.token})
+    setting.troubles["finish_and_claim"] = [ConnectionLost("gone"), ConnectionLost("gone")]
+    setting.ledger.turn([ended(RUN)], max_runs=0)
+    loses_connection_twice(setting, queue, first="finish_and_claim", then="connect")
+    setting.orders.drain = True
+    setting.ledger.leave()
+    assert [settlement.status for settlement in queue.recorded] == [Status.SUCCESSFUL]
+
+
+@BAD_CONNECTIONS
+def test_a_worker_that_drains_with_nothing_to_record_does_not_wait_for_the_database(
+    setting: Setting, queue: Queue, then: str
+) -> None:
+    loses_connection_twice(setting, queue, first="take_finish_due", then=then)
+    setting.orders.drain = True
+    with pytest.raises(ToldToStop):
+        setting.ledger.take_announcement()
 
 
 def test_what_is_recorded_in_the_middle_of_a_task_is_recorded_in_haste(

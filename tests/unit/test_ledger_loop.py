@@ -685,12 +685,13 @@ def test_a_worker_that_leaves_in_order_says_so(made: World) -> None:
 # --- until when a lease is believed ---
 
 
-@pytest.mark.parametrize("opened", [False, True])
+@pytest.mark.parametrize("name", ["register", "finish_and_claim", "claim_run"])
 def test_a_lease_is_counted_from_before_it_was_asked_for(
-    made: World, monkeypatch: pytest.MonkeyPatch, opened: bool
+    made: World, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """However long the server takes to answer: it counts from when it gave it."""
-    name = "finish_and_claim" if opened else "register"
+    if name == "claim_run":  # as after a lost reply
+        made.server.answers = iter([Answer.LOST_BEFORE])
     answer = getattr(Connection, name)
 
     def slow(self: Connection, *arguments: Any, **options: Any) -> Any:
@@ -700,9 +701,21 @@ def test_a_lease_is_counted_from_before_it_was_asked_for(
     monkeypatch.setattr(Connection, name, slow)
     made.server.pending = [RUN]
     began_ns = boottime_ns()
-    if opened:
-        made.ledger.turn((), max_runs=1)
-    else:
+    if name == "register":
         made.ledger.open()
+    else:
+        assert made.ledger.turn((), max_runs=1).runs == (RUN,)
     believed_s = (made.panel.record.lease_end_ns - began_ns) / 1e9
     assert LEASE_S <= believed_s < LEASE_S + 0.25
+
+
+def test_a_claim_that_has_got_nothing_lengthens_no_lease(made: World) -> None:
+    believed_ns = made.panel.record.lease_end_ns
+    made.ledger.turn((), max_runs=1)
+    assert made.panel.record.lease_end_ns == believed_ns
+
+
+def test_a_worker_whose_lease_is_over_is_told_so_by_its_claim(made: World) -> None:
+    made.server.has_lease = False
+    with pytest.raises(LeaseLost):
+        made.ledger.turn((), max_runs=1)

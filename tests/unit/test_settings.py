@@ -449,6 +449,7 @@ def test_a_lease_leaves_room_for_five_missed_renewals() -> None:
     assert settings.renew_interval_s == 5.0
     assert settings.fence_margin_s == 5.0
     assert settings.believed_lease_s == 25.0, "a worker treats its lease as over before others do"
+    assert settings.fence_grace_s == 2.5, "and where it does not end its task then, its master still can"
 
 
 def test_a_payload_argument_stays_below_what_linux_allows() -> None:

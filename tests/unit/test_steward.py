@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from reproq_prefork.errors import DatabaseUnavailable, ExitStatus
 from reproq_prefork.model.identity import HostIdentity
 from reproq_prefork.model.messages import WorkerReset
 from reproq_prefork.model.outcome import FailureKind
@@ -17,12 +18,14 @@ from reproq_prefork.steward import one_by_one
 from reproq_prefork.steward.loop import Steward
 from reproq_prefork.steward.one_by_one import OneByOne
 from reproq_prefork.store.deadline import ServerProcess
+from reproq_prefork.store.opening import GoesOn
 from reproq_prefork.store.outcomes import ServerShort, StatementRefused, ValueRefused
 from reproq_prefork.store.steward_store import News, ResetRun, Sight, StewardStore
 from reproq_prefork.text.log import Log, LogFormat, LogLevel
 from reproq_prefork.unix.channel import Channel
-from reproq_prefork.unix.scoreboard import Scoreboard
+from reproq_prefork.unix.scoreboard import Scoreboard, UnrecordedRecord, WorkerRecord, WorkerState
 from reproq_prefork.unix.wake_pipe import WakePipe
+from tests.children import forked
 from tests.unit.test_settings import resolved
 from tests.unit.test_worker import ScriptedOrders
 
@@ -45,6 +48,7 @@ class ScriptedStore:
         self.backend = ServerProcess(pid=1, pooled=False)
         self.held: dict[str, set[Token]] = {}
         self.registered: set[str] = set()
+        self.expired: set[str] = set()  # whose leases are over, so that the sweep takes what they held
         self.is_gone = True  # the server process of each of them
         self.refused: set[int] = set()
         self.refuses_the_end_of: set[int] = set()
@@ -53,7 +57,13 @@ class ScriptedStore:
         self.error: Exception = StatementRefused("not this run")
         self.asked: list[str] = []
         self.failed: list[tuple[int, str | None]] = []
+        self.lost: list[LostWorker] = []
         self.refusals = 0
+        self.looks = 0
+        self.socket = -1
+
+    def fileno(self) -> int:
+        return self.socket
 
     def end_backend_of(self, worker_id: str, *, within_s: float = 2.0) -> bool:
         self.asked.append("end_backend_of")
@@ -63,12 +73,13 @@ class ScriptedStore:
         return tuple(sorted(self.held.get(worker_id, ())))
 
     def expired_runs(self) -> Iterator[Token]:
-        yield from sorted(token for tokens in self.held.values() for token in tokens)
+        yield from sorted(token for worker in self.expired for token in self.held[worker])
 
     def reset_worker(
         self, lost: LostWorker, *, keep_registration: bool = False, only: Collection[int] | None = None
     ) -> tuple[ResetRun, ...]:
         self.asked.append("reset_worker")
+        self.lost.append(lost)
         reset = self._change(self.held.get(lost.worker_id, set()), only)
         if not keep_registration:
             self.registered.discard(lost.worker_id)
@@ -77,8 +88,8 @@ class ScriptedStore:
     def sweep_expired(self, *, only: Collection[int] | None = None) -> tuple[ResetRun, ...]:
         tokens = set(self.expired_runs())
         reset = self._change(tokens, only)
-        for held in self.held.values():
-            held &= tokens
+        for worker in self.expired:
+            self.held[worker] &= tokens
         return reset
 
     def _change(self, tokens: set[Token], only: Collection[int] | None) -> tuple[ResetRun, ...]:
@@ -125,6 +136,7 @@ class ScriptedStore:
         return ()
 
     def look(self, worker_ids: Collection[str], *, announces: bool) -> Sight:
+        self.looks += 1
         return Sight(False, False, ())
 
     def close(self) -> None:
@@ -138,22 +150,31 @@ class Office:
             monkeypatch.setattr(module, "time", self.clock)
         self.scripted = ScriptedStore()
         self.store = cast(StewardStore, self.scripted)
+        self.is_reachable = True
+        self.orders = ScriptedOrders()
         self.master, theirs = Channel.pair()
         self._theirs = theirs
         self._wake = WakePipe()
+        self.board = Scoreboard(slots=3, stewards=2)
         self._log_reader, self._log_fd = os.pipe2(os.O_NONBLOCK)
+        self.scripted.socket = self._log_reader
         self.log = Log(LogLevel.INFO, LogFormat.CONSOLE, fd=self._log_fd)
         self.steward = Steward(
             settings=resolved(flags={}).settings,
             index=0,
-            scoreboard=Scoreboard(slots=1, stewards=1),
+            scoreboard=self.board,
             channel=theirs,
-            orders=ScriptedOrders(),
+            orders=self.orders,
             wake=self._wake,
             host=HostIdentity("host", "boot:1"),
-            connect=lambda goes_on: self.store,
+            connect=self._connect,
             log=self.log,
         )
+
+    def _connect(self, _goes_on: GoesOn) -> StewardStore:
+        if not self.is_reachable:
+            raise DatabaseUnavailable("here", "gone")
+        return self.store
 
     def lose(self, worker_id: str, *tokens: Token) -> None:
         self.scripted.registered.add(worker_id)
@@ -204,6 +225,12 @@ def test_a_server_process_that_was_seen_gone_needs_one_reset(office: Office) -> 
     assert office.scripted.registered == set()
 
 
+def test_a_death_that_is_told_twice_is_answered_once(office: Office) -> None:
+    office.lose("w", (1, 1))
+    office.lose("w", (1, 1))
+    assert office.serve() == ["w"]
+
+
 def test_where_it_was_not_seen_gone_the_reset_is_repeated_until_it_is(office: Office) -> None:
     office.scripted.is_gone = False
     office.lose("w")
@@ -218,6 +245,18 @@ def test_where_it_was_not_seen_gone_the_reset_is_repeated_until_it_is(office: Of
     office.scripted.asked.clear()
     office.serve_for(40)
     assert office.scripted.asked == []
+    assert office.scripted.registered == set()
+
+
+def test_it_is_not_repeated_for_ever_because_the_death_is_told_again_and_again(office: Office) -> None:
+    """As it is while the worker is registered: by a new master, each time that it looks for such workers."""
+    office.scripted.is_gone = False
+    office.lose("w", (1, 1))
+    office.serve()
+    for _ in range(12):
+        office.serve_for(5)
+        if office.scripted.registered:
+            office.lose("w")
     assert office.scripted.registered == set()
 
 
@@ -243,6 +282,71 @@ def test_behind_a_pooler_it_is_repeated_for_longer_than_a_statement_may_take(off
     office.serve_for(10)
     assert office.scripted.held["w"] == set()
     assert "end_backend_of" not in office.scripted.asked, "it is not the worker's alone"
+
+
+def test_a_steward_that_is_told_to_quit_puts_back_first_what_dead_workers_held(office: Office) -> None:
+    office.serve()
+    office.lose("w", (1, 1))
+    office.orders.quit = True
+    assert office.steward.run() is ExitStatus.OK
+    assert office.scripted.held["w"] == set()
+
+
+def test_where_it_cannot_reach_the_database_it_quits_even_so(office: Office) -> None:
+    office.is_reachable = False
+    office.lose("w", (1, 1))
+    office.orders.quit = True
+    assert office.steward.run() is ExitStatus.OK
+
+
+# --- workers whose master is gone ---
+
+
+def dead_worker(slot: int, **changes: Any) -> WorkerRecord:
+    with forked(lambda: 0) as child:
+        pid = child.pid
+    record: dict[str, Any] = {
+        "incarnation": 10 + slot,
+        "pid": pid,
+        "pid_started": 1,
+        "state": WorkerState.BUSY,
+        "run_id": 7,
+        "claim": 2,
+        "lease_end_ns": 10**12,
+        "worker_id": f"w{slot}",
+    }
+    return WorkerRecord(**(record | changes))
+
+
+def test_what_workers_without_a_master_held_is_put_back_except_for_those_that_left_in_order(
+    office: Office,
+) -> None:
+    office.board.write_worker(0, dead_worker(0))
+    office.board.write_unrecorded(0, UnrecordedRecord(10, ((5, 1), (6, 1))))
+    office.board.write_worker(1, dead_worker(1, state=WorkerState.STOPPED))
+    office.board.write_worker(2, dead_worker(2, steward=1))
+    office.steward._bury_orphans()
+    assert office.scripted.lost == [
+        LostWorker(
+            "w0",
+            (7, 2),
+            charge_all=False,
+            refund=True,
+            kind=FailureKind.SHUTDOWN,
+            message="the worker's master died",
+            unrecorded=((5, 1), (6, 1)),
+        )
+    ]
+
+
+def test_where_nobody_knows_what_such_a_worker_carried_along_all_it_held_may_have_started(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It died as it wrote that. A run that may start once only must not start again."""
+    office.board.write_worker(0, dead_worker(0, run_id=0))
+    monkeypatch.setattr(office.board, "unrecorded_of", lambda slot, incarnation: None)
+    office.steward._bury_orphans()
+    assert [(lost.worker_id, lost.charge_all) for lost in office.scripted.lost] == [("w0", True)]
 
 
 # --- a run that cannot be changed ---
@@ -306,6 +410,7 @@ def test_a_server_that_takes_no_change_at_all_blames_no_run(office: Office, toke
     assert office.serve() == []
     office.serve_for(40)
     assert office.scripted.failed == []
+    assert office.scripted.looks > 30, "the other duties are done meanwhile"
     office.scripted.refuses_all = False
     assert office.serve() == ["w"]
     assert office.scripted.held["w"] == set()
@@ -314,6 +419,7 @@ def test_a_server_that_takes_no_change_at_all_blames_no_run(office: Office, toke
 def test_one_expired_run_that_is_refused_keeps_no_other_expired(office: Office) -> None:
     office.scripted.refused = office.scripted.refuses_the_end_of = {500}
     office.scripted.held = {"gone": {(run_id, 1) for run_id in range(1, 1001)}}
+    office.scripted.expired = {"gone"}
     sweeps = OneByOne(office.log)
 
     def sweep() -> int:
