@@ -1,6 +1,6 @@
--- What a worker reads of a run that it has claimed, so that no row can fail to be read: times and arrays as JSON, which
--- is the same whatever the session's DateStyle is; numbers within the bounds of `new_run`, whatever a row holds.
--- `unreadable` says why a row must not be run even so. (greatest and least pass over a null.)
+-- What a worker reads of a run that it has claimed. Every row must be readable. So times and arrays come as JSON,
+-- which does not depend on the session's DateStyle, and numbers are put within the bounds of `new_run`. If the run
+-- must not be executed even so, `unreadable` says why. (greatest and least ignore a null.)
 id,
 claims,
 payload::text as payload,
