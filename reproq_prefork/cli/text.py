@@ -15,8 +15,7 @@ _WHOLE_NUMBER = re.compile("[+-]?[0-9]{1,30}")
 
 
 class RunId(click.ParamType):  # type: ignore[type-arg,unused-ignore]
-    """The id of a run. An id that no run can have is accepted here: a later step finds that the run does not
-    exist."""
+    """The id of a run. An id that no run can have is accepted: a later step finds that there is no such run."""
 
     name = "ID"
 
