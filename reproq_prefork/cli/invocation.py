@@ -30,7 +30,7 @@ PROGRAM = "reproq-prefork"
 class Invocation:
     """The environment, the directory, the time and the host, as they were at the start.
 
-    They are kept so that a reload gives the same values where nobody has set others: the default name of the
+    They are kept so that a reload gives the same values, unless somebody has set others: the default name of the
     worker contains the time of the start.
     """
 

@@ -1,6 +1,6 @@
 """Does LISTEN work behind this pooler?
 
-At its start, a connection is told a pid, and a pooler invents it. So we can notice a pooler. But it does not say
+At its start, a connection gets a pid, and a pooler invents it. So we can notice a pooler. But it does not say
 whether it keeps one server process for the whole connection (PgBouncer's session mode) or one for each
 transaction. A session setting that is still there later proves nothing: without other clients, a transaction
 pooler gives the same process again.

@@ -54,7 +54,7 @@ class TaskContext:
 
     @property
     def cancelled(self) -> bool:
-        """Whether somebody has cancelled the task, and the task was told so (TaskCancelled was raised in it)."""
+        """Whether somebody has cancelled the task, and TaskCancelled was raised in it."""
         return self.is_cancelled()
 
 

@@ -99,7 +99,7 @@ def _spliced(fd: int, text: bytes) -> int:
 
 
 def _write_by_bytes(fd: int, text: bytes) -> int:
-    """Write to a terminal. If it is ready, it accepts a byte. It may have no room for a line, and a write would wait."""
+    """Write to a terminal. If it is ready, it accepts a byte. A line may not fit, and a write would wait."""
     poll = select.poll()
     poll.register(fd, select.POLLOUT)
     for written in range(len(text)):
