@@ -39,7 +39,7 @@ class HasFinished(ReproqError):
     "A running one is ended by its worker, and gets a few seconds to clean up. To cancel it again does no harm."
     "\n\n"
     "Without an id, cancel all runs of a status, or those of them that match all the other options. A thousand "
-    "runs are cancelled at a time, so workers are not stopped. If it is interrupted, run it again: it continues "
+    "runs are cancelled at a time, so workers go on meanwhile. If it is interrupted, run it again: it continues "
     "with the rest.",
     epilog=verbatim(
         "Examples:",

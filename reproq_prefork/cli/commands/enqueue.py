@@ -50,7 +50,7 @@ MAX_INPUT_BYTES = 8 * MAX_PAYLOAD_BYTES
     metavar="N",
     default=DEFAULT_PRIORITY,
     show_default=True,
-    help="Higher goes first, in every queue.",
+    help="Higher goes first, also across queues.",
 )
 @click.option(
     "--run-after", type=Moment(), help="Do not start it before this time; a duration counts from now."

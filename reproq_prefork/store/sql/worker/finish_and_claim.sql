@@ -1,6 +1,6 @@
 -- The worker's only statement on the hot path: record the ends of the runs it held, and claim the next ones. One
--- statement is one round trip and one commit, for one run or for hundreds. Either half may be empty: settlements =
--- [] records nothing, max_runs = 0 claims nothing.
+-- statement is one round trip and one commit, for one run or for hundreds. Either half may be empty: an
+-- empty `settlements` records nothing, and max_runs = 0 claims nothing.
 --
 -- `settlements` is one JSON array, since a statement with an SQL array parameter would be planned at each call.
 -- `settled` is fenced by (id, claims, RUNNING): no row means that the lease was lost meanwhile. A cancelled run
