@@ -1,4 +1,4 @@
-"""Enqueue from Python, in the transaction that writes what the task is about.
+"""Enqueue from Python, in the transaction that writes the data that the task needs.
 
     python3 examples/enqueue.py
 
@@ -14,13 +14,13 @@ from reproq_prefork import enqueue
 with psycopg.connect(os.environ["DATABASE_URL"]) as connection:
     connection.execute("create temporary table documents (file text primary key)")
 
-    # The document and the task that counts its words: both are there once this is committed.
+    # The document, and the task that counts its words. Both are saved when this transaction commits.
     with connection.transaction():
         connection.execute("insert into documents (file) values (%s)", ["README.md"])
         run = enqueue(connection, {"file": "README.md"}, max_attempts=5)
     print("enqueued", run.id, run.spec_hash)
 
-    # And neither is where it is rolled back, as an exception would do it.
+    # A rollback, as after an exception, saves neither of them.
     with connection.transaction(force_rollback=True):
         connection.execute("insert into documents (file) values (%s)", ["CHANGELOG.md"])
         lost = enqueue(connection, {"file": "CHANGELOG.md"})

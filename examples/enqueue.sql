@@ -1,11 +1,11 @@
--- Enqueue in plain SQL: any program that can INSERT can do it, and no library is needed.
+-- Enqueue in plain SQL. Any program that can INSERT can do it; you need no library.
 --
 --     psql "$DATABASE_URL" --file examples/enqueue.sql
 --
--- A run is named by the SHA-256 of its payload in canonical form. For a document without fractions and without
--- integers beyond 2^53 that is its JSON with sorted keys and no spaces. Write it so, and the one text gives both
--- the payload and its name (never `payload::text`: jsonb has an order and blanks of its own). For all other
--- documents see docs/spec-hash.md.
+-- The name of a run's payload is the SHA-256 of its canonical form. If a document has no fractions and no integers
+-- above 2^53, its canonical form is its JSON with sorted keys and no spaces. Write the payload in this form: then
+-- one text gives both the payload and its name. Do not use `payload::text`: jsonb has its own order and blanks.
+-- For all other documents see docs/spec-hash.md.
 \set ON_ERROR_STOP on
 
 with spec (canonical) as (
@@ -16,8 +16,8 @@ select canonical::jsonb, encode(sha256(convert_to(canonical, 'UTF8')), 'hex')
 from spec
 returning id, spec_hash;
 
--- It is one transaction with whatever else is written in it: all of it is there, or nothing. Here also with the
--- queue, the time, and a key that only one unfinished run may hold: a second one is not added.
+-- The insert is part of your transaction: everything in it is saved, or nothing. This example also sets the queue,
+-- the time, and a unique key, which only one unfinished run may hold: a second run with this key is not added.
 begin;
 
 create temporary table documents (file text primary key) on commit drop;

@@ -1,9 +1,9 @@
-"""Count the words of a file: an executor in Python, with the helper that knows the contract.
+"""Count the words of a file: an executor in Python, with our helper for the contract.
 
     reproq-prefork --chdir examples --executor-module helper_executor
     reproq-prefork enqueue '{"file": "../README.md"}'
 
-It may print what it likes. An exception is a failed attempt, told with its traceback.
+It may print anything. An exception is a failed attempt, recorded with its traceback.
 """
 
 from pathlib import Path

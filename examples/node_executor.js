@@ -19,7 +19,7 @@ try {
   const [option, text] = process.argv.slice(-2);
   if (option !== "--payload") throw new Error("usage: node node_executor.js --payload JSON");
   const result = countWords(JSON.parse(text === "-" ? fs.readFileSync(0, "utf8") : text));
-  // With a descriptor of its own for the result, console.log is free for the log.
+  // The result has its own descriptor, so console.log is free for the log.
   fs.writeFileSync(Number(process.env.REPROQ_RESULT_FD ?? 1), JSON.stringify(result));
 } catch (error) {
   const { message, name, stack, retry } = error;

@@ -1,11 +1,11 @@
-"""Count the words of a file: an executor in plain Python, without a line of ours.
+"""Count the words of a file: an executor in plain Python, without our package.
 
     reproq-prefork --command "python3 examples/python_executor.py"
     reproq-prefork enqueue '{"file": "README.md"}'
 
-What is on standard output when it ends well is the result; what it logs goes to standard error. It fails as
-programs do, with an exit status and a last line that says why, and is tried again. For a failure that no other
-attempt can help, that line is JSON.
+If it succeeds, its standard output is the result; it logs to standard error. If it fails, it does so as other
+programs do, with an exit status and a last line that gives the reason. Then it is tried again. If no other attempt
+can help, that line is JSON.
 """
 
 import argparse

@@ -10,10 +10,10 @@ payload=$2 # after --payload
 file=$(printf '%s' "$payload" | jq --raw-output '.file // empty')
 
 if [ -z "$file" ]; then
-    # JSON on the last line of standard error: no further attempt can help.
+    # JSON on the last line of standard error: another attempt cannot help.
     echo '{"message": "the payload names no file", "retry": false}' >&2
     exit 1
 fi
 echo "counting the words of $file" >&2
-words=$(wc -w <"$file") # where this fails, so does the script, and the shell has said why
+words=$(wc -w <"$file") # if this fails, the script ends, and the shell has written the reason
 jq --null-input --compact-output --argjson words "$words" '{words: $words}'

@@ -1,6 +1,7 @@
 """A prefork task worker for PostgreSQL: one master, N forked workers, one table.
 
-What an application uses stands here; `enqueue` and its kin work on the application's own connection.
+Everything that an application uses is here. `enqueue` and related functions work on the application's own
+connection.
 """
 
 from __future__ import annotations
@@ -69,8 +70,8 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    # Only now (PEP 562): psycopg alone takes a tenth of a second to import, and each process of a task that
-    # uses `reproq_prefork.executor` would pay for it.
+    # Imported on first use (PEP 562): psycopg alone takes a tenth of a second to import, and each process of a
+    # task that uses `reproq_prefork.executor` would pay for it.
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_MODULES[name]), name)

@@ -1,4 +1,4 @@
-"""Tests of a project that enqueues: `run_tasks`, `assert_enqueued`, and a pytest fixture of the same name.
+"""For the tests of a project that enqueues: `run_tasks`, `assert_enqueued`, and the pytest fixture `run_tasks`.
 
 pytest_plugins = ["reproq_prefork.testing"]  # in conftest.py, for the fixture
 
@@ -19,7 +19,7 @@ __all__ = ["assert_enqueued", "assert_not_enqueued", "enqueued", "run_tasks"]  #
 
 
 def __getattr__(name: str) -> Any:
-    # Only now: Django needs its settings first.
+    # Imported here: Django needs its settings first.
     if name not in _NAMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from reproq_prefork.django import testing
@@ -32,7 +32,7 @@ with contextlib.suppress(ImportError):
 
     @pytest.fixture(name="run_tasks")
     def _run_tasks() -> Callable[..., list[Any]]:
-        """`run_tasks()`: run all due tasks in the test's process; gives their results."""
+        """`run_tasks()`: run all due tasks in the test's process. Returns their results."""
         from reproq_prefork.django.testing import run_tasks
 
         return run_tasks

@@ -1,7 +1,7 @@
-"""The command line: argv and the environment become settings, and settings one action.
+"""The command line: argv and the environment become settings, and settings become one action.
 
-The only folder that reads either. `main` is the program, `entry` turns errors into exit statuses, `program` is
-what runs without a command, and `commands` has a module a command. May import every folder.
+No other folder reads argv or the environment. `main` is the program. `entry` turns errors into exit statuses.
+`program` is what happens without a command. `commands` has one module per command. May import every folder.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["main"]
 
 
 def main() -> NoReturn:
-    """The program; ends the process with an exit status."""
+    """The program. Ends the process with an exit status."""
     try:
         from reproq_prefork.cli import entry
     except ImportError as error:
@@ -26,7 +26,7 @@ def main() -> NoReturn:
 
 
 def _without_driver(error: ImportError) -> int:
-    """psycopg finds out as it is imported that there is no libpq, and every command imports it."""
+    """For the error that psycopg raises at import if there is no libpq. Every command imports it."""
     reason = str(error).strip().splitlines()[0].rstrip(".")
     print(
         f"reproq-prefork: psycopg, the driver of PostgreSQL, cannot be used ({reason}). Install it with a libpq "

@@ -1,4 +1,4 @@
-"""The way in and the way out: what the program is given, and what it says to the shell as it ends."""
+"""The start and the end of the program: it gets the arguments, and returns an exit status to the shell."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from reproq_prefork.cli.program import program
 from reproq_prefork.errors import ExitStatus, ReproqError
 from reproq_prefork.text.printable import printable
 
-SIGNAL_EXIT_BASE = 128  # as a shell reports a program that a signal ended
+SIGNAL_EXIT_BASE = 128  # a shell adds it to the number of the signal that ended a program
 
 
 def main() -> NoReturn:
-    """The program; ends the process with an exit status."""
+    """The program. Ends the process with an exit status."""
     status = run(sys.argv[1:], os.environ)
-    # The interpreter looks for garbage in all there is before it ends: a fifth of the time of a short command.
+    # Before it ends, the interpreter collects all garbage. That takes a fifth of the time of a short command.
     gc.freeze()
     sys.exit(status)
 
 
 def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Do what `arguments` say; gives the exit status. What is not foreseen passes through as an exception.
+    """Do what `arguments` say. Returns the exit status. An unexpected exception passes through.
 
-    Where nobody reads the output any more, click ends the process with 1 and without a word.
+    If nobody reads the output any more, click ends the process with status 1 and no message.
     """
     try:
         status = program.main(
@@ -56,6 +56,6 @@ def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def complain(sentence: str) -> None:
-    """A line on standard error for each line of `sentence`, safe to show on a terminal."""
+    """Write each line of `sentence` to standard error, in a form that is safe for a terminal."""
     for line in sentence.splitlines():
         click.echo(f"{PROGRAM}: {printable(line)}", err=True)

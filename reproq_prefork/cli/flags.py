@@ -1,4 +1,4 @@
-"""The flags that are settings, made from the table of options: which command takes which, and what they hold."""
+"""The flags that are settings, made from the table of options: which command takes which, and their values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 from reproq_prefork.settings.options import OPTIONS, Option
 from reproq_prefork.settings.sources import FlagValue
 
-# How the help puts them together.
+# The groups of the help.
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Where things are": ("database_url", "django", "env_file", "config", "chdir"),
     "What runs": ("queues", "excluded_queues", "executor", "task_env", "task_memory"),
@@ -24,12 +24,12 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 CONNECTING = GROUPS["Where things are"]
 ALL = tuple(option.name for option in OPTIONS)
 
-# Tells a setting from a parameter of the command's own with the same name.
+# Distinguishes a setting from a command's own parameter with the same name.
 _PREFIX = "setting_"
 
 
 class SettingFlag(click.Option):
-    """A flag that is one of `OPTIONS`. It has no default here, since unset is not default."""
+    """A flag that is one of `OPTIONS`. It has no default here: an unset flag is not the default."""
 
     def __init__(self, option: Option) -> None:
         self.setting = option
@@ -56,20 +56,20 @@ def _keep(context: click.Context, parameter: click.Parameter, value: FlagValue) 
 
 
 def _key(context: click.Context) -> str:
-    # `meta` is one for a command and its parents.
+    # A command and its parents share one `meta`.
     return f"{__name__}:{context.command_path}"
 
 
 def setting_flags(names: Iterable[str]) -> list[click.Parameter]:
-    """The flags of these settings, for the `params` of a command; `given_flags` tells what they hold."""
+    """The flags of these settings, for the `params` of a command. `given_flags` returns their values."""
     by_name = {option.name: option for option in OPTIONS}
     return [SettingFlag(by_name[name]) for name in names]
 
 
 def given_flags(context: click.Context) -> dict[str, FlagValue]:
-    """What the command line says of settings, by option name, before the command's name and after it.
+    """The settings on the command line, by option name, before the command's name and after it.
 
-    Raises UsageError for one before the name that the command does not take.
+    Raises UsageError for a flag before the name that the command does not take.
     """
     own: dict[str, FlagValue] = context.meta.get(_key(context), {})
     if context.parent is None:

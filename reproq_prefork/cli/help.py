@@ -1,4 +1,4 @@
-"""The help: settings in groups, commands before them, examples and exit statuses at the end."""
+"""The help: first the commands, then the settings in groups, then examples and exit statuses."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class HelpfulCommand(click.Command):
 
 
 class HelpfulGroup(HelpfulCommand, click.Group):
-    """The program itself: its commands come first."""
+    """The program itself. Its commands come first."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         self.format_commands(ctx, formatter)
@@ -41,7 +41,7 @@ class HelpfulGroup(HelpfulCommand, click.Group):
 
 
 def verbatim(title: str, lines: Sequence[str]) -> str:
-    r"""A paragraph that click shows as it stands (`\b`)."""
+    r"""A paragraph that click does not rewrap (`\b`)."""
     return "\n".join(["\b", title, *(f"  {line}" for line in lines)])
 
 

@@ -1,4 +1,4 @@
-"""What the process was given when it started; settings are made from it, also anew at each reload."""
+"""What the process got when it started. The settings are made from it, and made again at each reload."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ PROGRAM = "reproq-prefork"
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """The environment, the directory, the moment and the host, as they were at the start.
+    """The environment, the directory, the time and the host, as they were at the start.
 
-    They are kept, so that a reload gives the same values where nobody has set others: the name of the worker
-    holds the moment of the start.
+    They are kept so that a reload gives the same values, unless somebody has set others: the default name of the
+    worker contains the time of the start.
     """
 
     environ: Mapping[str, str]
@@ -42,7 +42,7 @@ class Invocation:
 
     @classmethod
     def of_this_process(cls, environ: Mapping[str, str]) -> Invocation:
-        """Raises SettingsError where the current directory is gone."""
+        """Raises SettingsError if the current directory is gone."""
         try:
             directory = Path.cwd()
         except FileNotFoundError:
@@ -67,13 +67,13 @@ class Invocation:
         )
 
     def settings(self, flags: Mapping[str, FlagValue]) -> Settings:
-        """The settings of a command: its warnings go to standard error, its paths start at `--chdir`."""
+        """The settings of a command. Its warnings go to standard error, its paths start at `--chdir`."""
         resolved = self.resolve(flags)
         for warning in resolved.warnings:
             click.echo(f"{PROGRAM}: warning: {printable(warning)}", err=True)
         settings = with_django(resolved.settings)
         try:
-            # libpq takes the paths of certificates in a database URL from here.
+            # libpq resolves relative certificate paths of a database URL from the current directory.
             os.chdir(settings.chdir)
         except OSError as error:
             raise SettingsError([f"--chdir: cannot change to {settings.chdir}: {error.strerror}"]) from None
@@ -82,9 +82,9 @@ class Invocation:
 
 @contextmanager
 def opened_store(settings: Settings, *, for_writing: bool = True) -> Iterator[OperatorStore]:
-    """The database, with the schema that this release needs; `for_writing` False: a standby will do.
+    """The database, with the schema that this release needs. `for_writing` False: a standby will do.
 
-    Raises SettingsError, DatabaseUnavailable (also where the connection breaks later) or SchemaMismatch.
+    Raises SettingsError, DatabaseUnavailable (also if the connection breaks later) or SchemaMismatch.
     """
     with closing(OperatorStore(settings.require_database_url(), for_writing=for_writing)) as store:
         info = store.connection.info

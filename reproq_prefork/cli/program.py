@@ -1,4 +1,4 @@
-"""`reproq-prefork` without a command: the master, or a run once more."""
+"""`reproq-prefork` without a command: starts the master, or adds a copy of a run."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from reproq_prefork.text.log import Log
 
 HELP = """Run tasks from PostgreSQL: one master, N forked workers, one table.
 
-Without a command, this is the master: it takes due runs from the queues, gives each to the executor, and
-keeps on until it is told to stop (SIGTERM or Ctrl-C: running tasks may finish first). Each setting is a
-flag, a variable, a line of .env or a key of reproq.toml, in this order; `config` shows which one holds.
+Without a command, this is the master. It takes due runs from the queues, gives each to the executor, and goes on
+until you stop it (SIGTERM or Ctrl-C: running tasks may finish first). You can give each setting as a flag, a
+variable, a line of .env or a key of reproq.toml. The first of these wins; `config` shows which one it is.
 """
 EPILOG = "\n\n".join(
     [
@@ -40,12 +40,12 @@ EPILOG = "\n\n".join(
         verbatim(
             "Signals of the master:",
             [
-                "TERM, INT    finish what runs, take no more; INT twice: stop now",
-                "QUIT         stop now; what runs is handed back",
-                "HUP          check the settings and the code anew, then use them, without a pause",
-                "TTIN, TTOU   one worker more, one fewer",
-                "USR1         write to the log what each worker does",
-                "USR2         take nothing more; again: go on",
+                "TERM, INT    finish running tasks, take no more; INT twice: stop now",
+                "QUIT         stop now; running tasks are handed back",
+                "HUP          check the settings and the code, then use them, without a pause",
+                "TTIN, TTOU   one more worker, one fewer",
+                "USR1         log what each worker does",
+                "USR2         take no more runs; again: continue",
             ],
         ),
         exit_statuses(list(ExitStatus)),
@@ -53,12 +53,12 @@ EPILOG = "\n\n".join(
 )
 
 
-# In the order of the help. Each is a module of its name in `commands`.
+# In the order of the help. Each is a module of the same name in `commands`.
 COMMANDS = ("migrate", "enqueue", "cancel", "status", "show", "prune", "adopt", "config", "check", "demo")
 
 
 class Commands(HelpfulGroup):
-    """Imports a command when it is called: most need little of what the master needs, and are done in no time."""
+    """Imports a command only when it is called: most need little of what the master needs, and finish fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -79,9 +79,9 @@ class Commands(HelpfulGroup):
     epilog=EPILOG,
 )
 @click.option(
-    "--requeue-id", type=RunId(), help="Add a new run like that one, print its id, and do nothing else."
+    "--requeue-id", type=RunId(), help="Add a copy of this run, print the id of the copy, and exit."
 )
-@click.option("--requeue-hash", metavar="HASH", help="The same for the newest run that has this spec hash.")
+@click.option("--requeue-hash", metavar="HASH", help="The same for the newest run with this spec hash.")
 @click.version_option(__version__, "-V", "--version", prog_name=PROGRAM, message="%(prog)s %(version)s")
 @click.pass_context
 def program(context: click.Context, requeue_id: int | None, requeue_hash: str | None) -> int | None:
@@ -97,7 +97,7 @@ def _supervise(invocation: Invocation, flags: dict[str, FlagValue]) -> int:
     from reproq_prefork.store.migrate import check_database
 
     def read_settings() -> Settings:
-        # In a child, at the start and at each reload: so each warning is in the log once.
+        # In a child, at the start and at each reload: so each warning is logged once.
         resolved = invocation.resolve(flags)
         log = Log(resolved.settings.log_level, resolved.settings.log_format)
         for warning in resolved.warnings:
@@ -106,7 +106,7 @@ def _supervise(invocation: Invocation, flags: dict[str, FlagValue]) -> int:
 
     settings = invocation.resolve(flags).settings
     if settings.django_settings is None:
-        settings.require_database_url()  # a Django application has one, and only the check knows it
+        settings.require_database_url()  # a Django project names one, and only the check reads it
     settings.require_executor()
     return run_master(
         settings,
@@ -121,13 +121,17 @@ def _requeue(context: click.Context, run_id: int | None, spec_hash: str | None) 
     from reproq_prefork.store.runs import requeue
 
     if context.invoked_subcommand is not None:
-        raise click.UsageError(f"--requeue-id and --requeue-hash go without `{context.invoked_subcommand}`.")
+        raise click.UsageError(
+            f"--requeue-id and --requeue-hash do not go with `{context.invoked_subcommand}`."
+        )
     if run_id is not None and spec_hash is not None:
         raise click.UsageError("Give either --requeue-id or --requeue-hash.")
     flags = given_flags(context)
     unused = flags.keys() - set(CONNECTING)
     if unused:
-        raise click.UsageError("With --requeue-id or --requeue-hash no master runs: leave its flags out.")
+        raise click.UsageError(
+            "--requeue-id and --requeue-hash start no master: leave out the master's flags."
+        )
     settings = context.ensure_object(Invocation).settings(flags)
     with opened_store(settings) as store, translated_errors():
         click.echo(requeue(store.connection, run_id=run_id, spec_hash=spec_hash).id)

@@ -1,4 +1,4 @@
-"""How values look on a terminal, and how they are read from one."""
+"""How values look on a terminal, and how they are read from it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WHOLE_NUMBER = re.compile("[+-]?[0-9]{1,30}")
 
 
 class RunId(click.ParamType):  # type: ignore[type-arg,unused-ignore]
-    """The id of a run. One that no run can have is still an id: that there is no such run is found later."""
+    """The id of a run. An id that no run can have is accepted: a later step finds that there is no such run."""
 
     name = "ID"
 
@@ -39,7 +39,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
 
 class DurationWithUnit(Duration):
-    """The same where a number alone, which are seconds, is more likely a slip: what it selects is ended."""
+    """The same, but a number without a unit is refused: it is probably a mistake, and the runs are ended."""
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
         seconds = super().convert(value, param, ctx)
@@ -50,7 +50,7 @@ class DurationWithUnit(Duration):
 
 
 class Moment(click.ParamType):  # type: ignore[type-arg,unused-ignore]
-    """A moment in ISO 8601, or a duration from now."""
+    """A time in ISO 8601, or a duration from now."""
 
     name = "TIME|DURATION"
 
@@ -68,12 +68,14 @@ class Moment(click.ParamType):  # type: ignore[type-arg,unused-ignore]
             wanted = "a time such as 2026-11-24T21:31:16Z nor a duration such as 10m"
             self.fail(f"{quoted(text)} is neither {wanted}.", param, ctx)
         if at.utcoffset() is None:
-            self.fail(f"{quoted(text)} has no time zone; add Z for UTC, or such as +01:00.", param, ctx)
+            self.fail(
+                f"{quoted(text)} has no time zone; add Z for UTC, or an offset such as +01:00.", param, ctx
+            )
         return at
 
 
 def table(rows: Sequence[Sequence[str]], *, numbers: bool = False) -> list[str]:
-    """Lines with the columns under one another; `numbers`: all but the first column is aligned right."""
+    """Lines with aligned columns. `numbers`: all columns but the first are aligned right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []
     return [
         "  ".join(
@@ -90,7 +92,7 @@ def how_many(number: int, what: str) -> str:
 
 
 def rough_duration(seconds: float) -> str:
-    """A duration to be glanced at: `1.2s`, `3m 5s`, `2d 4h`."""
+    """A short form of a duration: `1.2s`, `3m 5s`, `2d 4h`."""
     if seconds < 0:
         return f"-{rough_duration(-seconds)}"
     if seconds < 10:
@@ -105,19 +107,19 @@ def rough_duration(seconds: float) -> str:
 
 
 def moment(at: datetime) -> str:
-    """In the time zone of the server's session, to the millisecond."""
+    """In the time zone of the server's session, with milliseconds."""
     return at.isoformat(sep=" ", timespec="milliseconds")
 
 
 def indented(text: str, mark: str = "  ") -> list[str]:
-    """The lines of any text, each made printable and indented."""
+    """The lines of any text, printable and indented."""
     return [f"{mark}{printable(line.expandtabs(4))}".rstrip() for line in text.splitlines()]
 
 
 def show_timeout(seconds: float | None) -> str:
     match seconds:
         case None:
-            return "that of the worker"
+            return "the worker's"
         case 0:
             return "none"
         case _:

@@ -1,7 +1,7 @@
-"""`reproq-prefork demo`: the whole engine at work on a private PostgreSQL, a crash included.
+"""`reproq-prefork demo`: the whole worker at work on a private PostgreSQL, with a crash.
 
-Nothing is staged: the supervisor, the kill, the replays and the numbers are real. `example` is the program that
-the tasks run, `stage` what is set up for them and taken away again, `story` what happens in between.
+Nothing is faked: the supervisor, the kill, the replays and the numbers are real. `example` is the program that the
+tasks run. `stage` sets everything up and removes it. `story` is what happens in between.
 """
 
 from reproq_prefork.demo.screen import Screen

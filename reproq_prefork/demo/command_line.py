@@ -1,4 +1,4 @@
-"""`reproq-prefork` in processes of its own, which see nothing of the settings of whoever runs the demo."""
+"""Runs `reproq-prefork` in processes that see none of the user's own settings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PASSED_ON = ("PATH", "LANG", "LC_ALL", "TMPDIR")
 
 
 class CommandFailed(ReproqError):
-    """A command that must succeed did not."""
+    """A command that must succeed has failed."""
 
     def __init__(self, arguments: tuple[str, ...], how: str) -> None:
         super().__init__(
@@ -29,10 +29,10 @@ class CommandFailed(ReproqError):
 
 @dataclass(frozen=True)
 class CommandLine:
-    """Commands for one database, run in `directory`, where no .env and no reproq.toml is.
+    """Commands for one database, run in `directory`, which has no .env and no reproq.toml.
 
-    Each has a session of its own, so that Ctrl-C in a terminal reaches only its parent, and is asked to stop
-    (as by SIGQUIT) when its parent dies without a word.
+    Each has a session of its own, so that Ctrl-C in a terminal reaches only its parent. If its parent dies without
+    notice, it gets SIGQUIT.
     """
 
     environ: Mapping[str, str]
@@ -40,16 +40,16 @@ class CommandLine:
 
     @classmethod
     def of(cls, database_url: str, directory: Path, environ: Mapping[str, str]) -> CommandLine:
-        """With what `environ` says of programs and languages, and with nothing that it says of us."""
+        """With the variables of `environ` for programs and languages, and none of ours."""
         inherited = {name: environ[name] for name in PASSED_ON if name in environ}
-        if "PYTHONPATH" in environ:  # seen from another directory
+        if "PYTHONPATH" in environ:  # absolute, since the directory is another one
             inherited["PYTHONPATH"] = os.pathsep.join(
                 os.path.abspath(entry) for entry in environ["PYTHONPATH"].split(os.pathsep) if entry
             )
         return cls({**inherited, "DATABASE_URL": database_url}, directory)
 
     def run(self, *arguments: str) -> str:
-        """Run a command to its end; gives what it printed. Raises CommandFailed."""
+        """Run a command to its end. Returns what it printed. Raises CommandFailed."""
         try:
             done = subprocess.run(
                 _argv(arguments),
@@ -69,7 +69,7 @@ class CommandLine:
         return done.stdout.strip()
 
     def start(self, *arguments: str, log: Path) -> subprocess.Popen[bytes]:
-        """Start a command that keeps on; all that it says is added to `log`."""
+        """Start a command that keeps running. All its output is appended to `log`."""
         with log.open("ab") as output:
             return subprocess.Popen(
                 _argv(arguments),

@@ -1,4 +1,4 @@
-"""Kill a worker in the middle of a task, and watch what becomes of the task and of the worker's place."""
+"""Kills a worker in the middle of a task, and watches what happens to the task and to the worker's slot."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reproq_prefork.model.run import TaskRun
 from reproq_prefork.store.operator_store import RunAtWork, WorkerAtWork
 from reproq_prefork.store.runs import get_run
 
-# So long after its claim a task has surely begun, and it takes 60 ms at least, so it is not at its end.
+# This long after its claim a task has surely begun. It takes at least 60 ms, so it has not ended.
 WELL_UNDER_WAY_S = (0.02, 0.045)
 WATCH_INTERVAL_S = 0.001
 MAX_VICTIMS = 5
@@ -24,30 +24,30 @@ class Victim:
     worker_id: str
     pid: int
     run_id: int
-    peers: frozenset[str]  # the workers there were
+    peers: frozenset[str]  # all workers at that moment
 
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """How long after SIGKILL it was *seen* that nobody held the run any more, and that another worker did.
+    """How long after SIGKILL we *saw* that nobody held the run any more, and that another worker held it.
 
-    It is asked for about every millisecond, so it may have been a little sooner, and PENDING may have been
-    too short to be seen.
+    We look about once a millisecond. So it may have happened a little earlier, and PENDING may have been too short
+    for us to see.
     """
 
     victim: Victim
     attempt: (
         int | None
-    )  # the one that the kill ended; None: on a busy machine it came before the task's start
+    )  # the attempt that the kill ended; None: on a busy machine, the kill came before its start
     pending_s: float
     claimed_s: float
     claimed_by: str  # which worker, in words
 
 
 def kill_a_busy_worker(stage: Stage) -> Recovery:
-    """SIGKILL a worker that is at a task, and wait until another has taken that task.
+    """SIGKILL a worker that executes a task, and wait until another has claimed that task.
 
-    Where the task was quicker than the signal, another worker is killed.
+    If the task ended before the signal came, kill another worker.
     """
     for _ in range(MAX_VICTIMS):
         victim = stage.wait_for(lambda: _busy_worker(stage), "a busy worker", interval_s=WATCH_INTERVAL_S)
@@ -60,7 +60,7 @@ def kill_a_busy_worker(stage: Stage) -> Recovery:
 
 
 def _busy_worker(stage: Stage) -> Victim | None:
-    """One whose task is well under way."""
+    """A worker whose task is well under way."""
     workers = stage.workers()
     at_work: list[tuple[float, WorkerAtWork, RunAtWork]] = [
         (run.running_s, worker, run)
@@ -79,7 +79,7 @@ def _watch(stage: Stage, victim: Victim, killed_at: float) -> Recovery | None:
     """None: the run had ended before its worker was killed."""
     pending_s: float | None = None
 
-    def claimed_anew() -> TaskRun | None:
+    def claimed_again() -> TaskRun | None:
         nonlocal pending_s
         run = get_run(stage.store.connection, victim.run_id)
         if run.leased_by == victim.worker_id:
@@ -88,7 +88,9 @@ def _watch(stage: Stage, victim: Victim, killed_at: float) -> Recovery | None:
             pending_s = time.monotonic() - killed_at
         return run if run.leased_by is not None or run.is_finished else None
 
-    run = stage.wait_for(claimed_anew, f"run {victim.run_id} to be claimed anew", interval_s=WATCH_INTERVAL_S)
+    run = stage.wait_for(
+        claimed_again, f"run {victim.run_id} to be claimed again", interval_s=WATCH_INTERVAL_S
+    )
     claimed_s = time.monotonic() - killed_at
     assert run is not None
     assert pending_s is not None
@@ -102,11 +104,11 @@ def _claimant(stage: Stage, victim: Victim, worker_id: str | None) -> str:
     pid = next((worker.pid for worker in stage.workers() if worker.id == worker_id), None)
     if pid is None:
         return "another worker"
-    return f"worker {pid}" if worker_id in victim.peers else f"worker {pid}, forked in its place,"
+    return f"worker {pid}" if worker_id in victim.peers else f"worker {pid}, its replacement,"
 
 
 def _lost_attempt(run: TaskRun, worker_id: str) -> int | None:
-    """Which attempt of `run` ended because this worker died, as its `errors` say."""
+    """The attempt of `run` that ended because this worker died, according to its `errors`."""
     for entry in run.errors:
         if entry["kind"] == FailureKind.WORKER_LOST and entry["worker"] == worker_id:
             return int(entry["attempt"])

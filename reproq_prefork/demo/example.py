@@ -1,7 +1,8 @@
-"""The program that the demo's tasks run: adds up an invoice, and takes its time like something that mails it.
+"""The program that the demo's tasks run. It adds up an invoice, and takes time as a program that mails it would.
 
-A whole executor: it gets `--payload <json>`, prints its result as JSON and exits 0; or it says on standard
-error why it could not, and exits with something else. It is run by its path, so it imports nothing of ours.
+It is a complete executor: it gets `--payload <json>`, prints its result as JSON and exits with 0. If it fails, it
+writes the reason to standard error and exits with another status. It is run by its path, so it imports nothing of
+ours.
 """
 
 import json

@@ -1,9 +1,9 @@
 """A private PostgreSQL for the demo, the tests and first steps, from the `embedded` extra.
 
-It listens on a loopback TCP port, behind a random password, and on no Unix socket: a socket's path has a
-length limit that a long TMPDIR breaks, and a test can put a proxy before a port. The port lies below the
-kernel's ephemeral range: inside it, a client that keeps reconnecting to a stopped server can connect to
-itself (a simultaneous open), and then holds the very port that the server needs to come back.
+It listens on a loopback TCP port, with a random password, and on no Unix socket: the path of a socket has a length
+limit that a long TMPDIR breaks, and a test can put a proxy before a port. The port is below the kernel's ephemeral
+range. Inside that range, a client that keeps reconnecting to a stopped server can connect to itself (a
+simultaneous open). Then it holds the port that the server needs to start again.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ _SIGNALS: Mapping[StopMode, signal.Signals] = MappingProxyType(
 class EmbeddedPostgres:
     """One private server of major `version` 16 or 18, with `settings` as in postgresql.conf.
 
-    As a context manager it runs inside the block and leaves nothing behind. `start` and `stop` may
-    alternate; `url` stays the same. A given `directory` keeps the data, and is kept. Without one they are
-    thrown away with their temporary directory when the block or the interpreter ends, and `fsync` is off.
+    As a context manager it runs inside the block and leaves nothing behind. You may call `start` and `stop` in
+    turn; `url` stays the same. If you give a `directory`, it keeps the data, and stays. Otherwise the data are
+    deleted with their temporary directory when the block or the interpreter ends, and `fsync` is off.
 
-    Ctrl-C in a terminal does not reach the server. When the thread that started it dies without a goodbye
-    (SIGKILL), it shuts down by itself; only then a temporary directory stays.
+    Ctrl-C in a terminal does not reach the server. If the thread that started it dies without notice (SIGKILL),
+    the server shuts down by itself. Only then a temporary directory is left behind.
     """
 
     def __init__(
@@ -81,20 +81,20 @@ class EmbeddedPostgres:
 
     @property
     def url(self) -> str:
-        """The superuser's URL of the database `postgres`, for psycopg and psql alike."""
+        """The superuser's URL of the database `postgres`, for psycopg and psql."""
         password = (self.home / "password").read_text()
         return f"postgresql://postgres:{password}@{ADDRESS}:{self._port}/postgres"
 
     @property
     def home(self) -> Path:
-        """Where the server has its `data`, its `log` and its password, from the first start to `close`."""
+        """The directory of the server's `data`, `log` and password, from the first start to `close`."""
         if self._home is None:
-            raise RuntimeError("this embedded PostgreSQL was not started yet, or is closed")
+            raise RuntimeError("this embedded PostgreSQL has not been started yet, or is closed")
         return self._home
 
     @property
     def pid(self) -> int | None:
-        """The postmaster's process id, None while it does not run."""
+        """The postmaster's process id; None while it does not run."""
         return None if self._process is None or self._process.poll() is not None else self._process.pid
 
     @property
@@ -103,7 +103,7 @@ class EmbeddedPostgres:
         return self._programs.version
 
     def start(self) -> None:
-        """Start the server and return once it takes connections; after a crash it recovers first."""
+        """Start the server, and return when it accepts connections. After a crash it first recovers."""
         if self.pid is not None:
             return
         try:
@@ -116,7 +116,7 @@ class EmbeddedPostgres:
             raise
 
     def stop(self, mode: StopMode = "fast") -> None:
-        """Stop as `pg_ctl stop -m` does (wait for clients, cut them off, crash); return once it is gone."""
+        """Stop as `pg_ctl stop -m` does (wait for clients, disconnect them, crash). Returns when it is gone."""
         if self._process is None or self.pid is None:
             return
         self._process.send_signal(_SIGNALS[mode])
@@ -127,7 +127,7 @@ class EmbeddedPostgres:
             raise EmbeddedFailed(what, log_tail(self.home)) from None
 
     def close(self) -> None:
-        """Stop the server, by force if need be, and remove what is temporary; `start` begins anew."""
+        """Stop the server, by force if necessary, and remove temporary files. `start` may follow."""
         try:
             if not self._temporary:
                 self.stop("fast")
@@ -157,7 +157,7 @@ class EmbeddedPostgres:
                 if self._is_ready():
                     return
                 time.sleep(POLL_INTERVAL_S)
-            # The backends of a postmaster that was killed hold its memory until they notice: try again.
+            # The server processes of a killed postmaster hold its memory until they notice: try again.
             if time.monotonic() >= deadline_s or "pre-existing shared memory" not in log_tail(self.home):
                 raise EmbeddedFailed("did not start", log_tail(self.home))
             time.sleep(POLL_INTERVAL_S)
@@ -168,7 +168,7 @@ class EmbeddedPostgres:
         return len(lines) == 8 and lines[0] == str(self.pid) and lines[7].strip() == "ready"
 
     def _finalize(self, process: subprocess.Popen[bytes] | None) -> None:
-        """Promise to end `process` and remove what is temporary, also when nobody calls `close`."""
+        """Make sure that `process` ends and temporary files are removed, even if nobody calls `close`."""
         if self._finalizer is not None:
             self._finalizer.detach()
         rubbish = self._home if self._temporary else None
@@ -177,7 +177,7 @@ class EmbeddedPostgres:
 
 def _end(owner_pid: int, process: subprocess.Popen[bytes] | None, rubbish: Path | None) -> None:
     if os.getpid() != owner_pid:
-        return  # a fork inherits the promise, but the server is not its own
+        return  # a fork inherits this finalizer, but the server belongs to its parent
     try:
         if process is not None and process.poll() is None:
             process.send_signal(signal.SIGQUIT)
@@ -185,14 +185,14 @@ def _end(owner_pid: int, process: subprocess.Popen[bytes] | None, rubbish: Path 
                 process.wait(STOP_TIMEOUT_S)
     finally:
         if process is not None:
-            process.kill()  # does nothing to a process that is gone
+            process.kill()  # has no effect on a process that is gone
             process.wait()
         if rubbish is not None:
             shutil.rmtree(rubbish, ignore_errors=True)
 
 
 def _free_port() -> int:
-    """A port that nothing listens on now."""
+    """A port on which nothing listens now."""
     for port in random.sample(PORTS, PORT_TRIES):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind((ADDRESS, port))

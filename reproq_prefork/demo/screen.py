@@ -1,4 +1,4 @@
-"""What the demo shows: lines, and one bar that is redrawn in place, or told in quarters where it cannot be."""
+"""What the demo shows: lines, and a progress bar that is redrawn in place (without a terminal, four lines)."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ QUARTERS = 4
 
 
 class Screen:
-    """Writes to `stream`. Colours only on a terminal, and not where NO_COLOR is set (https://no-color.org)."""
+    """Writes to `stream`. Colours only on a terminal, and not if NO_COLOR is set (https://no-color.org)."""
 
     def __init__(self, stream: TextIO, environ: Mapping[str, str]) -> None:
         self._stream = stream
         self._is_terminal = stream.isatty() and environ.get("TERM") != "dumb"
         self._has_colors = self._is_terminal and not environ.get("NO_COLOR")
         self._blocks = "█░" if _can_write(stream, "█░") else "#-"
-        self._bar = ""  # what of it stands on the terminal's last line
+        self._bar = ""  # what the terminal's last line shows of it
         self._quarters_told = 0
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.end_progress()  # what comes next, such as an error, begins on a line of its own
+        self.end_progress()  # so that the next output, such as an error, begins on a new line
 
     def line(self, text: str = "", *, took_s: float | None = None, bold: bool = False, fg: str = "") -> None:
-        """A line of text, above the bar; `took_s` is written at its end."""
+        """A line of text, above the bar, with `took_s` at its end."""
         bar, self._bar = self._bar, ""
         shown = self._styled(text, bold=bold or None, fg=fg or None) if bold or fg else text
         if took_s is not None:
@@ -42,7 +42,7 @@ class Screen:
             self._draw(bar)
 
     def progress(self, done: int, total: int, per_second: float) -> None:
-        """The bar, or where lines stay as they are one line at each quarter."""
+        """The bar; or, if lines cannot be redrawn, one line at each quarter."""
         if self._is_terminal:
             self._draw(self._bar_of(done, total, per_second))
             return
@@ -52,7 +52,7 @@ class Screen:
             self.line(f"  {100 * done // total:3} %  {_counts(done, total, per_second)}")
 
     def end_progress(self) -> None:
-        """Leave the bar where it is."""
+        """Leave the bar as it is."""
         if self._bar:
             self._bar = ""
             self._write("\n")
@@ -64,7 +64,7 @@ class Screen:
 
     def _bar_of(self, done: int, total: int, per_second: float) -> str:
         counts = _counts(done, total, per_second)
-        # The last column stays free: a terminal would wrap, and the line could not be redrawn.
+        # The last column stays free: otherwise a terminal would wrap, and the line could not be redrawn.
         width = min(MAX_BAR, shutil.get_terminal_size().columns - len(counts) - 5)
         if width < QUARTERS:
             return f"  {counts}"

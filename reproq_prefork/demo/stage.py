@@ -1,4 +1,4 @@
-"""What the demo plays on: a private server, the schema, a connection, and the supervisor with its workers."""
+"""Sets up the demo: a private server, the schema, a connection, and the supervisor with its workers."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from reproq_prefork.errors import ReproqError
 from reproq_prefork.store.operator_store import OperatorStore, WorkerAtWork
 
 WORKERS = 4
-TIME_LIMIT_S = 90.0  # many times what it takes: a machine may be slow, but nothing may hang
+TIME_LIMIT_S = 90.0  # much more than it needs: a machine may be slow, but nothing may hang
 POLL_INTERVAL_S = 0.02
 # Isolated and without site-packages, the interpreter starts in a third of the time.
 EXECUTOR = (sys.executable, "-I", "-S", str(Path(example.__file__)))
-# Shorter than in earnest, so that a retry can be seen.
+# Shorter than in production, so that the user sees a retry.
 SUPERVISOR_FLAGS = ("--workers", str(WORKERS), "--retry-base", "500ms", "--retry-max", "1s")
 
 T = TypeVar("T")
 
 
 class Unexpected(ReproqError):
-    """What must happen did not."""
+    """Something that must happen did not happen."""
 
 
 class DemoFailed(ReproqError):
-    """Something went wrong; `log` is the end of what the supervisor said."""
+    """Something went wrong. `log` is the end of the supervisor's log."""
 
     def __init__(self, why: str, log: str) -> None:
         said = f" The supervisor's log ends with:\n{log.strip()}" if log.strip() else ""
@@ -51,18 +51,18 @@ class Stage:
     ends_at: float
 
     def wait_for(self, condition: Callable[[], T], what: str, *, interval_s: float = POLL_INTERVAL_S) -> T:
-        """What `condition` gives, once it is true. Raises ReproqError, or what an interruption raises."""
+        """The value of `condition`, once it is true. Raises ReproqError, or what an interruption raises."""
         while True:
             value = condition()
             if value:
                 return value
             self.supervisor.check()
             if time.monotonic() > self.ends_at:
-                raise Unexpected(f"after {TIME_LIMIT_S:g} s it still waited for {what}")
+                raise Unexpected(f"it waited {TIME_LIMIT_S:g} s in vain for {what}")
             self.interruption.wait(interval_s)
 
     def workers(self) -> tuple[WorkerAtWork, ...]:
-        """The workers that are registered; each has a pid."""
+        """The registered workers. Each has a pid."""
         return tuple(worker for worker in self.store.workers() if worker.pid is not None)
 
 
@@ -70,11 +70,11 @@ class Stage:
 def raised_stage(
     server: EmbeddedPostgres, environ: Mapping[str, str], interruption: Interruption
 ) -> Iterator[Stage]:
-    """All that runs on `server`, which has started and has the schema; it is taken down in the end.
+    """Everything that runs on `server`, which is started and has the schema. It is removed at the end.
 
-    Raises DemoFailed, with the supervisor's last words, for whatever goes wrong inside the block.
+    Raises DemoFailed, with the end of the supervisor's log, if anything goes wrong inside the block.
     """
-    directory = server.home / "supervisor"  # so it goes when the server's own directory goes
+    directory = server.home / "supervisor"  # so it is deleted with the server's own directory
     directory.mkdir()
     commands = CommandLine.of(server.url, directory, environ)
     supervisor = Supervisor(commands, *SUPERVISOR_FLAGS, "--command", shlex.join(EXECUTOR))

@@ -19,7 +19,7 @@ from reproq_prefork.store.migration_files import known_migrations
 from reproq_prefork.store.runs import enqueue, get_run
 
 TASKS = 200
-FAILING_EVERY = 25  # one task of so many fails in its first attempt
+FAILING_EVERY = 25  # one task in 25 fails in its first attempt
 TAKES_MS = (60, 120)
 PROGRESS_INTERVAL_S = 0.1
 SHOWN_DIGITS = 16
@@ -38,9 +38,9 @@ class Stopwatch:
 
 
 def run_demo(screen: Screen, environ: Mapping[str, str]) -> None:
-    """Play it all, and leave nothing behind.
+    """Run the whole demo, and leave nothing behind.
 
-    Raises ReproqError; KeyboardInterrupt or SystemExit where it is asked to end.
+    Raises ReproqError; KeyboardInterrupt or SystemExit if it is asked to end.
     """
     watch = Stopwatch()
     server = EmbeddedPostgres()
@@ -56,7 +56,7 @@ def run_demo(screen: Screen, environ: Mapping[str, str]) -> None:
             _meet_the_workers(stage, screen, watch)
             _play(stage, screen, watch)
     screen.line()
-    screen.line("  everything stopped and removed; in all", took_s=watch.total_s())
+    screen.line("  everything stopped and removed; total time", took_s=watch.total_s())
 
 
 def _meet_the_workers(stage: Stage, screen: Screen, watch: Stopwatch) -> None:
@@ -106,7 +106,7 @@ def _invoice(number: int) -> dict[str, Any]:
 
 
 def _watch_progress(stage: Stage, screen: Screen, began: float, *, until: int) -> None:
-    """Show how far it is, until so many runs have finished."""
+    """Show the progress until so many runs have finished."""
 
     def is_reached() -> bool:
         done = _finished(stage)
@@ -125,7 +125,9 @@ def _crash(stage: Stage, screen: Screen) -> Recovery:
     run_id = recovery.victim.run_id
     screen.line(f"  $ kill -9 {recovery.victim.pid}, a worker in the middle of run {run_id}", fg="red")
     loss = (
-        "it had not started" if recovery.attempt is None else f"attempt {recovery.attempt} is noted as lost"
+        "it had not started"
+        if recovery.attempt is None
+        else f"attempt {recovery.attempt} is recorded as lost"
     )
     screen.line(f"  {recovery.pending_s * 1000:6.0f} ms  run {run_id} is PENDING again; {loss}")
     screen.line(f"  {recovery.claimed_s * 1000:6.0f} ms  {recovery.claimed_by} has claimed it")
@@ -136,7 +138,7 @@ def _crash(stage: Stage, screen: Screen) -> Recovery:
 def _replay(
     stage: Stage, screen: Screen, watch: Stopwatch, original: TaskRun, flag: str, value: str
 ) -> TaskRun:
-    """Run a task again by the command that anybody would use; gives the new run, once it has finished."""
+    """Run a task again with the command that a user would use. Returns the new run when it has finished."""
     shown = value if len(value) < SHOWN_DIGITS else f"{value[:SHOWN_DIGITS]}…"
     screen.line(f"  $ reproq-prefork {flag} {shown}")
     run_id = int(stage.commands.run(flag, value))

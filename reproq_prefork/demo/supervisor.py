@@ -1,4 +1,4 @@
-"""A real supervisor in a process of its own, from its start until nothing of it is left."""
+"""A real supervisor in its own process, from its start until nothing of it is left."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ LOG_TAIL_BYTES = 4_000
 
 
 class SupervisorEnded(ReproqError):
-    """It has ended, and nobody had asked it to; or it was asked to, and ended with an error."""
+    """It ended without being asked to; or it was asked to, and ended with an error."""
 
     def __init__(self, status: int) -> None:
         super().__init__(f"the supervisor ended with {describe_exit(status)}")
 
 
 class Supervisor:
-    """Runs inside the block. It drains at the end of it; where the block fails, it stops at once.
+    """Runs inside the block. It drains at the end of the block. If the block fails, it stops at once.
 
-    Whatever becomes of the master, what descends from it is gone afterwards: this process adopts its orphans.
+    Whatever happens to the master, all its descendants are gone afterwards: this process adopts its orphans.
     """
 
     def __init__(self, commands: CommandLine, *arguments: str) -> None:
@@ -65,14 +65,14 @@ class Supervisor:
             raise SupervisorEnded(status)
 
     def log_tail(self) -> str:
-        """The last lines of its log; empty where it has not said anything."""
+        """The last lines of its log; empty if it has logged nothing."""
         if not self._log.exists():
             return ""
         tail = self._log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace")
         return tail if len(tail) < LOG_TAIL_BYTES else tail.partition("\n")[2]
 
     def _stop(self, signum: signal.Signals) -> int:
-        """Its exit status; as if it was killed already, where it will have to be."""
+        """Its exit status. If it does not stop in time and must be killed, the status of a killed process."""
         assert self._process is not None
         if self._process.poll() is None:
             os.kill(self.pid, signum)

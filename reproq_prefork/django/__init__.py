@@ -1,4 +1,4 @@
-"""The Django wing: `TASKS = {"default": {"BACKEND": "reproq_prefork.django.ReproqBackend"}}`."""
+"""The Django integration: `TASKS = {"default": {"BACKEND": "reproq_prefork.django.ReproqBackend"}}`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    # Only now: Django imports this package before its settings can be used.
+    # Imported on first use: Django imports this package before its settings can be used.
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_MODULES[name]), name)

@@ -1,4 +1,4 @@
-"""The application, as `INSTALLED_APPS` knows it."""
+"""The application for `INSTALLED_APPS`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The class that TASKS names: a queue backend with its checks, and with a mode for tests that needs no worker."""
+"""The class that TASKS names: a queue backend with its checks, and with a mode for tests that need no worker."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reproq_prefork.model.run import TaskRun
 class ReproqBackend(QueueBackend):
     @property
     def is_immediate(self) -> bool:
-        """Whether a task runs inside `enqueue`, as tests may want it."""
+        """Whether a task runs inside `enqueue`, which some tests want."""
         return bool(self.options.get("mode") == "immediate")
 
     def enqueued(self, task: Any, run: TaskRun, database: str) -> Any:

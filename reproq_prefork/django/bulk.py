@@ -1,4 +1,4 @@
-"""Many runs by one statement."""
+"""Enqueues many runs with one statement."""
 
 from __future__ import annotations
 
@@ -24,26 +24,25 @@ class Call(NamedTuple):
 
 
 def call(task: Any, /, *args: Any, **kwargs: Any) -> Call:
-    """A call for `bulk_enqueue`; all arguments are the function's. `task` may come from `.using(...)`."""
+    """A call for `bulk_enqueue`. All arguments belong to the function. `task` may come from `.using(...)`."""
     return Call(task, args, kwargs)
 
 
 def bulk_enqueue(calls: Iterable[Call]) -> list[Any]:
-    """Enqueue many calls, by one statement for each database; gives their results in the same order.
+    """Enqueue many calls, with one statement for each database. Returns their results in the same order.
 
         bulk_enqueue(call(send_invoice, order.id) for order in orders)
 
-    All of them are enqueued, or none where one cannot be (the errors are those of `enqueue`). Where they are for
-    several databases, each commits once all are inserted; only a server that is lost between two commits can leave
-    a part of them. Where a unique key is held, by an earlier call of the list too, the result is that of its
-    holder. Long lists go by COPY.
+    All of them are enqueued, or none if one is not valid (the errors are those of `enqueue`). If they are for
+    several databases, each commits after all are inserted: only the loss of a server between two commits can leave
+    a part of them. If a unique key is held, also by an earlier call of the list, the result is that of its holder.
+    Long lists are sent with COPY.
     """
     listed = [Call(*each) for each in calls]
     backends = _backends(listed)
     new_runs = _new_runs(listed, backends)
-    databases = {
-        id(backend): backend.database for backend in backends
-    }  # once each: a router may change its mind
+    # Read once for each backend: a router may give another answer later.
+    databases = {id(backend): backend.database for backend in backends}
     places: dict[str, list[int]] = {}
     for place, backend in enumerate(backends):
         places.setdefault(databases[id(backend)], []).append(place)
@@ -52,9 +51,9 @@ def bulk_enqueue(calls: Iterable[Call]) -> list[Any]:
         if len(places) > 1:
             for database in sorted(places):
                 transactions.enter_context(transaction.atomic(using=database))
-        # Databases have one order too: else two callers may wait for each other in two, which no server notices.
+        # Databases need one order too. Else two callers may wait for each other in two, which no server notices.
         for database, own in sorted(places.items()):
-            with connections[database].wrap_database_errors:  # a COPY goes by no cursor of Django's
+            with connections[database].wrap_database_errors:  # a COPY does not use a cursor of Django
                 added = backends[own[0]].runs_in(database).enqueue_many([new_runs[place] for place in own])
             runs.update(zip(own, added, strict=True))
     return [
@@ -69,7 +68,7 @@ async def abulk_enqueue(calls: Iterable[Call]) -> list[Any]:
 
 
 def _new_runs(calls: Sequence[Call], backends: Sequence[QueueBackend]) -> list[NewRun]:
-    """Each task object is checked once; by its identity, for a task need not be hashable."""
+    """Each task object is checked once, by its identity, since a task need not be hashable."""
     checked: dict[int, CheckedTask] = {}
     new_runs = []
     for (task, args, kwargs), backend in zip(calls, backends, strict=True):
@@ -80,7 +79,7 @@ def _new_runs(calls: Sequence[Call], backends: Sequence[QueueBackend]) -> list[N
 
 
 def _backends(calls: Sequence[Call]) -> list[QueueBackend]:
-    """That of each call."""
+    """The backend of each call."""
     found: dict[int, QueueBackend] = {}
     for task, _, _ in calls:
         if id(task) in found:
@@ -88,7 +87,7 @@ def _backends(calls: Sequence[Call]) -> list[QueueBackend]:
         backend = task.get_backend()
         if not isinstance(backend, QueueBackend):
             raise TypeError(
-                f"the backend {task.backend!r} of {task.module_path} is not one of reproq_prefork"
+                f"the backend {task.backend!r} of {task.module_path} is not a backend of reproq_prefork"
             )
         found[id(task)] = backend
     return [found[id(task)] for task, _, _ in calls]

@@ -1,4 +1,4 @@
-"""A task that was found fit to be enqueued, for any number of calls of it."""
+"""A task that has been checked and can be enqueued, for any number of calls."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class CheckedTask:
     run_after: datetime | None
 
     def new_run(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> NewRun:
-        """What is to be inserted for a call. Raises TypeError and ValueError for arguments that are not JSON."""
+        """The run to insert for a call. Raises TypeError and ValueError for arguments that are not JSON."""
         spec = Spec.python_task(self.path, self._normal(list(args)), self._normal(dict(kwargs)))
         return self.options.new_run(
             spec,
@@ -37,5 +37,5 @@ class CheckedTask:
         )
 
     def _normal(self, arguments: Any) -> Any:
-        # What is plain has one JSON text, normalized or not.
+        # A plain value has the same JSON text, normalized or not.
         return arguments if is_plain(arguments) else self.family.normalize_json(arguments)

@@ -1,4 +1,4 @@
-"""How the columns of `task_runs` are read into a model."""
+"""Reads the columns of `task_runs` into a model."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ else:  # generic for the type checker only
 
 
 class StoredJSONField(models.JSONField):
-    """jsonb, read as `get_run` reads it: no number changes its value, and nothing that is stored can fail to load.
+    """jsonb, read as `get_run` reads it: no number changes its value, and every stored value can be loaded.
 
-    What is more than a spec may hold (numbers of thousands of digits, a hundred levels) is an UnreadableJson.
+    A value that exceeds the limits of a spec (numbers of thousands of digits, a hundred levels) is an
+    UnreadableJson.
     """
 
     def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
@@ -31,13 +32,13 @@ class StoredJSONField(models.JSONField):
 
 
 class StoredDateTimeField(_DateTimeField):
-    """timestamptz, read as `get_run` reads it: what no datetime has is a `stored_values.OutOfRange`.
+    """timestamptz, read as `get_run` reads it: a time that no datetime can hold is a `stored_values.OutOfRange`.
 
-    It is selected as JSON, since the driver fails for the whole page on one such value.
+    It is selected as JSON, since the driver would fail for the whole page on one such value.
     """
 
     def deconstruct(self) -> Any:
-        """To migrations it is a DateTimeField: the column is the same."""
+        """For migrations it is a DateTimeField: the column is the same."""
         name, _path, args, kwargs = super().deconstruct()
         return name, "django.db.models.DateTimeField", args, kwargs
 
@@ -58,7 +59,7 @@ class RealField(_FloatField):
 
 
 class TextListField(_Field):
-    """`text[]`, as a list of strings, whatever its dimensions are and without nulls.
+    """`text[]`, as a list of strings without nulls, whatever its dimensions are.
 
     `ArrayField` would need `django.contrib.postgres` to be installed.
     """
@@ -74,5 +75,5 @@ class TextListField(_Field):
 
 
 def _as_json(compiler: Any, sql: str, params: Any) -> Any:
-    """A column of what is read; in a subquery, where it is compared, it stays what it is."""
+    """A column in the result is read as JSON. In a subquery, where it is compared, it is unchanged."""
     return (sql, params) if compiler.query.subquery else (f"to_json({sql})::text", params)

@@ -1,4 +1,4 @@
-"""The tables as models, to be read: the migrations make them, `enqueue` and the workers write them."""
+"""The tables as models, for reading. The migrations make them; `enqueue` and the workers write them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STATUS_CHOICES = [(status.value, status.value.capitalize()) for status in Status
 
 
 class QueueManager(_Manager):
-    """Reads the database that the tasks are in, so that no router is needed where that is not the default one."""
+    """Reads the database that holds the tasks, so that no router is needed if that is not the default one."""
 
     def get_queryset(self) -> Any:
         queryset = super().get_queryset()
@@ -34,7 +34,7 @@ class QueueManager(_Manager):
 class TaskRun(models.Model):
     """One row of `task_runs`.
 
-    A `save()` is refused: an old copy of a row would undo what a worker has written meanwhile.
+    `save()` is refused: an old copy of a row would undo what a worker has written meanwhile.
     `TaskRun.objects.filter(…).update(priority=…)` works.
     """
 
@@ -88,7 +88,7 @@ class TaskRun(models.Model):
 
 
 class Worker(models.Model):
-    """A worker fork that is registered: one row of `reproq_workers`."""
+    """A registered worker fork: one row of `reproq_workers`."""
 
     id = models.TextField("id", primary_key=True)
     host = models.TextField("host")

@@ -1,6 +1,6 @@
-"""How one task is to be run: what `@task`, `.using()`, `@reproq_options` and OPTIONS may say of it.
+"""How one task is executed: the options of `@task`, `.using()`, `@reproq_options` and OPTIONS.
 
-All of these say when and how, never what, so none is part of the spec; and none is ever taken from the arguments
+All of these say when and how, never what. So they are not part of the spec, and they never come from the arguments
 of a call, which belong to the function.
 """
 
@@ -30,7 +30,7 @@ _ATTRIBUTE = "__reproq_options__"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskOptions:
-    """None: not said here."""
+    """None: not set here."""
 
     max_attempts: int | None = None
     timeout: Seconds | None = None
@@ -41,14 +41,14 @@ class TaskOptions:
     atomic: bool | None = None
 
     def over(self, weaker: TaskOptions) -> TaskOptions:
-        """These options, and where they say nothing, the weaker ones."""
+        """These options; the weaker ones where these are not set."""
         said = {name: getattr(self, name) for name in OPTION_NAMES if getattr(self, name) is not None}
         return replace(weaker, **said)
 
     def new_run(
         self, spec: Spec, args: Any, kwargs: Mapping[str, Any], *, task_path: str, **timing: Any
     ) -> NewRun:
-        """What is to be inserted; `timing` is queue, priority and time. Raises InvalidRun and SpecError."""
+        """The run to insert. `timing` is queue, priority and time. Raises InvalidRun and SpecError."""
         return NewRun.of(
             spec,
             max_attempts=DEFAULT_MAX_ATTEMPTS if self.max_attempts is None else self.max_attempts,
@@ -64,7 +64,7 @@ class TaskOptions:
     def check(self) -> None:
         """Raises InvalidRun, a ValueError, for a value that no run can have."""
         if self.unique is not None and not isinstance(self.unique, bool) and not callable(self.unique):
-            raise InvalidRun("unique must be True, False, or a function that gives the key.")
+            raise InvalidRun("unique must be True, False, or a function that returns the key.")
         if self.atomic is not None and not isinstance(self.atomic, bool):
             raise InvalidRun("atomic must be True or False.")
         try:
@@ -75,22 +75,23 @@ class TaskOptions:
 
 OPTION_NAMES = tuple(field.name for field in fields(TaskOptions))
 _ANY_SPEC = Spec.of(None)
-_OF_THE_ROW = re.compile("^(timeout|retry_base|retry_max)_seconds")  # what `enqueue` and the table call it
+_OF_THE_ROW = re.compile("^(timeout|retry_base|retry_max)_seconds")  # the names in `enqueue` and in the table
 
 
 def reproq_options(**options: Any) -> Callable[[F], F]:
-    """Say how a task is to be run, below `@task`:
+    """Set how a task is executed. Write it below `@task`:
 
         @task
         @reproq_options(max_attempts=5, timeout=30)
         def send_invoice(order_id): ...
 
-    It stays without effect where another backend runs the task, as in tests with Django's ImmediateBackend.
-    `max_attempts`: how often it may start. `timeout`, `retry_base`, `retry_max`: seconds or a timedelta. `unique`:
-    True, or a function that gets the arguments of the call and gives a key (None: no key): at most one run of a
-    key that has not finished. `executor`: "fork" or "inline". `atomic`: the task runs in the transaction that
-    completes it.
-    Raises InvalidRun, a ValueError, for a wrong value, and TypeError for an unknown option, and above `@task`.
+    It has no effect if another backend runs the task, as in tests with Django's ImmediateBackend. `max_attempts`:
+    how many attempts it may have. `timeout`, `retry_base`, `retry_max`: seconds or a timedelta. `unique`: True, or
+    a function that gets the arguments of the call and returns a key (None: no key). At most one unfinished run may
+    have a key. `executor`: "fork" or "inline". `atomic`: the task runs in the transaction that completes it.
+
+    Raises InvalidRun, a ValueError, for a wrong value, and TypeError for an unknown option, or if it is above
+    `@task`.
     """
     given = TaskOptions(**options)
     given.check()
@@ -98,7 +99,7 @@ def reproq_options(**options: Any) -> Callable[[F], F]:
     def note(function: F) -> F:
         if is_task(function):
             raise TypeError(
-                "@reproq_options stands below @task, at the function; a task that is made already has "
+                "@reproq_options must be below @task, on the function. A task that already exists has "
                 ".using(...) for its options."
             )
         setattr(function, _ATTRIBUTE, given.over(options_of_function(function)))
@@ -113,6 +114,6 @@ def options_of_function(function: Callable[..., Any]) -> TaskOptions:
 
 
 def options_of(task: Any, defaults: TaskOptions) -> TaskOptions:
-    """What holds for a task: its own fields (`@task(...)`, `.using(...)`), its function's, then the defaults."""
+    """The options of a task: its own fields (`@task(...)`, `.using(...)`), its function's, then the defaults."""
     own = TaskOptions(**{name: getattr(task, name, None) for name in OPTION_NAMES})
     return own.over(options_of_function(task.func)).over(defaults)

@@ -1,6 +1,6 @@
-"""A TASKS backend without what workers need: Django's contract for tasks, on `task_runs`.
+"""A TASKS backend without the parts for workers: Django's contract for tasks, on `task_runs`.
 
-Enqueueing is one INSERT on Django's own connection, so it is part of whatever transaction is open there.
+Enqueueing is one INSERT on Django's own connection, so it is part of the transaction that is open there.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ MAX_RUN_ID = 2**63 - 1
 
 
 class QueueBackend(*base_backends()):  # type: ignore[misc]
-    """One entry of TASKS. Made by the handler of a family of tasks, for which it speaks (see `compat`)."""
+    """One entry of TASKS. The handler of a family of tasks makes it, and it serves that family (see `compat`)."""
 
-    keeps_runs_in_task_runs = True  # what `project.tasks_setting` knows our backends by
+    keeps_runs_in_task_runs = True  # `project.tasks_setting` recognises our backends by it
     task_class: Any
     supports_defer = True
     supports_async_task = True
@@ -61,12 +61,12 @@ class QueueBackend(*base_backends()):  # type: ignore[misc]
         return TaskRuns(self.sender)
 
     def runs_in(self, database: str) -> TaskRuns:
-        """By an alias in DATABASES, for what takes several steps: a router may answer differently at each."""
+        """With a fixed alias in DATABASES, for several steps: a router may give another answer at each."""
         return TaskRuns(DjangoSender(database))
 
     @property
     def defaults(self) -> TaskOptions:
-        """What OPTIONS say of all tasks of this backend."""
+        """The OPTIONS for all tasks of this backend."""
         return TaskOptions(**{name: self.options[name] for name in OPTION_NAMES if name in self.options})
 
     def validate_task(self, task: Any) -> None:
@@ -78,21 +78,21 @@ class QueueBackend(*base_backends()):  # type: ignore[misc]
             raise family.exception("InvalidTask")(str(error)) from None
 
     def enqueue(self, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """Add a run, by one INSERT in the transaction that is open on the queue's database.
+        """Add a run, with one INSERT in the open transaction of the queue's database.
 
-        With a unique key that is held the result is that of the run which holds it: `created` is False. Raises
-        InvalidTask, TypeError and ValueError (SpecError, InvalidRun) for what cannot be enqueued, before any SQL.
+        If the unique key is held, the result is that of its holder, and `created` is False. Raises InvalidTask,
+        TypeError and ValueError (SpecError, InvalidRun) for a call that cannot be enqueued, before any SQL.
         """
         new = self.new_run(task, args, kwargs)
         database = self.database
         return self.enqueued(task, self.runs_in(database).enqueue(new), database)
 
     def new_run(self, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> NewRun:
-        """What is to be inserted for a call of `task`."""
+        """The run to insert for a call of `task`."""
         return self.checked(task).new_run(args, kwargs)
 
     def checked(self, task: Any) -> CheckedTask:
-        """`task` where it can be enqueued. Raises InvalidTask."""
+        """`task`, if it can be enqueued. Raises InvalidTask."""
         self.validate_task(task)
         family = self._family_of(task)
         why_not = why_no_worker_could_load(task)
@@ -111,7 +111,7 @@ class QueueBackend(*base_backends()):  # type: ignore[misc]
         )
 
     def enqueued(self, task: Any, run: TaskRun, database: str) -> Any:
-        """The result of a run that has just been added there, once everybody was told of it."""
+        """The result of a run that has just been added there. Sends task_enqueued first."""
         family = self._family_of(task)
         result = result_of_run(run, task, family, self.alias, database)
         if run.created:
@@ -119,7 +119,7 @@ class QueueBackend(*base_backends()):  # type: ignore[misc]
         return result
 
     def get_result(self, result_id: str | int) -> Any:
-        """Raises TaskResultDoesNotExist, for what is no id without any SQL."""
+        """Raises TaskResultDoesNotExist; if the id is not valid, without any SQL."""
         return self.result_in(self.database, result_id)
 
     def cancel(self, result: Any) -> bool:
@@ -138,9 +138,9 @@ class QueueBackend(*base_backends()):  # type: ignore[misc]
         return await sync_to_async(self.cancel, thread_sensitive=True)(result)
 
     def requeue(self, result: Any) -> Any:
-        """Run again: a new run of the same task with the same arguments and options; `result` may be an id.
+        """Run again: a new run of the same task with the same arguments and options. `result` may be an id.
 
-        Raises TaskResultDoesNotExist, and UniqueKeyHeld where a run that has not finished holds its key.
+        Raises TaskResultDoesNotExist, and UniqueKeyHeld if an unfinished run holds its key.
         """
         given, database = self._named(result)
         try:
@@ -150,7 +150,7 @@ class QueueBackend(*base_backends()):  # type: ignore[misc]
         return self.enqueued(self._task_of(run), run, database)
 
     def task_of(self, run: TaskRun | ClaimedRun, found: Any, run_after: datetime | None) -> Any:
-        """The Task of a run as it was enqueued, of this backend's family; `found` is what its path names."""
+        """The Task of a run as it was enqueued, of this backend's family. `found` is the task at its path."""
         same = {
             "func": found.func,
             "backend": self.alias,
@@ -162,7 +162,7 @@ class QueueBackend(*base_backends()):  # type: ignore[misc]
                 queue_name=run.queue_name, priority=run.priority, run_after=run_after, **same
             )
         except self.family.exception("InvalidTask"):
-            # QUEUES has changed since, or another program has enqueued it: what was stored is a fact all the same.
+            # QUEUES has changed since, or another program has enqueued it. The stored run is accepted even so.
             return self.task_class(
                 queue_name=found.queue_name, priority=found.priority, run_after=None, **same
             )
@@ -177,11 +177,11 @@ class QueueBackend(*base_backends()):  # type: ignore[misc]
         return result_of_run(run, self._task_of(run), self.family, self.alias, database)
 
     def _named(self, result: Any) -> tuple[object, str]:
-        """The id of a result, or an id itself, and the alias of the database where it is one."""
+        """The id of a result (or the id itself), and the alias of the database that has this id."""
         return (result.id, database_of(result)) if hasattr(result, "id") else (result, self.database)
 
     def _run_id(self, result_id: object) -> int:
-        """Other backends have other ids; asking the server for one would end the caller's transaction."""
+        """Other backends have other ids. To ask the server for one would end the caller's transaction."""
         text = str(result_id) if isinstance(result_id, (str, int)) else ""
         if not _RESULT_ID.fullmatch(text) or int(text) > MAX_RUN_ID:
             raise self._does_not_exist(result_id)
@@ -189,7 +189,7 @@ class QueueBackend(*base_backends()):  # type: ignore[misc]
 
     def _task_of(self, run: TaskRun) -> Any:
         if run.task_path is None:
-            raise self._does_not_exist(run.id)  # an external program's
+            raise self._does_not_exist(run.id)  # a run of an external program
         try:
             return self.task_of(run, load_task(run.task_path), run.run_after)
         except ReproqError as error:

@@ -1,6 +1,6 @@
-"""How the store's statements are sent on Django's own connection.
+"""Sends the store's statements on Django's own connection.
 
-They go through Django's own cursors, so they are in its transactions, its query log and its error classes.
+They use Django's own cursors, so they are in its transactions, its query log and its error classes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from reproq_prefork.store.task_runs import named_rows
 
 
 class DjangoSender:
-    """Sends on Django's connection `alias`, as `store.task_runs.Sender` says."""
+    """Sends on Django's connection `alias`. See `store.sender.Sender`."""
 
     def __init__(self, alias: str) -> None:
         self.alias = alias
@@ -35,7 +35,7 @@ class DjangoSender:
         if connection.vendor != "postgresql":
             raise ImproperlyConfigured(
                 f'Tasks are kept in PostgreSQL, and DATABASES["{self.alias}"] is {connection.display_name}: name'
-                ' another one in OPTIONS["database"] of the TASKS backend.'
+                ' another database in OPTIONS["database"] of the TASKS backend.'
             )
         with connection.cursor() as cursor:
             if isinstance(connection.connection, psycopg.Connection) and not writes_iso(
@@ -57,7 +57,7 @@ class DjangoSender:
 
 
 def _with_djangos_times(row: Any, zone: tzinfo | None) -> Any:
-    """The row with its times as Django's own cursors give them: in its zone, or (`zone` None) without one."""
+    """The row with its times in the form of Django's own cursors: in its zone, or (`zone` None) without one."""
     times = {name: value for name, value in row._asdict().items() if isinstance(value, datetime)}
     if zone is None:
         return row._replace(**{name: value.replace(tzinfo=None) for name, value in times.items()})

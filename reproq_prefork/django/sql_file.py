@@ -1,4 +1,4 @@
-"""A migration of Django's that is one of the SQL files: the schema is written once, for all who apply it."""
+"""A Django migration that runs one of the SQL files: so the schema is written once, for all who apply it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from reproq_prefork.store.migration_files import Migration, known_migrations
 
 
 class ApplySqlFile(Operation):
-    """Runs `NNNN_name.up.sql` as it stands; backwards, `NNNN_name.down.sql`.
+    """Runs `NNNN_name.up.sql` unchanged; backwards, `NNNN_name.down.sql`.
 
-    Only in a database that a backend of ours in `TASKS` uses, and that the routers let have our models: in any
-    other the tables would stand empty, and take runs that no worker ever sees. The files themselves change nothing
-    where they have been applied, by psql or by `reproq-prefork migrate`.
+    Only in a database that one of our backends in `TASKS` uses, and for which the routers allow our models. In any
+    other database the tables would be empty, or would get runs that no worker ever sees. The files themselves
+    change nothing if psql or `reproq-prefork migrate` has already applied them.
     """
 
     reversible = True
@@ -61,5 +61,5 @@ def _is_for(connection: Any, app_label: str) -> bool:
 
 
 def _run(schema_editor: Any, file_text: str) -> None:
-    # Without parameters nothing is interpolated, so a percent sign in the file is one.
+    # Without parameters nothing is interpolated, so a percent sign in the file is unchanged.
     schema_editor.execute(file_text, params=None)

@@ -1,6 +1,6 @@
-"""For the tests of a project: look at what was enqueued, and run it in the test's own process.
+"""For the tests of a project: check what was enqueued, and run it in the test's own process.
 
-Works inside the transaction of a `TestCase` as well as in a `TransactionTestCase`; no worker takes part.
+Works inside the transaction of a `TestCase` and in a `TransactionTestCase`. It needs no worker.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ MAX_SHOWN = 20
 
 
 def run_tasks(*, backend: str = "default", queues: Sequence[str] | None = None) -> list[Any]:
-    """Run all due tasks, and those that they enqueue, until none is due; gives their results in order.
+    """Run all due tasks, and those that they enqueue, until none is due. Returns their results in order.
 
-    `backend` is an alias in TASKS. An attempt that fails is made again at once, without the wait before a retry.
-    What `run_after` keeps for later stays.
+    `backend` is an alias in TASKS. A failed attempt is repeated at once, without the wait before a retry. Tasks
+    whose `run_after` is later are not run.
     """
     found = _backend(backend)
     return [found.get_result(run_id) for run_id in perform_due(found, queues)]
 
 
 def enqueued(task: Any = None, *, backend: str = "default") -> list[Any]:
-    """The results of what waits to be run, of one task or of all, oldest first."""
+    """The results of the runs that wait, of one task or of all, oldest first."""
     found = _backend(backend)
     path = None if task is None else task.module_path
     rows = found.sender.fetch("pending_runs", {"task_path": path})
@@ -42,9 +42,9 @@ def assert_enqueued(
     count: int | None = None,
     backend: str | None = None,
 ) -> list[Any]:
-    """Fail unless `task` waits to be run; gives the results that match.
+    """Fail unless `task` is enqueued and waits. Returns the results that match.
 
-    `args`, `kwargs`: with these arguments; None: with any. `count`: so often; None: at least once.
+    `args`, `kwargs`: with these arguments; None: with any. `count`: exactly so many times; None: at least once.
     """
     alias = task.backend if backend is None else backend
     waiting = enqueued(task, backend=alias)
@@ -61,7 +61,7 @@ def assert_enqueued(
         return matching
     expected = "at least once" if count is None else f"{count} times"
     raise AssertionError(
-        f"{_call(task, args, kwargs)} was to be enqueued {expected}, and was {len(matching)} times."
+        f"{_call(task, args, kwargs)} should be enqueued {expected}, but is enqueued {len(matching)} times."
         f" {_seen(waiting)}"
     )
 
@@ -69,7 +69,7 @@ def assert_enqueued(
 def assert_not_enqueued(
     task: Any, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None
 ) -> None:
-    """Fail if `task` waits to be run, with these arguments if some are given."""
+    """Fail if `task` is enqueued and waits, with these arguments if some are given."""
     assert_enqueued(task, args, kwargs, count=0)
 
 
@@ -82,9 +82,9 @@ def _backend(alias: str) -> QueueBackend:
 
 def _seen(waiting: Sequence[Any]) -> str:
     if not waiting:
-        return "The task does not wait at all."
+        return "No run of the task is waiting."
     calls = [f"  {_call(result.task, result.args, result.kwargs)}" for result in waiting[:MAX_SHOWN]]
-    return "\n".join(["Of this task there wait:", *calls])
+    return "\n".join(["These runs of the task are waiting:", *calls])
 
 
 def _call(task: Any, args: Sequence[Any] | None, kwargs: Mapping[str, Any] | None) -> str:

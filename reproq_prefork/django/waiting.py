@@ -1,10 +1,9 @@
-"""Waiting for the end of a run: told by NOTIFY where that can reach us, and looking now and then in any case.
+"""Waits for the end of a run. It wakes on NOTIFY, if that can reach us, and also polls.
 
-The wait has a connection of its own, since Django's may be inside a transaction: no notification is delivered
-there, and a statement that is refused would end it. It says in `reproq_waiters` that somebody waits, and only then
-is an end announced. Where it may not say so (a role without the right, a session or a server that only reads), or
-gets no answer in time, the end is looked for. What is looked at is always the result as Django's own connection
-sees it.
+The wait has a connection of its own, since Django's may be inside a transaction: there no notification is
+delivered, and a statement that is refused would end it. It registers in `reproq_waiters`, and only then the end is
+notified. If it may not register (a role without the right, a read-only session or server), or gets no answer in
+time, it polls. It always reads the result through Django's own connection.
 """
 
 from __future__ import annotations
@@ -29,17 +28,17 @@ from reproq_prefork.store.statements import statement
 _log = logging.getLogger("reproq_prefork.django")
 
 LOOK_FIRST_S = 0.01
-LOOK_INTERVAL_S = 0.25  # while nobody tells
+LOOK_INTERVAL_S = 0.25  # without notifications
 LISTENING_LOOK_INTERVAL_S = 2.0  # a notification may be lost with its connection
-MAX_WAIT_S = 3600.0  # what reproq_await_run allows; looking goes on after it
-# Any login may send notifications. With more than this in one wait for other runs, or as many that announce an end
-# that is none, listening costs more than looking.
+MAX_WAIT_S = 3600.0  # the limit of reproq_await_run; polling goes on after it
+# Any login may send notifications. If one wait gets more than MAX_OTHERS for other runs, or if there are MAX_FALSE
+# notifications of this run that are not its end, listening costs more than polling.
 MAX_OTHERS = 10_000
 MAX_FALSE = 10
 CONNECT_TIMEOUT_S = 5
-SET_UP_TIMEOUT_S = 2.0  # for each of the few statements that are neither a look nor a wait
+SET_UP_TIMEOUT_S = 2.0  # for each of the few statements that neither read the result nor wait
 
-# Of what Django passes to psycopg, what is of no use to a connection that only listens.
+# Parameters that Django passes to psycopg, and that a connection which only listens does not need.
 _DJANGOS_OWN = ("context", "cursor_factory", "prepare_threshold", "server_side_binding")
 
 
@@ -78,7 +77,7 @@ async def await_(result: Any, timeout: float | None) -> Any:
 def _heard(
     listener: psycopg.Connection[Any] | None, ear: _Ear, wait_s: float
 ) -> psycopg.Connection[Any] | None:
-    """Wait until the end is announced, or so long. Gives the listener; None once there is none to be used."""
+    """Wait until the end is notified, or for `wait_s`. Returns the listener; None once it cannot be used."""
     if listener is None:
         time.sleep(wait_s)
         return None
@@ -122,7 +121,7 @@ async def _heard_async(
 
 
 class _Ear:
-    """Tells the announcement of a run's end from others, and a flood of either."""
+    """Distinguishes the notification of a run's end from others, and notices a flood of either."""
 
     def __init__(self, result: Any) -> None:
         self._run_id = str(result.id)
@@ -144,21 +143,21 @@ class _Ear:
 
 
 class _Pace:
-    """How long to wait before each look."""
+    """How long to wait before each look at the result."""
 
     def __init__(self, gives_up_at: float | None) -> None:
         self._gives_up_at = gives_up_at
         self._wait_s = LOOK_FIRST_S / 2
 
     def next_s(self, *, is_told: bool) -> float | None:
-        """None: the time is up."""
+        """None: the time is over."""
         self._wait_s = min(2 * self._wait_s, LISTENING_LOOK_INTERVAL_S if is_told else LOOK_INTERVAL_S)
         left_s = self._wait_s if self._gives_up_at is None else self._gives_up_at - time.monotonic()
         return min(self._wait_s, left_s) if left_s > 0 else None
 
 
 def _parameters(result: Any) -> Mapping[str, Any]:
-    """What to connect with."""
+    """The parameters of the connection."""
     given = connections[database_of(result)].get_connection_params()
     own = {name: value for name, value in given.items() if name not in _DJANGOS_OWN}
     return {**own, "autocommit": True, "connect_timeout": CONNECT_TIMEOUT_S}
@@ -166,7 +165,7 @@ def _parameters(result: Any) -> Mapping[str, Any]:
 
 @contextlib.contextmanager
 def _listener(result: Any) -> Iterator[psycopg.Connection[Any] | None]:
-    """A connection that hears of the end; None: none can be had."""
+    """A connection that is notified of the end; None: there cannot be one."""
     waiting = _waiting(result)
     connection = _opened(result, waiting)
     if connection is None:
@@ -181,7 +180,7 @@ def _listener(result: Any) -> Iterator[psycopg.Connection[Any] | None]:
 
 
 def _opened(result: Any, waiting: Mapping[str, Any]) -> DeadlineConnection | None:
-    """One to which the end is announced; None: the server refuses that, for whatever reason."""
+    """A connection that is notified of the end; None: the server refuses that, for any reason."""
     connection = None
     try:
         connection = DeadlineConnection.connect(**_parameters(result))
@@ -196,21 +195,21 @@ def _opened(result: Any, waiting: Mapping[str, Any]) -> DeadlineConnection | Non
         _note(result, refusal)
         return None
     if not (row and row[0]):
-        connection.close()  # the server keeps for a listener what it does not read
+        connection.close()  # the server stores notifications for a listener that does not read them
         return None
     return connection
 
 
 @contextlib.contextmanager
 def _in_time(connection: DeadlineConnection) -> Iterator[None]:
-    """What is asked meanwhile is answered in time or is an error; the wait for a notification has its own end."""
+    """Inside, a statement gets its answer in time or raises. The wait for a notification has its own limit."""
     connection.deadline_s = SET_UP_TIMEOUT_S
     yield
     connection.deadline_s = math.inf
 
 
 def _give_up(connection: psycopg.Connection[Any]) -> None:
-    """Close it; a statement that was not answered in time must not go on waiting in the server."""
+    """Close it. A statement without an answer in time must not go on waiting in the server."""
     if connection.info.transaction_status == TransactionStatus.ACTIVE:
         with contextlib.suppress(psycopg.Error):
             connection.cancel_safe(timeout=SET_UP_TIMEOUT_S)
@@ -237,7 +236,7 @@ async def _async_listener(result: Any) -> AsyncIterator[psycopg.AsyncConnection[
 
 
 async def _opened_async(result: Any, waiting: Mapping[str, Any]) -> psycopg.AsyncConnection[Any] | None:
-    """See _opened(). A statement that is interrupted here is cancelled in the server by psycopg."""
+    """See _opened(). If a statement is interrupted here, psycopg cancels it in the server."""
     connection = None
     try:
         connection = await psycopg.AsyncConnection.connect(**_parameters(result))
@@ -262,4 +261,6 @@ def _waiting(result: Any) -> Mapping[str, Any]:
 
 
 def _note(result: Any, refusal: BaseException) -> None:
-    _log.debug("the end of task %s is looked for, since it cannot be announced here: %s", result.id, refusal)
+    _log.debug(
+        "polling for the end of task %s, since no notification of it can come here: %s", result.id, refusal
+    )

@@ -1,4 +1,4 @@
-"""The values that everything speaks of: a run, its outcome, what is written about it.
+"""The values that all parts use: a run, its outcome, and what is written about it.
 
 May import `spec`, `text` and errors.
 """

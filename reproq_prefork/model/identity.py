@@ -1,4 +1,4 @@
-"""Who a process is, so that nobody mistakes it for a later one with the same pid or host name."""
+"""Identifies a process, so that nobody mistakes it for a later one with the same pid or host name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ProcessIdentity:
-    """A pid and when its process started, in clock ticks since boot (field 22 of /proc/PID/stat)."""
+    """A pid and the start time of its process, in clock ticks since boot (field 22 of /proc/PID/stat)."""
 
     pid: int
     started: int
@@ -15,7 +15,7 @@ class ProcessIdentity:
 
 @dataclass(frozen=True, slots=True)
 class HostIdentity:
-    """Where a pid means something: one boot of one kernel, one pid namespace. `name` is for people."""
+    """The scope of a pid: one boot of one kernel, one pid namespace. `name` is for people."""
 
     name: str
     key: str
@@ -23,7 +23,7 @@ class HostIdentity:
 
 @dataclass(frozen=True, slots=True)
 class WorkerIdentity:
-    """One fork of a worker. `id` is unique to the fork, for ever: `task_runs.leased_by` names it."""
+    """One fork of a worker. `id` is never used again by another fork: `task_runs.leased_by` names it."""
 
     id: str
     host: HostIdentity
@@ -35,10 +35,10 @@ class WorkerIdentity:
 
 @dataclass(frozen=True, slots=True)
 class KnownServer:
-    """The database server that the check of a generation has found: the generation works with no other.
+    """The database server that the check of a generation has found. The generation works with no other.
 
-    `system`: its system identifier; None: it is not known, so any server will do. `connect_s`: how long a connect
-    may take where only the last of its addresses answers.
+    `system`: its system identifier; None: not known, so any server will do. `connect_s`: how long a connect may
+    take if only the last of its addresses answers.
     """
 
     system: int | None = None

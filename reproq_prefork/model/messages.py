@@ -1,4 +1,4 @@
-"""What a master and its children say to each other. To a steward also goes a `task_run.LostWorker`."""
+"""The messages between a master and its children. A steward also gets `run.LostWorker`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from reproq_prefork.model.identity import ProcessIdentity
 
 @dataclass(frozen=True, slots=True)
 class WorkerReset:
-    """What this dead worker held is put back."""
+    """The runs of this dead worker are reset."""
 
     worker_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class QueuesDrained:
-    """`--drain`, and nothing is left to do."""
+    """With `--drain`: nothing is left to do."""
 
 
 # --- a master to a template ---
@@ -26,11 +26,11 @@ class QueuesDrained:
 
 @dataclass(frozen=True, slots=True)
 class WorkerPost:
-    """Where a worker fork belongs. To a template: fork it."""
+    """The place of a worker fork. Sent to a template, it means: fork it."""
 
     slot: int
     incarnation: int
-    steward: int  # its steward's place on the scoreboard
+    steward: int  # the place of its steward on the scoreboard
     worker_id: str
     master: ProcessIdentity
     life_fd: int
@@ -38,7 +38,7 @@ class WorkerPost:
 
 @dataclass(frozen=True, slots=True)
 class WorkerExpected:
-    """The master knows the worker that is to become its child."""
+    """The master knows the worker that will become its child."""
 
     pid: int
 
@@ -48,19 +48,19 @@ class WorkerExpected:
 
 @dataclass(frozen=True, slots=True)
 class TemplateLoaded:
-    """It has imported the application, and can fork workers."""
+    """The template has imported the application, and can fork workers."""
 
 
 @dataclass(frozen=True, slots=True)
 class TemplateUnfit:
-    """What the application has done as it was imported does not survive a fork."""
+    """The import of the application did something that does not survive a fork."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerMade:
-    """It is there, and starts once the master has said that it expects it."""
+    """The worker exists. It starts when the master has said that it expects it."""
 
     slot: int
     incarnation: int

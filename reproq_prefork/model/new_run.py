@@ -1,7 +1,7 @@
-"""What may be said of a run when it is enqueued: checked here, before anything is sent.
+"""The options of a run when it is enqueued. They are checked here, before anything is sent.
 
-The limits are those of the table and of the options, or narrower where a value would be of no use: a queue
-that `--queue` cannot name, a time that Python cannot read back.
+The limits are those of the table and of the options, or narrower if a value would be useless: a queue that
+`--queue` cannot name, a time that Python cannot read back.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ DEFAULT_MAX_ATTEMPTS = 3
 
 RunAfter = datetime | timedelta
 
-# What the decorators of Python tasks take, which know the call as well as the run.
+# The decorators of Python tasks accept these: they know the call as well as the run.
 Seconds = float | timedelta
 Unique = bool | Callable[..., str | None]
 
 
 class InvalidRun(ReproqError, ValueError):
-    """An argument of `enqueue` or `requeue` cannot be; nothing was sent to the database."""
+    """An argument of `enqueue` or `requeue` is not valid. Nothing was sent to the database."""
 
     exit_status = ExitStatus.USAGE
 
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
-    """A run as it will be inserted; every value was checked. At most one of the two times is set."""
+    """A run as it will be inserted. Every value was checked. At most one of the two times is set."""
 
     spec: Spec
     queue_name: str
@@ -81,7 +81,7 @@ class NewRun:
         retry_base_seconds: float | None = None,
         retry_max_seconds: float | None = None,
     ) -> NewRun:
-        """Raises InvalidRun, or SpecError where `payload` is what is wrong."""
+        """Raises InvalidRun, or SpecError if `payload` is wrong."""
         spec = payload if isinstance(payload, Spec) else Spec.of(payload)
         if len(spec.canonical) > _MAX_CHARS_THAT_FIT:
             _check_size(spec)
@@ -102,7 +102,7 @@ class NewRun:
         )
 
     def columns(self) -> dict[str, Any]:
-        """What an INSERT is given, by column: all but the payload and the time when the run is due."""
+        """The values for an INSERT, by column, without the payload and the time when the run is due."""
         return {
             "queue_name": self.queue_name,
             "spec_hash": self.spec.hash,
@@ -124,13 +124,13 @@ def seconds_of(value: Seconds | None) -> float | None:
 def unique_key_of(
     unique: Unique | None, path: str, spec: Spec, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> str | None:
-    """The unique key of a call of the task at `path`: what `unique` makes of its arguments; True: of its spec."""
+    """The unique key of a call of the task at `path`. `unique` makes it of the arguments; True: of the spec."""
     if callable(unique):
         return unique(*args, **kwargs)
     return f"{path}:{spec.hash}" if unique else None
 
 
-# At most four bytes a character, and a blank for each of them.
+# At most four bytes per character, and a blank for each of them.
 _MAX_CHARS_THAT_FIT = MAX_PAYLOAD_BYTES // 8
 
 
@@ -140,12 +140,12 @@ def _check_size(spec: Spec) -> None:
         raise SpecError(
             "$",
             f"the payload is {size} bytes and the limit is {MAX_PAYLOAD_BYTES}; store it elsewhere "
-            "and send where it is",
+            "and send its location",
         )
 
 
 def _blanks(value: object) -> int:
-    """How many blanks jsonb has, as text, that canonical JSON has not: the server counts them too."""
+    """How many blanks the text of jsonb has that canonical JSON does not have. The server counts them too."""
     match value:
         case Mapping():
             own, members = 2 * len(value) - 1, list(value.values())
@@ -165,8 +165,8 @@ def _queue_name(name: object) -> str:
         raise InvalidRun(f"queue_name {quoted(name)} is longer than {MAX_QUEUE_NAME_CHARS} characters.")
     if "," in name or not name.isprintable() or name != name.strip():
         raise InvalidRun(
-            f"queue_name {quoted(name)} holds a comma, a character that cannot be printed, or a space at "
-            "an end; no worker could be told to take runs from it."
+            f"queue_name {quoted(name)} holds a comma, a character that cannot be printed, or a space at the "
+            "start or the end. No worker could take runs from it, since --queue cannot name it."
         )
     return name
 
@@ -215,13 +215,13 @@ def _due(run_after: object) -> tuple[datetime | None, float | None]:
     if isinstance(run_after, timedelta):
         delay_s = run_after.total_seconds()
         if not 0 <= delay_s <= MAX_DELAY_S:
-            raise InvalidRun(f"run_after must be from no time to a hundred years from now, not {run_after}.")
+            raise InvalidRun(f"run_after must be between 0 and 100 years from now, not {run_after}.")
         return None, delay_s
     if not isinstance(run_after, datetime):
         raise InvalidRun(f"run_after must be a datetime or a timedelta, not {_shown(run_after)}.")
     if run_after.utcoffset() is None:
         raise InvalidRun(
-            f"run_after {run_after.isoformat()} has no time zone, so it could be any of two dozen moments; "
+            f"run_after {run_after.isoformat()} has no time zone, so its moment is not known; "
             "use datetime.now(UTC), or a timedelta from now."
         )
     if not EARLIEST <= run_after <= LATEST:
@@ -232,7 +232,7 @@ def _due(run_after: object) -> tuple[datetime | None, float | None]:
 
 
 def _shown(value: object) -> str:
-    """`value` for a sentence: of bounded length, and without running into a limit of its own."""
+    """`value` for an error: of bounded length, and without an error of its own for a huge number."""
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**30:
         return "a number of more than 30 digits"
     return quoted(value) if isinstance(value, str) else quoted(repr(value))[1:-1]

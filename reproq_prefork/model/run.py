@@ -1,4 +1,4 @@
-"""What a run is and how its status may change: values and rules, no I/O."""
+"""A run, and how its status may change: values and rules, no I/O."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Status(enum.StrEnum):
 
 FINAL_STATUSES = frozenset({Status.SUCCESSFUL, Status.FAILED, Status.CANCELLED})
 
-# Every change of status there is. A final status is final: to run again is a new run (`replay_of`).
+# All changes of status. A final status never changes: to run again is a new run (`replay_of`).
 LEGAL_EDGES = frozenset(
     {
         (Status.PENDING, Status.RUNNING),  # claimed
@@ -39,11 +39,11 @@ LEGAL_EDGES = frozenset(
 
 
 OMITTED = "omitted"
-"""The `kind` of the one entry of `errors` that tells of no attempt: it says how many are left out in its place."""
+"""The `kind` of the entry of `errors` that is not an attempt: it says how many are left out at its place."""
 
 
 def omitted_entries(entry: object) -> int | None:
-    """How many entries of `task_runs.errors` are left out where `entry` is; None: it is an entry like others."""
+    """How many entries of `task_runs.errors` are left out at the place of `entry`; None: it is ordinary."""
     if not isinstance(entry, Mapping) or entry.get("kind") != OMITTED:
         return None
     omitted = entry.get("omitted")
@@ -51,7 +51,7 @@ def omitted_entries(entry: object) -> int | None:
 
 
 class Place(NamedTuple):
-    """Where a run stands in its queue, by the claim order. `due`: as the server wrote it, to be sent back."""
+    """The position of a run in its queue, by the claim order. `due`: as the server wrote it, to be sent back."""
 
     priority: int
     due: str
@@ -59,7 +59,7 @@ class Place(NamedTuple):
 
 
 class RunHistory(NamedTuple):
-    """When a run was due, and who has been at it. Without a started_at it has not started yet."""
+    """When a run was due, and which workers have claimed it. Without a started_at it has not started yet."""
 
     run_after: datetime | None
     enqueued_at: datetime | None
@@ -69,15 +69,15 @@ class RunHistory(NamedTuple):
 
 
 class ClaimedRun(NamedTuple):
-    """A run as its holder has it. (`id`, `claim`) is the fencing token: every write names both.
+    """A run as its holder sees it. (`id`, `claim`) is the fencing token: every write names both.
 
-    A tuple, and its fields in the order of `parts/claimed_columns.sql`: some ten thousand of them are made in a
-    second. The statement sees to it that every number is within the bounds of `new_run`.
+    It is a tuple, with its fields in the order of `parts/claimed_columns.sql`, since about ten thousand are made
+    in a second. The statement keeps every number within the bounds of `new_run`.
     """
 
     id: int
     claim: int
-    payload: str | None  # JSON text; None where it was not read with the claim
+    payload: str | None  # JSON text; None if it was not read with the claim
     spec_hash: str
     task_path: str | None
     queue_name: str
@@ -89,8 +89,8 @@ class ClaimedRun(NamedTuple):
     retry_base_s: float | None = None  # None: the host's own
     retry_max_s: float | None = None
     priority: int = 0
-    history_json: str = "[null, null, null, null, []]"  # as text: most tasks do not ask for it
-    errors: str | None = None  # JSON text of the earlier attempts' entries; None at the first attempt
+    history_json: str = "[null, null, null, null, []]"  # as text: most tasks do not use it
+    errors: str | None = None  # JSON text: the entries of the earlier attempts; None at the first attempt
     metadata: str | None = None  # JSON text
 
     @property
@@ -104,7 +104,7 @@ class ClaimedRun(NamedTuple):
 
     @property
     def history(self) -> RunHistory:
-        """Read anew at each call."""
+        """Parsed again at each call."""
         *times, worker_ids = _scan_json(self.history_json, 0)[0]
         run_after, enqueued_at, started_at, last_attempted_at = (
             None if time is None else read_moment(time) for time in times
@@ -114,13 +114,13 @@ class ClaimedRun(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRun:
-    """One row of `task_runs`, as `get_run` reads it. `created` is False where an enqueue met a held key.
+    """One row of `task_runs`, as `get_run` reads it. `created` is False if an enqueue met a held key.
 
-    Of more than 40 attempts `errors` and `worker_ids` have the first 20 and the last 20. Between these `errors`
-    has an entry of the kind "omitted", with the number of those left out. `attempts` counts them all.
+    With more than 40 attempts, `errors` and `worker_ids` have the first 20 and the last 20. Between these,
+    `errors` has an entry of the kind "omitted", with the number of entries left out. `attempts` counts them all.
 
-    The defaults are what a new row has. The annotations say how a column is read (`store.run_rows`): `datetime` as
-    a time, `Any` as JSON, others as they are.
+    The defaults are those of a new row. The annotations say how a column is read (`store.run_rows`): `datetime` as
+    a time, `Any` as JSON, others unchanged.
     """
 
     id: int
@@ -162,7 +162,7 @@ class TaskRun:
 
 
 class UnreadableRun(NamedTuple):
-    """A run that was claimed and must not be run. `run` lacks what cannot be read; `why` says what that is."""
+    """A run that was claimed and must not be executed. `run` lacks what cannot be read; `why` gives the reason."""
 
     run: ClaimedRun
     why: str
@@ -170,11 +170,12 @@ class UnreadableRun(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LostWorker:
-    """A dead worker, and what is known of the run it was at.
+    """A dead worker, and what is known about the run that it executed.
 
-    `started`: the (id, claim) of the run that it had started; None: it had started none. `charge_all`: that
-    could not be known. `refund`: it was killed to shut down. `kind`, `message`: what its runs are told.
-    `unrecorded`: runs that had started before, and whose ends it could not record.
+    `started`: the (id, claim) of the run that it had started; None: none. `charge_all`: it is not known which runs
+    had started, so the attempt of each counts. `refund`: it was killed to shut down, so no attempt counts. `kind`,
+    `message`: the error entry for its runs. `unrecorded`: runs that it had started before, and whose ends it could
+    not record.
     """
 
     worker_id: str

@@ -1,4 +1,4 @@
-"""From the outcome of an attempt to what is written about the run: the whole retry rule, as one function."""
+"""Turns the outcome of an attempt into what is written about the run. The whole retry rule is one function."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from reproq_prefork.model.outcome import (
 )
 from reproq_prefork.model.run import ClaimedRun, Status
 
-# 2^64 times any base worth setting is past every cap; beyond it a float would overflow.
+# 2^64 times any useful base is above every limit; with more doublings a float would overflow.
 _MAX_DOUBLINGS = 64
 
 
@@ -46,10 +46,10 @@ class Settlement(NamedTuple):
     status: Status
     result: str | None = None  # JSON text
     error: dict[str, Any] | None = None  # the entry for `errors`; the server adds attempt, worker and times
-    delay_s: float | None = None  # until it is due again; None leaves its due time as it was
+    delay_s: float | None = None  # until it is due again; None does not change its due time
     refunded: bool = False  # the attempt does not count
     last_attempt: str | None = None  # JSON text: the usage of an attempt that succeeded
-    finish_due: bool = False  # if this is the end, the application is still to be told of it
+    finish_due: bool = False  # if the run ends now, its end must still be announced to the application
 
     @property
     def token(self) -> tuple[int, int]:
@@ -64,7 +64,7 @@ def handed_back(run_id: int, claim: int) -> Settlement:
 def settle(
     run: ClaimedRun, outcome: Outcome, policy: RetryPolicy, random: float, usage: Usage | None = None
 ) -> Settlement | None:
-    """Decide what becomes of `run`; `random` in [0, 1) draws the jitter. None: the row is not ours to write."""
+    """Decide what happens to `run`. `random` in [0, 1) gives the jitter. None: we may not write the row."""
     match outcome:
         case Success(result):
             return Settlement(
@@ -82,19 +82,19 @@ def settle(
         case Interrupted(reason):
             if policy.attempts_allowed(run.max_attempts) > 1:
                 return handed_back(run.id, run.claim)
-            # At most once: it had started, so it must not start again.
+            # At most once: the run had started, so it must not start again.
             return Settlement(
                 run.id, run.claim, Status.FAILED, error={"kind": FailureKind.SHUTDOWN, "message": reason}
             )
         case Snoozed(after_s):
-            # Also where it may start only once: it says itself that it has done nothing that counts.
+            # Also if it may start only once: the task itself says that it has done nothing that counts.
             return handed_back(run.id, run.claim)._replace(delay_s=after_s)
         case Abandoned() | Completed():
             return None
 
 
 def is_last_attempt(run: ClaimedRun, failure: Failure, policy: RetryPolicy) -> bool:
-    """Whether this failure is the end of the run."""
+    """Whether this failure ends the run."""
     return not failure.retry or run.attempt >= policy.attempts_allowed(run.max_attempts)
 
 
@@ -113,7 +113,7 @@ def _after_failure(
 
 
 def error_entry(failure: Failure) -> dict[str, Any]:
-    """The entry of `task_runs.errors`, without what was not said."""
+    """The entry of `task_runs.errors`, without empty values."""
     entry = {
         "kind": failure.kind.value,
         "message": failure.message,
@@ -128,7 +128,7 @@ def usage_text(usage: Usage | None) -> str | None:
     """The entry as JSON text."""
     if usage is None or usage.output is not None:
         return None if usage is None else json.dumps(usage_entry(usage))
-    # These are words of ours and numbers, and there may be ten thousand of them in a second.
+    # It holds only our own words and numbers, and ten thousand may be made in a second.
     return f'{{"exit":"{usage.exit}","cpu_seconds":{usage.cpu_s:.6f},"peak_rss_kib":{usage.peak_rss_kib}}}'
 
 
@@ -145,13 +145,12 @@ def usage_entry(usage: Usage | None) -> dict[str, Any] | None:
 
 
 def next_delay_s(attempt: int, base_s: float, max_s: float, random: float) -> float:
-    """The seconds to wait after attempt number `attempt` (from 1) failed; `random` is drawn from [0, 1).
+    """The seconds to wait after attempt number `attempt` (from 1) has failed. `random` is drawn from [0, 1).
 
-    Exponential backoff with full jitter: the ceiling doubles with each attempt, from `base_s` up to
-    `max_s`, and the delay is drawn evenly from the whole range below it. Marc Brooker's comparison on the
-    AWS architecture blog ("Exponential Backoff And Jitter") found that spreading over the whole range,
-    rather than jittering around the ceiling, gives a crowd that failed together the fewest collisions
-    and the least work; the price is that a single delay may be near zero.
+    Exponential backoff with full jitter: the limit doubles with each attempt, from `base_s` up to `max_s`, and the
+    delay is drawn evenly from the whole range below it. Marc Brooker compared the variants on the AWS architecture
+    blog ("Exponential Backoff And Jitter"). If many tasks fail together, a draw from the whole range gives fewer
+    collisions and less work than jitter around the limit. The price: a single delay may be near zero.
     """
     if attempt < 1:
         raise ValueError(f"attempts count from 1, not {attempt}")

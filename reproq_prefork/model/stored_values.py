@@ -1,8 +1,8 @@
-"""Times and lists of the database, from its text to values of Python.
+"""Reads times and lists of the database from text into Python values.
 
-A timestamptz may be infinite, of a year BC or of the year 294276. A datetime may not, and every driver has its own
-error for that. So statements give times as JSON writes them (ISO 8601, whatever the session's DateStyle is), and
-this module reads them. It never raises for what a server sends.
+A timestamptz may be infinite, in a year BC, or in the year 294276. A datetime may not, and each driver has its own
+error for that. So statements return times as JSON writes them (ISO 8601, whatever the session's DateStyle is), and
+this module reads them. It never raises for text that a server sends.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, tzinfo
 from typing import Any, Self
 
-# The times that a run may have: those that every time zone can show. The CHECKs of the table have the same limits.
+# The times that a run may have: every time zone can show them. The CHECKs of the table have the same limits.
 EARLIEST = datetime(2, 1, 1, tzinfo=UTC)
 LATEST = datetime(9998, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
 
 
 class OutOfRange(datetime):
-    """A time before the year 2 or after the year 9998, as the nearest datetime of these years in UTC.
+    """A time before the year 2 or after the year 9998, held as the nearest datetime of these years in UTC.
 
-    It compares and subtracts as that datetime. `text` is the time itself, as the server wrote it: `infinity`,
-    `4000-01-01T00:00:00+00:00 BC`. str() and isoformat() give that too.
+    It compares and subtracts as that datetime. `text` is the real time, as the server wrote it: `infinity`,
+    `4000-01-01T00:00:00+00:00 BC`. str() and isoformat() return that text too.
     """
 
     text: str = ""
 
     @classmethod
     def of(cls, text: str, *, is_early: bool) -> Self:
-        """The value of a text that says a time before, or after, all that a datetime here may be."""
+        """The value of a text whose time is before, or after, all that a datetime may be here."""
         end = EARLIEST if is_early else LATEST
         clock = end.hour, end.minute, end.second, end.microsecond
         time = cls(end.year, end.month, end.day, *clock, tzinfo=UTC)
@@ -51,7 +51,7 @@ class OutOfRange(datetime):
 
 
 def read_moment(text: str) -> datetime:
-    """The time of the text, with the offset of the server's session; an OutOfRange where no datetime has it."""
+    """The time of the text, with the offset of the server's session; an OutOfRange if no datetime can hold it."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -60,19 +60,19 @@ def read_moment(text: str) -> datetime:
 
 
 def in_zone(moment: datetime, zone: tzinfo | None) -> datetime:
-    """The same in this time zone; None: as the clock of the zone that it is in shows it."""
+    """The same moment in this time zone; None: without a zone, with the clock time that it has."""
     if isinstance(moment, OutOfRange):
         return moment if zone is not None else moment.without_zone()
     return moment.replace(tzinfo=None) if zone is None else moment.astimezone(zone)
 
 
 def read_texts(text: str | None) -> tuple[str, ...] | None:
-    """The strings in a JSON array, however deep they stand in it; a null is none of them."""
+    """The strings in a JSON array, at any depth, without nulls."""
     return None if text is None else tuple(_texts(json.loads(text)))
 
 
 def texts_of(array: Any) -> tuple[str, ...]:
-    """The same of the array itself."""
+    """The same for the array itself."""
     return tuple(_texts(array))
 
 

@@ -1,6 +1,7 @@
-"""Fills in from a Django project what nobody else has said: the database, and the queues.
+"""Takes the database and the queues from a Django project, if nobody else has set them.
 
-The project is imported by a child that ends at once (`django/project/settings_reader.py`), never here.
+A child process imports the project and then exits (`django/project/settings_reader.py`). It is never imported
+here.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ READER = "reproq_prefork.django.project.settings_reader"
 def with_django(settings: Settings) -> Settings:
     """`settings` with the database and the queues of the project that `django_settings` names, if it names one.
 
-    A flag that names the database is stronger. A variable DATABASE_URL is not: most projects have one for Django
-    to read, and read it their own way. Queues that were set anywhere are stronger.
+    A flag that names the database is stronger. A variable DATABASE_URL is not: in most projects, Django reads it,
+    in the project's own way. Queues that were set anywhere are stronger.
 
-    Raises SettingsError where the project does not load within the boot timeout, or has nothing for a worker.
+    Raises SettingsError if the project does not load within the boot timeout, or has nothing for a worker.
     """
     if settings.django_settings is None or (settings.database_url_is_flag and settings.queues_are_given):
         return settings
@@ -54,7 +55,7 @@ def with_project(resolved: Resolved) -> Resolved:
 
 
 def filled(settings: Settings, *, database_url: str, queues: Sequence[str]) -> Settings:
-    """`settings` with what a project says, where nothing stronger was said."""
+    """`settings` with the project's values, where nothing stronger was set."""
     if not settings.database_url_is_flag:
         settings = replace(settings, database_url=database_url)
     if not settings.queues_are_given and queues:
@@ -100,7 +101,7 @@ def _read(settings: Settings, settings_module: str, *, needs_database: bool) -> 
 
 
 def _environ(settings: Settings) -> dict[str, str]:
-    """That of a worker, which has the same modules: the project's directory comes first."""
+    """The environment of a worker, so that the same modules are found: the project's directory comes first."""
     environ = dict(settings.task_environ)
     paths = [str(settings.chdir), *filter(None, [environ.get("PYTHONPATH")])]
     return {**environ, "PYTHONPATH": os.pathsep.join(paths)}

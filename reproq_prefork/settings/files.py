@@ -1,4 +1,4 @@
-"""Reads `.env` and `reproq.toml`: the one place where settings touch the disk."""
+"""Reads `.env` and `reproq.toml`. This is the only place where settings read the disk."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from reproq_prefork.settings.sources import FlagValue, Given, Sources, find
 from reproq_prefork.text.printable import quoted
 
 MAX_FILE_BYTES = 1024 * 1024
-MAX_PATH_CHARS = 4096  # as Linux has it: a path that is cut short helps nobody
+MAX_PATH_CHARS = 4096  # the limit of Linux: a shortened path would not help the reader
 
 _LOCATING = {option.name: option for option in OPTIONS if option.locates_files}
 _BY_TOML_KEY = {option.toml_key: option for option in OPTIONS if option.toml_key is not None}
-# What somebody may write in place of a key, and the key that was meant.
+# What somebody may write by mistake instead of a key, and the key that was meant.
 _BY_VARIABLE = {option.env: key for key, option in _BY_TOML_KEY.items()}
 _BY_NAME = {name: key for key, option in _BY_TOML_KEY.items() for name in (key, option.name)}
 
 
 def read_sources(flags: Mapping[str, FlagValue], environ: Mapping[str, str], *, cwd: Path) -> Sources:
-    """All that is written about settings. Raises nothing: what cannot be read is in `problems`.
+    """Everything that is written about settings. It never raises: what cannot be read is in `problems`.
 
-    `flags` maps option names to what the command line holds. The files are read afresh on each call,
-    and nothing is put into the environment of this process: a reload calls this again.
+    `flags` maps option names to the values on the command line. Each call reads the files again, and changes
+    nothing in the environment of this process: a reload calls this again.
     """
     located = {name: find(option, Sources(flags, environ, cwd)) for name, option in _LOCATING.items()}
     chdir_given = located["chdir"]
-    # abspath, not resolve: a symbolic link to the current release must be followed at each reload.
+    # abspath, not resolve: each reload must follow a symbolic link to the current release.
     chdir = Path(os.path.abspath(cwd / chdir_given.text.strip())) if chdir_given else cwd
     if not chdir.is_dir():
         subject = chdir_given.where if chdir_given else "the current directory"
@@ -63,7 +63,7 @@ def read_sources(flags: Mapping[str, FlagValue], environ: Mapping[str, str], *, 
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """What one file says; `path` is None where there is no such file."""
+    """The content of one file; `path` is None if there is no such file."""
 
     path: Path | None
     values: Mapping[str, str] = field(default_factory=dict)
@@ -81,7 +81,7 @@ def _read_env_file(chdir: Path, named_by: Given | None) -> _File:
     except ValueError as error:
         return _File(path, problems=(f"{named_by.where if named_by else path}: {error}",))
     warnings = [
-        f"{path}: {option.env} has no effect there, since it says where that file is; "
+        f"{path}: {option.env} has no effect there, since it names that file or its place; "
         f"set it in the environment, or give {option.long_flag}"
         for option in _LOCATING.values()
         if option.env in values
@@ -107,7 +107,7 @@ def _read_config_file(chdir: Path, named_by: Given | None) -> _File:
 
 
 def _read(path: Path, named_by: Given | None) -> tuple[str, int]:
-    """The text of a file, and its mode. Raises FileNotFoundError only for a file that nobody named."""
+    """The text of a file, and its mode. Raises FileNotFoundError only if the user did not name the file."""
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
@@ -127,16 +127,16 @@ def _read(path: Path, named_by: Given | None) -> tuple[str, int]:
 
 
 def parse_env_file(text: str) -> dict[str, str]:
-    """The variables of a `.env` file, by python-dotenv's rules. Raises ValueError with a sentence.
+    """The variables of a `.env` file, by python-dotenv's rules. The message of its ValueError is a sentence.
 
-    Values are literal: `${NAME}` is not replaced, so that a password may hold a `$`, and so that nothing
-    is read from the environment of this process. A line without `=` sets nothing.
+    Values are literal: `${NAME}` is not replaced, so that a password may hold a `$`, and so that nothing is read
+    from the environment of this process. A line without `=` sets nothing.
     """
     if "\0" in text:
-        raise ValueError("the file holds a NUL character, which no variable can")
+        raise ValueError("the file holds a NUL character, which a variable cannot hold")
     for binding in parse_stream(io.StringIO(text)):
-        # python-dotenv itself only logs such a line, and goes on without it. The line is not quoted
-        # here: it may hold a password.
+        # python-dotenv itself only logs such a line and skips it. The line is not quoted here: it may hold a
+        # password.
         if binding.error or "=" in (binding.key or ""):
             raise ValueError(f"line {binding.original.line} is not of the form NAME=value")
     values = dotenv_values(stream=io.StringIO(text), interpolate=False)
@@ -144,11 +144,11 @@ def parse_env_file(text: str) -> dict[str, str]:
 
 
 def parse_config_file(text: str) -> tuple[dict[str, str], list[str]]:
-    """The settings of a `reproq.toml` as text by key, and a sentence for each thing that is wrong there."""
+    """The settings of a `reproq.toml` as text by key, and a sentence for each mistake in it."""
     try:
         document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        return {}, [f"this is no valid TOML: {error}"]
+        return {}, [f"this is not valid TOML: {error}"]
     values: dict[str, str] = {}
     problems: list[str] = []
     for key, value in document.items():
@@ -167,11 +167,11 @@ def _unknown_key(key: str, value: object) -> str:
     locating = _LOCATING.get(key)
     if locating is not None:
         return (
-            f'"{key}" cannot be set there, since it says where that file is; '
+            f'"{key}" cannot be set there, since it names that file or its place; '
             f"give {locating.long_flag}, or set {locating.env} in the environment"
         )
     if isinstance(value, dict):
-        return f"unknown table {quoted(key)}; all keys stand at the top, under no table"
+        return f"unknown table {quoted(key)}; all keys are at the top level, not in a table"
     close = difflib.get_close_matches(key.lower().replace("-", "_"), _BY_NAME, n=1)
     meant = _BY_VARIABLE.get(key.upper()) or (_BY_NAME[close[0]] if close else None)
     hint = f'did you mean "{meant}"?' if meant else "`reproq-prefork config` shows all keys"
@@ -179,7 +179,7 @@ def _unknown_key(key: str, value: object) -> str:
 
 
 def _toml_text(option: Option, value: object) -> str:
-    """The text that says in a variable what `value` says in TOML; an empty list is as unset as no text."""
+    """The text that means in a variable what `value` means in TOML. An empty list is unset, as empty text is."""
     match value:
         case bool():
             return "true" if value else "false"

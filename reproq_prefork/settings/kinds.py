@@ -1,8 +1,8 @@
-"""What an option can hold: how each kind of value is read from text, and written back.
+"""The kinds of values that options hold: how each is read from text, and written back.
 
-`parse` takes text that is not blank and raises ValueError with a sentence; `show` gives text that `parse`
-reads as the same value; `join` makes one text of a list (a flag given twice, an array in a file), where
-the kind has lists.
+`parse` takes text that is not blank; the message of its ValueError is a sentence. `show` returns text that `parse`
+reads as the same value. `join` makes one text from a list (a flag given twice, an array in a file), if the kind
+has lists.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _POSTGRESQL_URL = re.compile(r"postgres(?:ql)?://")
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of value: `metavar` stands for it in the help."""
+    """A kind of value. The help shows `metavar` in its place."""
 
     metavar: str
     parse: Callable[[str], object]
@@ -46,7 +46,7 @@ def whole_number(minimum: int, maximum: int) -> Kind:
         wanted = f"give one from {minimum} to {maximum}"
         if not re.fullmatch(r"[+-]?[0-9]+", digits):
             raise ValueError(f"{quoted(text)} is not a whole number; {wanted}")
-        # int() refuses thousands of digits with a sentence of its own; no limit here needs so many.
+        # int() refuses thousands of digits with a message of its own. No limit here needs so many.
         if len(digits) > 20 or not minimum <= int(digits) <= maximum:
             raise ValueError(f"{quoted(text)} is out of range; {wanted}")
         return int(digits)
@@ -74,7 +74,7 @@ def size(minimum: int, maximum: int, *, zero_means: str = "") -> Kind:
     def parse(text: str) -> int:
         written = _SIZE.fullmatch(text.strip())
         if not written:
-            raise ValueError(f"{quoted(text)} is no size; give one such as 512M, 1G, or plain bytes")
+            raise ValueError(f"{quoted(text)} is not a size; give one such as 512M, 1G, or plain bytes")
         number = int(written["number"]) * _BYTES_IN[written["unit"].upper()]
         if not minimum <= number <= maximum and not (zero_means and number == 0):
             zero = f", or 0 for {zero_means}" if zero_means else ""
@@ -99,7 +99,7 @@ def choice(members: type[enum.Enum]) -> Kind:
         try:
             return by_name[text.strip().lower()]
         except KeyError:
-            raise ValueError(f"{quoted(text)} is none of {', '.join(by_name)}") from None
+            raise ValueError(f"{quoted(text)} is not one of {', '.join(by_name)}") from None
 
     return Kind("|".join(by_name), parse, lambda member: str(member.name.lower()))
 
@@ -167,23 +167,23 @@ def _parse_modules(text: str) -> tuple[str, ...]:
 
 def _parse_command(text: str) -> tuple[str, ...]:
     if "\0" in text:
-        raise ValueError(f"{quoted(text)} holds a NUL character, which no argument can")
+        raise ValueError(f"{quoted(text)} holds a NUL character, which an argument cannot hold")
     try:
         words = tuple(shlex.split(text))
     except ValueError as error:
         raise ValueError(f"{quoted(text)} cannot be split as a shell would: {error}") from None
     if not words or not words[0]:
-        raise ValueError(f"{quoted(text)} names no program")
+        raise ValueError(f"{quoted(text)} does not name a program")
     return words
 
 
 def _parse_database_url(text: str) -> str:
-    # Never quoted in a sentence: a wrong address may hold the right password.
+    # Never quoted in an error: a wrong address may hold the right password.
     url = text.strip()
     if not url.isprintable():
         raise ValueError("the address holds characters that cannot be printed; percent-encode them")
     if not _POSTGRESQL_URL.match(url) and ("=" not in url or "://" in url.partition("=")[0]):
-        raise ValueError("this is no PostgreSQL address; give one such as postgresql://app@localhost/app")
+        raise ValueError("this is not a PostgreSQL address; give one such as postgresql://app@localhost/app")
     return url
 
 

@@ -1,4 +1,4 @@
-"""Every option, once: command line, `config`, `.env`, `reproq.toml` and docs all follow this table."""
+"""Every option, defined once. The command line, `config`, `.env`, `reproq.toml` and the docs follow this table."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ MAX_WORKERS = 1024
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option; `name` is what the code calls it, the flag and the variable are what people set.
+    """One option. The code uses `name`; people set the flag or the variable.
 
-    `default` is a parsed value; None where the option has none, or where it is computed at the start.
-    `default_text` then says which, for the help and the docs.
+    `default` is a parsed value. It is None if the option has no default, or if the default is computed at the
+    start. Then `default_text` describes it, for the help and the docs.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Option:
     default_text: str = ""
     secret: bool = False
     multiple: bool = False  # the flag can be repeated
-    locates_files: bool = False  # a flag or a variable only: the files it leads to cannot set it
+    locates_files: bool = False  # a flag or a variable only: the files that it leads to cannot set it
 
     @property
     def long_flag(self) -> str:
@@ -95,7 +95,7 @@ OPTIONS: tuple[Option, ...] = (
         "REPROQ_WORKERS",
         whole_number(1, MAX_WORKERS),
         None,
-        "How many worker processes run; each runs one task at a time.",
+        "The number of worker processes. Each executes one task at a time.",
         default_text="number of CPUs",
     ),
     Option(
@@ -104,8 +104,8 @@ OPTIONS: tuple[Option, ...] = (
         "QUEUE_NAME",
         QUEUE_NAMES,
         DEFAULT_QUEUES,
-        "Which queues to take tasks from: repeat it, or give a comma list. The order is no priority. Unset, a "
-        "Django project's own are taken.",
+        "The queues to take tasks from. Repeat the option, or give a list with commas. Their order is not a "
+        "priority. If it is not set, the queues of the Django project are used.",
         multiple=True,
     ),
     Option(
@@ -114,7 +114,7 @@ OPTIONS: tuple[Option, ...] = (
         "REPROQ_EXCLUDE_QUEUE",
         QUEUE_NAMES,
         None,
-        "Which of these queues to leave to other hosts.",
+        "Queues to leave to other hosts.",
         default_text="none",
         multiple=True,
     ),
@@ -133,7 +133,7 @@ OPTIONS: tuple[Option, ...] = (
         "POLL_INTERVAL",
         duration(0.01, 3600.0),
         DEFAULT_POLL_INTERVAL_S,
-        "How often to look for tasks that nobody announced.",
+        "How often to look for tasks that no notification announced.",
     ),
     Option(
         "executor",
@@ -141,7 +141,7 @@ OPTIONS: tuple[Option, ...] = (
         "REPROQ_EXECUTOR",
         choice(ExecutorKind),
         None,
-        "What runs a task: an external program, a fork of the worker for each Python task, or the worker itself.",
+        "What executes a task: a program, a fork of the worker for each Python task, or the worker itself.",
         default_text="command if one is set, else fork",
     ),
     Option(
@@ -150,7 +150,7 @@ OPTIONS: tuple[Option, ...] = (
         "ALLOWED_TASK_MODULES",
         MODULES,
         None,
-        "Where Python tasks may come from: these modules, and all below them.",
+        "The modules that may hold Python tasks. Modules below them are allowed too.",
         multiple=True,
     ),
     Option(
@@ -159,7 +159,7 @@ OPTIONS: tuple[Option, ...] = (
         "REPROQ_DJANGO",
         MODULE,
         None,
-        "Run the tasks of a Django application; the value is its settings module.",
+        "Execute the tasks of a Django application. The value is its settings module.",
     ),
     Option(
         "python_path",
@@ -183,7 +183,7 @@ OPTIONS: tuple[Option, ...] = (
         "EXECUTOR_COMMAND",
         COMMAND,
         None,
-        "Run each task as `COMMAND --payload <json>`, for any program; split into words as a shell would.",
+        "Run each task as `COMMAND --payload <json>`, for any program. A shell's rules split it into words.",
     ),
     Option(
         "task_env",
@@ -191,7 +191,7 @@ OPTIONS: tuple[Option, ...] = (
         "REPROQ_TASK_ENV",
         TASK_ENV,
         None,
-        "What tasks see of the environment: all of it, or only the variables that are named.",
+        "The environment variables that tasks get: all of them, or only the named ones.",
         default_text="inherit",
     ),
     Option(
@@ -200,8 +200,8 @@ OPTIONS: tuple[Option, ...] = (
         "PAYLOAD_MODE",
         choice(PayloadMode),
         PayloadMode.ARGV,
-        "How a task is given its payload. As an argument, every user of the host can see it; one that is too "
-        "large for that goes to standard input in either mode.",
+        "How a task gets its payload. Every user of the host can see an argument. A payload that is too large for "
+        "an argument goes to standard input in either mode.",
     ),
     Option(
         "lease",
@@ -209,7 +209,7 @@ OPTIONS: tuple[Option, ...] = (
         "REPROQ_LEASE",
         duration(1.0, DAY_S),
         DEFAULT_LEASE_S,
-        "How long a claim lasts unless it is renewed: a lost host's tasks start elsewhere after it.",
+        "How long a claim is valid without a renewal. After that time, the tasks of a lost host start elsewhere.",
     ),
     Option(
         "timeout",
@@ -217,7 +217,7 @@ OPTIONS: tuple[Option, ...] = (
         "REPROQ_TIMEOUT",
         duration(0.001, 365 * DAY_S, zero_means="no deadline"),
         DEFAULT_TIMEOUT_S,
-        "How long a task may run if it does not say so itself; 0 for no deadline.",
+        "How long a task may run if the run does not set a timeout; 0: no deadline.",
     ),
     Option(
         "max_attempts",
@@ -225,7 +225,7 @@ OPTIONS: tuple[Option, ...] = (
         "REPROQ_MAX_ATTEMPTS",
         whole_number(1, MAX_ATTEMPTS),
         None,
-        "A ceiling on the attempts of every run on this host, whatever the run itself allows.",
+        "The most attempts that a run may have on this host, even if the run itself allows more.",
         default_text="what each run allows",
     ),
     Option(
@@ -234,7 +234,7 @@ OPTIONS: tuple[Option, ...] = (
         "REPROQ_SHUTDOWN_TIMEOUT",
         duration(0.0, DAY_S),
         DEFAULT_SHUTDOWN_TIMEOUT_S,
-        "How long running tasks may finish after SIGTERM before they are handed back.",
+        "How long running tasks may take to finish after SIGTERM. After that they are handed back.",
     ),
     Option(
         "boot_timeout",
@@ -242,7 +242,7 @@ OPTIONS: tuple[Option, ...] = (
         "REPROQ_BOOT_TIMEOUT",
         duration(1.0, DAY_S),
         DEFAULT_BOOT_TIMEOUT_S,
-        "How long the import of the application, and then a worker, may take to become ready.",
+        "How long the import of the application may take, and then how long a worker may take to become ready.",
     ),
     Option(
         "retry_base",
@@ -250,7 +250,7 @@ OPTIONS: tuple[Option, ...] = (
         "REPROQ_RETRY_BASE",
         duration(0.0, DAY_S),
         DEFAULT_RETRY_BASE_S,
-        "The longest wait before the second attempt; it doubles with each one after.",
+        "Upper limit of the random wait before attempt 2. It doubles with each attempt.",
     ),
     Option(
         "retry_max",
@@ -258,7 +258,7 @@ OPTIONS: tuple[Option, ...] = (
         "REPROQ_RETRY_MAX",
         duration(0.0, 365 * DAY_S),
         DEFAULT_RETRY_MAX_S,
-        "The longest wait before any attempt.",
+        "Upper limit of the wait before any attempt.",
     ),
     Option(
         "max_tasks",
@@ -266,7 +266,7 @@ OPTIONS: tuple[Option, ...] = (
         "REPROQ_MAX_TASKS",
         whole_number(0, 1_000_000_000),
         DEFAULT_MAX_TASKS,
-        "Replace a worker after about so many tasks; 0 for never.",
+        "Replace a worker after about so many tasks; 0: never.",
     ),
     Option(
         "max_rss",
@@ -274,7 +274,7 @@ OPTIONS: tuple[Option, ...] = (
         "REPROQ_MAX_RSS",
         size(1024**2, 1024**4, zero_means="never"),
         DEFAULT_MAX_RSS_BYTES,
-        "Replace a worker that holds more memory than this after a task; 0 for never.",
+        "Replace a worker that uses more memory than this after a task; 0: never.",
     ),
     Option(
         "task_memory",
@@ -282,7 +282,7 @@ OPTIONS: tuple[Option, ...] = (
         "REPROQ_TASK_MEMORY",
         size(16 * 1024**2, 1024**4, zero_means="no limit"),
         DEFAULT_TASK_MEMORY_BYTES,
-        "How much memory each process of a task may have, as address space; 0 for no limit. Not for inline tasks.",
+        "How much memory each process of a task may use, as address space; 0: no limit. Not for inline tasks.",
     ),
     Option(
         "pid_file",
@@ -290,7 +290,7 @@ OPTIONS: tuple[Option, ...] = (
         "REPROQ_PID_FILE",
         PATH,
         None,
-        "Where to write the process id of the master.",
+        "The file in which to write the process id of the master.",
     ),
     Option(
         "log_level",
@@ -298,7 +298,7 @@ OPTIONS: tuple[Option, ...] = (
         "REPROQ_LOG_LEVEL",
         choice(LogLevel),
         LogLevel.INFO,
-        "The least important events that are logged.",
+        "Log events of this level and above.",
     ),
     Option(
         "log_format",
@@ -306,7 +306,7 @@ OPTIONS: tuple[Option, ...] = (
         "REPROQ_LOG_FORMAT",
         choice(LogFormat),
         LogFormat.CONSOLE,
-        "Lines for people, or one JSON object a line.",
+        "Lines for people, or one JSON object per line.",
     ),
     Option(
         "drain",
@@ -314,7 +314,7 @@ OPTIONS: tuple[Option, ...] = (
         "REPROQ_DRAIN",
         SWITCH,
         False,
-        "Exit with 0 once the queues hold nothing that runs, is due, or waits for a retry.",
+        "Exit with 0 once no task in the queues is running, due, or waiting for a retry.",
     ),
     Option(
         "reload",
@@ -322,7 +322,7 @@ OPTIONS: tuple[Option, ...] = (
         "REPROQ_RELOAD",
         SWITCH,
         False,
-        "For development: reload whenever a Python file, .env or reproq.toml below --chdir changes.",
+        "For development: reload when a Python file, .env or reproq.toml below --chdir changes.",
     ),
     Option(
         "env_file",
@@ -330,8 +330,8 @@ OPTIONS: tuple[Option, ...] = (
         "REPROQ_ENV_FILE",
         PATH,
         None,
-        "A file of NAME=value lines; one that is named must exist.",
-        default_text=f"{DEFAULT_ENV_FILE}, if it is there",
+        "A file of NAME=value lines. If you name a file, it must exist.",
+        default_text=f"{DEFAULT_ENV_FILE}, if it exists",
         locates_files=True,
     ),
     Option(
@@ -340,8 +340,8 @@ OPTIONS: tuple[Option, ...] = (
         "REPROQ_CONFIG",
         PATH,
         None,
-        "A TOML file of settings; one that is named must exist.",
-        default_text=f"{DEFAULT_CONFIG_FILE}, if it is there",
+        "A TOML file of settings. If you name a file, it must exist.",
+        default_text=f"{DEFAULT_CONFIG_FILE}, if it exists",
         locates_files=True,
     ),
     Option(
@@ -350,7 +350,7 @@ OPTIONS: tuple[Option, ...] = (
         "REPROQ_CHDIR",
         PATH,
         None,
-        "Where to work; relative paths, `.env` and `reproq.toml` start there.",
+        "The working directory. Relative paths, `.env` and `reproq.toml` start there.",
         default_text="current directory",
         locates_files=True,
     ),

@@ -1,4 +1,4 @@
-"""Makes one `Settings` of all that is written anywhere. Pure: what it needs of the host is passed in."""
+"""Makes one `Settings` from everything that is set anywhere. Pure: the facts about the host are passed in."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reproq_prefork.text.duration import format_duration
 from reproq_prefork.text.printable import printable
 from reproq_prefork.text.redact import mask_url
 
-# systemd's side of the conversation with the master: a task that kept these would speak in its name.
+# systemd talks to the master through these. A task that had them could speak in the master's name.
 _MASTERS_OWN_VARIABLES = frozenset(
     {
         "NOTIFY_SOCKET",
@@ -34,9 +34,9 @@ _MAX_HOSTNAME_CHARS = 70  # leaves room for the rest of a worker id
 
 @dataclass(frozen=True, slots=True)
 class ResolvedValue:
-    """The value of one option, and the place where it was written.
+    """The value of one option, and the place where it was set.
 
-    `source` says for people where it is from. Nothing is decided by it: a file may be called `default`.
+    `source` says for people where it comes from. Nothing is decided by it: a file may be named `default`.
     """
 
     value: Any
@@ -46,7 +46,7 @@ class ResolvedValue:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """Settings that hold together, with the origin of each value by option name. Picklable."""
+    """Settings without contradictions, and the origin of each value by option name. It can be pickled."""
 
     values: Mapping[str, ResolvedValue]
     settings: Settings
@@ -54,7 +54,7 @@ class Resolved:
 
 
 class Description(NamedTuple):
-    """One line of `reproq-prefork config`; the value is printable, and its password masked."""
+    """One line of `reproq-prefork config`. The value is printable, and its password is masked."""
 
     option: str
     value: str
@@ -62,9 +62,9 @@ class Description(NamedTuple):
 
 
 def resolve(sources: Sources, *, hostname: str, now: datetime, cpu_count: int) -> Resolved:
-    """The settings; raises one SettingsError with every problem there is, not just the first.
+    """The settings. Raises one SettingsError with every problem, not only the first.
 
-    `now` (UTC) and `hostname` name the worker where nobody did; `cpu_count` is the number of usable CPUs.
+    `now` (UTC) and `hostname` make the worker's name if nobody set it. `cpu_count` is the number of usable CPUs.
     """
     problems = list(sources.problems)
     given = {option.name: find(option, sources) for option in OPTIONS}
@@ -98,7 +98,7 @@ def resolve(sources: Sources, *, hostname: str, now: datetime, cpu_count: int) -
 
 
 def describe(resolved: Resolved) -> list[Description]:
-    """Every option with its value and origin, in the order of `OPTIONS`, fit to be shown to anybody."""
+    """Every option with its value and origin, in the order of `OPTIONS`. It holds no password."""
     return [
         Description(option.name, printable(mask_url(text) if option.secret else text), value.source)
         for option in OPTIONS
@@ -110,10 +110,10 @@ def describe(resolved: Resolved) -> list[Description]:
 def task_environ(
     environ: Mapping[str, str], env_file_values: Mapping[str, str], names: Sequence[str] | None
 ) -> dict[str, str]:
-    """What the environment of each task starts from: that of the master, and what `.env` adds to it.
+    """The environment that each task starts with: that of the master, and what `.env` adds to it.
 
-    Where both set a variable, the environment wins; only a blank one that is an option of ours does not,
-    since it counts as unset there too. `names` limits what is passed on; None passes all.
+    If both set a variable, the environment wins. A blank variable that is an option of ours is the only exception:
+    it counts as unset. `names` limits what is passed on; None passes all.
     """
     own = {name: value for name, value in environ.items() if value.strip() or name not in _OPTION_VARIABLES}
     merged = {**env_file_values, **own}
@@ -130,7 +130,7 @@ def _default(value: object) -> ResolvedValue:
 
 
 def _choose_executor(values: dict[str, ResolvedValue], executor: Given | None) -> list[str]:
-    """An external program where one is set, else a fork where Python tasks are; unless somebody says otherwise."""
+    """If nobody chose the executor: command if a program is set, else fork if Python tasks are set."""
     set_options = {name for name, value in values.items() if value.value is not None}
     has_python = bool(set_options & {"django", "allowed_task_modules"})
     if executor is None:
@@ -142,7 +142,7 @@ def _choose_executor(values: dict[str, ResolvedValue], executor: Given | None) -
     if wanted is None or wanted.value is ExecutorKind.COMMAND or has_python:
         return []
     return [
-        f"{executor.where}: {wanted.value.value} runs Python tasks; say where they come from with --django or "
+        f"{executor.where}: {wanted.value.value} runs Python tasks; name their modules with --django or "
         "--allowed-task-modules"
     ]
 
@@ -150,7 +150,7 @@ def _choose_executor(values: dict[str, ResolvedValue], executor: Given | None) -
 def _choose_program(
     values: dict[str, ResolvedValue], module: Given | None, command: Given | None
 ) -> list[str]:
-    """Where both say what runs a task, keeps the one that was written in the stronger place."""
+    """If both name the program of a task, keep the one that was set in the stronger place."""
     if module is None or command is None:
         return []
     if module.place == command.place:
@@ -168,7 +168,7 @@ def _exclude_queues(values: dict[str, ResolvedValue], given: Given | None) -> li
     values["queues"] = replace(queues, value=left)
     django = values.get("django")
     if left or (queues.place is Precedence.DEFAULT and django is not None and django.value):
-        return []  # the Django project says later which queues it has
+        return []  # the Django project's queues are read later
     return [f"{given.where}: no queue is left to take tasks from"]
 
 

@@ -1,7 +1,7 @@
-"""Where a setting can be written, and which place is the strongest.
+"""The places where a setting can be written, and which is the strongest.
 
-flag > environment > `.env` > `reproq.toml` > default. A blank value counts as unset wherever it is
-written, so that `QUEUE_NAME=` in a unit file or `--pid-file "$UNSET"` falls through to the next place.
+flag > environment > `.env` > `reproq.toml` > default. A blank value counts as unset in every place. So with
+`QUEUE_NAME=` in a unit file, or `--pid-file "$UNSET"`, the next place is used.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from reproq_prefork.settings.options import Option
 
-# What a command line parser makes of a flag. None, False, "" and an empty list all mean: not given.
+# What a command line parser returns for a flag. None, False, "" and an empty list all mean: not given.
 FlagValue = str | bool | Sequence[str] | None
 
 
@@ -29,11 +29,11 @@ class Precedence(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """All that was written anywhere, read but not judged.
+    """Everything that is written anywhere, read but not checked.
 
-    `flags` are by option name, `environ` and `env_file_values` by variable, `config_values` by toml key.
-    The two files are as they were named, relative to `chdir`; None where there is none.
-    `problems` are sentences about what could not be read.
+    `flags` are by option name, `environ` and `env_file_values` by variable, `config_values` by toml key. The two
+    files have their paths as given, relative to `chdir`; None if there is none. `problems` are sentences about
+    what could not be read.
     """
 
     flags: Mapping[str, FlagValue]
@@ -49,7 +49,7 @@ class Sources:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """The text of an option, and where it was written: under `name`, in `place`."""
+    """The text of an option, and where it is set: under `name`, in `place`."""
 
     text: str
     name: str
@@ -70,7 +70,7 @@ class Given:
 
 
 def find(option: Option, sources: Sources) -> Given | None:
-    """What the strongest place says about `option`; None where it is set nowhere."""
+    """The value of `option` in the strongest place; None if it is not set anywhere."""
     candidates = [
         Given(_flag_text(option, sources.flags.get(option.name)), option.long_flag, Precedence.FLAG, "flag"),
         Given(sources.environ.get(option.env, ""), option.env, Precedence.ENVIRONMENT, "environment"),

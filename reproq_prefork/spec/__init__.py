@@ -15,7 +15,7 @@ from reproq_prefork.spec.rules import Json, SpecError
 __all__ = ["PYTHON_TASK_VERSION", "Json", "Spec", "SpecError", "canonical_json", "parse_json", "spec_hash"]
 
 PYTHON_TASK_VERSION = 1
-"""The `v` of a Python task's payload. Another number would be another hash for the same call."""
+"""The `v` of a Python task's payload. Another number would give the same call another hash."""
 
 
 def spec_hash(value: object) -> str:
@@ -29,11 +29,11 @@ def _sha256(canonical: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """A payload, its canonical text and the hash of that. Two specs are equal if their hashes are.
+    """A payload, its canonical text and the hash of that text. Two specs are equal if their hashes are.
 
-    `payload` is the very object that was given, not a copy: who changes it later has a payload that is
-    no longer this spec, so store and send `canonical`. Of a parsed text, `payload` has Decimals where
-    JSON has a fraction or an exponent. Only the hash is in the repr: arguments may be secret.
+    `payload` is the object that was given, not a copy. If somebody changes it later, it is no longer this spec, so
+    store and send `canonical`. If a text was parsed, `payload` has Decimals where JSON has a fraction or an
+    exponent. The repr shows only the hash, since arguments may be secret.
     """
 
     payload: Json = field(compare=False, repr=False)
@@ -42,13 +42,13 @@ class Spec:
 
     @classmethod
     def of(cls, payload: object) -> "Spec":
-        """The spec of a JSON value. Raises SpecError for what `canonical_json` refuses."""
+        """The spec of a JSON value. Raises SpecError for a value that `canonical_json` refuses."""
         canonical = canonical_json(payload)
         return cls(cast(Json, payload), canonical, _sha256(canonical))
 
     @classmethod
     def parse(cls, text: str | bytes) -> "Spec":
-        """The spec of a JSON text, such as a jsonb column gives. Raises SpecError as `parse_json` does."""
+        """The spec of a JSON text, for example from a jsonb column. Raises SpecError as `parse_json` does."""
         return cls.of(parse_json(text))
 
     @classmethod

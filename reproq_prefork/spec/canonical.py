@@ -1,4 +1,4 @@
-"""Canonical JSON: RFC 8785 (JCS), made total for what PostgreSQL and Python hold."""
+"""Canonical JSON: RFC 8785 (JCS), extended to everything that PostgreSQL and Python can hold."""
 
 import json
 import re
@@ -20,38 +20,38 @@ _NOT_PLAIN_CHARACTERS = re.compile("[\ud800-\udfff\U00010000-\U0010ffff]")
 def canonical_json(value: object) -> str:
     """The one text for `value`: no spaces, keys by UTF-16 code unit, numbers by value (`number_text`).
 
-    Takes None, bool, int, float, Decimal, str, list, tuple (an array), dict, and subclasses of them. It
-    can always be encoded as UTF-8. Raises SpecError, naming the path, for what has no form in JSON or
-    cannot be kept in jsonb: the list is in `docs/spec-hash.md`.
+    Takes None, bool, int, float, Decimal, str, list, tuple (an array), dict, and subclasses of them. The text can
+    always be encoded as UTF-8. Raises SpecError, with the path, for a value that JSON cannot write or jsonb cannot
+    keep: `docs/spec-hash.md` has the list.
     """
     try:
         return _plain_text(value) or _text(value)
     except RecursionError:
-        # Built by the shortest way: there is little stack left for more calls.
+        # Made without further calls: there is little stack left.
         raise SpecError(
             "$", "Python's stack is too full to walk through it; enqueue from less deep"
         ) from None
 
 
 def is_plain(value: object) -> bool:
-    """Whether it is made of None and plain bool, str, int below 2**53, list, tuple, and dict with str keys."""
+    """Whether it consists of None and plain bool, str, int below 2**53, list, tuple, and dict with str keys."""
     return _is_plain([value], 0)
 
 
 def _plain_text(value: object) -> str | None:
-    """The text of a document on which the C encoder and RFC 8785 agree; None if this may not be one."""
+    """The text of a document on which the C encoder and RFC 8785 agree; None if they may differ."""
     if not is_plain(value):
         return None
     text = _PLAIN.encode(value)
-    # Found in the text, where one search serves all strings. It may be a harmless `\\u0000`, and an emoji
-    # may stand in a value, where only keys matter: the slow path then says the same, only later.
+    # One search of the text serves all strings. It may find a harmless `\\u0000`, or an emoji in a value, although
+    # only keys matter: then the slow path gives the same text, only later.
     if "\\u0000" in text or (not text.isascii() and _NOT_PLAIN_CHARACTERS.search(text)):
         return None
     return text
 
 
 def _is_plain(container: Iterable[Any], depth: int) -> bool:
-    # Exact types only: a subclass may print itself in its own way.
+    # Exact types only: a subclass may have its own repr.
     members = container
     if isinstance(container, dict):
         for key in container:
@@ -133,5 +133,5 @@ def _type_name(value: object) -> str:
 
 
 def _utf_16_code_units(key: str) -> bytes:
-    # Big-endian bytes sort as the code units do; code points do not (U+FB33 comes after U+1F600 here).
+    # Big-endian bytes sort as the code units do. Code points do not (U+FB33 comes after U+1F600 here).
     return key.encode("utf-16-be")

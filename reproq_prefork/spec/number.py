@@ -1,8 +1,8 @@
-"""The canonical text of a number: one text for one value, however the number came in.
+"""The canonical text of a number: one text for one value, in whatever form the number came.
 
-A value is held as its significant digits and the place of the point: `digits` without zeros at either
-end and `point` mean 0.digits * 10**point; zero is `("", 0)`. Nothing here writes out an exponent before
-the length of the result is known.
+A value is held as its significant digits and the position of the point. `digits` has no zeros at either end;
+`digits` and `point` mean 0.digits * 10**point; zero is `("", 0)`. No exponent is written out before the length of
+the result is known.
 """
 
 import math
@@ -12,17 +12,17 @@ from reproq_prefork.spec.rules import MAX_DIGITS, Path, refusal, too_long
 
 _INT_LIMIT = 10**MAX_DIGITS
 _MAX_EXPONENT_DIGITS = 15
-"""No input is long enough to make up for a larger exponent, and the decimal module can hold this one."""
+"""No input is long enough to balance a larger exponent, and the decimal module can hold this one."""
 
 
 def number_text(value: int | float | Decimal, path: Path) -> str:
-    """RFC 8785's form where the nearest double denotes the same value, all the digits where it does not.
+    """RFC 8785's form if the nearest double has the same value, otherwise all the digits.
 
-    ECMAScript (Number::toString) writes an exponent only from 1e21 up and from 1e-7 down, so in between
-    both forms are the plain digits. A float means the decimal that its shortest form shows, since that
-    is what JSON would carry: 0.1 is one tenth.
+    ECMAScript (Number::toString) writes an exponent only from 1e21 up and from 1e-7 down. So in between, both
+    forms are the plain digits. A float means the decimal number of its shortest form, since JSON would carry that:
+    0.1 is one tenth.
 
-    Raises SpecError, naming `path`, for NaN, infinities and more than MAX_DIGITS digits.
+    Raises SpecError, with `path`, for NaN, infinities and more than MAX_DIGITS digits.
     """
     literal = _literal(value, path)
     digits, point = decompose(literal)
@@ -40,7 +40,7 @@ def number_text(value: int | float | Decimal, path: Path) -> str:
 def decompose(literal: str) -> tuple[str, int]:
     """`(digits, point)` of a number as JSON, `repr` or `Decimal` write it; the sign is dropped.
 
-    An exponent that no computer could write out is cut to one that still is far beyond MAX_DIGITS.
+    An exponent that no computer could write out is reduced to one that is still far above MAX_DIGITS.
 
     >>> decompose("-12.50"), decompose("1E+22"), decompose("0.0"), decompose("0.001")
     (('125', 2), ('1', 23), ('', 0), ('1', -2))
@@ -54,12 +54,12 @@ def decompose(literal: str) -> tuple[str, int]:
 
 
 def written_digits(digits: str, point: int) -> int:
-    """How many digits the number has when written out without an exponent."""
+    """How many digits the number has without an exponent."""
     return max(point, 1) + max(len(digits) - point, 0)
 
 
 def _literal(value: int | float | Decimal, path: Path) -> str:
-    # The base type's own method: a subclass (an IntEnum, numpy's float64) may print itself otherwise.
+    # The base type's own method: a subclass (an IntEnum, numpy's float64) may have another repr.
     if isinstance(value, int):
         if not -_INT_LIMIT < value < _INT_LIMIT:
             raise too_long(path)
@@ -77,7 +77,7 @@ def _exponent(text: str) -> int:
 
 
 def _is_shortest_of_a_double(digits: str, point: int) -> bool:
-    # Python's repr and ECMAScript agree on the digits: the fewest that read back, the nearest of those.
+    # Python's repr and ECMAScript agree on the digits: the fewest that read back, and the nearest of those.
     nearest = float(f"0.{digits}e{point}")
     return math.isfinite(nearest) and decompose(repr(nearest)) == (digits, point)
 

@@ -1,8 +1,8 @@
-"""Reading JSON exactly: no number is rounded, and nothing is silently dropped or mended.
+"""Reads JSON exactly: no number is rounded, and nothing is dropped or repaired without an error.
 
-`json.loads` alone turns `1e999` into infinity, keeps the last of two equal keys, takes `NaN`, gives lone
-surrogates, and fails with RecursionError, which is no ValueError, on deep nesting. The work is still
-done by its C scanner; this adds the refusals, and pays for a path only once something was refused.
+`json.loads` alone turns `1e999` into infinity, keeps the last of two equal keys, accepts `NaN`, returns lone
+surrogates, and raises RecursionError (not a ValueError) on deep nesting. Its C scanner still does the work. This
+module adds the refusals, and computes a path only after something was refused.
 """
 
 import json
@@ -28,21 +28,21 @@ from reproq_prefork.spec.rules import (
 
 _DOUBTFUL_ESCAPE = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# Possessive, and with an optional last quote: an open string must not be scanned again from each quote in it.
+# Possessive, and with an optional last quote: an unclosed string must not be scanned again from each quote in it.
 _TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{},:]', re.DOTALL)
 
 
 def parse_json(text: str | bytes) -> Json:
     """The value of a JSON text: dict, list, str, bool, None, int, and Decimal for all other numbers.
 
-    Time and memory are bounded by the size of `text`, which the caller has limited. Raises SpecError, and
-    nothing else, for what is not JSON (bytes must be UTF-8) or is more than a spec may hold; its path is
-    that of the offending value, or `$` where the text as a whole cannot be read.
+    Time and memory are bounded by the size of `text`, which the caller has limited. Raises SpecError, and nothing
+    else, for text that is not JSON (bytes must be UTF-8) or holds more than a spec may. The error has the path of
+    the wrong value, or `$` if the text as a whole cannot be read.
     """
     try:
         return _parsed(text if isinstance(text, str) else _decoded(text))
     except RecursionError:
-        # Built by the shortest way: there is little stack left for more calls.
+        # Made without further calls: there is little stack left.
         raise SpecError("$", "Python's stack is too full to read it; parse from less deep") from None
 
 
@@ -67,7 +67,7 @@ def _parsed(text: str) -> Json:
 
 
 class _Refused(Exception):
-    """Thrown by the hooks of the strict decoder; left in place of the value by those of the marking one."""
+    """The hooks of the strict decoder raise it; those of the marking one put it in the place of the value."""
 
     def __init__(self, error: Callable[[Path], SpecError], below: Path = ()) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ def _decoder(refuse: Callable[[_Refused], object]) -> json.JSONDecoder:
         digits, point = decompose(literal)
         if written_digits(digits, point) > MAX_DIGITS:
             return refuse(_Refused(too_long))
-        # A zero may carry an exponent that Decimal cannot.
+        # A zero may have an exponent that Decimal cannot hold.
         return Decimal(literal) if digits else Decimal(0)
 
     def constant(name: str) -> object:
@@ -146,7 +146,7 @@ def _check_values(root: object) -> None:
 
 
 def _is_too_deep(value: object) -> bool:
-    # Level by level: a parsed value is a tree, so this meets each member once, and does not recurse.
+    # Level by level: a parsed value is a tree, so this visits each member once, and does not recurse.
     containers: list[Any] = [[value]]
     for _ in range(MAX_DEPTH + 1):
         members = (each.values() if isinstance(each, dict) else each for each in containers)
@@ -155,7 +155,7 @@ def _is_too_deep(value: object) -> bool:
 
 
 def _refuse_deepest(text: str) -> None:
-    """Raise SpecError at the first array or object that is too deep; reads the text, so cannot recurse."""
+    """Raise SpecError at the first array or object that is too deep. It reads the text, so it cannot recurse."""
     path: list[Step] = []
     string = ""
     for match in _TOKEN.finditer(text):
@@ -165,7 +165,7 @@ def _refuse_deepest(text: str) -> None:
                 raise too_deep(tuple(map(_unquoted, path)))
             path.append(0 if token == "[" else "")
         elif token in ("]", "}"):
-            # More closed than opened is for the parser to refuse.
+            # The parser refuses a text that closes more than it opens.
             del path[-1:]
         elif token == ":" and path:
             path[-1] = string

@@ -1,7 +1,7 @@
-"""What a spec may hold: JSON that Python, PostgreSQL and every other reader understand alike.
+"""What a spec may hold: JSON that Python, PostgreSQL and every other reader understand in the same way.
 
-The parser (`strict_json`) and the writer (`canonical`) hold the same rules, so that nothing enters by
-one door which the other would refuse. Design: `docs/spec-hash.md`.
+The parser (`parse`) and the writer (`canonical`) have the same rules, so that neither accepts what the other would
+refuse. Design: `docs/spec-hash.md`.
 """
 
 import json
@@ -21,18 +21,18 @@ Path: TypeAlias = tuple[Step, ...]
 """The keys and indexes that lead from the root to a value; `()` is the root."""
 
 MAX_DEPTH = 100
-"""Arrays and objects inside one another. Python's own stack gives way at some hundreds."""
+"""The nesting of arrays and objects. Python's own stack fails at some hundreds."""
 
 MAX_DIGITS = 400
-"""Digits of a number written out. Doubles need 325 at most; jsonb would take 147,455, and give all of
-them back for the eight characters of `1e131071`."""
+"""Digits of a number without an exponent. Doubles need at most 325. jsonb would accept 147,455, and return all of
+them for the eight characters of `1e131071`."""
 
 _MAX_KEY_SHOWN = 60
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 class SpecError(ReproqError, ValueError):
-    """A value cannot be a spec; `path` says where it is (`args[0].name`, `$` for the root)."""
+    """A value cannot be a spec. `path` says where it is (`args[0].name`, `$` for the root)."""
 
     def __init__(self, path: str, why: str) -> None:
         super().__init__(path, why)
@@ -49,7 +49,7 @@ def refusal(path: Path, why: str) -> SpecError:
 
 
 def path_text(path: Path) -> str:
-    r"""`path` as a person would write it, always in ASCII where a key is quoted.
+    r"""`path` as a person would write it. A quoted key is always in ASCII.
 
     >>> path_text(("args", 0, "name")), path_text(()), path_text((0, "a b", "\x00"))
     ('args[0].name', '$', '[0]["a b"]["\\u0000"]')
@@ -67,7 +67,7 @@ def path_text(path: Path) -> str:
 
 
 def check_string(text: str, path: Path) -> None:
-    """Raise SpecError if `text`, a string or a key at `path`, is one that jsonb cannot hold."""
+    """Raise SpecError if jsonb cannot hold `text`, a string or a key at `path`."""
     if text.isascii() and "\x00" not in text:
         return
     found = _UNSTORABLE.search(text)
@@ -81,7 +81,7 @@ def check_string(text: str, path: Path) -> None:
 
 
 def too_deep(path: Path) -> SpecError:
-    """The error for an array or object at `path` with too many around it."""
+    """The error for an array or object at `path` that is nested too deep."""
     return refusal(path, f"more than {MAX_DEPTH} arrays and objects are inside one another; flatten it")
 
 

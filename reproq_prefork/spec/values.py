@@ -1,4 +1,4 @@
-"""Parsed JSON as the values that Python programs expect: floats where a float has the number's value."""
+"""Parsed JSON as the values that Python programs expect: floats, if a float has the number's value."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from reproq_prefork.spec.rules import MAX_DEPTH
 EXPONENT_FROM = 10**21
 
 
-# What a plain reading could get wrong: a number with more digits than every float keeps, an exponent; and, found
-# faster as words, a negative zero, an escaped character that may be half a one, and what is no JSON.
+# What a plain parser could read wrongly: a number with more digits than every float keeps, an exponent; and, found
+# faster as words, a negative zero, an escape that may be half a character, and words that are not JSON.
 _DOUBTFUL_NUMBER = re.compile(r"\d(?:[eE]|[\d.]{16})")
 _DOUBTFUL_WORDS = ("-0", "\\u", "NaN", "Infinity")
-_SCAN = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # `json.loads`, less what it does for blanks
+_SCAN = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # `json.loads` without its handling of blanks
 
 
 def parse_values(text: str) -> Any:
-    """`with_floats(parse_json(text))` of what jsonb has written (so no key is there twice), most of it faster.
+    """`with_floats(parse_json(text))` for text that jsonb has written (no key is in it twice), mostly faster.
 
     Raises SpecError.
     """
@@ -47,11 +47,11 @@ def _is_plain(text: str) -> bool:
 
 
 def with_floats(value: Any) -> Any:
-    """What `parse_json` gave, as it was before it was written.
+    """The result of `parse_json`, as the value was before it was written.
 
-    A number is a float where the shortest form of a float has its value, else a Decimal. A whole number is an
-    int, but from 1e21 on, where JavaScript shows an exponent too, it is a float where one has its value: jsonb
-    writes 1e300 in full digits, and more floats are so large than integers.
+    A number is a float if the shortest form of a float has its value, else a Decimal. A whole number is an int.
+    But from 1e21 on (where JavaScript shows an exponent too) it is a float if one has its value: jsonb writes
+    1e300 in full digits, and numbers that large are more often floats than integers.
     """
     match value:
         case dict():

@@ -1,1 +1,1 @@
-"""The only importer of psycopg: a method a statement, a file a statement (`sql/`)."""
+"""The only importer of psycopg. One method per statement, one file per statement (`sql/`)."""

@@ -1,8 +1,8 @@
-"""Many runs at once: one INSERT for some thousands of them, or a COPY where there are more.
+"""Adds many runs at once: one INSERT for up to some thousands, or a COPY for more.
 
-The INSERT has one parameter, a JSON array, so it is one statement for any number of rows. A COPY can neither give
-back what it has inserted nor step over a key that is held, so its ids are drawn before, and runs with unique keys
-never go by it. Those are inserted in the order of their keys, whatever the order of the list.
+The INSERT has one parameter, a JSON array, so it is one statement for any number of rows. A COPY can neither
+return what it has inserted nor skip a key that is held. So its ids are drawn before, and runs with unique keys are
+never copied. They are inserted in the order of their keys, whatever the order of the list.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from reproq_prefork.store.sender import Sender
 from reproq_prefork.store.statements import statement
 from reproq_prefork.store.unique_keys import MAX_KEY_TRIES, KeyChangesHands
 
-# Measured (a local server, fsync on): the INSERT is faster up to 200 runs; a COPY takes 20 % less time at 500 and
-# 40 % less from 2,000 on. It takes four more round trips, so it wins where that is more than these.
+# Measured (a local server, fsync on): the INSERT is faster up to 200 runs. A COPY takes 20 % less time at 500, and
+# 40 % less from 2,000 on. But it takes four more round trips, so it wins only if it saves more time than they
+# cost.
 COPY_FROM = 500
 BATCH_RUNS = 5_000
-BATCH_BYTES = 8 << 20  # of payloads, and one that is larger; the server holds a few copies of a batch
+BATCH_BYTES = 8 << 20  # of payloads; the last one may exceed it. The server holds a few copies of a batch
 
 
 def enqueue_many(sender: Sender, new_runs: Sequence[NewRun]) -> Sequence[TaskRun]:
@@ -49,11 +50,12 @@ def enqueue_many(sender: Sender, new_runs: Sequence[NewRun]) -> Sequence[TaskRun
 
 
 def _in_order_of_keys(new_runs: Sequence[NewRun]) -> tuple[Sequence[int], Mapping[str, int]]:
-    """The places in `new_runs` in the order in which they are inserted, and the first place of each key.
+    """The positions in `new_runs` in the order of the insert, and the first position of each key.
 
-    An insert of a key waits for whoever is inserting the same one. All who insert in the same order, that of the
-    code points, wait in one direction, so no two of them wait for each other. Runs with keys change places only
-    among themselves: where a list has its keys in order, or none, its runs get their ids in the order of the list.
+    The insert of a key waits for another transaction that inserts the same key. All callers insert in the same
+    order (that of the code points), so all wait in one direction, and no two wait for each other. Runs with keys
+    change places only among themselves: if a list has its keys in order, or has no keys, its runs get their ids in
+    the order of the list.
     """
     first_of: dict[str, int] = {}
     for place, new in enumerate(new_runs):
@@ -82,7 +84,7 @@ def _batches(new_runs: Sequence[NewRun], places: Sequence[int]) -> Iterator[Sequ
 
 
 class _KeyWasGivenBack(Exception):
-    """A key was held as its run was inserted, and is free now."""
+    """A key was held when its run was inserted, and is free now."""
 
     def __init__(self, key: str) -> None:
         self.key = key
@@ -91,9 +93,10 @@ class _KeyWasGivenBack(Exception):
 def _added(
     sender: Sender, new_runs: Sequence[NewRun], batches: Sequence[Sequence[int]], *, in_transaction: bool
 ) -> Mapping[int, TaskRun]:
-    """What has become of the runs at these places.
+    """The runs at these positions: the new ones, and the holders of keys that were held.
 
-    Where a key was given back meanwhile, all are inserted again: its turn was before keys that are held by now.
+    If a key was given back meanwhile, all are inserted again, because that key comes before keys that are held
+    now.
     """
     key = ""
     for _ in range(MAX_KEY_TRIES):
@@ -111,7 +114,7 @@ def _added(
 
 
 def _insert(sender: Sender, new_runs: Sequence[NewRun], places: Sequence[int]) -> dict[int, TaskRun]:
-    """What was inserted. Ids grow with the places, and where one is missing its key is held."""
+    """The inserted runs. Ids grow with the positions. If a run is missing, its key is held."""
     text = _as_json(new_runs[place] for place in places)
     rows = iter(sorted(sender.fetch("enqueue_runs", {"runs": text}), key=lambda row: int(row.id)))
     row = next(rows, None)
@@ -124,7 +127,7 @@ def _insert(sender: Sender, new_runs: Sequence[NewRun], places: Sequence[int]) -
 
 
 def _holders(sender: Sender, new_runs: Sequence[NewRun], places: Sequence[int]) -> dict[int, TaskRun]:
-    """The runs that hold the keys of these. Raises _KeyWasGivenBack."""
+    """The runs that hold the keys of the runs at `places`. Raises _KeyWasGivenBack."""
     if not places:
         return {}
     keys = {new_runs[place].unique_key or "": place for place in places}
@@ -137,7 +140,7 @@ def _holders(sender: Sender, new_runs: Sequence[NewRun], places: Sequence[int]) 
 
 
 def _as_json(new_runs: Iterable[NewRun]) -> str:
-    """A JSON array. A payload stands in it as its canonical text, so that no number is written another way."""
+    """A JSON array. Each payload is in it as canonical text, so no number changes its form."""
     return f"[{','.join(map(_json_object, new_runs))}]"
 
 
@@ -151,11 +154,11 @@ def _json_object(new: NewRun) -> str:
 
 
 def _copied(sender: Sender, new_runs: Sequence[NewRun]) -> Sequence[TaskRun] | None:
-    """None: a COPY cannot be had on this connection, or not by this role."""
+    """None: this connection cannot send a COPY, or this role may not."""
     connection = sender.psycopg_connection()
     if connection is None or connection.pgconn.pipeline_status != psycopg.pq.PipelineStatus.OFF:
         return None
-    new_runs = tuple(new_runs)  # what is given back is made of them later
+    new_runs = tuple(new_runs)  # the results are made from them later
     seconds = sorted({each for new in new_runs for each in _seconds(new) if each is not None})
     with sender.all_or_nothing():
         reserved = sender.fetch("reserve_run_ids", {"runs": len(new_runs), "seconds": json.dumps(seconds)})
@@ -171,7 +174,7 @@ def _copied(sender: Sender, new_runs: Sequence[NewRun]) -> Sequence[TaskRun] | N
 
 
 class _CopiedRuns(Sequence[TaskRun]):
-    """The runs that a COPY has added, each made when it is looked at: most callers look at none, or at the ids."""
+    """The runs that a COPY has added. Each is made when it is read: most callers read none, or only the ids."""
 
     def __init__(
         self,
@@ -181,8 +184,8 @@ class _CopiedRuns(Sequence[TaskRun]):
         session_zone: tzinfo,
         kept: Mapping[float, float],
     ) -> None:
-        """`moment`: when they were enqueued, as the connection gives times. `kept`: what four bytes keep of each
-        number of seconds."""
+        """`moment`: when they were enqueued, in the form of this connection. `kept`: each number of seconds as
+        four bytes store it."""
         self._ids = ids
         self._new_runs = new_runs
         self._moment = moment
@@ -227,7 +230,7 @@ def _seconds(new: NewRun) -> tuple[float | None, ...]:
     return new.timeout_s, new.retry_base_s, new.retry_max_s
 
 
-# As `copy_runs.sql` has them, behind the id and the time.
+# In the order of `copy_runs.sql`, after the id and the time.
 _copied_columns = attrgetter(
     "queue_name",
     "spec.canonical",
@@ -243,7 +246,7 @@ _copied_columns = attrgetter(
 
 
 def _as_read(time: datetime | None, moment: datetime, session_zone: tzinfo) -> datetime | None:
-    """In the zone in which this connection gives times, such as `moment`, or without one as it does."""
+    """In the zone in which this connection returns times such as `moment`; or without a zone, if it does so."""
     if time is None or time.tzinfo is None:
         return time
     if moment.tzinfo is None:

@@ -1,4 +1,4 @@
-"""From the rows of a claim to runs. The claim is committed by then, so no row may cost another one."""
+"""Turns the rows of a claim into runs. The claim is already committed, so one bad row must not lose the others."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from reproq_prefork.model.run import ClaimedRun, UnreadableRun
 from reproq_prefork.store.row_by_row import RowByRow
 
-CLAIMED_FIELDS = len(ClaimedRun._fields)  # and one more: why it is unreadable
+CLAIMED_FIELDS = len(ClaimedRun._fields)  # the next column says why the row is unreadable
 
 
 def claimed_runs(
     rows: Sequence[Sequence[object]],
 ) -> tuple[Sequence[ClaimedRun], Sequence[UnreadableRun]]:
-    """The runs of rows that begin as `parts/claimed_columns.sql` says, and those that must not be run."""
+    """The runs of rows that begin with `parts/claimed_columns.sql`, and those that must not be executed."""
     if not isinstance(rows, RowByRow) and all(row[CLAIMED_FIELDS] is None for row in rows):
         return [ClaimedRun._make(row[:CLAIMED_FIELDS]) for row in rows], ()
     runs: list[ClaimedRun] = []

@@ -1,8 +1,8 @@
 """One connection to PostgreSQL that cannot hang, and whose errors say what the caller may do next.
 
-A server that stops answering (a stopped process, a dead host behind a live proxy) keeps a client waiting
-for ever; `statement_timeout` does not help, since the server enforces it. So every statement has a deadline
-in the client too. After it, or after any broken connection, the outcome of the statement is *unknown*.
+A server that stops answering (a stopped process, a dead host behind a live proxy) keeps a client waiting for ever.
+`statement_timeout` does not help, since the server enforces it. So each statement has a deadline in the client
+too. After it, or after any broken connection, the outcome of the statement is *unknown*.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ IDLE_IN_TRANSACTION_TIMEOUT_S = 60.0
 MIGRATION_TIMEOUT_S = 86_400.0
 RECONNECT_BASE_S = 0.1
 BACKEND_GONE_TIMEOUT_S = 2.0
-UNSEEN_S = 30.0  # for so long a server process that nobody can see may still commit a claim
+UNSEEN_S = 30.0  # for this long, a server process that nobody can see may still commit a claim
 BACKEND_GONE_POLL_S = 0.002
 RECONNECT_MAX_S = 5.0
-# What the user's own DATABASE_URL does not set, and (OURS) what it may not. tcp_user_timeout is in
+# Defaults that the user's DATABASE_URL may override, and (OURS) what it may not. tcp_user_timeout is in
 # milliseconds.
 CONNECTION_DEFAULTS: Mapping[str, str] = {
     "connect_timeout": str(CONNECT_TIMEOUT_S),
@@ -53,7 +53,7 @@ OURS: Mapping[str, str] = {"client_encoding": "UTF8"}
 
 @dataclass(frozen=True, slots=True)
 class TimeLimits:
-    """How long a statement may take, wait for a lock, and be without an answer, before it is given up."""
+    """How long a statement may take, wait for a lock, and wait for an answer."""
 
     statement_s: float = STATEMENT_TIMEOUT_S
     lock_s: float = LOCK_TIMEOUT_S
@@ -61,7 +61,8 @@ class TimeLimits:
 
 
 ORDINARY_LIMITS = TimeLimits()
-# An index over a large table takes as long as it takes, and so does another migration before this one.
+# Nobody can say how long an index over a large table takes. A migration may have to wait for another such
+# migration.
 MIGRATION_LIMITS = TimeLimits(MIGRATION_TIMEOUT_S, MIGRATION_TIMEOUT_S, MIGRATION_TIMEOUT_S)
 
 
@@ -76,12 +77,12 @@ def connect(
     system: int | None = None,
     goes_on: GoesOn = always,
 ) -> DeadlineConnection:
-    """Open an autocommit connection, with all set that its statements depend on. Raises `DatabaseUnavailable`.
+    """Open an autocommit connection with all settings that its statements depend on. Raises `DatabaseUnavailable`.
 
-    It raises that also where the server is not fit for work, such as a standby. `for_writing` False: the caller
-    only reads, for which a standby will do. `system`: the identifier that the server must have. `asks_system`:
-    any will do, and the caller wants to know it. `makes_schema`: new tables go where the login's own search
-    path says. `goes_on`: see `open_connection`.
+    It also raises if the server cannot be used, such as a standby. `for_writing` False: the caller only reads, so
+    a standby will do. `system`: the identifier that the server must have. `asks_system`: any server will do, and
+    the caller wants to know its identifier. `makes_schema`: new tables go where the login's own search path says.
+    `goes_on`: see `open_connection`.
     """
     given = _given(database_url)
     address = _address(given)
@@ -126,31 +127,31 @@ def _given(database_url: str) -> Mapping[str, Any]:
     try:
         return conninfo.conninfo_to_dict(database_url)
     except psycopg.ProgrammingError:
-        # libpq's own message quotes the text, which may hold a password.
+        # libpq's own message quotes the URL, which may hold a password.
         raise DatabaseUnavailable("named by DATABASE_URL", "the URL cannot be read") from None
 
 
 def _address(parameters: Mapping[str, Any]) -> str:
-    """`dbname at host:port`, of what the URL says; never a user's name or password."""
+    """`dbname at host:port`, from the URL; never a user name or a password."""
     host = parameters.get("host") or "the default host"
     port = f":{parameters['port']}" if parameters.get("port") else ""
     return f"{parameters.get('dbname') or 'of the default name'} at {host}{port}"
 
 
 def _ask_server(connection: DeadlineConnection, *, asks_system: bool) -> None:
-    """Which server answers, and which of its processes; whether that is ours alone."""
+    """Learn which server answers, which of its processes, and whether that process is ours alone."""
     (row,) = fetch(connection, statement("server_facts"), {})
     system = None
     if asks_system:
-        with suppress(StatementRefused):  # the function is forbidden, or not there: then any server will do
+        with suppress(StatementRefused):  # the function is forbidden or missing: then any server will do
             system = fetch(connection, statement("server_identity"), {})[0].system
     connection.server = Server.of_row(row, system)
     connection.backend = ServerProcess(pid=row.pid, pooled=row.pid != connection.info.backend_pid)
 
 
 def _set_up(connection: DeadlineConnection, limits: TimeLimits, *, catalog_first: bool) -> None:
-    # One integer type for all integers: psycopg picks the smallest that fits the value, and each
-    # combination of types would be prepared (and planned) as another statement.
+    # One integer type for all integers: psycopg picks the smallest type that fits the value. Then each combination
+    # of types would be prepared (and planned) as another statement.
     connection.adapters.register_dumper(int, Int8Dumper)
     pooled = connection.backend.pooled
     settings = {
@@ -161,7 +162,7 @@ def _set_up(connection: DeadlineConnection, limits: TimeLimits, *, catalog_first
         "of_transaction": pooled,
     }
     if pooled:
-        # A session's settings and prepared statements would land on a connection shared with others.
+        # A session's settings and prepared statements would stay on a connection that is shared with others.
         connection.adapters.register_loader("timestamptz", IsoTimestamptzLoader)
         bound = psycopg.ClientCursor(connection).mogrify(statement("settings"), settings)
         connection.settings = f"{statement('read_committed')};\n{bound}"
@@ -171,8 +172,8 @@ def _set_up(connection: DeadlineConnection, limits: TimeLimits, *, catalog_first
 
 
 def reconnect_delays_s(random_source: Callable[[], float] = random.random) -> Iterator[float]:
-    """Delays between attempts to connect: full jitter under a doubling ceiling, so that a fleet does
-    not come back in one wave."""
+    """Delays between attempts to connect: random, up to a limit that doubles (full jitter), so that many processes
+    do not all come back at once."""
     ceiling = RECONNECT_BASE_S
     while True:
         yield ceiling * random_source()
@@ -184,8 +185,7 @@ def end_backend_of(
 ) -> bool:
     """End the server process that a worker has registered, unless it is this connection's own, and see it gone.
 
-    Several statements, for at most `within_s`. False: it would not go in that time, so what it does may yet be
-    committed.
+    Sends several statements, for at most `within_s`. False: it did not go in that time, so it may still commit.
     """
     gives_up_at = time.monotonic() + within_s
     while fetch(connection, statement("terminate_backend"), {"worker_id": worker_id}):

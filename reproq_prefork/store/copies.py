@@ -1,8 +1,8 @@
-"""Whether a database is a copy of another one, whose runs must not be run here unasked.
+"""Is a database a copy of another one? The runs of a copy must not be executed until somebody adopts it.
 
 A logical copy (a restored dump, `create database … template`) is recognised by what `reproq_database` says of the
-original: the server's system identifier and the oid of the database. A physical one (a snapshot of the whole
-server, a promoted replica) is the same database as far as anybody can see. The migration `copies` has the rules.
+original: the server's system identifier and the oid of the database. A physical copy (a snapshot of the whole
+server, a promoted replica) cannot be told from the original. The migration `copies` has the rules.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def connect_unless_copy(
     system: int | None = None,
     goes_on: GoesOn = always,
 ) -> DeadlineConnection:
-    """As `connect`. Raises `DatabaseUnavailable`, and so `DatabaseIsCopy`."""
+    """As `connect`. Raises `DatabaseUnavailable`, which includes `DatabaseIsCopy`."""
     connection = connect(
         database_url, application_name=application_name, limits=limits, system=system, goes_on=goes_on
     )
@@ -44,14 +44,14 @@ def connect_unless_copy(
 
 
 def refuse_copy(connection: psycopg.Connection[Any]) -> None:
-    """Raises DatabaseIsCopy where nobody has adopted the copy yet, and what `fetch` raises."""
+    """Raises DatabaseIsCopy if nobody has adopted the copy yet, and what `fetch` raises."""
     copy = copy_of(connection)
     if copy is not None:
         raise copy
 
 
 def copy_of(connection: psycopg.Connection[Any]) -> DatabaseIsCopy | None:
-    """What is to be said of a copy that nobody has adopted; None: it is none. Raises what `fetch` raises."""
+    """The error for a copy that nobody has adopted; None: this is not one. Raises what `fetch` raises."""
     notes = fetch(connection, statement("foreign_notes"), {})
     if not notes:
         return None

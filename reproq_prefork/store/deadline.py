@@ -1,4 +1,4 @@
-"""A connection on which no statement can hang, though the server may."""
+"""A connection on which no statement can hang, even if the server does."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from reproq_prefork.store.outcomes import OF_PYTHON, NotSent
 from reproq_prefork.store.server import Server
 
 T = TypeVar("T")
-CLIENT_DEADLINE_S = 8.0  # above the server's statement_timeout, so that its own answer comes first
-LATE_READS = 1_000  # of an answer that is arriving when its time is up
+CLIENT_DEADLINE_S = 8.0  # above the server's statement_timeout, so that the server's own answer comes first
+LATE_READS = 1_000  # of an answer that is still arriving when the time is over
 
 
 @dataclass(frozen=True, slots=True)
 class ServerProcess:
     """The server's process for a connection.
 
-    A transaction pooler hands out a process a transaction; it is recognised by the pid it made up for us
-    at the start, which is not the one that answers.
+    A transaction pooler uses another process for each transaction. It is recognised by the pid: at the start it
+    invents one, which is not the pid of the process that answers.
     """
 
     pid: int
@@ -33,8 +33,8 @@ class ServerProcess:
 class DeadlineConnection(psycopg.Connection[Any]):
     """A psycopg connection that gives up a statement after `deadline_s`, and knows its `server` and `backend`.
 
-    `settings`: behind a pooler, the statements that go before each other one, in one transaction with it.
-    `inbox`: of a connection that listens, where its notifications go.
+    `settings`: behind a pooler, statements that are sent before each statement, in the same transaction. `inbox`:
+    if the connection listens, the place for its notifications.
     """
 
     deadline_s: float = CLIENT_DEADLINE_S
@@ -50,14 +50,13 @@ class DeadlineConnection(psycopg.Connection[Any]):
 
 
 def _with_deadline(gen: Generator[Any, Any, T], seconds: float) -> Generator[Any, Any, T]:
-    """Pass a psycopg generator through; raise in its place once it has waited for `seconds`.
+    """Pass a psycopg generator through, but raise an error once it has waited for `seconds`.
 
-    The waiting loop resumes the generator with nothing ready each time its interval has passed. What has arrived
-    when the time is up still counts, since this process may have been stopped meanwhile. But only a bounded amount
-    of it is read: notifications may arrive without end before the answer.
+    The waiting loop resumes the generator with nothing ready after each interval. What has arrived when the time
+    is over still counts, since this process may have been stopped meanwhile. But only a bounded amount of it is
+    read: notifications may arrive without end before the answer.
 
-    psycopg makes the message before it waits for the first time, so what goes wrong with a value until then is
-    `NotSent`.
+    psycopg makes the message before it first waits. So an error with a value before that is `NotSent`.
     """
     gives_up_at = time.monotonic() + seconds
     late_reads = 0
@@ -78,7 +77,7 @@ def _with_deadline(gen: Generator[Any, Any, T], seconds: float) -> Generator[Any
 
 
 def _emptying(gen: Generator[Any, Any, T], inbox: Inbox) -> Generator[Any, Any, T]:
-    """Pass a psycopg generator through, and take the notifications that come before the answer as they come."""
+    """Pass a psycopg generator through, and take the notifications that arrive before the answer."""
     inbox.statement_begins()
     try:
         awaited = next(gen)

@@ -1,4 +1,4 @@
-"""How a statement is sent on a connection of ours, and its rows are read."""
+"""Sends a statement on one of our connections and reads its rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SETTING_STATEMENTS = 2  # in `DeadlineConnection.settings`
 def fetch(
     connection: psycopg.Connection[Any], statement: str, parameters: Mapping[str, Any]
 ) -> Sequence[Any]:
-    """Run one statement and fetch all its rows, as named tuples; errors are translated. Any connection will do."""
+    """Run one statement and fetch all its rows, as named tuples. Errors are translated. Any connection will do."""
     if isinstance(connection, DeadlineConnection) and connection.settings is not None:
         return _fetch_with_settings(
             connection, connection.settings, statement, parameters, namedtuple_row, _rows_of
@@ -28,7 +28,7 @@ def fetch(
     if not isinstance(connection, DeadlineConnection) and not writes_iso(connection):
         with translated_errors():
             return fetch_binary(connection, statement, parameters)
-    # A cursor of our own: another's connection may make cursors of other rows, that take other placeholders.
+    # A cursor of our own: a foreign connection may make cursors with other rows and other placeholders.
     with translated_errors(), psycopg.Cursor(connection, row_factory=namedtuple_row) as cursor:
         cursor.execute(statement, parameters)
         return _rows_of(cursor)
@@ -37,9 +37,9 @@ def fetch(
 def fetch_tuples(
     connection: DeadlineConnection, name: str, parameters: Mapping[str, Any]
 ) -> Sequence[tuple[Any, ...]]:
-    """Run the statement `name` as fast as can be, and fetch all its rows, of which there is at least one.
+    """Run the statement `name` as fast as possible and fetch all its rows. It must return at least one.
 
-    A RowByRow where a value cannot be read.
+    Returns a RowByRow if a value cannot be read.
     """
     if connection.settings is not None:
         return _fetch_with_settings(
@@ -58,7 +58,7 @@ def _fetch_with_settings(
     row_factory: RowFactory[Any],
     read: Callable[[psycopg.Cursor[Any]], Sequence[Any]],
 ) -> Sequence[Any]:
-    """All in one message of the simple protocol: its statements are one transaction, on one server process."""
+    """All in one message of the simple protocol: its statements are one transaction, in one server process."""
     text = f"{settings};\n{statement}".encode()
     with translated_errors(), psycopg.ClientCursor(connection, row_factory=row_factory) as cursor:
         cursor.execute(text, parameters)
@@ -68,6 +68,6 @@ def _fetch_with_settings(
 
 
 def _rows_of(cursor: psycopg.Cursor[Any]) -> Sequence[Any]:
-    # Not `description`, which makes an object of each column.
+    # Not `description`: it makes an object for each column.
     has_rows = cursor.pgresult is not None and cursor.pgresult.nfields > 0
     return cursor.fetchall() if has_rows else ()

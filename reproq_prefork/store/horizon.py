@@ -1,4 +1,4 @@
-"""Who holds back the removal of dead rows, by which every queue in the database gets slower."""
+"""Finds what holds back the removal of dead rows, which makes every queue in the database slower."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from reproq_prefork.store.fetching import fetch
 from reproq_prefork.store.statements import statement
 
 MIN_HELD_S = 60.0
-MIN_TRANSACTIONS = 100_000  # where it is not known since when
+MIN_TRANSACTIONS = 100_000  # used if the time is not known
 MAX_HOLDERS = 5
 
 
@@ -19,8 +19,8 @@ MAX_HOLDERS = 5
 class HorizonHolder:
     """A session, a prepared transaction, a replication slot, or a replica that sends its feedback (`kind`).
 
-    `name`: of the application, the prepared transaction or the slot. `held_s`: since when; None where that is not
-    known. `transactions`: how many have begun since. All else is None where there is none, or it may not be seen.
+    `name`: of the application, the prepared transaction or the slot. `held_s`: for how long; None: not known.
+    `transactions`: how many have begun since. Any other field is None if there is no value, or we may not see it.
     """
 
     kind: str
@@ -39,7 +39,7 @@ def horizon_holders(
     min_held_s: float = MIN_HELD_S,
     min_transactions: int = MIN_TRANSACTIONS,
 ) -> tuple[HorizonHolder, ...]:
-    """Those who have held it for so long, the oldest first. Raises what `fetch` raises."""
+    """Those that have held it for at least so long, the oldest first. Raises what `fetch` raises."""
     rows = fetch(
         connection,
         statement("horizon_holders"),

@@ -1,8 +1,8 @@
 """The notifications of a connection that listens, in bounded memory.
 
 Any login may send as many as it likes. The server sends all of them before it answers the next statement, and
-libpq keeps them in memory until they are taken. So they are taken while the answer is read: the first ones are
-kept to be looked at, the others are only counted.
+libpq keeps them in memory until they are taken. So they are taken while the answer is read. The first ones are
+kept, and the others are only counted.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from psycopg.pq.abc import PGconn
 from psycopg.pq.misc import PGnotify
 
 MAX_KEPT = 1_000
-READS_A_CALL = 16  # of some 8 KiB each
-# So many before the answer to a statement are a flood, once they have kept the answer from arriving for so long.
+READS_A_CALL = 16  # of about 8 KiB each
+# A flood: so many notifications before the answer to a statement, after they have delayed it for so long.
 FLOOD_MESSAGES = 10_000
 FLOOD_BYTES = 4 * 1024 * 1024
 FLOOD_PATIENCE_S = 1.0
 
 
 class Heard(NamedTuple):
-    """What came since the last call: (channel, payload) of the first ones, and how much there was in all."""
+    """What came since the last call: (channel, payload) of the first messages, and the number of all."""
 
     kept: Sequence[tuple[str, str]]
     messages: int
@@ -32,10 +32,10 @@ class Heard(NamedTuple):
 
 
 class Inbox:
-    """The notifications of one connection: from now on psycopg puts them here and nowhere else."""
+    """The notifications of one connection: from now on psycopg puts them only here."""
 
     def __init__(self, pgconn: PGconn, *, patience_s: float = FLOOD_PATIENCE_S) -> None:
-        """`patience_s`: how long notifications may keep the answer to a statement from arriving."""
+        """`patience_s`: how long notifications may delay the answer to a statement."""
         self._pgconn = pgconn
         self._patience_s = patience_s
         self._kept: list[PGnotify] = []
@@ -50,7 +50,7 @@ class Inbox:
         self._statement_began = time.monotonic()
 
     def check_patience(self) -> None:
-        """While the answer to a statement is on its way. Raises psycopg.OperationalError in a flood."""
+        """Called while a statement waits for its answer. Raises psycopg.OperationalError in a flood."""
         if self._messages_before_answer < FLOOD_MESSAGES and self._bytes_before_answer < FLOOD_BYTES:
             return
         if time.monotonic() - self._statement_began > self._patience_s:
@@ -58,12 +58,12 @@ class Inbox:
             raise psycopg.OperationalError("a flood of notifications keeps the answer from arriving")
 
     def empty_libpq(self) -> None:
-        """Take what libpq has read; may be called while the answer to a statement is still on its way."""
+        """Take what libpq has read. It may be called while a statement waits for its answer."""
         while (said := self._pgconn.notifies()) is not None:
             self._put(said)
 
     def read(self) -> None:
-        """Take what has arrived, of which a bounded amount is read; does not wait. Raises psycopg.Error."""
+        """Take what has arrived, up to a limit. It does not wait. Raises psycopg.Error."""
         for _ in range(READS_A_CALL):
             before = self._messages
             self._pgconn.consume_input()
@@ -88,5 +88,5 @@ class Inbox:
 
 
 def _text(encoded: bytes) -> str:
-    # What cannot be decoded names no queue and no worker of ours.
+    # A text that cannot be decoded is not the name of a queue or of a worker of ours.
     return encoded.decode("utf-8", errors="replace")

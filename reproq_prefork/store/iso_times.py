@@ -1,7 +1,7 @@
-"""Times from a session that writes them as ISO, whatever it says of its DateStyle.
+"""Reads times from a session that writes them in ISO, whatever DateStyle it reports.
 
-psycopg looks at the DateStyle that the server has reported last. Behind a transaction pooler that is the one
-after the transaction, in which our settings do not hold any more.
+psycopg uses the DateStyle that the server reported last. Behind a transaction pooler, that is the value after the
+transaction, where our settings are no longer valid.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from psycopg.adapt import Buffer, Loader
 
 
 class IsoTimestamptzLoader(Loader):
-    """`2026-11-24 21:31:16.123+00` with its own offset. Raises DataError for what no datetime can be."""
+    """Reads `2026-11-24 21:31:16.123+00` with its own offset. Raises DataError if a datetime cannot hold it."""
 
     def load(self, data: Buffer) -> datetime:
         text = bytes(data).decode()

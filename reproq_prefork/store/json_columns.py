@@ -1,4 +1,4 @@
-"""What a jsonb column holds, as Python values that hash to the same name."""
+"""Reads a jsonb column as Python values that have the same hash as the text."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class UnreadableJson:
-    """JSON that another program stored and that is more than a spec may hold: its text, and why."""
+    """JSON that another program stored and that a spec may not hold: its text, and the reason."""
 
     text: str = ""
     why: str = ""
 
 
 def is_small_number(value: object) -> TypeGuard[int | float]:
-    """Whether it can be reckoned with: no number of hundreds of digits, which no float has."""
+    """Whether it is safe to calculate with it: not a number of hundreds of digits, which a float cannot hold."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e15
 
 
 def read_json(text: str) -> Any:
-    """The value of a jsonb column's text, or UnreadableJson; `spec_hash` of it is that of the text.
+    """The value of a jsonb column's text, or UnreadableJson. Its `spec_hash` is that of the text.
 
-    Equal to what was enqueued; of its numbers, `json_values.with_floats` says what they are. Canonical JSON may be
-    read with it too: like jsonb, it has no key twice.
+    The value equals what was enqueued; `spec.values.with_floats` says what type its numbers have. Canonical JSON
+    may be read too: like jsonb, it has no duplicate keys.
     """
     try:
         if _is_plain(text):
@@ -52,11 +52,11 @@ def _exactly(text: str) -> Any:
 
 
 class _Doubt(Exception):
-    """It holds what the C scanner alone does not read as `parse_json` does."""
+    """The text holds something that the C scanner alone may read differently than `parse_json`."""
 
 
 def _is_plain(text: str) -> bool:
-    """Whether the C scanner reads it as `parse_json` does: nearly all there is, and five times as fast."""
+    """Whether the C scanner reads it as `parse_json` does. Nearly all text is so; five times as fast."""
     return (
         "\\u" not in text
         and (len(text) <= 2 * MAX_DEPTH or text.count("[") + text.count("{") <= MAX_DEPTH)

@@ -1,4 +1,4 @@
-"""Whether other connections lead to the same database as ours: the servers are asked, and no addresses compared.
+"""Do other connections lead to the same database as ours? This asks the servers, and does not compare addresses.
 
 Two addresses of one database may differ in every word (a pooler, another role, another name of the server), and
 two equal ones may lead to different schemas.
@@ -32,9 +32,9 @@ class Where(enum.Enum):
 
 
 def where_they_lead(database_url: str, others: Mapping[str, Fetch]) -> dict[str, Where | Exception]:
-    """Where each of `others` leads, compared with `database_url`; an exception where it could not be asked.
+    """Where each of `others` leads, compared with `database_url`; an exception if it could not be asked.
 
-    Each sends a statement, given by its name, on the connection in question. Raises DatabaseUnavailable.
+    Each of `others` sends the statement of the given name on its connection. Raises DatabaseUnavailable.
     """
     numbers = {"first": secrets.randbelow(NUMBERS), "second": secrets.randbelow(NUMBERS)}
     with closing(connect(database_url, application_name="reproq-prefork check")) as connection:

@@ -1,8 +1,8 @@
-"""The schema: applies and takes back the migrations, and tells whether a database has it.
+"""The schema: applies and takes back migrations, and checks whether a database has them.
 
-The files do the same by themselves (`cat migrations/*.up.sql | psql`): each takes the advisory lock, is
-whole or nothing, records its version, and changes nothing where it has been applied. What is added here is
-the SHA-256 of each file, so that a file that was changed after it was applied is noticed.
+The files alone do the same (`cat migrations/*.up.sql | psql`). Each takes the advisory lock, takes effect as a
+whole or not at all, records its version, and changes nothing if it has already been applied. This module adds the
+SHA-256 of each file, so that a change to a file after it was applied is noticed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MIGRATION_LOCK_TIMEOUT_S = 10
 
 
 class MigrationFailed(ReproqError):
-    """The server refused one of the files; everything that it had done is undone."""
+    """The server refused one of the files. Everything that the file had done is undone."""
 
     def __init__(self, step: Step, reason: str) -> None:
         self.step = step
@@ -47,7 +47,7 @@ class MigrationFailed(ReproqError):
 
 
 class RightsMissing(ReproqError):
-    """The login of DATABASE_URL may not do what workers do; `rights` says what is missing, as in GRANT."""
+    """The login of DATABASE_URL may not do what workers do. `rights` says what is missing, as in GRANT."""
 
     exit_status = ExitStatus.DATABASE_UNAVAILABLE
 
@@ -68,13 +68,13 @@ def migrate(
     report: Callable[[Step], None] = lambda step: None,
     remark: Callable[[str], None] = lambda text: None,
 ) -> tuple[Step, ...]:
-    """Bring the database to version `to`, as `plan` does it; gives the steps that were done here.
+    """Bring the database to version `to`, with the steps of `plan`. Returns the steps that this call did.
 
-    `report` is called after each step, which matters where a later one fails. `remark` gets what a file says to
-    whoever migrates, such as what it could not do.
+    `report` is called after each step, which matters if a later one fails. `remark` gets what a file tells the
+    person who migrates, such as something it could not do.
 
-    Each step is a transaction, so after an error the database is at the version of the step before. Several
-    may do this at the same time: what another has done meanwhile is left out.
+    Each step is a transaction, so after an error the database has the version of the step before. Several
+    processes may migrate at the same time: a step that another one has done meanwhile is left out.
 
     Raises as `plan` does, DatabaseUnavailable, and MigrationFailed.
     """
@@ -96,7 +96,7 @@ def migrate(
 
 
 def _pass_on(remark: Callable[[str], None], notice: psycopg.errors.Diagnostic) -> None:
-    """Those of our files have a hint; the server's own say only what was not there to be dropped."""
+    """Notices of our files have a hint. Those of the server only name things that were not there to be dropped."""
     if notice.message_hint:
         remark(f"{notice.message_primary}. {notice.message_hint}")
 
@@ -104,7 +104,7 @@ def _pass_on(remark: Callable[[str], None], notice: psycopg.errors.Diagnostic) -
 def pending_steps(
     database_url: str, known: Sequence[Migration], *, to: int | None = None
 ) -> tuple[Step, ...]:
-    """What `migrate` would do; changes nothing, takes no lock. Raises as `plan` does, and DatabaseUnavailable."""
+    """What `migrate` would do. Changes nothing, takes no lock. Raises as `plan` does, and DatabaseUnavailable."""
     with _connected(database_url, for_writing=False) as connection:
         return plan(known, _applied(connection), to=to)
 
@@ -116,9 +116,10 @@ def migration_states(database_url: str, known: Sequence[Migration]) -> tuple[Mig
 
 
 def check_database(settings: Settings) -> KnownServer:
-    """The server can be worked with, has this release's schema, and lets us do what workers do; gives which it is.
+    """Check that the server can be used, has this release's schema, and lets us do what workers do.
 
-    Raises SettingsError, DatabaseUnavailable, SchemaMismatch, DatabaseIsCopy or RightsMissing.
+    Returns which server it is. Raises SettingsError, DatabaseUnavailable, SchemaMismatch, DatabaseIsCopy or
+    RightsMissing.
     """
     database_url = settings.require_database_url()
     with _connected(database_url, asks_system=True) as connection:
@@ -131,8 +132,8 @@ def check_database(settings: Settings) -> KnownServer:
 
 
 def check_schema(connection: psycopg.Connection[Any]) -> None:
-    """Raises SchemaMismatch where the schema is absent, older, made with other files, or newer and made for newer
-    releases only.
+    """Raises SchemaMismatch if the schema is missing, is older, was made with other files, or is newer and works
+    only with newer releases.
     """
     missing = plan(known_migrations(), _applied(connection))
     if missing:
@@ -148,7 +149,7 @@ def _connected(
     for_writing: bool = True,
     asks_system: bool = False,
 ) -> Iterator[DeadlineConnection]:
-    """A connection to a server that can be worked with; what it refuses there makes it unusable."""
+    """A connection to a usable server. If the server refuses a statement in the block, it is unavailable."""
     connection = connect(
         database_url,
         application_name="reproq-prefork migrate",
@@ -182,7 +183,7 @@ def _run(connection: DeadlineConnection, step: Step) -> None:
     file_text = migration.up if step.direction is Direction.UP else migration.down
     try:
         with translated_errors():
-            # As bytes and unprepared it goes to the server as it stands, like psql sends it.
+            # As bytes and unprepared, the file goes to the server unchanged, as psql sends it.
             connection.execute(file_text.encode(), prepare=False)
     except (StatementRefused, ValueRefused) as error:
         raise MigrationFailed(step, str(error)) from error

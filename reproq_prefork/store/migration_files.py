@@ -1,4 +1,4 @@
-"""The files of the migrations: `NNNN_name.up.sql` and what takes it back, `NNNN_name.down.sql`."""
+"""The migration files: `NNNN_name.up.sql`, and `NNNN_name.down.sql`, which takes it back."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# In an installed package, and in a checkout, where plain SQL stands at the top for whoever runs psql.
+# In an installed package; in a checkout, where the plain SQL is at the top level for users of psql.
 MIGRATION_FOLDERS = (
     Path(__file__).parents[1] / "migrations",
     Path(__file__).parents[2] / "migrations",

@@ -1,4 +1,4 @@
-"""Which files are to be run, given what a database has had. Pure."""
+"""Which migration files to run, given those that a database already has. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Direction(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One file to be run."""
+    """One file to run."""
 
     migration: Migration
     direction: Direction
@@ -26,10 +26,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What the database says of one migration; `checksum` is None where psql applied it.
+    """What the database says about one migration. `checksum` is None if psql applied it.
 
-    `works_with_since`: the oldest version whose release goes on working once this migration has been applied; None
-    where no older one does.
+    `works_with_since`: the oldest version whose release still works after this migration; None: no older release
+    does.
     """
 
     version: int
@@ -41,7 +41,7 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class MigrationState:
-    """One migration, applied or not, known to this release or not; `changed`: its file is another now."""
+    """One migration, applied or not, known to this release or not. `changed`: its file is different now."""
 
     version: int
     name: str
@@ -53,11 +53,11 @@ class MigrationState:
 def plan(
     known: Sequence[Migration], applied: Sequence[Applied], *, to: int | None = None
 ) -> tuple[Step, ...]:
-    """The steps that lead to version `to` (0: an empty database; None: what this release works with).
+    """The steps that lead to version `to` (0: an empty database; None: the version that this release works with).
 
-    Raises SchemaMismatch where the database is ahead of `known` or was made with other files, and
-    SettingsError for a version that there is not. Ahead is no mismatch where no version is asked for, and every
-    migration that is not known says that this release works with it: there are no steps then.
+    Raises SchemaMismatch if the database is ahead of `known` or was made with other files, and SettingsError if
+    there is no such version. If `to` is None and every unknown migration says that this release works with it,
+    being ahead is not a mismatch: then there are no steps.
     """
     newest = known[-1].version
     target = newest if to is None else to

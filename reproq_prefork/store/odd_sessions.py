@@ -1,8 +1,7 @@
-"""Reading times on a connection that is somebody else's, whatever its DateStyle is.
+"""Reads times on a connection that is not ours, whatever its DateStyle is.
 
-psycopg reads a timestamptz as text in ISO alone. In binary it does not depend on the session, and the session
-is not ours to change. Binary is not used otherwise: the loaders that a caller has registered are mostly those
-for text.
+psycopg reads a timestamptz as text only in ISO. The binary form does not depend on the session, and the session is
+not ours to change. Binary is not used elsewhere: loaders that a caller has registered are mostly for text.
 """
 
 from __future__ import annotations
@@ -18,18 +17,18 @@ from psycopg.rows import namedtuple_row
 
 _unpack_float4 = struct.Struct("!f").unpack
 _pack_float4 = struct.Struct("!f").pack
-_FLOAT4_DIGITS = range(6, 10)  # six are kept by every real, and nine tell any two apart
+_FLOAT4_DIGITS = range(6, 10)  # every real keeps six digits, and nine distinguish any two
 
 
 def writes_iso(connection: psycopg.Connection[Any]) -> bool:
-    """Whether times come as psycopg can read them as text."""
+    """Whether times come as text that psycopg can read."""
     return (connection.pgconn.parameter_status(b"DateStyle") or b"ISO").startswith(b"ISO")
 
 
 def fetch_binary(
     connection: psycopg.Connection[Any], statement: str, parameters: Mapping[str, Any]
 ) -> Sequence[Any]:
-    """All rows as named tuples, with the values that text in ISO would have given."""
+    """All rows as named tuples, with the values that ISO text would have given."""
     with psycopg.Cursor(connection, row_factory=namedtuple_row) as cursor:
         cursor.adapters.register_loader("float4", ShortestFloat4Loader)
         cursor.execute(statement, parameters, binary=True)
@@ -37,7 +36,7 @@ def fetch_binary(
 
 
 class ShortestFloat4Loader(Loader):
-    """0.1 where the real is the one nearest to 0.1, as the server writes it; not 0.10000000149011612."""
+    """Returns 0.1 for the real nearest to 0.1, as the server writes it; not 0.10000000149011612."""
 
     format = Format.BINARY
 

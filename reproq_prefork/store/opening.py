@@ -1,9 +1,9 @@
-"""Open a connection in short steps, one address after the other, with a sign of life at each step.
+"""Opens a connection in short steps, one address after the other, with a sign of life at each step.
 
-An address that swallows every packet costs `connect_timeout`. A URL may name several, and a host name may have
-several. A process that waits for all of them in one call looks dead to its master, which kills it before it
-comes to the address that answers. Where libpq does not block (`PQconnectPoll`) it has no time limit of its own,
-so each address is an attempt with a limit here, as in psycopg's `connect()`.
+An address that swallows every packet costs `connect_timeout`. A URL may name several addresses, and a host name
+may have several. A process that waits for all of them in one call looks dead to its master, which would kill it
+before it tries the address that answers. libpq's non-blocking functions (`PQconnectPoll`) have no time limit, so
+each address is one attempt with a limit here, as in psycopg's `connect()`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from psycopg import conninfo, pq
 from psycopg.pq.abc import PGconn
 
 STEP_S = 0.25
-NAME_LOOKUP_S = 60.0  # no step: the C library does not return before it has an answer, or has given up
-NO_TIMEOUT_S = 130  # what psycopg makes of `connect_timeout=0`, about what Linux gives a connect
+NAME_LOOKUP_S = 60.0  # a single step: the C library returns only when it has an answer or has given up
+NO_TIMEOUT_S = 130  # psycopg's value for `connect_timeout=0`, about what Linux allows a connect
 MIN_TIMEOUT_S = 2  # as in libpq
 
-# What is to be known before libpq sees it. Where the URL does not say it, a variable of libpq's (PGHOST) may.
+# We must know these before libpq sees them. If the URL does not give one, a variable of libpq (PGHOST) may.
 _KEYWORDS = ("service", "host", "hostaddr", "port", "target_session_attrs", "load_balance_hosts")
 
 GoesOn = Callable[[float], bool]
@@ -37,15 +37,15 @@ def always(_for_s: float) -> bool:
 
 
 class OpeningAbandoned(psycopg.OperationalError):
-    """`goes_on` said no."""
+    """`goes_on` returned False."""
 
 
 def open_connection(parameters: Mapping[str, Any], *, goes_on: GoesOn, for_writing: bool) -> PGconn:
-    """A connection as libpq has it, to the first address that takes it. Raises `psycopg.Error`.
+    """A libpq connection to the first address that accepts it. Raises `psycopg.Error`.
 
-    `goes_on` is called before each step, several times a second, with the seconds that the step may take; it
-    ends the attempt by False. `for_writing`: of several addresses, those of servers that only read are passed
-    over, unless the URL itself says what it wants.
+    `goes_on` is called before each step, several times a second, with the seconds that the step may take. If it
+    returns False, the attempt ends. `for_writing`: if there are several addresses, skip the servers that are
+    read-only, unless the URL itself says which servers it wants.
     """
     reasons: list[str] = []
     attempts = split_addresses(_known(parameters))
@@ -69,7 +69,7 @@ def open_connection(parameters: Mapping[str, Any], *, goes_on: GoesOn, for_writi
 
 
 def longest_open_s(parameters: Mapping[str, Any]) -> float:
-    """How long `open_connection` may take, where no address but the last one answers."""
+    """How long `open_connection` may take if only the last address answers."""
     places = 0
     for attempt in split_addresses(_known(parameters)):
         try:
@@ -80,10 +80,10 @@ def longest_open_s(parameters: Mapping[str, Any]) -> float:
 
 
 def split_addresses(parameters: Mapping[str, str]) -> Sequence[Mapping[str, str]]:
-    """One mapping for each host that `parameters` name, in the order in which they are to be tried.
+    """One mapping for each host that `parameters` name, in the order in which to try them.
 
-    As libpq reads its lists (its section 32.1.1.3): as many ports as hosts, or one for all. What a service file
-    says is known to libpq alone, so that is one attempt. Raises `psycopg.Error`.
+    Reads the lists as libpq does (its section 32.1.1.3): as many ports as hosts, or one for all. Only libpq knows
+    what a service file says, so that is one attempt. Raises `psycopg.Error`.
     """
     if parameters.get("service"):
         return [{}]
@@ -100,7 +100,7 @@ def split_addresses(parameters: Mapping[str, str]) -> Sequence[Mapping[str, str]
     if parameters.get("load_balance_hosts") == "random":
         random.shuffle(attempts)
     if parameters.get("target_session_attrs") == "prefer-standby":
-        # libpq sees one address at a time, so the preference is here.
+        # libpq sees one address at a time, so we apply the preference here.
         return [{**each, "target_session_attrs": wish} for wish in ("standby", "any") for each in attempts]
     return attempts
 
@@ -109,10 +109,11 @@ def _known(parameters: Mapping[str, Any]) -> Mapping[str, str]:
     defaults = {
         option.keyword.decode(): option.val.decode()
         for option in pq.Conninfo.get_defaults()
-        if option.val is not None and option.keyword != b"service"  # of PGSERVICE: its values are among these
+        if option.val is not None
+        and option.keyword != b"service"  # PGSERVICE: its values are already among these
     }
     if "service" in parameters:
-        defaults = {}  # it is stronger than a variable
+        defaults = {}  # a service is stronger than a variable
     known = {**defaults, **{name: str(value) for name, value in parameters.items()}}
     return {name: known[name] for name in _KEYWORDS if name in known}
 
@@ -127,7 +128,7 @@ def _timeout_s(parameters: Mapping[str, Any]) -> int:
 
 
 def _resolved(attempt: Mapping[str, str], goes_on: GoesOn) -> Sequence[Mapping[str, str]]:
-    """The attempt once for each address that the name of its host has. Raises OSError."""
+    """The attempt, once for each address of its host name. Raises OSError."""
     host = attempt.get("host", "")
     if not host or host[0] in "/@" or attempt.get("hostaddr"):
         return [attempt]
@@ -170,7 +171,7 @@ def _opened(parameters: Mapping[str, Any], timeout_s: float, goes_on: GoesOn) ->
 
 
 def _wait(fd: int, awaited: int, gives_up_at: float, goes_on: GoesOn, timeout_s: float) -> None:
-    """Until `fd` is ready: libpq must not be asked before that."""
+    """Wait until `fd` is ready: libpq must not be called before that."""
     poll = select.poll()
     poll.register(fd, awaited)
     while True:

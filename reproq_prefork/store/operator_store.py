@@ -1,4 +1,4 @@
-"""What a person at the command line asks of the database: how it goes, what a run led to, and to prune."""
+"""What a person at the command line asks of the database: its state, the results of runs, and to prune."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reproq_prefork.store.run_rows import read_status
 from reproq_prefork.store.statements import statement
 from reproq_prefork.store.unfinished_runs import Selection, UnfinishedRuns
 
-# A person waits longer than a worker may.
+# A person can wait longer than a worker.
 OPERATOR_LIMITS = TimeLimits(statement_s=60.0, lock_s=5.0, client_s=65.0)
 MAX_RUNS_COUNTED = 1_000_000
 SAMPLED_RUNS = 200_000
@@ -30,7 +30,7 @@ _STATUSES = frozenset(status.value for status in Status)
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """How many runs; `exact` False: estimated from a sample. `due`: those of them that could start now."""
+    """How many runs. `exact` False: estimated from a sample. `due`: how many of them could start now."""
 
     runs: int = 0
     due: int = 0
@@ -41,7 +41,7 @@ class Count:
 class QueueState:
     name: str
     counts: Mapping[Status, Count]
-    oldest_due_s: float | None  # how long the run that waits longest has been due
+    oldest_due_s: float | None  # how long the oldest due run has waited
 
     def count(self, status: Status) -> Count:
         return self.counts.get(status, Count())
@@ -59,7 +59,7 @@ class RunAtWork:
 
 @dataclass(frozen=True, slots=True)
 class WorkerAtWork:
-    """A worker fork and what it holds. All but `id` and `runs` is None where it is not registered any more."""
+    """A worker fork and its runs. All fields but `id` and `runs` are None if it is not registered any more."""
 
     id: str
     host: str | None
@@ -72,14 +72,14 @@ class WorkerAtWork:
 
 
 class OperatorReads:
-    """How it goes, whoever sends the statements: `fetch` takes the name of one and its parameters, gives its rows
-    with columns as attributes, and raises what it raises."""
+    """The state of the database, read on any connection. `fetch` takes the name of a statement and its parameters,
+    and returns its rows, with columns as attributes. Its errors pass through."""
 
     def __init__(self, fetch: Callable[[str, Mapping[str, Any]], Sequence[Any]]) -> None:
         self._fetch = fetch
 
     def queues(self) -> tuple[QueueState, ...]:
-        """Every queue that has runs, by name. What would take long to count is estimated."""
+        """Every queue that has runs, by name. A count that would take long is estimated."""
         counts = self._counts()
         waited = self.waited_s()
         return tuple(
@@ -92,7 +92,7 @@ class OperatorReads:
         )
 
     def waited_s(self) -> Mapping[str, float]:
-        """For how long the oldest run that is due has been so, for each queue that has one."""
+        """How long the oldest due run has waited, for each queue that has one."""
         return {row.queue_name: _seconds(row.waited_seconds) or 0.0 for row in self._run("oldest_due_runs")}
 
     def _counts(self) -> dict[tuple[str, Status], Count]:
@@ -110,24 +110,24 @@ class OperatorReads:
         }
 
     def workers(self) -> tuple[WorkerAtWork, ...]:
-        """Every worker that is registered, and every one that still holds a run, by host."""
+        """Every registered worker, and every worker that still holds a run, by host."""
         rows_of: dict[str, list[Any]] = {}
         for row in self._run("workers_at_work"):
             rows_of.setdefault(row.worker_id, []).append(row)
         return tuple(_worker_state(worker_id, rows) for worker_id, rows in rows_of.items())
 
     def replays_of(self, run_id: int, spec_hash: str) -> tuple[tuple[int, Status], ...]:
-        """The runs that re-run this one; only the first thousand later runs of its spec are looked at."""
+        """The replays of this run. Only the first thousand later runs of its spec are searched."""
         rows = self._run("replays_of_run", run_id=run_id, spec_hash=spec_hash, max_runs=MAX_LATER_RUNS)
         return tuple((row.id, read_status(row.id, row.status)) for row in rows)
 
     def recent_failures(self) -> Mapping[str, int]:
-        """How many of the newest 10,000 runs of all queues have failed within the last hour, by queue."""
+        """Of the newest 10,000 runs of all queues: how many failed within the last hour, by queue."""
         rows = self._run("recent_failures", max_runs=MAX_RECENT_RUNS, seconds=RECENT_S)
         return {row.queue_name: row.runs for row in rows}
 
     def estimated_runs(self) -> int:
-        """About how many runs there are, from what the server knows of the table's size."""
+        """About how many runs there are, estimated from the size of the table."""
         return round(float(self._run("estimated_runs")[0].runs))
 
     def _run(self, name: str, **parameters: Any) -> Sequence[Any]:
@@ -151,22 +151,22 @@ class OperatorStore(OperatorReads):
         self.connection.close()
 
     def unfinished(self, selection: Selection) -> UnfinishedRuns:
-        """The runs that have not finished and match."""
+        """The unfinished runs that match."""
         return UnfinishedRuns(self._fetch, selection)
 
     def forget_finish_due(self) -> None:
-        """The application is notified of no end that it was still to be notified of."""
+        """Announce to the application none of the ends that are still due to be announced."""
         self._run("forget_finish_due")
 
     def adopt(self) -> None:
-        """Make a copy of another database its own: its runs, whatever they are, may be run here."""
+        """Accept a copy of another database as a database of its own. Its runs may then be executed here."""
         self._run("adopt_database")
 
     def prune(self, *, older_than_s: float, failed_older_than_s: float) -> Iterator[int]:
-        """Delete runs that finished so long ago, batch by batch; gives how many each batch deleted.
+        """Delete runs that finished so long ago, batch by batch. Yields how many each batch deleted.
 
-        `failed_older_than_s` is for those that are FAILED or CANCELLED. Each batch is committed by itself, so
-        what was done when this is interrupted stays done.
+        `failed_older_than_s` is the age for FAILED and CANCELLED runs. Each batch is committed alone, so an
+        interruption loses nothing that is done.
         """
         after_id = _BEFORE_ALL_IDS
         while True:
@@ -189,12 +189,12 @@ def _by_queue(rows: Sequence[Any], factor: float | None = None) -> dict[tuple[st
             round(row.runs * (factor or 1)), round(row.due * (factor or 1)), exact=factor is None
         )
         for row in rows
-        if row.status in _STATUSES  # not one that only another release knows
+        if row.status in _STATUSES  # skip a status that only another release knows
     }
 
 
 def _seconds(seconds: float | None) -> float | None:
-    """Until or since a time of a row, which may be infinitely far away."""
+    """Seconds to or from a time of a row, which may be infinitely far away."""
     return None if seconds is None else max(-MAX_SECONDS_SHOWN, min(seconds, MAX_SECONDS_SHOWN))
 
 

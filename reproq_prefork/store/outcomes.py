@@ -1,4 +1,4 @@
-"""What the errors of the driver mean for a statement: was it written, and is the session of any use?"""
+"""What the errors of the driver mean: was the statement committed, and can the session still be used?"""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from reproq_prefork.errors import ExitStatus, ReproqError
 
 ENDS_SESSION = ("FATAL", "PANIC")
 RAISE_OF_A_TRIGGER = "exec_stmt_raise"  # the server's own function, as it reports it with an error
-# Of Python's own errors those that psycopg lets through where it writes or reads a value: a lone surrogate, a
-# number that is too large for its type, a time in a DateStyle other than ISO.
+# Python errors that psycopg lets through when it writes or reads a value: a lone surrogate, a number that is too
+# large for its type, a time in a DateStyle other than ISO.
 OF_PYTHON = (ValueError, ArithmeticError, NotImplementedError, struct.error)
 
 
 class ConnectionLost(ReproqError):
-    """The connection broke or a statement met its deadline: whether it was committed is unknown."""
+    """The connection broke, or a statement reached its deadline. It is unknown whether it was committed."""
 
 
 class ReplyUnreadable(ConnectionLost):
-    """The reply has come, and cannot be read: the connection is well, and what was sent may be committed."""
+    """The reply has arrived and cannot be read. The connection is good, and the statement may be committed."""
 
 
-# Classes of SQLSTATE: deadlocks and locks.
+# SQLSTATE classes of deadlocks and locks.
 _ABOUT_LOCKS = frozenset({"40", "55"})
 
 
 class StatementRefused(ReproqError):
-    """The server rolled the statement back and may take it later: a lock, a deadlock, a full disk, no right."""
+    """The server rolled the statement back and may accept it later: a lock, a deadlock, a full disk, a right."""
 
     exit_status = ExitStatus.DATABASE_UNAVAILABLE
     sqlstate: str = ""
@@ -41,11 +41,11 @@ class StatementRefused(ReproqError):
 
 
 class StatementTimedOut(StatementRefused):
-    """It took longer than a statement may."""
+    """The statement took longer than it may."""
 
 
 class ServerShort(StatementRefused):
-    """The server lacks room on its disk, memory, or another resource of its own."""
+    """The server lacks disk space, memory, or another resource of its own."""
 
 
 class ValueRefused(ReproqError):
@@ -53,7 +53,7 @@ class ValueRefused(ReproqError):
 
 
 class NotSent(psycopg.DataError):
-    """The values cannot be put into a message, such as text with a NUL: nothing was sent."""
+    """The values cannot be put into a message, such as text with a NUL. Nothing was sent."""
 
 
 @contextmanager
@@ -70,8 +70,8 @@ def translated_errors() -> Iterator[None]:
 
 
 def translate(error: psycopg.Error) -> ReproqError:
-    """Classify by SQLSTATE (PostgreSQL's Appendix A). Without one nobody knows what the server has done, except
-    where nothing was sent."""
+    """Classify by SQLSTATE (PostgreSQL's Appendix A). Without one, nobody knows what the server has done, unless
+    nothing was sent."""
     state = error.sqlstate
     if isinstance(error, NotSent):
         return ValueRefused(sentence_of(error))
@@ -79,7 +79,7 @@ def translate(error: psycopg.Error) -> ReproqError:
         return ReplyUnreadable(f"the server's reply cannot be read: {sentence_of(error)}")
     if state is None or _session_is_of_no_use(state, error.diag):
         return ConnectionLost(sentence_of(error))
-    # 22 data, 23 integrity, 54 limits, XX000 a size no allocation can have: the value is at fault.
+    # 22 data, 23 integrity, 54 limits, XX000 a size that no allocation can have: the value is wrong.
     if state[:2] in ("22", "23", "54") or state == "XX000":
         return ValueRefused(sentence_of(error))
     if state[:2] in ("53", "58"):
@@ -90,17 +90,17 @@ def translate(error: psycopg.Error) -> ReproqError:
 
 
 def _session_is_of_no_use(state: str, said: psycopg.errors.Diagnostic) -> bool:
-    """Whether another statement of this session would fare no better, and one of a new session might.
+    """Whether another statement would fail in this session too, but might succeed in a new session.
 
-    08: the connection. 25: the transaction. A server that only reads answers every write with 25006; behind the
-    same address another may be the primary by now. 57P: the server shuts down, starts, or ends a session.
-    26000, 42P05, and a changed result: the session lacks the prepared statements that we know of, since
-    somebody discarded them, or a column has another type now.
+    08: the connection. 25: the transaction. A read-only server answers every write with 25006; another server may
+    now be the primary behind the same address. 57P: the server shuts down, starts, or ends a session. 26000,
+    42P05, and a changed result: the session lacks the prepared statements that we expect, since somebody discarded
+    them, or a column has another type now.
     """
     if said.severity_nonlocalized in ENDS_SESSION:
         return True
     if said.source_function == RAISE_OF_A_TRIGGER:
-        return False  # whatever SQLSTATE it was given
+        return False  # whatever SQLSTATE the trigger chose
     is_stale = state == "0A000" and said.source_function == "RevalidateCachedQuery"
     return state[:2] in ("08", "25") or state[:3] == "57P" or state in ("26000", "42P05") or is_stale
 

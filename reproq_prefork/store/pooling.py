@@ -1,13 +1,13 @@
 """Does LISTEN work behind this pooler?
 
-A pooler makes up the pid that a connection is told at its start, so it can be noticed; whether it keeps one
-server process for the whole connection (PgBouncer's session mode) or one for each transaction, it does not say.
-A setting of the session that is still there later proves nothing, for where nobody else is at work a
-transaction pooler gives the same process again.
+At its start, a connection gets a pid, and a pooler invents it. So we can notice a pooler. But it does not say
+whether it keeps one server process for the whole connection (PgBouncer's session mode) or one for each
+transaction. A session setting that is still there later proves nothing: without other clients, a transaction
+pooler gives the same process again.
 
-So the very thing is tried that matters. The connection listens to a channel, and then is idle; another
-connection sends a message there. It can arrive only where the server process still belongs to the connection
-outside of any transaction. A wrong no costs notifications, and the poll is there; a wrong yes there cannot be.
+So we try exactly what we need. The connection listens to a channel and is then idle; another connection sends a
+message there. The message can arrive only if the server process belongs to the connection outside of transactions
+too. A wrong "no" costs notifications, and then polling is enough. A wrong "yes" is impossible.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ CLEANUP_TRIES = 20
 def hears_notifications(
     connection: DeadlineConnection, connect_another: Callable[[], DeadlineConnection]
 ) -> bool:
-    """Whether `connection`, which is behind a pooler, would hear what it listens to. A no may take a second.
+    """Whether `connection`, which is behind a pooler, would receive notifications. A "no" may take a second.
 
-    `connect_another` opens a connection by the same way; where it cannot, the answer is no. Raises what
-    statements on `connection` raise.
+    `connect_another` opens a connection in the same way. If it cannot, the answer is no. Raises what statements on
+    `connection` raise.
     """
     try:
         another = connect_another()
@@ -45,7 +45,7 @@ def hears_notifications(
         return False
     with closing(another):
         if another.backend.pid == connection.backend.pid:
-            return False  # both were given the same process, so it belongs to neither
+            return False  # both got the same process, so it belongs to neither
         with translated_errors():
             listener = _listen(connection)
             try:
@@ -64,19 +64,19 @@ def _sends_and_arrives(sender: DeadlineConnection, listener: DeadlineConnection)
 
 
 def _listen(connection: DeadlineConnection) -> int:
-    """Gives the pid of the server process that listens now."""
+    """Returns the pid of the server process that listens now."""
     return _pid_after(connection, "listen_to_probe")
 
 
 def _unlisten(connection: DeadlineConnection, listener: int) -> None:
-    """A process that is shared should not listen for ever. It is met again after some tries, or by nobody."""
+    """A shared process should not listen for ever. Some tries reach it again, or nobody can."""
     for _ in range(CLEANUP_TRIES):
         if _pid_after(connection, "unlisten_probe") == listener:
             return
 
 
 def _pid_after(connection: DeadlineConnection, name: str) -> int:
-    """Send the statement `name`; gives the pid of the process that had it. One message, so it is one process."""
+    """Send the statement `name`. Returns the pid of the process that executed it: one message, one process."""
     text = f"{statement(name)};\n{statement('backend_pid')}".encode()
     with psycopg.ClientCursor(connection, row_factory=tuple_row) as cursor:
         cursor.execute(text)

@@ -1,7 +1,7 @@
-"""Reading a reply value by value, where reading it at once has failed.
+"""Reads a reply value by value, after reading it at once has failed.
 
-The driver reads all rows of a reply or none: one value that it cannot read (text that is not UTF-8) would cost the
-others of a claim that is committed already.
+The driver reads all rows of a reply or none. One value that it cannot read (text that is not UTF-8) would lose the
+other runs of a claim that is already committed.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 import psycopg
 from psycopg.pq import Format
 
-_UNKNOWN_TYPE = 0  # psycopg's loader for what it does not know: text
+_UNKNOWN_TYPE = 0  # psycopg's loader for unknown types: text
 
 
 class RowByRow(list[tuple[Any, ...]]):
-    """Rows, with None for what could not be read. `why`: by the index of the row, what is wrong with it."""
+    """Rows, with None for values that could not be read. `why`: the reason, by the index of the row."""
 
     def __init__(self, rows: Sequence[tuple[Any, ...]], why: Mapping[int, str]) -> None:
         super().__init__(rows)
@@ -24,10 +24,10 @@ class RowByRow(list[tuple[Any, ...]]):
 
 
 def all_rows(cursor: psycopg.Cursor[tuple[Any, ...]]) -> Sequence[tuple[Any, ...]]:
-    """`cursor.fetchall()`, which is a RowByRow where a value cannot be read."""
+    """`cursor.fetchall()`, or a RowByRow if a value cannot be read."""
     try:
         return cursor.fetchall()
-    except Exception:  # whatever a loader raises: the reply is here, and says what the server has done
+    except Exception:  # any error of a loader: the reply is here, and says what the server has done
         return _row_by_row(cursor)
 
 

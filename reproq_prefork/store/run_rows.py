@@ -1,4 +1,4 @@
-"""From a row of `task_runs` to a TaskRun: of every row, whatever is in it."""
+"""Turns a row of `task_runs` into a TaskRun. This works for every row, whatever is in it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PLAIN = tuple(_OF_TYPE.keys() - {*_TIMES, *_JSON, "status", "errors", "worker_i
 
 
 def task_run(row: Any, zone: tzinfo | None, *, created: bool = True) -> TaskRun:
-    """The run of a row with the columns of `parts/run_columns.sql`. `zone`: the sender's, for times.
+    """The run of a row with the columns of `parts/run_columns.sql`. `zone`: the sender's zone, for times.
 
     Raises UnknownStatus.
     """
@@ -49,24 +49,24 @@ def _moment(text: str | None, zone: tzinfo | None) -> datetime | None:
     return None if text is None else in_zone(read_moment(text), zone)
 
 
-# What the server decides about a new run: the seconds too, since it keeps them in four bytes.
+# What the server decides about a new run. The seconds too, since it stores them in four bytes.
 _DECIDED = ("enqueued_at", "run_after", "timeout_seconds", "retry_base_seconds", "retry_max_seconds")
 
 
 def added_run(new: NewRun, *, run_id: int, **decided: Any) -> TaskRun:
-    """The run that `new` has just become. `decided`: what the server has decided, the columns of `_DECIDED`."""
+    """The run that `new` has just become. `decided`: the values of the server, the columns of `_DECIDED`."""
     payload = read_json(new.spec.canonical)
     columns: dict[str, Any] = new.columns() | decided
     return TaskRun(id=run_id, payload=payload, task_path=_task_path(payload), **columns)
 
 
 def inserted_run(new: NewRun, row: Any) -> TaskRun:
-    """The same of a row that an INSERT returned."""
+    """The same, from a row that an INSERT returned."""
     return added_run(new, run_id=row.id, **{name: getattr(row, name) for name in _DECIDED})
 
 
 def _task_path(payload: Any) -> str | None:
-    """As the generated column has it."""
+    """As the generated column computes it."""
     if not isinstance(payload, dict):
         return None
     version, task = payload.get("v"), payload.get("task")
@@ -79,8 +79,8 @@ def _json(text: str | None) -> Any:
 
 
 def read_errors(text: str) -> tuple[Any, ...]:
-    """The entries of the column `errors`; what is no list is the one entry."""
-    if text == "[]":  # as nearly always
+    """The entries of the column `errors`. A value that is not a list is the only entry."""
+    if text == "[]":  # nearly always
         return ()
     entries = read_json(text)
     return tuple(entries) if isinstance(entries, list) else (entries,)

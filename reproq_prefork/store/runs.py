@@ -1,11 +1,11 @@
 """Enqueue, re-run and read task runs on the caller's own connection, and so in the caller's transaction.
 
-Nothing here commits, rolls back or changes a setting of the connection: a run that was enqueued is there
-when the caller commits, with the caller's own data, and is not when the caller rolls back. Any connection
-of psycopg will do, whatever its row factory, cursor factory or autocommit.
+Nothing here commits, rolls back or changes a setting of the connection. An enqueued run is saved only if the
+caller's transaction commits, together with the caller's own data. Any psycopg connection will do, whatever its row
+factory, cursor factory or autocommit.
 
-Errors of psycopg pass through unchanged (a serialization failure is the caller's to retry). Everything that
-can be known to be wrong is refused before anything is sent, so it does not end the caller's transaction.
+Errors of psycopg pass through unchanged (the caller retries a serialization failure). Values that are known to be
+wrong are refused before anything is sent, so they do not end the caller's transaction.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Options = ParamSpec("Options")
 
 
 class PsycopgSender:
-    """Sends on a connection of psycopg, as it is."""
+    """Sends on a psycopg connection without changing it."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -46,17 +46,18 @@ class PsycopgSender:
 
     def fetch(self, name: str, parameters: Mapping[str, Any]) -> Sequence[Any]:
         if isinstance(self._connection, DeadlineConnection) and self._connection.settings is not None:
-            return fetch(self._connection, statement(name), parameters)  # a command's own, behind a pooler
+            # A command's own connection, behind a pooler.
+            return fetch(self._connection, statement(name), parameters)
         if not writes_iso(self._connection):
             return fetch_binary(self._connection, statement(name), parameters)
-        # A cursor of our own: the connection's cursor factory may take other placeholders.
+        # A cursor of our own: the connection's cursor factory may use other placeholders.
         with psycopg.Cursor(self._connection, row_factory=namedtuple_row) as cursor:
             return cursor.execute(statement(name), parameters).fetchall()
 
     def all_or_nothing(self) -> AbstractContextManager[object]:
         connection = self._connection
         if not connection.autocommit and connection.info.transaction_status == TransactionStatus.IDLE:
-            # Any statement begins the caller's transaction; else `transaction` would begin one, and commit it.
+            # Any statement begins the caller's transaction. Otherwise `transaction` would begin one and commit it.
             self.fetch("backend_pid", {})
         return connection.transaction()
 
@@ -67,7 +68,7 @@ class PsycopgSender:
 def _takes_what_it_takes(
     of: Callable[Concatenate[object, Options], NewRun],
 ) -> Callable[[Callable[..., TaskRun]], Callable[Concatenate[Connection, object, Options], TaskRun]]:
-    """Gives a function the options of `NewRun.of`, which are listed nowhere else; help() shows them too."""
+    """Gives a function the options of `NewRun.of`, so that they are listed once; help() shows them too."""
 
     def with_options(function: Callable[..., TaskRun]) -> Any:
         own = list(signature(function).parameters.values())[:2]
@@ -82,34 +83,34 @@ def _takes_what_it_takes(
 def enqueue(connection: Connection, payload: object, **options: Any) -> TaskRun:
     """Add a run of `payload` (a `Spec`, or any JSON value), in the transaction of `connection`.
 
-    `priority`: -100 to 100, higher first. `run_after`: not before this moment, or this long from now by the
-    server's clock. `max_attempts`: how often it may start; 1 means at most once. `timeout_seconds`: how long
-    an attempt may take; 0 for no deadline, None for what the worker's `--timeout` says. `unique_key`: where
-    a run with this key has not finished, no run is added, and that one comes back with `created=False`.
-    For Python tasks: `executor`, "fork" or "inline" where it is not to be the host's own; `atomic`, the task
-    runs in the transaction that completes it. `retry_base_seconds`, `retry_max_seconds`: in place of the host's.
+    `priority`: -100 to 100, higher first. `run_after`: the earliest start, as a moment, or as a time from now by
+    the server's clock. `max_attempts`: how many attempts it may have; 1 means at most once. `timeout_seconds`: how
+    long an attempt may take; 0: no deadline; None: the worker's `--timeout`. `unique_key`: if an unfinished run
+    has this key, no run is added, and that run is returned with `created=False`. For Python tasks: `executor`,
+    "fork" or "inline", instead of the host's; `atomic`, the task runs in the transaction that completes it.
+    `retry_base_seconds`, `retry_max_seconds`: instead of the host's.
 
-    Raises SpecError where `payload` is no JSON or too large, InvalidRun (a ValueError) for the rest.
+    Raises SpecError if `payload` is not JSON or is too large, and InvalidRun (a ValueError) for the rest.
     """
     return enqueue_new(connection, NewRun.of(payload, **options))
 
 
 def enqueue_new(connection: Connection, new: NewRun) -> TaskRun:
-    """Add one run that was checked before; for what makes runs of its own kind, such as Python tasks."""
+    """Add one run that was already checked. For callers that make their own kind of run, such as Python tasks."""
     return _runs(connection).enqueue(new)
 
 
 def enqueue_many(connection: Connection, new_runs: Sequence[NewRun]) -> Sequence[TaskRun]:
-    """Add many runs by few statements, all or none of them; gives them in the order of `new_runs`.
+    """Add many runs with few statements, all or none of them. Returns them in the order of `new_runs`.
 
-    `NewRun.of` takes what `enqueue` takes. Ids grow in that order too, so runs that are equal otherwise are taken
-    in it; only runs with unique keys are inserted in the order of these keys, and so their ids grow with the key.
-    Callers who add the same keys at once, each in an order of their own, therefore never meet a deadlock. (Several
-    calls in one transaction may, unless their keys are in order too.) A unique key that is held, by a run that has
-    not finished or by an earlier one of `new_runs`, gives that run with `created=False`.
+    `NewRun.of` takes the options of `enqueue`. Ids grow in that order too, so runs that are otherwise equal are
+    claimed in it. Only runs with unique keys are inserted in the order of their keys, so their ids grow with the
+    key. So callers who add the same keys at once, each in another order, never meet a deadlock. (Several calls in
+    one transaction may, unless their keys are in order too.) If a unique key is held, by an unfinished run or by
+    an earlier one of `new_runs`, that run is returned with `created=False`.
 
-    Of long lists each TaskRun is made when it is looked at, and again at the next look: keep those that are
-    needed more than once.
+    Of a long list, each TaskRun is made when you read it, and again at the next read: keep those that you need
+    more than once.
     """
     return _runs(connection).enqueue_many(new_runs)
 
@@ -117,9 +118,9 @@ def enqueue_many(connection: Connection, new_runs: Sequence[NewRun]) -> Sequence
 def requeue(connection: Connection, *, run_id: int | None = None, spec_hash: str | None = None) -> TaskRun:
     """Run again: a new PENDING copy of run `run_id`, or of the newest run of `spec_hash`.
 
-    Queue, payload, priority, `max_attempts`, timeout and unique key are those of the run that is copied,
-    whose id is in `replay_of`; it is due at once. Raises RunNotFound, UniqueKeyHeld where a run that has not
-    finished holds its key, and InvalidRun for what is no id or no hash.
+    The copy has the queue, payload, priority, `max_attempts`, timeout and unique key of the original, and its id
+    in `replay_of`. It is due at once. Raises RunNotFound, UniqueKeyHeld if an unfinished run holds its key, and
+    InvalidRun if the id or the hash is not valid.
     """
     if (run_id is None) == (spec_hash is None):
         raise TypeError("requeue() takes either a run_id or a spec_hash")
@@ -130,20 +131,20 @@ def requeue(connection: Connection, *, run_id: int | None = None, spec_hash: str
 
 
 def cancel(connection: Connection, run_id: int) -> TaskRun:
-    """Cancel a run: it ends CANCELLED, and is not tried again. Gives the run as it is then.
+    """Cancel a run: it ends CANCELLED, and is not tried again. Returns the run as it is then.
 
-    One that waits is CANCELLED at once. One that is RUNNING gets `cancel_requested_at`; when this transaction is
-    committed, its worker is told, and ends the task. A run that has finished stays as it is: `status` says how it
-    ended. Raises RunNotFound; InvalidRun for what is no id.
+    A PENDING run is CANCELLED at once. A RUNNING run gets `cancel_requested_at`; when this transaction is
+    committed, its worker is notified, and ends the task. A finished run does not change: `status` says how it
+    ended. Raises RunNotFound, and InvalidRun if the id is not valid.
     """
     return _runs(connection).cancel(run_id)
 
 
 def get_run(connection: Connection, run_id: int) -> TaskRun:
-    """The run as it is now. Raises RunNotFound; InvalidRun for what is no id.
+    """The run as it is now. Raises RunNotFound, and InvalidRun if the id is not valid.
 
-    `payload` and `result` are as `json_columns.read_json` gives them: equal to what was stored, with a Decimal
-    where no float has the value.
+    `payload` and `result` are as `json_columns.read_json` returns them: equal to what was stored, with a Decimal
+    for a number that a float cannot hold.
     """
     return _runs(connection).get(run_id)
 

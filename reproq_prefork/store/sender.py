@@ -1,4 +1,4 @@
-"""How a statement is sent: the seam between what is asked of the database and whose connection it goes by."""
+"""How a statement is sent: this separates what is asked from the connection that is used."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ import psycopg
 
 
 class Sender(Protocol):
-    """A way to the database, on a connection that belongs to the caller."""
+    """Sends statements on a connection that belongs to the caller."""
 
     @property
     def zone(self) -> tzinfo | None:
-        """The time zone in which this connection gives times; None: without one, by the session's clock."""
+        """The time zone in which this connection returns times; None: without a zone, in the session's time."""
 
     def fetch(self, name: str, parameters: Mapping[str, Any]) -> Sequence[Any]:
-        """Send `statements.statement(name)`, which has placeholders like %(run_id)s and gives rows; gives all of
-        them, with columns as attributes (`named_rows`)."""
+        """Send `statements.statement(name)`, which has placeholders like %(run_id)s and returns rows. Returns all
+        rows, with columns as attributes (`named_rows`)."""
 
     def all_or_nothing(self) -> AbstractContextManager[object]:
         """What is sent inside takes effect as a whole: a transaction, or a savepoint inside the caller's."""
 
     def psycopg_connection(self) -> psycopg.Connection[Any] | None:
-        """The same connection for a COPY, inside `all_or_nothing`; None: it is not psycopg's, so there is none."""
+        """The same connection for a COPY, inside `all_or_nothing`; None: it does not belong to psycopg."""
 
 
 def named_rows(cursor: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Which server has answered, and whether it will do."""
+"""Which server has answered, and whether it can be used."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ ENCODING = "UTF8"
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """What a server says of itself as a connection begins.
+    """What a server says about itself at the start of a connection.
 
-    `system` is its system identifier, which `initdb` makes. The replicas of a server share it; one that was
-    restored from a dump, or made by pg_upgrade, has another. None: nobody asked, or the server does not say.
+    `system` is its system identifier, which `initdb` makes. The replicas of a server share it. A server that was
+    restored from a dump, or made by pg_upgrade, has another one. None: nobody asked, or the server does not say.
     """
 
     version: str
@@ -39,9 +39,9 @@ class Server:
 
 
 def why_unusable(server: Server, *, for_writing: bool, system: int | None = None) -> str:
-    """Why nothing can be done with such a server; empty where it will do.
+    """Why such a server cannot be used; empty if it can.
 
-    `system`: the identifier that it must have, if it says one.
+    `system`: the identifier that it must have, if it reports one.
     """
     if server.version_number < MIN_SERVER_VERSION * 10_000:
         return f"it runs PostgreSQL {server.version}, and version {MIN_SERVER_VERSION} or newer is needed"

@@ -1,7 +1,7 @@
 """The SQL files, read once: `statement("look")` is the text of `sql/steward/look.sql`.
 
 The folders of `sql` say who sends a statement; no two files have the same name. `{{name}}` in a statement is
-replaced by `sql/parts/name.sql`: a list of columns, or a condition, that several statements have in common.
+replaced by `sql/parts/name.sql`: a list of columns, or a condition, that several statements share.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _PLACEHOLDER = re.compile(r"%\((\w+)\)s")
 def statement(name: str) -> str:
     """The text of one statement, with psycopg's named placeholders.
 
-    Comment lines are left out: the server would parse them at each call where nothing is prepared, and a
-    percent sign in prose would be taken for a placeholder.
+    Comment lines are left out: the server would parse them at each call of an unprepared statement, and a percent
+    sign in a comment would be read as a placeholder.
     """
     return _PART.sub(lambda part: _text(part[1]), _text(name))
 
 
 def read_statements() -> None:
-    """Read all of them now, for the processes that are forked later."""
+    """Read all of them now, for processes that are forked later."""
     for name in _files():
         statement(name)
 
@@ -52,7 +52,7 @@ def _text(name: str) -> str:
 def numbered(name: str) -> tuple[bytes, tuple[str, ...]]:
     """The statement with the server's own placeholders ($1, $2, …), and the names for them, in that order.
 
-    psycopg reads a statement of more than 4 KiB anew at each call, to find its named placeholders.
+    psycopg parses a statement of more than 4 KiB at each call, to find its named placeholders.
     """
     names: list[str] = []
 

@@ -1,4 +1,4 @@
-"""What a steward asks of the database, for all the workers of its host and for lost holders anywhere."""
+"""What a steward asks of the database: for all workers of its host, and for lost holders on any host."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from reproq_prefork.store.statements import statement
 SWEEP_BATCH = 500
 WAITERS_BATCH = 1_000
 
-# As the SQL has them: reproq_receive_new_runs in the fourth migration, and cancel_run.sql.
+# The same names are in the SQL: reproq_receive_new_runs in the fourth migration, and cancel_run.sql.
 NEW_RUNS_CHANNEL = "reproq_task_runs"
 CANCEL_CHANNEL = "reproq_cancel"
 
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What others announce: new runs, by the queue of each message, and workers with a run to be cancelled.
+    """What others notify: new runs, by the queue of each message, and workers with a run to cancel.
 
-    Of very many messages only the first are looked at; `messages` and `payload_bytes` count all.
+    If there are very many messages, only the first are read; `messages` and `payload_bytes` count all.
     """
 
     queues: tuple[str, ...] = ()
@@ -59,9 +59,9 @@ class RunToCancel:
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What a look has shown. `is_finish_due` is not asked, and False, where runs are due.
+    """The result of a look. If runs are due, `is_finish_due` is not asked, and is False.
 
-    `announced_share`: how much of the server's memory for notifications is taken, from 0 to 1.
+    `announced_share`: how full the server's memory for notifications is, from 0 to 1.
     """
 
     runs_are_due: bool
@@ -86,10 +86,10 @@ class RegisteredWorker:
 
 
 class StewardStore:
-    """The control plane's connection. Raises as `WorkerStore` does.
+    """The steward's connection. Raises as `WorkerStore` does.
 
-    `before_each` is called before each statement except a renewal. All that a steward does is statements of this
-    store, so what is called there waits for one of them at most.
+    `before_each` is called before each statement except a renewal. A steward does everything with statements of
+    this store, so `before_each` waits for one statement at most.
     """
 
     before_each: Callable[[], object]
@@ -109,11 +109,11 @@ class StewardStore:
         """Connect; `system` and `goes_on` as in `connect`. Raises `DatabaseUnavailable`, also for a copy.
 
         `max_lock_wait_s`, `max_statement_s`: how long a statement may wait for a lock, and how long it may take.
-        The next renewal is not sent before it has ended.
+        The next renewal waits until it has ended.
         """
         self._queues = ",".join(queues)
         self._awaited: set[str] = set()
-        # What a row says is no limit where the CHECKs are not there.
+        # Without the CHECK constraints, the value in a row may be too large.
         self._max_attempts_ceiling = MAX_ATTEMPTS if max_attempts_ceiling is None else max_attempts_ceiling
         statement_s = min(STATEMENT_TIMEOUT_S, max_statement_s)
         limits = TimeLimits(
@@ -138,38 +138,38 @@ class StewardStore:
         self._connection.close()
 
     def fileno(self) -> int:
-        """The socket: readable when the server has something to say."""
+        """The socket: it is readable when the server has sent something."""
         return self._connection.fileno()
 
     @property
     def was_flooded(self) -> bool:
-        """Whether this connection was lost to notifications that kept an answer from arriving."""
+        """Whether this connection was lost because notifications delayed an answer for too long."""
         return self._inbox.is_flooded
 
     def can_listen(self) -> bool:
-        """Whether notifications are heard on this connection: not behind a transaction pooler."""
+        """Whether this connection receives notifications: not behind a transaction pooler."""
         if not self.backend.pooled:
             return True
-        self._connection.inbox = None  # what is heard now is an answer to this question
+        self._connection.inbox = None  # notifications are now the answer to this question
         try:
             return hears_notifications(self._connection, partial(self._connect, limits=PROBE_LIMITS))
         finally:
             self._connection.inbox = self._inbox
 
     def listen(self) -> None:
-        """Ask for `news`. Not behind a pooler, where nobody would ever hear them."""
+        """Ask for `news`. Not behind a transaction pooler, where they would never arrive."""
         self._run("listen", {})
         self._run("listen_to_cancels", {})
 
     def stop_listening(self) -> None:
-        """Ask for no more `news`, and have no new runs announced for this host."""
+        """Ask for no more `news`, and for no notifications of new runs."""
         self.ignore_new_runs()
         self._run("stop_listening", {})
 
     def await_new_runs(self) -> tuple[str, ...]:
-        """Have new runs of the queues announced, until `ignore_new_runs` or the end of this connection.
+        """Ask for notifications of new runs in the queues, until `ignore_new_runs` or the end of this connection.
 
-        Gives the queues for which that failed, since somebody holds their advisory lock: try them again.
+        Returns the queues for which that failed, since another session holds their advisory lock: try them again.
         """
         missing = [queue for queue in self._queues.split(",") if queue not in self._awaited]
         rows = self._run("await_new_runs", {"queues": ",".join(missing)})
@@ -177,13 +177,13 @@ class StewardStore:
         return tuple(row.queue for row in rows if not row.held)
 
     def ignore_new_runs(self) -> None:
-        """Nobody of this host needs to hear of new runs for now."""
+        """No process of this host needs notifications of new runs for now."""
         if self._awaited:
             self._run("ignore_new_runs", {"queues": ",".join(self._awaited)})
             self._awaited.clear()
 
     def news(self) -> News:
-        """What has arrived so far, of which a bounded amount is read; does not wait."""
+        """What has arrived so far, up to a limit. It does not wait."""
         with translated_errors():
             self._inbox.read()
         heard = self._inbox.take()
@@ -195,15 +195,15 @@ class StewardStore:
         )
 
     def renew_leases(self, worker_ids: Collection[str], *, lease_s: float) -> frozenset[str]:
-        """Renew, in one statement; gives the ids that were renewed. The others have lost their lease."""
+        """Renew in one statement. Returns the ids that were renewed. The others have lost their lease."""
         parameters = {"worker_ids": json.dumps(sorted(worker_ids)), "lease_seconds": lease_s}
         return frozenset(row.id for row in self._send("renew_leases", parameters))
 
     def look(self, worker_ids: Collection[str], *, announces: bool) -> Sight:
-        """What there is to do in the queues, and which runs of these workers somebody has cancelled.
+        """What there is to do in the queues, and which runs of these workers were cancelled.
 
-        Raises ConnectionLost also where the server only reads by now: it would say for ever that nothing is due.
-        `announces`: ends that the application is to be told of are looked for too.
+        Also raises ConnectionLost if the server has become read-only: it would answer for ever that nothing is
+        due. `announces`: also look for ends to announce to the application.
         """
         parameters = {
             "queues": self._queues,
@@ -223,9 +223,9 @@ class StewardStore:
         )
 
     def end_backend_of(self, worker_id: str, *, within_s: float = BACKEND_GONE_TIMEOUT_S) -> bool:
-        """End a dead worker's server process and see it gone; several statements.
+        """End a dead worker's server process and see it gone. Several statements.
 
-        False: it would not go in that time (or we may not end it), so what it does may yet be committed.
+        False: it did not go in that time (or we may not end it), so it may still commit.
         """
         gives_up_at = time.monotonic() + within_s
         while self._run("terminate_backend", {"worker_id": worker_id}):
@@ -237,7 +237,7 @@ class StewardStore:
     def reset_worker(
         self, lost: LostWorker, *, keep_registration: bool = False, only: Collection[int] | None = None
     ) -> tuple[ResetRun, ...]:
-        """Put back, or fail, all that a dead worker held, or of that `only` these runs; forget the worker."""
+        """Put back, or fail, all runs that a dead worker held (or only these), and delete its registration."""
         started = [*lost.unrecorded, *([lost.started] if lost.started else [])]
         rows = self._run(
             "reset_worker",
@@ -255,7 +255,7 @@ class StewardStore:
         return tuple(_reset_run(row) for row in rows)
 
     def forget_worker(self, worker_id: str) -> None:
-        """Unless it holds something."""
+        """Delete its registration, unless it holds a run."""
         self._run("deregister_worker", {"worker_id": worker_id})
 
     def held_runs(self, worker_id: str) -> tuple[tuple[int, int], ...]:
@@ -263,12 +263,12 @@ class StewardStore:
         return tuple((row.id, row.claims) for row in self._run("held_runs", {"worker_id": worker_id}))
 
     def is_free(self, run_id: int, claim: int) -> bool:
-        """This claim still holds the run, and nobody has locked its row."""
+        """Whether this claim still holds the run, and nobody has locked its row."""
         rows = self._run("changeable_runs", {"tokens": json.dumps([{"id": run_id, "claim": claim}])})
         return any(row.is_free for row in rows)
 
     def fail_lost_run(self, run_id: int, claim: int, reason: str | None) -> tuple[ResetRun, ...]:
-        """End a run whose holder is lost, by the smallest write there is. `reason` None: its errors stay."""
+        """End a run that has lost its holder, with the smallest possible write. `reason` None: its errors stay."""
         error = None if reason is None else _error(FailureKind.REFUSED, reason)
         rows = self._run("fail_lost_run", {"run_id": run_id, "claim": claim, "error": error})
         return tuple(_reset_run(row) for row in rows)
@@ -276,12 +276,12 @@ class StewardStore:
     def hand_back_waiting(
         self, worker_id: str, run_id: int, claim: int, *, only: Collection[int] | None = None
     ) -> tuple[ResetRun, ...]:
-        """Put back what a worker has claimed together with this run and not started, if it is still at it."""
+        """If a worker still executes this run, put back those that it claimed with it and has not started."""
         parameters = {"worker_id": worker_id, "run_id": run_id, "claim": claim, "only": _ids(only)}
         return tuple(_reset_run(row) for row in self._run("hand_back_waiting", parameters))
 
     def expired_runs(self) -> Iterator[tuple[int, int]]:
-        """The (`id`, `claim`) of every run that `sweep_expired` would reset; read a page at a time."""
+        """The (`id`, `claim`) of every run that `sweep_expired` would reset, read page by page."""
         after_id = 0
         while True:
             rows = self._run("expired_runs", {"after_id": after_id, "max_runs": SWEEP_BATCH})
@@ -292,9 +292,10 @@ class StewardStore:
             after_id = rows[-1].id
 
     def sweep_expired(self, *, only: Collection[int] | None = None) -> tuple[ResetRun, ...]:
-        """Put back, or fail, runs whose holder's lease has ended, wherever it was; at most 500 a call.
+        """Put back, or fail, runs whose lease has ended, on any host; at most 500 a call.
 
-        `only`: these runs alone. Workers that are gone without a goodbye are forgotten with it.
+        `only`: these runs alone. It also deletes the registrations of workers that are gone and did not
+        deregister.
         """
         rows = self._run(
             "sweep_expired",
@@ -308,7 +309,7 @@ class StewardStore:
         return tuple(_reset_run(row) for row in rows)
 
     def forget_waiters(self) -> int:
-        """Forget who waited for an end and left without a goodbye; gives how many, at most 1,000 a call."""
+        """Delete waiters that left without removing themselves. Returns how many, at most 1,000 a call."""
         forgotten: int = self._run("forget_waiters", {"max_waiters": WAITERS_BATCH})[0].forgotten
         return forgotten
 
@@ -324,7 +325,7 @@ class StewardStore:
         )
 
     def leave_copy(self) -> None:
-        """Where the database has become a copy of another one: forget all workers, and raise ConnectionLost."""
+        """If the database has become a copy of another one: delete all registrations, and raise ConnectionLost."""
         if self._run("leave_copy", {})[0].is_copy:
             raise ConnectionLost("the database has become a copy of another one")
 

@@ -1,10 +1,10 @@
 """Enqueue, re-run and read task runs, whoever sends the statements.
 
-`TaskRuns` knows what is sent and what its answer means; a `Sender` knows on which connection, and so in
-which transaction. `runs.py` sends through psycopg, the Django backend through Django's own cursors.
+`TaskRuns` knows what to send and what the answer means. A `Sender` knows on which connection, and so in which
+transaction. `runs.py` sends through psycopg, the Django backend through Django's own cursors.
 
-Everything that can be known to be wrong is refused before anything is sent, so it does not end the caller's
-transaction. Errors of the database pass through as the sender raises them.
+Values that are known to be wrong are refused before anything is sent, so they do not end the caller's transaction.
+Errors of the database pass through as the sender raises them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SPEC_HASH = re.compile("[0-9a-f]{64}")
 
 
 class TaskRuns:
-    """The table `task_runs` as those see it who add runs to it and read them. `runs.py` has the contracts."""
+    """The table `task_runs` for those who add runs to it and read them. `runs.py` has the contracts."""
 
     def __init__(self, sender: Sender) -> None:
         self._sender = sender
@@ -103,5 +103,5 @@ def _check_hash(spec_hash: object) -> None:
     if not isinstance(spec_hash, str) or not _SPEC_HASH.fullmatch(spec_hash):
         raise InvalidRun(
             f"A spec hash is 64 lower-case hexadecimal digits, not {quoted(str(spec_hash))}; "
-            "`reproq-prefork show ID` tells that of a run."
+            "`reproq-prefork show ID` shows the hash of a run."
         )

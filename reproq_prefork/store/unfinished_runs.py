@@ -1,4 +1,4 @@
-"""Many runs that have not finished, chosen by what they are, and cancelled batch by batch."""
+"""Selects many unfinished runs, and cancels them batch by batch."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from reproq_prefork.model.run import Status
 
-PAGE_RUNS = 500_000  # whose ids are held in memory
-BATCH_RUNS = 1_000  # a transaction
+PAGE_RUNS = 500_000  # ids held in memory
+BATCH_RUNS = 1_000  # per transaction
 
 _ABOVE_ALL_IDS = 2**63 - 1
 _LIKE = str.maketrans({"\\": r"\\", "%": r"\%", "_": r"\_", "*": "%", "?": "_"})
@@ -17,9 +17,9 @@ _LIKE = str.maketrans({"\\": r"\\", "%": r"\%", "_": r"\_", "*": "%", "?": "_"})
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Of PENDING and RUNNING runs those that match all of it; what is None matches every run.
+    """The PENDING and RUNNING runs that match all fields. A field that is None matches every run.
 
-    `task` is a pattern for the path of a task: `*` stands for any characters, `?` for one.
+    `task` is a pattern for the path of a task: `*` matches any characters, `?` matches one.
     """
 
     statuses: frozenset[Status] = frozenset({Status.PENDING, Status.RUNNING})
@@ -30,9 +30,9 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class CancelledBatch:
-    """What became of a batch: how many are CANCELLED, how many run and have workers that were asked to end them.
+    """The result of a batch: how many runs are CANCELLED, and how many run and have been asked to stop.
 
-    `passed_by`: others held them at that moment, or they have become something else since they were selected.
+    `passed_by`: others had locked them at that moment, or their status changed after they were selected.
     """
 
     cancelled: int
@@ -41,7 +41,7 @@ class CancelledBatch:
 
 
 class UnfinishedRuns:
-    """`fetch` takes the name of a statement and its parameters, and raises what it raises."""
+    """`fetch` takes the name of a statement and its parameters. Its errors pass through."""
 
     def __init__(
         self, fetch: Callable[[str, Mapping[str, Any]], Sequence[Any]], selection: Selection
@@ -64,13 +64,13 @@ class UnfinishedRuns:
     def cancel(
         self, *, message: str = "the task was cancelled", end_running: bool = False, finish_due: bool = True
     ) -> Iterator[CancelledBatch]:
-        """Cancel all that match now, the newest first; gives what became of each batch.
+        """Cancel all runs that match now, the newest first. Yields the result of each batch.
 
-        Each batch is committed by itself, so what was done when this is interrupted stays done. Workers take the
-        oldest first: that this begins at the other end keeps what it leaves dead out of their way.
+        Each batch is committed alone, so an interruption loses nothing that is done. Workers take the oldest runs
+        first. This begins at the other end, so that the dead rows it leaves are not in their way.
 
-        `end_running`: RUNNING runs are CANCELLED as well, since no worker can hold them. `finish_due`: the
-        application is notified of these ends.
+        `end_running`: RUNNING runs are CANCELLED as well, since no worker can hold them. `finish_due`: announce
+        these ends to the application.
         """
         before_id = _ABOVE_ALL_IDS
         while ids := self._page(before_id, max_runs=PAGE_RUNS).ids:

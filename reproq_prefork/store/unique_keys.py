@@ -1,4 +1,4 @@
-"""When an insert meets a unique key that is held: who holds it is looked up, unless it is given back meanwhile."""
+"""For an insert with a unique key that is held: the holder is looked up, but may give the key back meanwhile."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MAX_KEY_TRIES = 20
 
 
 class KeyChangesHands(ReproqError):
-    """Each time somebody else held the key, and had finished before it could be seen who."""
+    """Each time another run held the key, and finished before it could be found."""
 
     exit_status = ExitStatus.CONFLICT
 

@@ -1,4 +1,4 @@
-"""What a worker asks of the database: register, finish and claim, and find out after a lost reply."""
+"""What a worker asks of the database: register, record and claim, and find out the truth after a lost reply."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from reproq_prefork.store.opening import GoesOn, always
 from reproq_prefork.store.statements import statement
 
 HASTE_S = 1.0
-ANNOUNCE_AGAIN_S = 60.0  # for whoever takes an announcement to tell of it, before another one does
+ANNOUNCE_AGAIN_S = 60.0  # the time to announce an end, before another worker may take it
 
 _RUN_ID = attrgetter("run_id")
 
@@ -32,11 +32,11 @@ Run = Callable[[str, dict[str, Any]], Sequence[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What `finish_and_claim` found.
+    """The result of `finish_and_claim`.
 
-    `settled`: how many of the runs to be settled were still this worker's. `found`: how many due runs it has met;
-    as many as were asked for, or more, where there may be others. `unreadable`: what was claimed with `runs`, and
-    cannot be run.
+    `settled`: how many of the runs to record this worker still held. `found`: how many due runs it met; if this is
+    at least the number asked for, there may be more. `unreadable`: runs that were claimed with `runs` and cannot
+    be executed.
     """
 
     settled: int
@@ -48,7 +48,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class ClaimedAlone:
-    """What `claim_run` found. `run`: without its payload and all other text; None: somebody else has it."""
+    """The result of `claim_run`. `run`: without its payload and all other text; None: the run was not free."""
 
     holds_lease: bool
     run: ClaimedRun | None
@@ -56,7 +56,7 @@ class ClaimedAlone:
 
 @dataclass(frozen=True, slots=True)
 class ChangeableRun:
-    """A run that a worker still holds. `is_free`: nobody else has locked its row."""
+    """A run that a worker still holds. `is_free`: no other session has locked its row."""
 
     is_free: bool
     is_python: bool
@@ -64,13 +64,13 @@ class ChangeableRun:
 
 
 class WorkerStatements:
-    """What a worker asks, whoever sends it. Every method is one statement, except where it says otherwise."""
+    """What a worker asks, whoever sends it. Every method is one statement, unless it says otherwise."""
 
     def __init__(
         self, identity: WorkerIdentity, *, lease_s: float, backend: ServerProcess, run: Run, run_hot: Run
     ) -> None:
-        """`run`: send the statement of this name and return its rows, with columns as attributes. `run_hot`: the
-        same as tuples, for the statements of each run."""
+        """`run`: sends the statement of this name and returns its rows, with columns as attributes. `run_hot`: the
+        same as tuples, for the statements that are sent for each run."""
         self._identity = identity
         self._lease_s = lease_s
         self._queues = ",".join(identity.queues)
@@ -98,9 +98,9 @@ class WorkerStatements:
         )
 
     def reconnected(self, *, old_is_gone: bool = True) -> bool:
-        """Register this connection's server process, unless the one before it may still be there.
+        """Register this connection's server process, unless the previous one may still be there.
 
-        False: the lease has ended, and will not come back.
+        False: the lease has ended, and cannot be renewed.
         """
         parameters = {
             "worker_id": self._identity.id,
@@ -122,9 +122,9 @@ class WorkerStatements:
     ) -> Claim:
         """Record `settlements`, by id, and claim up to `max_runs` runs, in one statement and one commit.
 
-        `places`: behind which run of its priority a queue is looked through, and what is above that priority; the
-        others are from their head. One that may not be run again lightly is claimed alone, however many are asked
-        for.
+        `places`: for a queue, the run behind which the search begins in that run's priority; higher priorities are
+        searched too. The other queues are searched from their head. A run that must not be executed again without
+        need is claimed alone, however many are asked for.
         """
         rows = self._run_hot(
             "finish_and_claim",
@@ -144,12 +144,12 @@ class WorkerStatements:
         return Claim(settled, holds_lease, runs, found, unreadable)
 
     def next_due_run(self, passed: Collection[int]) -> int | None:
-        """The id of the run that is next in the queues, without those in `passed`. None: nothing is due."""
+        """The id of the next run in the queues, without those in `passed`. None: nothing is due."""
         rows = self._run("next_due_run", {"queues": self._queues, "passed": json.dumps(sorted(passed))})
         return rows[0].id if rows else None
 
     def claim_run(self, run_id: int) -> ClaimedAlone:
-        """Claim this run and no other, and read no more of it than numbers."""
+        """Claim only this run, and read only numbers of it."""
         (row,) = self._run(
             "claim_run",
             {"run_id": run_id, "worker_id": self._identity.id, "lease_seconds": self._lease_s},
@@ -170,7 +170,7 @@ class WorkerStatements:
         return ClaimedAlone(row.holds_lease, run)
 
     def read_claimed(self, token: tuple[int, int]) -> ClaimedRun | UnreadableRun | None:
-        """The run that was claimed by itself. None: it is somebody else's by now."""
+        """The run that was claimed alone. None: this worker has lost it."""
         run_id, claim = token
         rows = self._run_hot("read_claimed", {"run_id": run_id, "claim": claim})
         if not rows:
@@ -179,17 +179,17 @@ class WorkerStatements:
         return runs[0] if runs else unreadable[0]
 
     def fail_run(self, run_id: int, why: str) -> None:
-        """End a run that waits, since nobody can claim it."""
+        """End a PENDING run that nobody can claim."""
         error = json.dumps({"kind": FailureKind.UNREADABLE.value, "message": why})
         self._run("fail_run", {"run_id": run_id, "error": error})
 
     def held_runs(self) -> frozenset[tuple[int, int]]:
-        """The (`id`, `claim`) of every run that the database says this worker holds."""
+        """The (`id`, `claim`) of every run that this worker holds, according to the database."""
         rows = self._run("held_runs", {"worker_id": self._identity.id})
         return frozenset((row.id, row.claims) for row in rows)
 
     def changeable_runs(self, tokens: Collection[tuple[int, int]]) -> Mapping[tuple[int, int], ChangeableRun]:
-        """Those of these runs, by (`id`, `claim`), that are still held, and whether each could be written now."""
+        """Of these runs, those that are still held, by (`id`, `claim`), and whether each could be written now."""
         wanted = [{"id": run_id, "claim": claim} for run_id, claim in tokens]
         rows = self._run("changeable_runs", {"tokens": json.dumps(wanted)})
         return {
@@ -198,20 +198,19 @@ class WorkerStatements:
         }
 
     def take_finish_due(self) -> int | None:
-        """A run of this worker's queues whose end is to be told; it is due again in a minute."""
+        """A run of this worker's queues whose end must be announced. It is due again in a minute."""
         rows = self._run("take_finish_due", {"queues": self._queues, "again_seconds": ANNOUNCE_AGAIN_S})
         return rows[0].id if rows else None
 
     def clear_finish_due(self, run_id: int) -> None:
-        """The application has been told of the end of this run."""
+        """The end of this run has been announced to the application."""
         self._run("clear_finish_due", {"run_id": run_id})
 
 
 class WorkerStore(WorkerStatements):
     """The statements of a worker, on a connection of its own.
 
-    Raises `ConnectionLost` (the outcome is unknown), `StatementRefused` and `ValueRefused` (nothing was
-    written).
+    Raises `ConnectionLost` (the outcome is unknown), `StatementRefused` and `ValueRefused` (nothing was written).
     """
 
     def __init__(
@@ -243,7 +242,7 @@ class WorkerStore(WorkerStatements):
 
     @contextlib.contextmanager
     def in_haste(self) -> Iterator[None]:
-        """A statement has a second here; then the connection is as good as lost."""
+        """Inside, a statement has one second. After that, the connection counts as lost."""
         deadline_s, self._connection.deadline_s = self._connection.deadline_s, HASTE_S
         try:
             yield
@@ -251,12 +250,12 @@ class WorkerStore(WorkerStatements):
             self._connection.deadline_s = deadline_s
 
     def end_previous_backend(self, *, within_s: float = BACKEND_GONE_TIMEOUT_S) -> bool:
-        """End the server process registered before a reconnect, and see it gone; as `end_backend_of`."""
+        """End the server process registered before a reconnect, and see it gone. As `end_backend_of`."""
         return end_backend_of(self._connection, self._identity.id, within_s=within_s)
 
 
 def _as_json(settlement: Settlement) -> str:
-    """One element of the JSON array `settlements`. The result is JSON text already, and stands in it as it is."""
+    """One element of the JSON array `settlements`. The result is already JSON text, and is copied unchanged."""
     run_id, claim, status, result, error, delay_s, refunded, last_attempt, finish_due = settlement
     text = f'{{"id":{run_id},"claim":{claim},"status":"{status}"'
     if result is not None:

@@ -1,4 +1,4 @@
-"""The payload of a Python task, read as the call that it is."""
+"""Reads the payload of a Python task as a call."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from reproq_prefork.spec.values import parse_values
 
 
 class NotACall(ReproqError):
-    """The payload is no call of a Python task."""
+    """The payload is not a call of a Python task."""
 
 
 class PythonCall(NamedTuple):
-    """The dotted path of a task, and its arguments as Python has them."""
+    """The dotted path of a task, and its arguments as Python values."""
 
     path: str
     args: tuple[Any, ...]
@@ -23,7 +23,7 @@ class PythonCall(NamedTuple):
 
 
 def read_call(payload: str) -> PythonCall:
-    """The call that the text of a payload stands for. Raises NotACall."""
+    """The call in the text of a payload. Raises NotACall."""
     try:
         said = parse_values(payload)
     except SpecError as error:

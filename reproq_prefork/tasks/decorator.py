@@ -9,9 +9,9 @@
     welcome.enqueue(connection, 7)                       # on the caller's connection, in its transaction
     welcome.using(priority=10).enqueue(connection, 7)
     enqueue_many(connection, [welcome.new_run(each) for each in users])
-    welcome(7)                                           # here and now
+    welcome(7)                                           # call it directly, here
 
-Options stand in the decorator and in `using`, arguments in `enqueue`: no name of an argument is ever an option.
+Options are in the decorator and in `using`, arguments in `enqueue`: so an argument may have any name.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class TaskContext:
-    """Which attempt of which run this is: the first argument of a task with `takes_context=True`."""
+    """Which attempt of which run this is. It is the first argument of a task with `takes_context=True`."""
 
     run_id: int
     spec_hash: str
@@ -54,13 +54,13 @@ class TaskContext:
 
     @property
     def cancelled(self) -> bool:
-        """Whether the task was told that somebody has cancelled it (TaskCancelled was raised in it)."""
+        """Whether somebody has cancelled the task, and TaskCancelled was raised in it."""
         return self.is_cancelled()
 
 
 @dataclass(frozen=True)
 class Task(Generic[P, R]):
-    """A function and how its runs are enqueued. Raises InvalidRun for an option that cannot be."""
+    """A function, and the options of its runs. Raises InvalidRun if an option is not valid."""
 
     func: Callable[..., R]
     queue_name: str = DEFAULT_QUEUE
@@ -69,8 +69,10 @@ class Task(Generic[P, R]):
     timeout: Seconds | None = None  # 0: no deadline; None: the worker's --timeout
     retry_base: Seconds | None = None  # None: the worker's --retry-base
     retry_max: Seconds | None = None
-    unique: Unique = False  # True: of equal calls one is enqueued; a callable gives the key, None for none
-    executor: str | None = None  # "fork" or "inline"; None: as the worker does
+    unique: Unique = (
+        False  # True: equal calls are enqueued once; a callable returns the key, or None for no key
+    )
+    executor: str | None = None  # "fork" or "inline"; None: the worker's own
     takes_context: bool = False
     run_after: RunAfter | None = None
 
@@ -79,14 +81,14 @@ class Task(Generic[P, R]):
             raise InvalidRun(f"A task is made of a function, not of {quoted(repr(self.func))}.")
         if "<locals>" in self.func.__qualname__ or "." in self.func.__qualname__:
             raise InvalidRun(
-                f"The task {self.path} is no function of a module, so no worker could import it: define it at the "
-                "top of its module."
+                f"The task {self.path} is not a function of a module, so no worker could import it: define it at "
+                "the top level of its module."
             )
         NewRun.of({}, **self._options())
 
     @property
     def path(self) -> str:
-        """The dotted path by which workers find it, and payloads name it."""
+        """The dotted path. Workers find the task by it, and payloads name it."""
         return f"{self.func.__module__}.{self.func.__qualname__}"
 
     def using(self, **options: Any) -> Task[P, R]:
@@ -99,13 +101,13 @@ class Task(Generic[P, R]):
         return dataclasses.replace(self, **options)
 
     def spec(self, *args: P.args, **kwargs: P.kwargs) -> Spec:
-        """What a call is, and its name: its hash. Raises SpecError for arguments that are not JSON."""
+        """The spec of a call; its hash is its name. Raises SpecError for arguments that are not JSON."""
         return Spec.python_task(self.path, args, kwargs)
 
     def enqueue(self, connection: Any, /, *args: P.args, **kwargs: P.kwargs) -> TaskRun:
-        """Add a run of this call in the transaction of `connection`, a psycopg one. Raises as `enqueue` does."""
+        """Add a run of this call in the transaction of `connection` (psycopg). Raises as `runs.enqueue` does."""
         new = self.new_run(*args, **kwargs)
-        # Only now: tasks are imported in workers too, whose executors reach no database.
+        # Imported here: workers import tasks too, and their executors use no database.
         from reproq_prefork.store.runs import enqueue_new
 
         return enqueue_new(connection, new)
@@ -121,7 +123,7 @@ class Task(Generic[P, R]):
         return NewRun.of(spec, unique_key=key, **self._options())
 
     def call(self, *args: Any, **kwargs: Any) -> R:
-        """Call the function, here and now; where it takes a context, that is the first argument."""
+        """Call the function directly, in this process. If it takes a context, that is the first argument."""
         return self.func(*args, **kwargs)
 
     __call__ = call
@@ -174,7 +176,7 @@ def task(
 
 
 def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
-    """Make a task of a function, with or without options."""
+    """Make a function a task, with or without options."""
     if function is not None:
         return Task(function)
     return lambda decorated: Task(decorated, **options)

@@ -1,7 +1,7 @@
-"""From the dotted path of a stored payload to the task it names, past an allow-list.
+"""Finds the task that the dotted path of a stored payload names, if an allow-list permits it.
 
-A payload is data that others have written: before anything is imported its module must be allowed, what is
-found there must be a task, and the function of that task must be from an allowed module too.
+A payload is data that others have written. So its module must be allowed before anything is imported, the path
+must lead to a task, and the function of that task must be from an allowed module too.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from reproq_prefork.text.printable import quoted
 
 
 class NotAllowed(ReproqError):
-    """The path names what is no task that may run here; another attempt would find the same."""
+    """The path does not name a task that may run here. Another attempt would find the same."""
 
 
 class TaskNotFound(ReproqError):
-    """The module cannot be imported, or lacks the name: a deploy may be under way. `__cause__` says why."""
+    """The module cannot be imported, or has no such name: a deploy may be under way. `__cause__` says why."""
 
 
 def allowed_modules(names: Sequence[str]) -> Callable[[str], bool]:
-    """Whether a module is one of `names` or below: `shop.tasks` admits `shop.tasks.mail`, not `shop.tasks_old`."""
+    """Whether a module is one of `names` or below: `shop.tasks` allows `shop.tasks.mail`, not `shop.tasks_old`."""
     roots = [tuple(name.split(".")) for name in names]
 
     def is_allowed(module: str) -> bool:
@@ -35,7 +35,7 @@ def allowed_modules(names: Sequence[str]) -> Callable[[str], bool]:
 
 
 def split_path(path: str) -> tuple[str, str]:
-    """The module and the name in it. Raises NotAllowed where `path` is no dotted path of two parts or more."""
+    """The module and the name in it. Raises NotAllowed if `path` is not a dotted path of at least two parts."""
     module, _dot, name = path.rpartition(".")
     if not module or not all(
         segment.isidentifier() and not keyword.iskeyword(segment) for segment in path.split(".")
@@ -45,21 +45,23 @@ def split_path(path: str) -> tuple[str, str]:
 
 
 def load_task(path: str, *, is_allowed: Callable[[str], bool], is_task: Callable[[object], bool]) -> Any:
-    """The task that `path` names; `is_allowed` takes the name of a module. A task has its function as `func`.
+    """The task that `path` names. `is_allowed` takes the name of a module. A task has its function as `func`.
 
     Raises NotAllowed and TaskNotFound.
     """
     module_name, name = split_path(path)
     if not is_allowed(module_name):
-        raise NotAllowed(f"the module of the task {quoted(path)} is not one that tasks may come from here")
+        raise NotAllowed(
+            f"the module of the task {quoted(path)} is not one of those that may hold tasks here"
+        )
     found = _found(module_name, name)
     if not is_task(found):
-        raise NotAllowed(f"{quoted(path)} is no task: its function has not been decorated as one")
+        raise NotAllowed(f"{quoted(path)} is not a task: its function is not decorated as one")
     home = getattr(found.func, "__module__", None)
     if not isinstance(home, str) or not is_allowed(home):
         raise NotAllowed(
             f"{quoted(path)} is a task of the module {quoted(str(home))}, "
-            "which is not one that tasks may come from here"
+            "which is not one of those that may hold tasks here"
         )
     return found
 

@@ -1,4 +1,4 @@
-"""Text for people: log lines, printable values, redacted secrets, durations.
+"""Text for people: log lines, printable values, masked secrets, durations.
 
 May import nothing but errors.
 """

@@ -18,12 +18,12 @@ _SECONDS_IN = {
     "s": Decimal(1),
     "ms": Decimal("0.001"),
 }
-# Largest unit first, each at most once: `30m1h` is more likely a slip than a wish.
+# Largest unit first, each at most once: `30m1h` is probably a mistake.
 _PARTS = re.compile("".join(rf"(?:(?P<{unit}>{_NUMBER}){unit})?" for unit in _SECONDS_IN))
 
 
 def parse_duration(text: str) -> float:
-    """The seconds that `text` means, from 0 to `MAX_DURATION_S`. Raises ValueError with a sentence."""
+    """The seconds that `text` means, from 0 to `MAX_DURATION_S`. The message of its ValueError is a sentence."""
     stripped = text.strip()
     if _PLAIN_SECONDS.fullmatch(stripped):
         seconds = Decimal(stripped)
@@ -43,9 +43,9 @@ def parse_duration(text: str) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """The shortest such text; `parse_duration` gives exactly `seconds` back.
+    """The shortest text for it; `parse_duration` returns exactly `seconds` for that text.
 
-    What is negative, or longer than parse_duration reads, is a plain number of seconds: a row may hold it.
+    A negative number, or one too long for parse_duration, is shown as plain seconds: a row may hold it.
     """
     if not 0 <= seconds <= MAX_DURATION_S:
         return f"{seconds:g}s"

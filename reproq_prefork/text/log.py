@@ -1,9 +1,8 @@
 """The log: one event, one line, one `write`.
 
-Not the `logging` module of the standard library: that one is process-wide mutable state with locks, which
-a fork copies as they are. A `Log` is a value that is handed to whoever writes; a child process gets
-`log.child("worker 3")`. Nothing here hides secrets: whoever logs an address passes it through
-`redact.mask_url` first.
+It does not use the `logging` module of the standard library: that has process-wide mutable state with locks, which
+a fork copies as they are. A `Log` is a value that is passed to every part that writes; a child process gets
+`log.child("worker 3")`. Nothing here hides secrets: pass an address through `redact.mask_url` before you log it.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from datetime import UTC, datetime
 from reproq_prefork.text.outlet import MAX_WHOLE_BYTES, Outlet
 from reproq_prefork.text.printable import printable
 
-# So the lines of several processes on one pipe never mix, and a full pipe takes no part of one.
+# So the lines of several processes on one pipe never mix, and a full pipe accepts no part of a line.
 MAX_LINE_BYTES = MAX_WHOLE_BYTES
 _CUT = "…"
 
@@ -27,7 +26,7 @@ Scalar = None | bool | int | float | str
 
 
 class LogLevel(enum.IntEnum):
-    """How much is written: a log writes its own level and those above it."""
+    """How much is logged: a log writes its own level and the levels above it."""
 
     DEBUG = 10
     INFO = 20
@@ -36,7 +35,7 @@ class LogLevel(enum.IntEnum):
 
 
 class LogFormat(enum.Enum):
-    """How a line looks: for people, or one JSON object for a log collector."""
+    """The form of a line: for people, or one JSON object for a log collector."""
 
     CONSOLE = "console"
     JSON = "json"
@@ -52,11 +51,11 @@ _CONSOLE_LEVEL = {
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """Writes events of process `name` to the descriptor `fd`; `clock` gives seconds since the epoch.
+    """Writes events of process `name` to the descriptor `fd`. `clock` returns seconds since the epoch.
 
-    The four methods never raise and never wait: a full disk, a closed terminal or a pipe that nobody reads must
-    not stop work. A line that cannot be written at once is dropped. Once lines can be written again, the first one
-    says how many were dropped. A line never exceeds `MAX_LINE_BYTES`.
+    The four methods never raise and never wait: a full disk, a closed terminal, or a pipe that nobody reads must
+    not stop the work. A line that cannot be written at once is dropped. When lines can be written again, the first
+    one says how many were dropped. A line never exceeds `MAX_LINE_BYTES`.
     """
 
     level: LogLevel
@@ -67,7 +66,7 @@ class Log:
     outlet: Outlet = field(default_factory=Outlet, compare=False, repr=False)
 
     def child(self, name: str) -> Log:
-        """The same log, speaking for another process."""
+        """The same log with the name of another process."""
         return replace(self, name=name)
 
     def debug(self, message: str, /, **fields: object) -> None:
@@ -118,8 +117,8 @@ def console_line(at: str, level: LogLevel, process: str, message: str, fields: d
 def json_line(at: str, level: LogLevel, process: str, message: str, fields: dict[str, Scalar]) -> bytes:
     """One JSON object with time, level, process, message and the fields, in ASCII, and a newline.
 
-    A field named like one of the four gets an underscore appended. An event that is too long has its
-    longest strings cut, so that the line stays valid JSON.
+    A field with the name of one of the four gets an underscore appended. If an event is too long, its longest
+    strings are cut, so that the line stays valid JSON.
     """
     event: dict[str, Scalar] = {
         "time": at,
@@ -135,7 +134,7 @@ def json_line(at: str, level: LogLevel, process: str, message: str, fields: dict
     while len(line) > MAX_LINE_BYTES and max_chars > 16:
         max_chars //= 2
         line = _encode({key: _shortened(value, max_chars) for key, value in event.items()})
-    if len(line) > MAX_LINE_BYTES:  # too many fields, or names too long: no cut of the values helps
+    if len(line) > MAX_LINE_BYTES:  # too many fields, or too long names: shorter values do not help
         line = _encode(
             {key: _shortened(value, 256) for key, value in head.items()} | {"fields_dropped": True}
         )
@@ -143,7 +142,7 @@ def json_line(at: str, level: LogLevel, process: str, message: str, fields: dict
 
 
 def _encode(event: dict[str, Scalar]) -> bytes:
-    # Plain ASCII: json escapes every control, line separator and lone surrogate (`ensure_ascii`).
+    # Plain ASCII: json escapes every control character, line separator and lone surrogate (`ensure_ascii`).
     return json.dumps(event).encode() + b"\n"
 
 
@@ -160,7 +159,7 @@ def _console_value(value: Scalar) -> str:
 
 
 def _scalar(value: object) -> Scalar:
-    """What JSON can hold: a number JSON lacks, or any other object, becomes its text."""
+    """A value that JSON can hold: a number that JSON lacks, or any other object, becomes text."""
     if isinstance(value, enum.Enum):
         value = value.value
     try:
@@ -168,13 +167,13 @@ def _scalar(value: object) -> Scalar:
             case None | bool():
                 return value
             case int():
-                str(value)  # refused from 4,300 digits on: better here than in json.dumps
+                str(value)  # it raises from 4,300 digits on: better here than in json.dumps
                 return int(value)
             case float():
                 return float(value) if math.isfinite(value) else str(value)
             case _:
                 return str.__str__(value) if isinstance(value, str) else str(value)
-    except Exception:  # a __str__ of somebody else's failed; the line must be written all the same
+    except Exception:  # a foreign __str__ failed; the line must be written even so
         return f"<{type(value).__name__} without a text>"
 
 

@@ -1,8 +1,8 @@
-"""Writing to a descriptor that is shared with others, without waiting for whoever reads it.
+"""Writes to a descriptor that is shared with others, without waiting for its reader.
 
 Standard error may be a pipe that nobody reads, a terminal that somebody has stopped (Ctrl-S), or a socket of a log
-collector that hangs. It cannot be made non-blocking: that is a property of the open file, which belongs to the
-shell and to other programs as well.
+collector that hangs. It cannot be made non-blocking: that is a property of the open file, which the shell and
+other programs share.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import socket
 import stat
 from collections.abc import Callable
 
-# What a pipe takes as a whole or not at all, however many write to it.
+# A pipe accepts this much as a whole or not at all, however many processes write to it.
 MAX_WHOLE_BYTES = select.PIPE_BUF
 
 
 class Outlet:
-    """Writes lines of at most MAX_WHOLE_BYTES; one that cannot be written at once is dropped, and counted."""
+    """Writes lines of at most MAX_WHOLE_BYTES. A line that cannot be written at once is dropped, and counted."""
 
     def __init__(self) -> None:
         self._dropped = 0
         self._is_torn = False  # the last line was cut, and has no end
 
     def write(self, fd: int, line: bytes, notice: Callable[[int], bytes]) -> None:
-        """Never raises. `notice`: the line that says how many were dropped; it is written before the next one."""
+        """Never raises. `notice` makes the line that says how many were dropped. It goes before the next line."""
         if self._dropped:
             if not self._put(fd, notice(self._dropped)):
                 self._dropped += 1
@@ -47,7 +47,7 @@ class Outlet:
 
 
 def write_text_at_once(fd: int, text: str) -> None:
-    """Write lines of any length, as far as that can be done at once. Never raises."""
+    """Write lines of any length, as far as this is possible at once. Never raises."""
     with contextlib.suppress(OSError):
         for line in text.splitlines():
             whole = (line + "\n").encode(errors="replace")
@@ -56,7 +56,7 @@ def write_text_at_once(fd: int, text: str) -> None:
 
 
 def write_at_once(fd: int, text: bytes) -> int:
-    """Write `text` or a part of it; gives how many bytes. Raises OSError, a BlockingIOError where nothing can be
+    """Write `text` or a part of it. Returns how many bytes. Raises OSError; a BlockingIOError if nothing can be
     written at once.
     """
     mode = os.fstat(fd).st_mode
@@ -66,10 +66,10 @@ def write_at_once(fd: int, text: bytes) -> int:
     if not may_block or not os.get_blocking(fd):
         return os.write(fd, text)
     try:
-        # The same pipe or terminal by an open file of our own.
+        # The same pipe or terminal, through an open file of our own.
         own = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:
-        # It belongs to another user, as where the program that started us has dropped its rights.
+        # It belongs to another user, for example if the program that started us has changed its user.
         return _spliced(fd, text) if stat.S_ISFIFO(mode) else _write_by_bytes(fd, text)
     try:
         return os.write(own, text)
@@ -86,8 +86,8 @@ def _send(fd: int, text: bytes) -> int:
 
 
 def _spliced(fd: int, text: bytes) -> int:
-    """By way of a pipe of our own, from which the kernel moves it if it can. Takes more room in the pipe than a
-    write: each line a page of it.
+    """Write through a pipe of our own: the kernel moves the text from it, if there is room. This takes more room
+    than a write, since each line takes a page of the pipe.
     """
     reader, writer = os.pipe2(os.O_CLOEXEC)
     try:
@@ -99,7 +99,7 @@ def _spliced(fd: int, text: bytes) -> int:
 
 
 def _write_by_bytes(fd: int, text: bytes) -> int:
-    """To a terminal: one that is ready takes a byte. It may have no room for a line, and then a write waits."""
+    """Write to a terminal. If it is ready, it accepts a byte. A line may not fit, and a write would wait."""
     poll = select.poll()
     poll.register(fd, select.POLLOUT)
     for written in range(len(text)):

@@ -1,4 +1,4 @@
-"""Text from anywhere, made safe to show on one line of a terminal or a log."""
+"""Makes any text safe to show on one line of a terminal or a log."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ MAX_QUOTED_CHARS = 80
 
 
 def printable(text: str) -> str:
-    r"""`text` with everything that is not printable written as an escape (`\n`, `\x1b`, `\u2028`, `\ud800`).
+    r"""`text` with all unprintable characters written as escapes (`\n`, `\x1b`, `\u2028`, `\ud800`).
 
-    What is left cannot end a line, move a cursor, reorder the text around it, or fail to encode. It is a
-    rule for showing, not for storing: a backslash that was there before stays as it is.
+    The result cannot end a line, move a cursor, reorder the text around it, or fail to encode. It is for showing,
+    not for storing: a backslash in the text is not escaped.
     """
     if text.isprintable():
         return text

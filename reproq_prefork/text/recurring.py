@@ -1,8 +1,7 @@
-"""Trouble that comes again and again is warned of at first, and then ever more rarely.
+"""Warns of repeated trouble at first, and then less and less often.
 
-Thirty-two workers that cannot connect would otherwise write ten lines a second until somebody looks, and hide
-what else is in the log. What is not warned of is written at the level DEBUG, so nothing is hidden from whoever
-asks.
+Otherwise, thirty-two workers that cannot connect would write ten lines a second until somebody looks, and hide the
+rest of the log. The other occurrences are logged at the level DEBUG, so that level shows everything.
 """
 
 from __future__ import annotations
@@ -13,23 +12,23 @@ from dataclasses import dataclass
 
 from reproq_prefork.text.log import Log
 
-FIRST_INTERVAL_S = 30.0  # between the first warning and the second; each interval after is twice as long
+FIRST_INTERVAL_S = 30.0  # between the first warning and the second; each later interval is twice as long
 LONGEST_INTERVAL_S = 600.0
-CALM_S = 120.0  # trouble that stays away for so long is new when it comes again
+CALM_S = 120.0  # trouble that did not occur for so long counts as new
 
 
 @dataclass(slots=True)
 class _Course:
-    """Of one kind of trouble; times are the clock's."""
+    """One kind of trouble. The times are from the clock."""
 
     warn_at: float
     interval_s: float
     came_at: float
-    unwarned: int = 0  # times since the last warning
+    unwarned: int = 0  # occurrences since the last warning
 
 
 class Recurring:
-    """Warns of trouble on behalf of one process. The message is what makes two troubles the same kind."""
+    """Warns of trouble for one process. Troubles with the same message are of the same kind."""
 
     def __init__(self, log: Log, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = log
@@ -37,7 +36,7 @@ class Recurring:
         self._courses: dict[str, _Course] = {}
 
     def warning(self, message: str, /, **fields: object) -> None:
-        """`times` in a line says how often it came since the line before; `fields` are of the last time."""
+        """`times` in a line: how often it came since the previous line. `fields` are those of the last time."""
         now = self._clock()
         course = self._courses.get(message)
         if course is None or now - course.came_at > max(CALM_S, course.interval_s):

@@ -11,7 +11,7 @@ _LIBPQ_SPACE = " \t\n\r\f\v"
 
 _SECRET_NAME = re.compile(r"passw(?:or)?d|passphrase|pwd|secret|token", re.IGNORECASE)
 _URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
-# One `name = value` of libpq's key/value form: the value is quoted, or ends at a space; a backslash escapes.
+# One `name = value` of libpq's key/value form. The value is quoted, or ends at a space; a backslash escapes.
 _PAIR = re.compile(
     r"\s*(?P<name>[A-Za-z_][A-Za-z0-9_]*)\s*=\s*(?P<value>'(?:[^'\\]|\\.)*'|(?:[^\s'\\]|\\.)(?:[^\s\\]|\\.)*|)(?=\s|$)",
     re.ASCII | re.DOTALL,
@@ -21,9 +21,9 @@ _PAIR = re.compile(
 def mask_url(dsn: str) -> str:
     """`dsn`, a URL or libpq's key=value form, with each password replaced by `***`.
 
-    Covers `user:password@`, several hosts, parameters such as `?password=` and `sslpassword`, and
-    percent-encoded names. Where the text is not well formed, too much is hidden rather than too little;
-    what cannot be read at all is hidden whole.
+    Covers `user:password@`, several hosts, parameters such as `?password=` and `sslpassword`, and percent-encoded
+    names. If the text is not well formed, too much is hidden rather than too little. If it cannot be read at all,
+    everything is hidden.
     """
     scheme = _URL.match(dsn)
     if scheme:
@@ -32,10 +32,10 @@ def mask_url(dsn: str) -> str:
 
 
 def _mask_after_scheme(rest: str) -> str:
-    # A password that was not percent-encoded may hold any of `@ / ? # :`, so it ends at the last `@`.
+    # A password that is not percent-encoded may hold any of `@ / ? # :`, so it ends at the last `@`.
     userinfo, at, tail = rest.rpartition("@")
     if "?" in userinfo:
-        # Either a password with a `?` in it, or an `@` in a parameter: who can tell?
+        # A password with a `?` in it, or a parameter with an `@`: nobody can tell.
         return MASK if ":" in userinfo else _mask_query(rest)
     user, colon, _ = userinfo.partition(":")
     return f"{user}:{MASK}@{_mask_query(tail)}" if colon else userinfo + at + _mask_query(tail)

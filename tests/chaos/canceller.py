@@ -29,7 +29,7 @@ COMMANDS_SHARE = 0.15  # each takes a new interpreter
 COMMAND_TIMEOUT_S = 30.0
 ANY_SHARE = 0.5
 LAST_ROUNDS = 30
-ANSWER = re.compile(r"run \d+ (?:is|has finished already and is) ([A-Z]+)", re.IGNORECASE)
+ANSWER = re.compile(r"run \d+ (?:is|has already finished and is) ([A-Z]+)", re.IGNORECASE)
 
 TO_BE_CANCELLED = (
     "select id from task_runs where status in ('PENDING', 'RUNNING') and cancel_requested_at is null"

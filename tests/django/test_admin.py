@@ -239,7 +239,7 @@ def test_a_long_list_says_about_how_long(many_runs: Client) -> None:
     found = re.search(r"About ([\d,]+) runs; the newest 10,000 are listed", text)
     assert found is not None
     assert 100_000 < int(found[1].replace(",", "")) < 200_000
-    assert "Looked for among the newest 100,000 runs. More than 10,000 runs" in text_of(
+    assert "Searched only the newest 100,000 runs. More than 10,000 runs" in text_of(
         many_runs.get(f"{LIST}?status=SUCCESSFUL")
     )
     assert many_runs.get(f"{LIST}?p=200").status_code == 200
@@ -441,7 +441,7 @@ def test_runs_are_cancelled_and_each_is_told(admin: Client) -> None:
     assert told(response) == [
         f"Run {waiting}: cancelled.",
         f"Run {running}: asked to stop; its worker ends it.",
-        f"Run {done}: left as it is, since it has finished: SUCCESSFUL.",
+        f"Run {done}: not changed, since it has finished: SUCCESSFUL.",
     ]
     assert statuses() == {waiting: "CANCELLED", running: "RUNNING", done: "SUCCESSFUL"}
     assert TaskRun.objects.get(pk=running).cancel_requested_at is not None
@@ -454,7 +454,7 @@ def test_a_priority_is_asked_for_and_given_to_those_that_wait(admin: Client) -> 
     response = act(admin, "change_priorities", waiting, done, apply="yes", priority="9")
     assert sorted(told(response)) == [
         f"Run {waiting}: priority 9.",
-        f"Run {done}: priority left as it is, since the run does not wait any more.",
+        f"Run {done}: priority not changed, since the run is not waiting any more.",
     ]
     assert dict(TaskRun.objects.values_list("id", "priority")) == {waiting: 9, done: 0}
 
@@ -493,7 +493,7 @@ def test_what_was_done_is_in_the_history_of_the_run(admin: Client) -> None:
 
 def test_many_runs_are_told_of_in_few_lines(admin: Client) -> None:
     response = act(admin, "cancel_runs", *[add_run() for _ in range(30)])
-    assert told(response)[-1] == "And 10 more: 10 done, 0 left as they are."
+    assert told(response)[-1] == "And 10 more: 10 done, 0 not changed."
     assert set(statuses().values()) == {"CANCELLED"}
 
 

@@ -346,5 +346,5 @@ class Assertions(TestCase):
         with pytest.raises(AssertionError, match="0 times"):
             assert_not_enqueued(tasks.add)
         run_tasks()
-        with pytest.raises(AssertionError, match="does not wait at all"):
+        with pytest.raises(AssertionError, match="No run of the task is waiting"):
             assert_enqueued(tasks.add)

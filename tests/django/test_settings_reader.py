@@ -165,7 +165,7 @@ TWO_DATABASES = {
 
 def test_two_databases_need_two_masters(read: Read) -> None:
     databases = {"default": DEFAULT, "runs": {**POSTGRESQL, "NAME": "runs"}}
-    with pytest.raises(SettingsError, match=r"2 databases \(default; other\).*start one for each"):
+    with pytest.raises(SettingsError, match=r"2 databases \(default; other\).*start one master for each"):
         read(TWO_DATABASES, databases)
     assert read(TWO_DATABASES, databases, url_from_flag=True).queues == ("default",)
     assert address(read(TWO_DATABASES, {"default": DEFAULT, "runs": DEFAULT}))["dbname"] == "app"

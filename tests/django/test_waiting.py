@@ -239,7 +239,7 @@ def test_where_it_cannot_be_announced_the_end_is_looked_for(
 
 
 def refused(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    return [record for record in caplog.records if "is looked for" in record.getMessage()]
+    return [record for record in caplog.records if "polling for the end of task" in record.getMessage()]
 
 
 def end_it_unannounced(url: str, result: Any, caplog: pytest.LogCaptureFixture, *, refusals: int) -> None:

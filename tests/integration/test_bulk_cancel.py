@@ -141,7 +141,7 @@ def test_a_run_that_another_holds_is_passed_by_at_once(
     with psycopg.connect(database_url) as holder:
         holder.execute("select from task_runs where id = %s for update", [held])
         said = cli.output("cancel", "--status", "PENDING", "--yes")
-        assert said == "cancelled 2 runs\nleft out 1 run that others held or had started meanwhile\n"
+        assert said == "cancelled 2 runs\nskipped 1 run that others held or had started meanwhile\n"
         assert run_row(connection, held)["status"] == "PENDING"
     assert cli.output("cancel", "--status", "PENDING", "--yes") == "cancelled 1 run\n"
     assert statuses_of(database_url) == {"CANCELLED": 1 + len(others)}
@@ -274,9 +274,9 @@ def test_on_a_terminal_the_answer_counts(
     [
         ([], "Which run? Give an id"),
         (["--queue", "mail"], "Which run? Give an id"),
-        (["7", "--status", "PENDING"], "An id goes alone"),
-        (["7", "--queue", "mail"], "An id goes alone"),
-        (["7", "--dry-run"], "An id goes alone"),
+        (["7", "--status", "PENDING"], "An id cannot be used with the other options"),
+        (["7", "--queue", "mail"], "An id cannot be used with the other options"),
+        (["7", "--dry-run"], "An id cannot be used with the other options"),
         (["--status", "FAILED"], "'FAILED' is not one of"),
         (["--status", "PENDING", "--older-than", "7"], "7 has no unit; write 7d, 7h, 7m or 7s"),
         (["--status", "PENDING", "--older-than", "soon"], "is not a duration"),

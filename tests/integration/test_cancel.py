@@ -73,7 +73,7 @@ def test_a_run_that_runs_is_ended_within_the_bound(
         wait_until_it_looks_rarely(connection, pages)
         said = cli.output("cancel", str(run_id))
         committed = time.monotonic()
-        assert said.startswith(f"run {run_id} is RUNNING; its worker is told to end it: ")
+        assert said.startswith(f"run {run_id} is RUNNING; its worker was asked to end it: ")
         run = wait_for_status(connection, run_id, "CANCELLED", timeout_s=WITHIN_S)
         print(f"ended {time.monotonic() - committed:.3f} s after the cancel")
         assert not psutil.pid_exists(task)
@@ -186,7 +186,7 @@ def test_a_run_that_has_finished_cannot_be_cancelled(cli: CommandLine, connectio
     done = cli.run("cancel", str(run.id), status=ExitStatus.CONFLICT)
     assert done.stdout == ""
     assert done.stderr == (
-        f"reproq-prefork: Run {run.id} has finished already and is SUCCESSFUL: there is nothing left to cancel.\n"
+        f"reproq-prefork: Run {run.id} has already finished and is SUCCESSFUL: there is nothing to cancel.\n"
     )
 
 

@@ -148,7 +148,7 @@ def test_without_a_database_one_sentence_tells_what_to_set(
     told = offline.run(*arguments, status=ExitStatus.USAGE).stderr
     assert told.count("\n") == 1
     assert "DATABASE_URL" in told
-    assert "`reproq-prefork demo` needs none" in told
+    assert "`reproq-prefork demo` does not need one" in told
 
 
 def test_without_an_executor_one_sentence_tells_what_to_set(cli: CommandLine) -> None:

@@ -121,7 +121,7 @@ def test_enqueue_of_a_held_key_prints_the_run_that_holds_it(cli: CommandLine) ->
 @pytest.mark.parametrize(
     ("arguments", "stdin", "sentence"),
     [
-        (("{",), b"", "The payload cannot be a spec: $: not JSON"),
+        (("{",), b"", "The payload is not valid: $: not JSON"),
         (("-",), b"", "not JSON"),
         (("-",), b'"\xff"', "not UTF-8"),
         (('{"a": [NaN]}',), b"", "a[0]: NaN is not JSON"),

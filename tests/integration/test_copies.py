@@ -272,10 +272,10 @@ def test_what_is_not_known_to_be_a_copy_is_asked_for(
     cli = CommandLine(tmp_path, database_url)
     run = enqueue(connection, 1)
     said = cli.run("adopt", "--cancel-unfinished", status=ExitStatus.USAGE).stderr
-    assert "This database is not known to be a copy. Cancel 1 unfinished run?" in said
+    assert "This database does not look like a copy. Cancel 1 unfinished run?" in said
     with closing(worker_store(database_url)):
         said = cli.run("adopt", "--cancel-unfinished", "--yes", status=ExitStatus.FAILURE).stderr
-        assert "has 1 worker alive, so no run was cancelled" in said
+        assert "has 1 live worker, so no run was cancelled" in said
     assert get_run(connection, run.id).status is Status.PENDING
     connection.execute("update reproq_workers set lease_expires_at = now()")
     cli.output("adopt", "--cancel-unfinished", "--yes")

@@ -444,7 +444,7 @@ def test_show_says_in_its_place_how_many_are_left_out(
         "  ... 1",
         "  attempt 1222: failed",
     ]
-    assert attempts[KEPT] == "  ... 1,201 more, of which nothing is kept"
+    assert attempts[KEPT] == "  ... 1,201 more, which were not kept"
     assert get_run(connection, run_id).errors[KEPT]["kind"] == OMITTED
 
 

@@ -299,10 +299,10 @@ def test_what_is_no_task_of_an_allowed_module_is_refused_and_not_retried(
         assert (row["attempts"], row["errors"][0]["kind"]) == (1, "not_allowed")
         return str(row["errors"][0]["message"])
 
-    assert "is not one that tasks may come from here" in refused(
+    assert "is not one of those that may hold tasks here" in refused(
         {"v": 1, "task": "os.system", "args": ["true"]}
     )
-    assert "is no task" in refused({"v": 1, "task": f"{application.name}.no_task"})
+    assert "is not a task" in refused({"v": 1, "task": f"{application.name}.no_task"})
     assert "not the dotted path of a task" in refused({"v": 1, "task": "add"})
     assert "names no Python task" in refused({"value": 1})
     row = wait_for_status(

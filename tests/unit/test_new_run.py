@@ -50,7 +50,7 @@ def test_a_moment_and_a_delay_are_kept_apart() -> None:
         ({"queue_name": "a,b"}, 'queue_name "a,b" holds a comma'),
         ({"queue_name": "a\nb"}, r'queue_name "a\\nb" holds'),
         ({"queue_name": "a\0"}, "queue_name"),
-        ({"queue_name": " a"}, "a space at an end"),
+        ({"queue_name": " a"}, "a space at the start or the end"),
         ({"priority": 101}, "priority must be a whole number from -100 to 100, not 101"),
         ({"priority": -101}, "priority"),
         ({"priority": True}, "priority must be a whole number from -100 to 100, not True"),
@@ -73,8 +73,8 @@ def test_a_moment_and_a_delay_are_kept_apart() -> None:
         ({"unique_key": "é" * 513}, "is longer than 1024 bytes; use a hash of it"),
         ({"run_after": datetime(2026, 11, 24)}, "2026-11-24T00:00:00 has no time zone"),  # noqa: DTZ001
         ({"run_after": datetime(9999, 12, 31, tzinfo=UTC)}, "is not in the years 2 to 9998"),
-        ({"run_after": timedelta(seconds=-1)}, "run_after must be from no time"),
-        ({"run_after": timedelta.max}, "run_after must be from no time to a hundred years"),
+        ({"run_after": timedelta(seconds=-1)}, "run_after must be between 0 and 100 years"),
+        ({"run_after": timedelta.max}, "run_after must be between 0 and 100 years from now"),
         ({"run_after": 5}, "run_after must be a datetime or a timedelta, not 5"),
     ],
 )

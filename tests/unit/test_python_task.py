@@ -105,7 +105,7 @@ def test_an_option_that_there_is_not_is_refused(name: str) -> None:
 
 
 def test_what_no_worker_could_import_is_refused() -> None:
-    with pytest.raises(InvalidRun, match="is no function of a module"):
+    with pytest.raises(InvalidRun, match="is not a function of a module"):
         task(lambda: None)
     with pytest.raises(InvalidRun, match='A task is made of a function, not of "3"'):
         Task(3)  # type: ignore[arg-type]

@@ -180,7 +180,7 @@ def test_a_program_runs_tasks_where_one_is_set_else_a_fork_where_python_tasks_ar
 @pytest.mark.parametrize("kind", ["fork", "inline"])
 def test_an_executor_of_python_tasks_must_know_where_they_come_from(kind: str) -> None:
     assert problems_of(flags={"executor": kind, "command": "run.sh"}) == (
-        f"--executor (flag): {kind} runs Python tasks; say where they come from with --django or "
+        f"--executor (flag): {kind} runs Python tasks; name their modules with --django or "
         "--allowed-task-modules",
     )
 
@@ -298,10 +298,10 @@ def test_a_value_of_any_form_reaches_the_settings() -> None:
             "soon",
             '"soon" is not a duration; give one such as 500ms, 30s, 2m, 1h30m, 7d, or plain seconds',
         ),
-        ("REPROQ_LOG_LEVEL", "loud", '"loud" is none of debug, info, warning, error'),
+        ("REPROQ_LOG_LEVEL", "loud", '"loud" is not one of debug, info, warning, error'),
         ("REPROQ_DRAIN", "perhaps", '"perhaps" is neither true nor false'),
         ("REPROQ_MAX_RSS", "1K", '"1K" is out of range; give one from 1M to 1T, or 0 for never'),
-        ("REPROQ_MAX_RSS", "much", '"much" is no size; give one such as 512M, 1G, or plain bytes'),
+        ("REPROQ_MAX_RSS", "much", '"much" is not a size; give one such as 512M, 1G, or plain bytes'),
         (
             "ALLOWED_TASK_MODULES",
             "shop,,x",
@@ -319,13 +319,13 @@ def test_a_value_of_any_form_reaches_the_settings() -> None:
             "run 'x",
             '"run \'x" cannot be split as a shell would: No closing quotation',
         ),
-        ("EXECUTOR_COMMAND", "''", "\"''\" names no program"),
+        ("EXECUTOR_COMMAND", "''", "\"''\" does not name a program"),
         (
             "REPROQ_TASK_ENV",
             "inherit,PATH=1",
             '"PATH=1" is not the name of a variable; give `inherit`, or NAME,NAME,…',
         ),
-        ("DATABASE_URL", "mysql://app:s3cret=@db", "this is no PostgreSQL address; give one such as "),
+        ("DATABASE_URL", "mysql://app:s3cret=@db", "this is not a PostgreSQL address; give one such as "),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_name_its_place_and_a_cure(
@@ -389,7 +389,7 @@ def test_the_first_retry_cannot_wait_longer_than_the_longest() -> None:
 def test_who_needs_a_database_or_an_executor_asks_for_it() -> None:
     settings = resolved().settings
     with pytest.raises(
-        SettingsError, match=r"--database-url.*DATABASE_URL.*`reproq-prefork demo` needs none"
+        SettingsError, match=r"--database-url.*DATABASE_URL.*`reproq-prefork demo` does not need one"
     ):
         settings.require_database_url()
     with pytest.raises(SettingsError, match=r"--executor-module.*--command"):

@@ -148,16 +148,16 @@ def test_a_config_file_holds_values_of_their_natural_types() -> None:
         ("REPROQ_TIMEOUT = 1", 'unknown key "REPROQ_TIMEOUT"; did you mean "timeout"?'),
         ("[lease]\na = 1", "lease: the value is of the wrong type; give text, a number, true or false"),
         ("zebra = 1", 'unknown key "zebra"; `reproq-prefork config` shows all keys'),
-        ("[reproq]\nworkers = 1", 'unknown table "reproq"; all keys stand at the top, under no table'),
+        ("[reproq]\nworkers = 1", 'unknown table "reproq"; all keys are at the top level, not in a table'),
         (
             "chdir = '/srv'",
-            '"chdir" cannot be set there, since it says where that file is; '
+            '"chdir" cannot be set there, since it names that file or its place; '
             "give --chdir, or set REPROQ_CHDIR in the environment",
         ),
         ("workers = [1]", "workers: the value is of the wrong type; give text, a number, true or false"),
         ("queue = [1]", "queue: the value is of the wrong type; give text or a list of texts"),
         ("lease = 2026-11-24", "lease: the value is of the wrong type; give text, a number, true or false"),
-        ("workers = ", "this is no valid TOML: Invalid value (at end of document)"),
+        ("workers = ", "this is not valid TOML: Invalid value (at end of document)"),
     ],
 )
 def test_a_mistake_in_a_config_file_is_named_with_a_cure(text: str, problem: str) -> None:

@@ -15,8 +15,8 @@ PACKAGE = Path(reproq_prefork.__file__).parent
 SENDING = frozenset({"execute", "executemany", "stream"})
 # Who passes on what another has read from a file: (file, name of the argument).
 PASSED_ON = {
-    ("store/connection.py", "statement"),  # `fetch`, whose callers are looked at as well
-    ("store/connection.py", "text"),
+    ("store/fetching.py", "statement"),  # `fetch`, whose callers are checked too
+    ("store/fetching.py", "text"),
     ("store/pooling.py", "text"),
     ("store/odd_sessions.py", "statement"),
     ("django/sql_file.py", "file_text"),

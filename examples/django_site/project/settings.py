@@ -1,4 +1,4 @@
-"""Settings of the example: its database, which also is its queue, is the one that DATABASE_URL names."""
+"""Settings of the example. DATABASE_URL names its database, which is also its queue."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from psycopg.conninfo import conninfo_to_dict
 if not os.environ.get("DATABASE_URL"):
     sys.exit("Set DATABASE_URL first, for example to postgresql://app@localhost/app.")
 
-# An example is tried on one's own machine. A real site has a key that is a secret, and DEBUG off.
+# You try an example on your own machine. A real site has a secret key, and DEBUG off.
 SECRET_KEY = "an example has no secrets"
 DEBUG = True
 ALLOWED_HOSTS = ["localhost", "127.0.0.1"]
@@ -29,11 +29,11 @@ DATABASES = {
     }
 }
 
-# All that a site needs for its tasks: the app, and the backend.
+# Everything that a site needs for its tasks: the app, and the backend.
 INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.staticfiles",
-    *(["django_tasks"] if find_spec("django_tasks") else []),  # Django 5.2; Django 6 has tasks of its own
+    *(["django_tasks"] if find_spec("django_tasks") else []),  # for Django 5.2; Django 6 has its own tasks
     "reproq_prefork.django",
     "reports",
 ]

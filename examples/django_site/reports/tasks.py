@@ -1,4 +1,4 @@
-"""The task: it makes the sales report of a year, month by month, and says how far it is."""
+"""The task: it makes the sales report of a year, month by month, and reports its progress."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ MONTHS = (
     *("January", "February", "March", "April", "May", "June"),
     *("July", "August", "September", "October", "November", "December"),
 )
-# A month takes as long as a slow query would.
+# One month takes as long as a slow query.
 STEP_S = float(os.environ.get("REPORT_STEP_SECONDS", "0.6"))
 
 
 @task(takes_context=True)
 def make_report(context: Any, year: int) -> dict[str, Any]:
-    """Gives the sales of each month and their total.
+    """Returns the sales of each month and their total.
 
-    When it is cancelled TaskCancelled is raised in it, so it only has to clean up what it would clean up anyway.
+    If the report is cancelled, TaskCancelled is raised here. So the task needs no code for it, except its own
+    cleanup.
     """
     sales: list[dict[str, Any]] = []
     for month in MONTHS:
@@ -38,6 +39,6 @@ def make_report(context: Any, year: int) -> dict[str, Any]:
 
 
 def sales_of(year: int, month: str) -> int:
-    """Made up, but the same each time."""
+    """Invented, but the same each time."""
     time.sleep(STEP_S)
     return random.Random(f"{year} {month}").randrange(20_000, 90_000)

@@ -1,4 +1,4 @@
-"""Order a report, watch it being made, read it, or cancel it. What there is to know of it is its task result."""
+"""Order a report, watch it, read it, or cancel it. The task result holds everything about it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def index(request: HttpRequest) -> HttpResponse:
 def order(request: HttpRequest) -> HttpResponse:
     year = request.POST.get("year", "")
     if year not in map(str, YEARS):
-        raise Http404("There are no sales of that year.")
+        raise Http404("There are no sales for that year.")
     result = make_report.enqueue(year=int(year))
     request.session["reports"] = [result.id, *ordered_by(request)][:MAX_LISTED]
     return redirect("report", result.id)
@@ -37,7 +37,7 @@ def report(request: HttpRequest, result_id: str) -> HttpResponse:
 
 @require_safe
 def report_state(request: HttpRequest, result_id: str) -> JsonResponse:
-    """What the page asks for while the report is being made."""
+    """The page asks for this while the report is being made."""
     return JsonResponse(state(find_own(request, result_id)))
 
 
@@ -48,19 +48,19 @@ def cancel(request: HttpRequest, result_id: str) -> HttpResponse:
 
 
 def ordered_by(request: HttpRequest) -> list[str]:
-    """The ids of the reports of this browser, newest first. Ids can be guessed, so each page looks here first."""
+    """The ids of this browser's reports, newest first. Ids can be guessed, so each page checks them here first."""
     return list(request.session.get("reports", []))
 
 
 def find_own(request: HttpRequest, result_id: str) -> Any:
     result = find(result_id) if result_id in ordered_by(request) else None
     if result is None:
-        raise Http404("You have ordered no such report.")
+        raise Http404("You have not ordered such a report.")
     return result
 
 
 def find(result_id: str) -> Any:
-    """The result, or None where it has been pruned."""
+    """The result, or None if it has been pruned."""
     try:
         return make_report.get_result(result_id)
     except TaskResultDoesNotExist:
@@ -68,7 +68,7 @@ def find(result_id: str) -> Any:
 
 
 def state(result: Any) -> dict[str, Any]:
-    """All that the pages show of a report."""
+    """Everything that the pages show of a report."""
     progress = result.metadata or {}
     name = state_name(result)
     made = result.return_value if name == "ready" else None
@@ -93,7 +93,7 @@ def state_name(result: Any) -> str:
 
 
 def shown(made: dict[str, Any]) -> dict[str, Any]:
-    """The report as it is read; each month with how long its bar is, in per cent of the longest."""
+    """The report as it is shown. Each month has the length of its bar, in per cent of the longest."""
     most = max(month["amount"] for month in made["months"])
     return {
         "total": f"{made['total']:,}",

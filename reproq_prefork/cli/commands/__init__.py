@@ -1,1 +1,1 @@
-"""The commands, a module each, imported when they are called. May import all that `cli` may."""
+"""The commands: one module each, imported when it is called. May import all that `cli` may."""

@@ -1,4 +1,4 @@
-"""`adopt`: say of a database that is a copy of another one what becomes of the runs that came with it."""
+"""`adopt`: decide what happens to the runs in a copy of another database."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ MESSAGE = "this copy of the run's database was adopted without it"
 
 
 class WorkersAreAlive(ReproqError):
-    """Workers hold leases in a database that is not known to be a copy."""
+    """Workers hold leases in a database that does not look like a copy."""
 
     def __init__(self, workers: int) -> None:
         super().__init__(
-            f"This database is not known to be a copy, and has {how_many(workers, 'worker')} alive, so no run "
-            "was cancelled. If it is a copy all the same, such as a snapshot of a server, stop its masters, wait "
-            f"until the leases of their workers have ended (`{PROGRAM} status`), and run this again."
+            f"This database does not look like a copy, and has {how_many(workers, 'live worker')}, so no run "
+            "was cancelled. If it is a copy even so, such as a snapshot of a server, stop its masters, wait until "
+            f"the leases of their workers have ended (`{PROGRAM} status`), and run this again."
         )
 
 
@@ -43,11 +43,11 @@ class RunsAreHeld(ReproqError):
 @click.command(
     cls=HelpfulCommand,
     params=setting_flags(CONNECTING),
-    short_help="Make a copy of a database work.",
-    help="A database that was made from a dump of another one, or by CREATE DATABASE with a template, has its "
-    "runs, and no master starts there. Say here what becomes of them; then masters start, and workers that "
-    "have been waiting go on. A physical copy, such as a snapshot of the whole server, is not known to be one: "
-    "adopt it before the first master starts there.",
+    short_help="Decide about the runs in a copied database.",
+    help="A database that was made from a dump of another one, or by CREATE DATABASE with a template, has the "
+    "other one's runs, and no master starts there. Decide here what happens to these runs. Then masters can "
+    "start, and waiting workers continue. A physical copy, such as a snapshot of the whole server, cannot be "
+    "recognised: adopt it before the first master starts there.",
     epilog=verbatim(
         "Examples:",
         [
@@ -56,14 +56,14 @@ class RunsAreHeld(ReproqError):
         ],
     ),
 )
-@click.option("--keep-unfinished", "keep", is_flag=True, help="Run here what is PENDING or RUNNING.")
+@click.option("--keep-unfinished", "keep", is_flag=True, help="Execute the PENDING and RUNNING runs here.")
 @click.option(
     "--cancel-unfinished",
     "cancel",
     is_flag=True,
-    help="Cancel what is PENDING or RUNNING. The application gets no task_finished for them.",
+    help="Cancel the PENDING and RUNNING runs. No task_finished is sent to the application for them.",
 )
-@click.option("--yes", is_flag=True, help="Do not ask, where the database is not known to be a copy.")
+@click.option("--yes", is_flag=True, help="Do not ask if the database does not look like a copy.")
 @click.pass_context
 def adopt(context: click.Context, keep: bool, cancel: bool, yes: bool) -> None:
     settings = context.ensure_object(Invocation).settings(given_flags(context))
@@ -78,13 +78,13 @@ def adopt(context: click.Context, keep: bool, cancel: bool, yes: bool) -> None:
         matching = unfinished.count()
         if copy is not None and matching and not keep and not cancel:
             raise click.UsageError(
-                f"{how_many(matching, 'run')} of {copy.original} have not finished. To run them here, give "
-                "--keep-unfinished; to cancel them, --cancel-unfinished."
+                f"{how_many(matching, 'run')} of {copy.original} have not finished. To execute them here, give "
+                "--keep-unfinished; to cancel them, give --cancel-unfinished."
             )
         if copy is None:
             _refuse_living_workers(store)
             question = f"Cancel {how_many(matching, 'unfinished run')}?"
-            confirm(f"This database is not known to be a copy. {question}", yes=yes)
+            confirm(f"This database does not look like a copy. {question}", yes=yes)
         if cancel:
             _cancel_all(store)
         store.adopt()
@@ -98,7 +98,7 @@ def _refuse_living_workers(store: OperatorStore) -> None:
 
 
 def _cancel_all(store: OperatorStore) -> None:
-    """Every run, or none is run here: what others hold locked is tried again."""
+    """All runs, or the copy is not adopted. Runs that others hold locked are tried again."""
     unfinished = store.unfinished(Selection())
     echo_cancelled(unfinished, message=MESSAGE, end_running=True, finish_due=False)
     for _ in range(CANCEL_TRIES):

@@ -1,4 +1,4 @@
-"""A question before something that cannot be taken back."""
+"""Asks before an action that cannot be undone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class NotConfirmed(ReproqError):
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Return if `yes` was given, or the answer is yes. Raises NotConfirmed; UsageError where nobody can answer."""
+    """Return if `yes` is set, or if the answer is yes. Raises NotConfirmed; UsageError if nobody can answer."""
     if yes:
         return
     if not sys.stdin.isatty():

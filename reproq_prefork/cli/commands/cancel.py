@@ -1,4 +1,4 @@
-"""`cancel`: end a run, or all that match, and do not try it again."""
+"""`cancel`: end one run, or all runs that match, without a retry."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from reproq_prefork.text.printable import printable
 
 
 class HasFinished(ReproqError):
-    """There is nothing left to cancel."""
+    """The run has finished, so it cannot be cancelled."""
 
     exit_status = ExitStatus.CONFLICT
 
     def __init__(self, run_id: int, status: Status) -> None:
         super().__init__(
-            f"Run {run_id} has finished already and is {status.value}: there is nothing left to cancel."
+            f"Run {run_id} has already finished and is {status.value}: there is nothing to cancel."
         )
 
 
@@ -35,12 +35,12 @@ class HasFinished(ReproqError):
     cls=HelpfulCommand,
     params=setting_flags(CONNECTING),
     short_help="Cancel a run, or many.",
-    help="Cancel the run with this id: it ends CANCELLED and is not tried again. One that waits does so at once; "
-    "one that runs is ended by its worker, with a few seconds to clean up. To cancel it once more does no harm."
+    help="Cancel the run with this id: it ends CANCELLED and is not tried again. A waiting run ends at once. "
+    "A running one is ended by its worker, and gets a few seconds to clean up. To cancel it again does no harm."
     "\n\n"
-    "Without an id, cancel all runs of a status, or those of them that match all of the other options. A thousand "
-    "are cancelled at a time, so workers go on meanwhile. If it is interrupted, run it again: it goes on with "
-    "what is left.",
+    "Without an id, cancel all runs of a status, or those of them that match all the other options. A thousand "
+    "runs are cancelled at a time, so workers go on meanwhile. If it is interrupted, run it again: it continues "
+    "with the rest.",
     epilog=verbatim(
         "Examples:",
         [
@@ -56,20 +56,20 @@ class HasFinished(ReproqError):
     "statuses",
     multiple=True,
     type=click.Choice([Status.PENDING.value, Status.RUNNING.value]),
-    help="Cancel all that are so; may be given twice.",
+    help="Cancel all runs with this status; may be given twice.",
 )
 @click.option(
-    "--queue", "queues", multiple=True, metavar="QUEUE", help="Only of this queue; may be repeated."
+    "--queue", "queues", multiple=True, metavar="QUEUE", help="Only runs of this queue; may be repeated."
 )
-@click.option("--task", metavar="PATTERN", help="Only of tasks whose path matches, such as 'shop.*'.")
+@click.option("--task", metavar="PATTERN", help="Only runs of tasks whose path matches, such as 'shop.*'.")
 @click.option(
     "--older-than",
     "older_than_s",
     type=DurationWithUnit(),
-    help="Only what was enqueued longer ago than this.",
+    help="Only runs that were enqueued longer ago than this.",
 )
-@click.option("--dry-run", is_flag=True, help="Print how many would be cancelled; do nothing.")
-@click.option("--yes", is_flag=True, help="Do not ask before many are cancelled.")
+@click.option("--dry-run", is_flag=True, help="Print how many runs would be cancelled; change nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask before many runs are cancelled.")
 @click.pass_context
 def cancel(
     context: click.Context,
@@ -91,7 +91,7 @@ def cancel(
         _cancel_many(settings, selection, dry_run=dry_run, yes=yes)
         return
     if statuses or queues or task is not None or older_than_s is not None or dry_run:
-        raise click.UsageError("An id goes alone: the other options select many runs.")
+        raise click.UsageError("An id cannot be used with the other options: they select many runs.")
     with opened_store(settings) as store, translated_errors():
         run = runs.cancel(store.connection, run_id)
     click.echo(_what_happened(run))
@@ -102,7 +102,9 @@ def _what_happened(run: TaskRun) -> str:
         case Status.CANCELLED:
             return f"run {run.id} is CANCELLED"
         case Status.RUNNING:
-            return f"run {run.id} is RUNNING; its worker is told to end it: {printable(run.leased_by or '')}"
+            return (
+                f"run {run.id} is RUNNING; its worker was asked to end it: {printable(run.leased_by or '')}"
+            )
         case _:
             raise HasFinished(run.id, run.status)
 
@@ -121,7 +123,7 @@ def _cancel_many(settings: Settings, selection: Selection, *, dry_run: bool, yes
 
 
 def echo_cancelled(unfinished: UnfinishedRuns, **how: Any) -> None:
-    """Cancel them, as `UnfinishedRuns.cancel` does, and say how many, also where it is interrupted."""
+    """Cancel them, as `UnfinishedRuns.cancel` does, and print how many, also after an interruption."""
     cancelled = asked = passed_by = 0
     try:
         for batch in unfinished.cancel(**how):
@@ -133,4 +135,4 @@ def echo_cancelled(unfinished: UnfinishedRuns, **how: Any) -> None:
         if asked:
             click.echo(f"asked the workers of {how_many(asked, 'run')} to end them")
         if passed_by:
-            click.echo(f"left out {how_many(passed_by, 'run')} that others held or had started meanwhile")
+            click.echo(f"skipped {how_many(passed_by, 'run')} that others held or had started meanwhile")

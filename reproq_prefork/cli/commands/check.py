@@ -1,4 +1,4 @@
-"""`check`: would a master start here? What a reload looks at first."""
+"""`check`: would a master start here? A reload checks the same first."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from reproq_prefork.text.printable import printable
 @click.command(
     cls=HelpfulCommand,
     params=setting_flags(ALL),
-    short_help="Look whether a master could start.",
-    help="Look at the settings, the executor, the database and its schema, and print a line for each: ok, or "
-    "what is wrong. The exit status is 0, or that of the first thing that is wrong. Nothing is changed. An old "
-    "snapshot, by which the queue gets slower, is a warning.",
+    short_help="Check whether a master could start.",
+    help="Check the settings, the executor, the database and its schema, and print a line for each: ok, or "
+    "what is wrong. The exit status is 0, or that of the first problem. Nothing is changed. An old "
+    "snapshot, which makes the queue slower, is a warning.",
 )
 @click.pass_context
 def check(context: click.Context) -> int:
@@ -42,7 +42,7 @@ def check(context: click.Context) -> int:
 
 
 def _executor(settings: Settings) -> tuple[Settings, Application, ReproqError | None]:
-    """What the application says of the settings, and what is wrong."""
+    """The settings with those of the application, the application, and what is wrong."""
     wrong = None
     application = Application()
     try:
@@ -82,7 +82,7 @@ def _database(settings: Settings, application: Application) -> tuple[ReproqError
 
 
 def _snapshots(settings: Settings) -> None:
-    """An old one makes every claim slow. It keeps no master from starting: it is a warning, or nothing is said."""
+    """An old snapshot makes every claim slow. It does not stop a master from starting, so it is only a warning."""
     with closing(OperatorStore(settings.require_database_url())) as store:
         holders = horizon_holders(store.connection)
     for holder in holders:

@@ -1,4 +1,4 @@
-"""`config`: what each setting is, and where that is written."""
+"""`config`: the value of each setting, and where it is set."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from reproq_prefork.text.printable import printable
 @click.command(
     cls=HelpfulCommand,
     params=setting_flags(ALL),
-    short_help="Print each setting and where it is from.",
-    help="Print each setting, its value and where that is from; passwords are masked. Give the flags that the "
+    short_help="Print each setting and where it is set.",
+    help="Print each setting, its value, and where it is set; passwords are masked. Give the flags that the "
     "master would get, in the directory and with the environment that it would have.",
 )
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")

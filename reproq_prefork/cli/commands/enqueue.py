@@ -18,7 +18,7 @@ from reproq_prefork.store import runs
 from reproq_prefork.store.outcomes import translated_errors
 from reproq_prefork.text.printable import quoted
 
-# Of text as somebody wrote it: spaces and escapes make it longer than what is stored.
+# The text as it was given: spaces and escapes make it longer than the stored form.
 MAX_INPUT_BYTES = 8 * MAX_PAYLOAD_BYTES
 
 
@@ -26,7 +26,7 @@ MAX_INPUT_BYTES = 8 * MAX_PAYLOAD_BYTES
     cls=HelpfulCommand,
     params=setting_flags(CONNECTING),
     short_help="Add a run.",
-    help="Add a run of PAYLOAD, a JSON text (`-`: from standard input), and print its id and its spec hash.",
+    help="Add a run of PAYLOAD, a JSON text (`-`: read it from standard input). Print its id and its spec hash.",
     epilog=verbatim(
         "Examples:",
         [
@@ -42,7 +42,7 @@ MAX_INPUT_BYTES = 8 * MAX_PAYLOAD_BYTES
     metavar="NAME",
     default=DEFAULT_QUEUE,
     show_default=True,
-    help="The queue that it waits in.",
+    help="The queue of the run.",
 )
 @click.option(
     "--priority",
@@ -50,29 +50,31 @@ MAX_INPUT_BYTES = 8 * MAX_PAYLOAD_BYTES
     metavar="N",
     default=DEFAULT_PRIORITY,
     show_default=True,
-    help="Higher goes first, whatever the queue.",
+    help="Higher goes first, also across queues.",
 )
-@click.option("--run-after", type=Moment(), help="Not before this time, or this long from now.")
+@click.option(
+    "--run-after", type=Moment(), help="Do not start it before this time; a duration counts from now."
+)
 @click.option(
     "--max-attempts",
     type=click.IntRange(1, MAX_ATTEMPTS),
     metavar="N",
     default=DEFAULT_MAX_ATTEMPTS,
     show_default=True,
-    help="How often it may start; 1: at most once.",
+    help="How many attempts it may have; 1: at most once.",
 )
 @click.option(
     "--timeout",
     "timeout_s",
     type=Duration(),
     show_default="the worker's --timeout",
-    help="How long an attempt may take; 0 for no deadline.",
+    help="How long an attempt may take; 0: no deadline.",
 )
 @click.option(
     "--unique",
     "unique_key",
     metavar="KEY",
-    help="Add nothing where a run with this key has not finished; print that one.",
+    help="If an unfinished run has this key, add nothing and print that run.",
 )
 @click.pass_context
 def enqueue(
@@ -100,7 +102,7 @@ def enqueue(
                 unique_key=unique_key,
             )
     except SpecError as error:
-        raise InvalidRun(f"The payload cannot be a spec: {error}.") from None
+        raise InvalidRun(f"The payload is not valid: {error}.") from None
     click.echo(f"{run.id} {run.spec_hash}")
     if not run.created:
         click.echo(

@@ -1,4 +1,4 @@
-"""What is said of whoever holds back the removal of dead rows."""
+"""Describes what holds back the removal of dead rows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from reproq_prefork.text.printable import printable, quoted
 
 
 def held_back(holder: HorizonHolder) -> str:
-    """A sentence: who it is, what follows, what to do."""
+    """Sentences: what it is, what follows, what to do."""
     since = how_many(holder.transactions, "transaction")
     if holder.held_s is not None:
         since = f"{rough_duration(holder.held_s)} ({since})"

@@ -1,4 +1,4 @@
-"""`migrate`: make the schema, upgrade it, or take it back."""
+"""`migrate`: create the schema, upgrade it, or take it back."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ _DONE = {Direction.UP: "applied", Direction.DOWN: "taken back"}
 @click.command(
     cls=HelpfulCommand,
     params=setting_flags(CONNECTING),
-    short_help="Make or upgrade the schema.",
-    help="Make the schema, or bring it to the version that this release needs. What has been done already is "
-    "left as it is, and several may do this at the same time; `cat migrations/*.up.sql | psql` does the same.",
+    short_help="Create or upgrade the schema.",
+    help="Create the schema, or bring it to the version that this release needs. Steps that are already done are "
+    "left out. Several processes may migrate at the same time. `cat migrations/*.up.sql | psql` does the same.",
     epilog=verbatim(
         "Examples:",
         [
-            f"{PROGRAM} migrate --dry-run   what would be done",
+            f"{PROGRAM} migrate --dry-run   print the steps, change nothing",
             f"{PROGRAM} migrate --to 1      back to version 1",
-            f"{PROGRAM} migrate --to 0      take away the whole schema, with all runs in it",
+            f"{PROGRAM} migrate --to 0      remove the whole schema, with all runs in it",
         ],
     ),
 )
 @click.option("--to", "target", type=click.IntRange(min=0), metavar="N", help="Go up or down to version N.")
-@click.option("--dry-run", is_flag=True, help="Print what would be done; do nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done; change nothing.")
 @click.option("--status", is_flag=True, help="Print each migration, and when it was applied.")
 @click.pass_context
 def migrate(context: click.Context, target: int | None, dry_run: bool, status: bool) -> None:
     if status and (dry_run or target is not None):
-        raise click.UsageError("--status goes alone.")
+        raise click.UsageError("--status cannot be used with other options of migrate.")
     database_url = context.ensure_object(Invocation).settings(given_flags(context)).require_database_url()
     known = known_migrations()
     if status:
@@ -57,7 +57,7 @@ def migrate(context: click.Context, target: int | None, dry_run: bool, status: b
 
 
 def _version(database_url: str, known: Sequence[Migration]) -> int:
-    """It may be newer than this release."""
+    """The version of the schema, which may be newer than this release."""
     states = migrations.migration_states(database_url, known)
     return max((state.version for state in states if state.applied_at is not None), default=0)
 

@@ -14,8 +14,8 @@ from reproq_prefork.cli.text import Duration
     cls=HelpfulCommand,
     params=setting_flags(CONNECTING),
     short_help="Delete runs that finished long ago.",
-    help="Delete runs that finished long ago, a thousand at a time, and print how many. A run that has not "
-    "finished is never deleted. Run it daily, by cron or a systemd timer.",
+    help="Delete runs that finished long ago, a thousand at a time, and print how many. An unfinished run "
+    "is never deleted. Run it daily, with cron or a systemd timer.",
     epilog=verbatim("Example:", [f"{PROGRAM} prune --older-than 7d --failed-older-than 30d"]),
 )
 @click.option(

@@ -92,12 +92,12 @@ def _facts(run: TaskRun, replays: Replays) -> list[tuple[str, str]]:
 
 
 def _claimed(run: TaskRun) -> str:
-    """Only where it says more than the attempts: a run that was snoozed, or handed back."""
+    """Only if it says more than the attempts: the run was snoozed, or handed back."""
     return f"{run.claims} times" if run.claims > max(1, run.attempts) else ""
 
 
 def _retry_wait(run: TaskRun) -> str:
-    """What the run says of its own; the rest is the worker's."""
+    """What the run itself sets. The rest is set by the worker."""
     base = None if run.retry_base_seconds is None else f"up to {format_duration(run.retry_base_seconds)}"
     most = None if run.retry_max_seconds is None else f"at most {format_duration(run.retry_max_seconds)}"
     return ", ".join(
@@ -105,7 +105,7 @@ def _retry_wait(run: TaskRun) -> str:
     )
 
 
-# What of an entry stands in its first lines, and in which order the rest does: jsonb sorts by length.
+# The parts of an entry in its first lines, and the order of the rest. (jsonb sorts keys by length.)
 _HEAD = ("attempt", "kind", "worker", "started_at", "ended_at", "exit", "cpu_seconds", "peak_rss_kib")
 _ORDER = ("exception", "message", "traceback", "stderr", "output")
 
@@ -125,13 +125,13 @@ def _successful_attempt(run: TaskRun) -> Any:
 
 
 def _attempt(entry: Any) -> Iterator[str]:
-    """An entry of `errors`. One without an attempt tells of a cancel that met none."""
+    """An entry of `errors`. An entry without an attempt is a cancel while no attempt was running."""
     if not isinstance(entry, Mapping):
         yield from _document("error", entry)
         return
     omitted = omitted_entries(entry)
     if omitted is not None:
-        yield f"  ... {omitted:,} more, of which nothing is kept"
+        yield f"  ... {omitted:,} more, which were not kept"
         return
     kind = entry.get("kind", "failed")
     head = f"attempt {entry['attempt']}: {kind}" if "attempt" in entry else str(kind)
@@ -155,7 +155,7 @@ def _attempt(entry: Any) -> Iterator[str]:
 
 
 def _usage(entry: Mapping[str, Any]) -> str:
-    """How the attempt ended and what it used, as far as the entry says."""
+    """How the attempt ended and what it used, as far as the entry has it."""
     cpu_s, peak_kib = entry.get("cpu_seconds"), entry.get("peak_rss_kib")
     parts = (
         entry.get("exit"),

@@ -1,4 +1,4 @@
-"""`status`: what waits, what runs and who runs it."""
+"""`status`: what is waiting, what is running, and on which worker."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ CLEAR_SCREEN = "\x1b[H\x1b[2J"
     cls=HelpfulCommand,
     params=setting_flags(CONNECTING),
     short_help="Show queues and workers.",
-    help="Show how many runs each queue holds by status, how long the oldest that is due has waited, and what "
-    f"each worker does. Above {MAX_RUNS_COUNTED:,} runs, those that have finished are estimated from a sample "
-    "and marked `~`. Whoever has held back vacuum for a minute or longer is named below.",
+    help="Show how many runs each queue has by status, how long the oldest due run has waited, and what "
+    f"each worker does. Above {MAX_RUNS_COUNTED:,} runs, the counts of finished runs are estimated from a sample "
+    "and marked `~`. What has held back vacuum for a minute or longer is named at the end.",
 )
-@click.option("--json", "as_json", is_flag=True, help="As one JSON object a line.")
-@click.option("--watch", is_flag=True, help="Show it anew each second, until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object per line.")
+@click.option("--watch", is_flag=True, help="Show it again each second, until Ctrl-C.")
 @click.pass_context
 def status(context: click.Context, as_json: bool, watch: bool) -> None:
     settings = context.ensure_object(Invocation).settings(given_flags(context))
@@ -91,7 +91,7 @@ def _number(count: Count) -> str:
 
 
 def _worker_rows(worker: WorkerAtWork) -> list[tuple[str, ...]]:
-    """A row for the worker with its first run, and one for each further run."""
+    """One row for the worker with its first run, and one for each other run."""
     runs: Sequence[str] = [_run(run) for run in worker.runs] or ["-"]
     if worker.host is None or worker.up_s is None or worker.lease_s is None:
         who = ("not registered", "-", "-", "-")

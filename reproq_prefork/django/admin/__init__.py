@@ -1,4 +1,4 @@
-"""Task runs and workers in Django's admin: to be looked at, re-run, cancelled and moved up."""
+"""Task runs and workers in Django's admin: look at them, re-run them, cancel them, change their priority."""
 
 from __future__ import annotations
 

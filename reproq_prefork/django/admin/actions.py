@@ -1,4 +1,4 @@
-"""What can be done to runs: each gives a sentence a run, that says what became of it."""
+"""The actions on runs. Each returns one sentence per run, which says what happened to it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from reproq_prefork.model.run import Status
 from reproq_prefork.store.task_runs import KeyChangesHands, TaskRuns
 
 MAX_RUNS = 1_000
-MAX_TOLD = 20
+MAX_SENTENCES = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What became of a run. `done`: what the history of the run says of it; empty where nothing was changed."""
+class ActionResult:
+    """What happened to a run. `done`: the entry in the run's history; empty if nothing was changed."""
 
     run_id: int
     sentence: str
@@ -33,36 +33,36 @@ class Told:
         return link if self.new_run_id is None else format_html("{} {}.", link, _link(self.new_run_id))
 
 
-Act = Callable[[int], Told]
+Act = Callable[[int], ActionResult]
 
 
 def requeue(runs: TaskRuns) -> Act:
-    def act(run_id: int) -> Told:
+    def act(run_id: int) -> ActionResult:
         try:
             new = runs.requeue(run_id)
         except UniqueKeyHeld as held:
-            return Told(
+            return ActionResult(
                 run_id, "not queued again, since its unique key is held by run", new_run_id=held.run_id
             )
         except (RunNotFound, KeyChangesHands) as error:
-            return Told(run_id, str(error))
-        return Told(run_id, "queued again as run", f"Queued again as run {new.id}.", new.id)
+            return ActionResult(run_id, str(error))
+        return ActionResult(run_id, "queued again as run", f"Queued again as run {new.id}.", new.id)
 
     return act
 
 
 def cancel(runs: TaskRuns) -> Act:
-    def act(run_id: int) -> Told:
+    def act(run_id: int) -> ActionResult:
         try:
             was = runs.get(run_id).status
             run = runs.cancel(run_id)
         except RunNotFound as error:
-            return Told(run_id, str(error))
+            return ActionResult(run_id, str(error))
         if run.status is Status.RUNNING:
-            return Told(run_id, "asked to stop; its worker ends it.", "Asked to stop.")
+            return ActionResult(run_id, "asked to stop; its worker ends it.", "Asked to stop.")
         if run.status is Status.CANCELLED and was is not Status.CANCELLED:
-            return Told(run_id, "cancelled.", "Cancelled.")
-        return Told(run_id, f"left as it is, since it has finished: {run.status.value}.")
+            return ActionResult(run_id, "cancelled.", "Cancelled.")
+        return ActionResult(run_id, f"not changed, since it has finished: {run.status.value}.")
 
     return act
 
@@ -72,30 +72,30 @@ def change_priority(queryset: Any, priority: int) -> Act:
     if not MIN_PRIORITY <= priority <= MAX_PRIORITY:
         raise ValueError(f"a priority is from {MIN_PRIORITY} to {MAX_PRIORITY}, not {priority}")
 
-    def act(run_id: int) -> Told:
-        # In one statement with the question whether it still waits: a worker may claim it now.
+    def act(run_id: int) -> ActionResult:
+        # One statement also checks that it is still PENDING: a worker may claim it now.
         if queryset.filter(pk=run_id, status=Status.PENDING.value).update(priority=priority):
-            return Told(run_id, f"priority {priority}.", f"Priority changed to {priority}.")
-        return Told(run_id, "priority left as it is, since the run does not wait any more.")
+            return ActionResult(run_id, f"priority {priority}.", f"Priority changed to {priority}.")
+        return ActionResult(run_id, "priority not changed, since the run is not waiting any more.")
 
     return act
 
 
 def carry_out(model_admin: Any, request: Any, run_ids: Iterable[int], act: Act) -> None:
-    """Do it to each, keep it in the run's history, and tell the user: at length for the first runs."""
-    told = [act(run_id) for run_id in run_ids]
-    for each in told:
+    """Apply it to each run, log it in the run's history, and tell the user: in detail for the first runs."""
+    results = [act(run_id) for run_id in run_ids]
+    for each in results:
         if each.done:
             model_admin.log_change(request, model_admin.model(pk=each.run_id), each.done)
-    for each in told[:MAX_TOLD]:
+    for each in results[:MAX_SENTENCES]:
         level = messages.SUCCESS if each.done else messages.WARNING
         model_admin.message_user(request, str(each), level)
-    rest = told[MAX_TOLD:]
+    rest = results[MAX_SENTENCES:]
     if rest:
         changed = sum(bool(each.done) for each in rest)
         model_admin.message_user(
             request,
-            f"And {len(rest)} more: {changed} done, {len(rest) - changed} left as they are.",
+            f"And {len(rest)} more: {changed} done, {len(rest) - changed} not changed.",
             messages.INFO,
         )
 

@@ -14,17 +14,17 @@ from reproq_prefork.model.run import Status
 from reproq_prefork.model.stored_values import OutOfRange
 from reproq_prefork.text.printable import printable
 
-MAX_NAME_CHARS = 200  # the page has fifty of them, and whoever inserts a run may choose it
+MAX_NAME_CHARS = 200  # the page has fifty names, and everybody who inserts a run may choose one
 
 
 class RunColumns:
-    """Each is of a run as `RunList` reads it: with the beginning of its payload, and the server's time."""
+    """Each column gets a run from `RunList`: with the beginning of its payload, and the server's time."""
 
     list_display: Any = ("run_id", "what", "queue", "state", "priority", "tries", "enqueued", "took")
 
     @admin.display(description="id")
     def run_id(self, run: Any) -> str:
-        return str(run.pk)  # as text, which gets no separators between its digits
+        return str(run.pk)  # as text, so that it gets no digit separators
 
     @admin.display(description="task")
     def what(self, run: Any) -> str:

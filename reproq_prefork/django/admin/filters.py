@@ -1,4 +1,4 @@
-"""The filters beside the list. What they offer is known without reading the table."""
+"""The filters beside the list. Their choices are found without reading the whole table."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from reproq_prefork.django.sender import DjangoSender
 from reproq_prefork.store.operator_store import OperatorReads
 from reproq_prefork.text.printable import printable
 
-RUNS_LOOKED_AT = 1_000  # for the tasks that are offered
+RUNS_LOOKED_AT = 1_000  # to find the tasks for the choices
 MAX_OFFERED = 50
 MAX_LABEL_CHARS = 80
-MAX_NAME_CHARS = 500  # a longer one is not offered, since each would make the page as much longer
+MAX_NAME_CHARS = 500  # a longer name is not offered, since each adds its length to the page
 
 AGES = {
     "hour": ("Past hour", timedelta(hours=1)),
@@ -40,7 +40,7 @@ class StatusFilter(admin.SimpleListFilter):
 
 
 class QueueFilter(admin.SimpleListFilter):
-    """Those of the settings, those that workers take from, and those in which something is due."""
+    """The queues of the settings, those of the workers, and those with due runs."""
 
     title = "queue"
     parameter_name = "queue"
@@ -57,7 +57,7 @@ class QueueFilter(admin.SimpleListFilter):
 
 
 class TaskFilter(admin.SimpleListFilter):
-    """Those of the newest runs."""
+    """The tasks of the newest runs."""
 
     title = "task"
     parameter_name = "task"
@@ -97,5 +97,5 @@ def _label(value: str) -> str:
 def _equal(queryset: Any, column: str, value: str | None) -> Any:
     if value is None:
         return queryset
-    # A NUL can stand in a URL, and in no column.
+    # A URL may hold a NUL, a column cannot.
     return queryset.none() if "\0" in value else queryset.filter(**{column: value})

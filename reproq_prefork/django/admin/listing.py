@@ -1,7 +1,7 @@
-"""Which runs a page of the list reads: never more than a bounded part of the table.
+"""The runs that a page of the list reads: never more than a bounded part of the table.
 
-Only ids, spec hashes and what has not finished are found by an index. Whatever else is asked for is looked for
-among the newest runs, and the page says so.
+There are indexes only for ids, spec hashes and unfinished runs. Everything else is searched among the newest runs,
+and the page says so.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _MIN_ID, _MAX_ID = -(2**63), 2**63 - 1
 
 
 class RunPaginator(_Paginator):
-    """Pages through the first 10,000: it counts no further, and an OFFSET reads all that it leaves out."""
+    """Pages through the first 10,000. It counts no further, and an OFFSET reads all rows that it skips."""
 
     @cached_property
     def count(self) -> int:
@@ -57,7 +57,7 @@ class RunPaginator(_Paginator):
 
     @cached_property
     def counted(self) -> int:
-        """How many there are; where there are more, one more than are listed."""
+        """How many there are, up to one more than are listed."""
         runs: Any = self.object_list
         return int(runs.order_by()[: MAX_LISTED + 1].count())
 
@@ -76,7 +76,7 @@ class RunList(ChangeList):
 
     @property
     def is_bounded(self) -> bool:
-        """Only the newest runs are looked at."""
+        """Whether only the newest runs are read."""
         asked = {name for name, value in self.params.items() if value}
         if asked & {"task", "age"} or is_path(self.query):
             return True
@@ -84,14 +84,14 @@ class RunList(ChangeList):
 
 
 def newest(queryset: Any) -> Any:
-    """Those of `queryset` that are among the newest 100,000 runs."""
+    """The runs of `queryset` that are among the newest 100,000."""
     every = queryset.model._default_manager.using(queryset.db)
     edge = every.order_by("-id").values("id")[NEWEST_RUNS - 1 : NEWEST_RUNS]
     return queryset.filter(id__gte=Coalesce(Subquery(edge), Value(_MIN_ID)))
 
 
 def search(queryset: Any, text: str) -> Any:
-    """By id, by the whole spec hash, else by the beginning of the task's path."""
+    """By id, by the whole spec hash, or by the beginning of the task's path."""
     text = text.strip()
     if not text:
         return queryset
@@ -104,13 +104,13 @@ def search(queryset: Any, text: str) -> Any:
 
 
 def is_path(text: str) -> bool:
-    """`search` takes it for the beginning of a path."""
+    """Whether `search` reads it as the beginning of a path."""
     text = text.strip()
     return bool(text) and not _RUN_ID.fullmatch(text) and not _SPEC_HASH.fullmatch(text)
 
 
-# An array, so that nothing but these is read: of a join the planner may think that a walk through the newest runs
-# meets enough of them.
+# An array, so that only these rows are read. For a join, the planner may assume that a walk through the newest
+# runs meets enough of them.
 _AMONG_THE_NEWEST_OF_SPEC = """
     task_runs.id = any (array(
         select run_id
@@ -129,6 +129,6 @@ def _of_spec(queryset: Any, spec_hash: str) -> Any:
 
 
 def _payload_head() -> Any:
-    """What to show of a run that names no task; the payload itself, up to 1 MiB, stays in the server."""
+    """What to show for a run that names no task. The payload itself, up to 1 MiB, stays in the server."""
     head = Left(Cast("payload", models.TextField()), PAYLOAD_HEAD_CHARS + 1)
     return Case(When(Q(task_path__isnull=True), then=head), output_field=models.TextField())

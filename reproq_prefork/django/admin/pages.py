@@ -1,4 +1,4 @@
-"""What every page of ours in the admin has."""
+"""The context that all our pages in the admin have."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from django.urls import reverse
 
 
 def page_context(model_admin: Any, request: Any, title: str, *, crumb: str = "") -> dict[str, Any]:
-    """The admin's own context, and the way to the page; `crumb` names it below the list of its model."""
+    """The admin's own context, and the path to the page. `crumb` names it below the list of its model."""
     opts = model_admin.opts
     name = f"{model_admin.admin_site.name}:"
     list_url = reverse(f"{name}{opts.app_label}_{opts.model_name}_changelist")
@@ -21,5 +21,5 @@ def page_context(model_admin: Any, request: Any, title: str, *, crumb: str = "")
         "app_url": reverse(f"{name}app_list", args=[opts.app_label]),
         "list_url": list_url if crumb else "",
         "crumb": crumb or opts.verbose_name_plural.capitalize(),
-        "crumbs_are_a_list": django.VERSION >= (6, 1),  # which decides what the admin's own styles are for
+        "crumbs_are_a_list": django.VERSION >= (6, 1),  # the admin's own styles depend on this
     }

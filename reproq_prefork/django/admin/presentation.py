@@ -1,4 +1,4 @@
-"""What of a run a page shows, as text: it was written by others, so it is bounded and made printable here.
+"""What a page shows of a run, as text. Others wrote it, so this module bounds it and makes it printable.
 
 The templates escape it.
 """
@@ -32,7 +32,7 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Something of many lines, for a <pre>."""
+    """A text of many lines, for a <pre>."""
 
     name: str
     text: str
@@ -50,13 +50,13 @@ class ShownAttempt:
 
 
 def attempts(errors: tuple[Any, ...]) -> list[ShownAttempt]:
-    """The last of them, newest first."""
+    """The last attempts, newest first."""
     kept = [entry for entry in errors if omitted_entries(entry) is None]
     return [_attempt(entry) for entry in reversed(kept[-MAX_ATTEMPTS_SHOWN:])]
 
 
 def number_of_attempts(errors: tuple[Any, ...]) -> int:
-    """With those that are left out."""
+    """Includes the attempts that are left out."""
     return sum(1 if omitted is None else omitted for omitted in map(omitted_entries, errors))
 
 
@@ -94,7 +94,7 @@ def _attempt(entry: Any) -> ShownAttempt:
 
 
 def usage(entry: Any) -> Iterator[Fact]:
-    """What is known of an attempt in short values."""
+    """The facts about an attempt that have short values."""
     if not isinstance(entry, Mapping):
         return
     for name, label in _FACTS.items():
@@ -143,14 +143,14 @@ def _bracketed(opening: str, members: list[tuple[str, Any]], closing: str, line:
 
 
 def bounded(text: str) -> str:
-    """`text` with its lines, and nothing else that could disturb what stands around it."""
+    """`text` with its line breaks, but without other characters that could disturb the text around it."""
     left_out = len(text) - MAX_SHOWN_CHARS
     lines = [printable(line.expandtabs(4)) for line in text[:MAX_SHOWN_CHARS].split("\n")]
     return "\n".join(lines) + (f"\n… and {left_out:,} characters more" if left_out > 0 else "")
 
 
 def short_duration(duration: timedelta) -> str:
-    """To be glanced at: `12 ms`, `3.2 s`, `4 min 10 s`, `2 h 5 min`, `3 d 4 h`."""
+    """A short form: `12 ms`, `3.2 s`, `4 min 10 s`, `2 h 5 min`, `3 d 4 h`."""
     seconds = max(0.0, duration.total_seconds())
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
@@ -172,7 +172,7 @@ _UNITS = (
 
 
 def shown_time(moment: datetime) -> str:
-    """In the current time zone, to the microsecond; what no datetime has as the server wrote it."""
+    """In the current time zone, with microseconds. A time that no datetime can hold is as the server wrote it."""
     if isinstance(moment, OutOfRange):
         return moment.text
     local = timezone.localtime(moment) if timezone.is_aware(moment) else moment

@@ -13,7 +13,7 @@ from reproq_prefork.text.printable import printable
 
 @dataclass(frozen=True, slots=True)
 class QueueRow:
-    """`parameter` names the queue in a URL, the other values are to be shown."""
+    """`parameter` names the queue in a URL. The other values are shown."""
 
     parameter: str
     name: str

@@ -58,7 +58,7 @@ def _options(run: TaskRun) -> list[Fact]:
 
 def _timeout(seconds: float | None) -> str:
     if seconds is None:
-        return "that of the worker"
+        return "the worker's"
     return format_duration(seconds) if seconds else "none"
 
 

@@ -39,7 +39,7 @@ class PriorityForm(forms.Form):
     priority = forms.IntegerField(
         min_value=MIN_PRIORITY,
         max_value=MAX_PRIORITY,
-        help_text=f"From {MIN_PRIORITY} to {MAX_PRIORITY}; higher is taken first.",
+        help_text=f"From {MIN_PRIORITY} to {MAX_PRIORITY}; higher goes first.",
     )
 
 
@@ -51,8 +51,8 @@ class TaskRunAdmin(RunColumns, _ModelAdmin):
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
     sortable_by = ()
-    search_fields = ("id",)  # what makes the search box appear: get_search_results decides
-    search_help_text = "A run's id, a spec hash (64 digits), or how the path of a task begins."
+    search_fields = ("id",)  # only to show the search box: get_search_results does the search
+    search_help_text = "A run's id, a spec hash (64 digits), or the beginning of a task's path."
     actions = ("requeue_runs", "cancel_runs", "change_priorities")
     paginator = RunPaginator
 
@@ -71,7 +71,7 @@ class TaskRunAdmin(RunColumns, _ModelAdmin):
         return search(queryset, search_term), False
 
     def lookup_allowed(self, lookup: str, value: Any, request: Any = None) -> bool:
-        # Any other column would be looked for in the whole table.
+        # Any other column would be searched in the whole table.
         return lookup in {each.parameter_name for each in self.list_filter}
 
     def changelist_view(self, request: Any, extra_context: Any = None) -> Any:
@@ -81,11 +81,11 @@ class TaskRunAdmin(RunColumns, _ModelAdmin):
         return response
 
     def _note(self, runs: RunList) -> str:
-        """What the list leaves out, or says only about."""
+        """What the list leaves out, or knows only roughly."""
         counted = runs.paginator.counted
         notes = []
         if runs.is_bounded:
-            notes.append(f"Looked for among the newest {NEWEST_RUNS:,} runs.")
+            notes.append(f"Searched only the newest {NEWEST_RUNS:,} runs.")
         if counted > MAX_LISTED:
             everything = not runs.has_active_filters and not runs.query
             many = self._reads().estimated_runs() if everything else 0
@@ -106,14 +106,14 @@ class TaskRunAdmin(RunColumns, _ModelAdmin):
         chosen = self._chosen(request, queryset)
         with_key = self.get_queryset(request).filter(pk__in=chosen, unique_key__isnull=False)
         keys = dict(with_key.values_list("pk", "unique_key"))
-        # With ATOMIC_REQUESTS this is one transaction, and so its keys are in the order that all callers have.
+        # With ATOMIC_REQUESTS this is one transaction, so its keys are in the order that all callers use.
         carry_out(self, request, sorted(chosen, key=lambda pk: keys.get(pk, "")), requeue(self._runs()))
 
     @admin.action(description="Cancel", permissions=["change"])
     def cancel_runs(self, request: Any, queryset: Any) -> None:
         self._act(request, queryset, cancel(self._runs()))
 
-    @admin.action(description="Change priority of those that wait…", permissions=["change"])
+    @admin.action(description="Change priority of waiting runs…", permissions=["change"])
     def change_priorities(self, request: Any, queryset: Any) -> Any:
         form = PriorityForm(request.POST if "apply" in request.POST else None)
         if form.is_valid():
@@ -139,7 +139,7 @@ class TaskRunAdmin(RunColumns, _ModelAdmin):
         if len(chosen) > MAX_RUNS:
             self.message_user(
                 request,
-                f"Only the oldest {MAX_RUNS:,} of these runs are taken at a time; do it again for others.",
+                f"Only the oldest {MAX_RUNS:,} of these runs were used; repeat the action for the others.",
                 messages.WARNING,
             )
         return chosen[:MAX_RUNS]
@@ -150,7 +150,7 @@ class TaskRunAdmin(RunColumns, _ModelAdmin):
         own = [
             path("queues/", self._guarded(self.queues_view), name="reproq_prefork_taskrun_queues"),
             *(
-                # Any bigint: a row that was restored may have an id below zero.
+                # Any bigint: a restored row may have an id below zero.
                 re_path(
                     rf"^(?P<run_id>-?[0-9]{{1,19}})/{act}/$",
                     self._guarded(view),

@@ -1,4 +1,4 @@
-"""The page of the workers: which hosts there are, and what each worker runs."""
+"""The page of the workers: the hosts, and what each worker executes."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class WorkerAdmin(_ModelAdmin):
 
 
 def hosts(workers: Sequence[WorkerAtWork]) -> list[Host]:
-    """By host, in the order in which the workers come."""
+    """By host, in the order of the workers."""
     return [
         Host(printable(name or ""), tuple(map(_row, members)))
         for name, members in groupby(workers, key=lambda worker: worker.host)

@@ -1,4 +1,4 @@
-"""What differs between Django's own tasks and the backport: classes, signals, results.
+"""The differences between Django's own tasks and the backport: classes, signals, results.
 
 May import Django and what is below `django`.
 """

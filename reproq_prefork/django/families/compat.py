@@ -1,8 +1,8 @@
 """The two families of task classes: `django.tasks` of Django 6, and its backport `django_tasks`.
 
-On Django 5.2 there is the backport, on Django 6 there may be both in one project, and both read the same `TASKS`
-setting. So one backend class serves both, and each of its instances belongs to the family whose handler made it.
-Nothing outside this module knows how the two differ.
+Django 5.2 has only the backport. On Django 6, one project may have both, and both read the same `TASKS` setting.
+So one backend class serves both, and each instance belongs to the family whose handler made it. Only this module
+knows how the two differ.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 NAMES = ("django.tasks", "django_tasks")
 
-# What the backport calls otherwise.
+# Names that are different in the backport.
 _RENAMED = {
     "django.tasks": {},
     "django_tasks": {"InvalidTask": "InvalidTaskError", "InvalidTaskBackend": "InvalidTaskBackendError"},
@@ -25,7 +25,7 @@ _RENAMED = {
 
 @dataclass(frozen=True, eq=False)
 class Family:
-    """One of the two, with the names that Django 6 gives to what is in it."""
+    """One of the two families. Its content has the names of Django 6."""
 
     name: str
     base: ModuleType
@@ -49,7 +49,7 @@ class Family:
 
 
 def families() -> tuple[Family, ...]:
-    """Those that are installed, Django's own first."""
+    """The installed families, Django's own first."""
     return _FAMILIES
 
 
@@ -75,7 +75,7 @@ def _family(name: str) -> Family:
     )
 
 
-# Made once, while the module is imported: two threads that come at the same time must find the same ones.
+# Made once, at import: two threads that come at the same time must find the same families.
 _FAMILIES = tuple(_family(name) for name in NAMES if _is_installed(name))
 if not _FAMILIES:
     raise ImportError(
@@ -88,7 +88,7 @@ def base_backends() -> tuple[type[Any], ...]:
 
 
 def family_of(task: object) -> Family | None:
-    """The family of a Task; None: it is no Task."""
+    """The family of a Task; None: it is not a Task."""
     return next((family for family in families() if isinstance(task, family.base.Task)), None)
 
 
@@ -97,9 +97,9 @@ def is_task(found: object) -> bool:
 
 
 def family_of_caller() -> Family:
-    """The family whose handler is making a backend at this moment; without a handler the first there is.
+    """The family whose handler is making a backend at this moment; without a handler, the first family.
 
-    Both handlers import the same class by the same path and call it alike: only who calls tells them apart.
+    Both handlers import the same class by the same path and call it in the same way. Only the caller differs.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:

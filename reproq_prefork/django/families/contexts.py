@@ -1,4 +1,4 @@
-"""The TaskContext of each family: what a running task may know, and say, of itself."""
+"""The TaskContext of each family: what a running task may read, and report, about itself."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from reproq_prefork.django.families.compat import Family, families
 
 
 def _context_class_of(family: Family) -> type[Any]:
-    """`family`'s TaskContext, with what this backend knows beyond it."""
+    """`family`'s TaskContext, with the additions of this backend."""
 
     @dataclass(frozen=True, slots=True, kw_only=True)
     class ReproqTaskContext(family.base.TaskContext):  # type: ignore[name-defined,misc]
         claim: int
-        """Grows with each claim of the run: with the run's id a fencing token, to pass on to what must be written
-        by the newest attempt only."""
+        """It grows with each claim of the run. With the run's id it is a fencing token: pass it to systems that
+        must accept writes of the newest attempt only."""
 
         _is_cancelled: Callable[[], bool] = field(repr=False, compare=False)
         _save: Callable[[Mapping[str, Any]], None] = field(repr=False, compare=False)
 
         @property
         def cancelled(self) -> bool:
-            """Whether somebody has cancelled the task while it ran; TaskCancelled was raised in it then."""
+            """Whether somebody cancelled the task while it ran. Then TaskCancelled was raised in it."""
             return self._is_cancelled()
 
         @property
         def metadata(self) -> Mapping[str, Any]:
-            """What was said of the task so far, by earlier attempts too."""
+            """The metadata that the task has saved so far, also in earlier attempts."""
             said = self.task_result.metadata
             return said if isinstance(said, Mapping) else {}
 
         def save_metadata(self, changes: Mapping[str, Any] | None = None, /, **more: Any) -> None:
-            """Say how far the task is: `changes`, JSON values by name, are added to what was said before.
+            """Save the task's progress: `changes`, JSON values by name, are added to what was saved before.
 
-            Others see it at once in the result's `metadata`; from an atomic task, or inside a transaction on the
-            queue's database, at the commit.
+            Others see it at once in the result's `metadata`. In an atomic task, or inside a transaction on the
+            queue's database, they see it at the commit.
             """
             merged = {**self.metadata, **(changes or {}), **more}
             said = family.normalize_json(merged)

@@ -1,4 +1,4 @@
-"""What `TaskError.exception_class` gives for a failure that is no exception of the task's own."""
+"""What `TaskError.exception_class` returns for a failure that is not an exception of the task itself."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from reproq_prefork.task_exceptions import TaskCancelled, TaskTimeout
 
 
 class TaskFailed(Exception):
-    """The base of these; also a failure of which nothing more is known."""
+    """The base of these classes, and a failure of which nothing more is known."""
 
 
 class TaskKilled(TaskFailed):
@@ -18,15 +18,15 @@ class TaskKilled(TaskFailed):
 
 
 class UnusableResult(TaskFailed):
-    """What the task returned is no JSON, or more of it than can be kept."""
+    """The task returned something that is not JSON, or too large to be stored."""
 
 
 class TaskNotStarted(TaskFailed):
-    """The task could not be started, or may not be."""
+    """The task could not be started, or is not allowed."""
 
 
 class WorkerLost(TaskFailed):
-    """The worker died, was cut off, or had to stop."""
+    """The worker died, lost its connection, or had to stop."""
 
 
 _CLASSES: Mapping[str, type[BaseException]] = {
@@ -54,7 +54,7 @@ def exception_path(entry: Mapping[str, Any]) -> str:
 
 
 def traceback_text(entry: Mapping[str, Any]) -> str:
-    """The traceback of an entry, or in its place all that the entry says in words."""
+    """The traceback of an entry; without one, all text that the entry has."""
     said = entry.get("traceback")
     if isinstance(said, str) and said:
         return said

@@ -1,6 +1,7 @@
-"""The TaskResult class of each family, and how a run becomes one.
+"""The TaskResult class of each family, and how it is made from a run.
 
-PENDING is READY here, a wait for the next attempt too; CANCELLED is FAILED, and its last error says so.
+PENDING is READY here, also while a run waits for its next attempt. CANCELLED is FAILED, and its last error says
+so.
 """
 
 from __future__ import annotations
@@ -35,34 +36,34 @@ OWN_FIELDS = ("metadata", "spec_hash", "created", "cancel_requested", "_attempts
 
 
 def _result_class_of(family: Family) -> type[Any]:
-    """`family`'s TaskResult, with what this backend can do beyond it."""
+    """`family`'s TaskResult, with the additions of this backend."""
 
     @dataclass(frozen=True, slots=True, kw_only=True)
     class ReproqTaskResult(family.base.TaskResult):  # type: ignore[name-defined,misc]
         metadata: Any = field(init=False, default=None)
-        """What the task has said of itself with `context.save_metadata()`."""
+        """What the task has saved with `context.save_metadata()`."""
 
         spec_hash: str = field(init=False, default="")
-        """The name of the call: the same task with the same arguments has the same one."""
+        """The name of the call: the same task with the same arguments has the same hash."""
 
         created: bool = field(init=False, default=True, compare=False)
         """False: the unique key was held, and this is the run that holds it."""
 
         cancel_requested: bool = field(init=False, default=False)
-        """Somebody has asked for its end."""
+        """Somebody has asked to cancel it."""
 
         _database: str | None = field(init=False, default=None, repr=False, compare=False)
         _attempts: int = field(init=False, default=0, repr=False)
 
         @property
         def attempts(self) -> int:
-            """How often it has started: Django counts `worker_ids`, of which not all are kept."""
+            """How often it has started. Django counts `worker_ids`, but not all of them are kept."""
             return max(self._attempts, len(self.worker_ids))
 
         def cancel(self) -> bool:
-            """End the task: at once if it has not started, else as soon as its worker hears of it.
+            """End the task: at once if it has not started, else as soon as its worker is notified.
 
-            False: it has finished otherwise. Raises TaskResultDoesNotExist where it is gone.
+            False: it has finished in another way. Raises TaskResultDoesNotExist if it is gone.
             """
             return bool(self.task.get_backend().cancel(self))
 
@@ -71,10 +72,10 @@ def _result_class_of(family: Family) -> type[Any]:
             return await sync_to_async(self.cancel, thread_sensitive=True)()
 
         def wait(self, timeout: float | None = None) -> Any:
-            """Wait until it has finished, for at most `timeout` seconds; gives the result itself, refreshed.
+            """Wait until it has finished, for at most `timeout` seconds. Returns the result itself, refreshed.
 
-            Raises TimeoutError. In a transaction that has enqueued the task no waiting can help: no worker
-            sees it before the commit.
+            Raises TimeoutError. Do not wait in the transaction that has enqueued the task: no worker sees the task
+            before the commit.
             """
             from reproq_prefork.django.waiting import wait
 
@@ -87,7 +88,7 @@ def _result_class_of(family: Family) -> type[Any]:
             return await await_(self, timeout)
 
         def refresh(self) -> None:
-            """Reload all that may have changed."""
+            """Reload everything that may have changed."""
             _copy(_reloaded(self), self)
 
         async def arefresh(self) -> None:
@@ -112,11 +113,11 @@ def result_class_of(family: Family) -> type[Any]:
 
 
 def database_of(result: Any) -> str:
-    """The alias in DATABASES of the database that its run was read from, or added to.
+    """The alias in DATABASES of the database from which its run was read, or to which it was added.
 
-    A router may name another one by now, where the id is that of another run.
+    By now a router may name another database, where this id belongs to another run.
     """
-    # Unpickled from an older release, it has none.
+    # A result that an older release has pickled does not have it.
     return str(getattr(result, "_database", None) or result.task.get_backend().database)
 
 
@@ -145,7 +146,7 @@ REFRESHED = (
 
 
 def result_of_run(run: TaskRun, task: Any, family: Family, alias: str, database: str) -> Any:
-    """The TaskResult of a row of `task_runs` in `database`, an alias; `task` is the Task that it runs."""
+    """The TaskResult of a row of `task_runs` in `database`, an alias. `task` is the Task that it executes."""
     args, kwargs = arguments_of(run.payload)
     result = result_class_of(family)(
         task=task,
@@ -175,7 +176,7 @@ def result_of_run(run: TaskRun, task: Any, family: Family, alias: str, database:
 
 
 def _errors_of(run: TaskRun) -> Iterable[Any]:
-    """Its entries; the last one of a cancelled run says that it was cancelled, however its attempt ended."""
+    """Its entries. The last one of a cancelled run says that it was cancelled, however its attempt ended."""
     last = run.errors[-1] if run.errors else None
     if run.status is not Status.CANCELLED or (isinstance(last, Mapping) and last.get("kind") == "cancelled"):
         return run.errors
@@ -202,9 +203,9 @@ def _naive(moment: datetime | None) -> datetime | None:
 def result_of_claim(
     run: ClaimedRun, history: RunHistory, call: PythonCall, task: Any, family: Family, database: str
 ) -> Any:
-    """The TaskResult of a run that this process is about to perform; `call` is what its payload says.
+    """The TaskResult of a run that this process will execute now. `call` is the content of its payload.
 
-    `task` is the Task as it was enqueued, `database` the alias of where it is.
+    `task` is the Task as it was enqueued, `database` the alias of its database.
     """
     result = result_class_of(family)(
         task=task,
@@ -231,13 +232,13 @@ def result_of_claim(
 
 
 def end(result: Any, family: Family, status: Status, finished_at: Any, **changes: Any) -> None:
-    """Note on the result of a run that was performed here how it has ended."""
+    """Update the result of a run that was executed here with its end."""
     name = STATUS_NAMES[status]
     _set(result, status=family.statuses[name], finished_at=finished_at, **changes)
 
 
 def arguments_of(payload: Any) -> tuple[list[Any], dict[str, Any]]:
-    """What a payload passes to its function; nothing, where another program has written something else there."""
+    """What a payload passes to its function; nothing, if another program has written something else there."""
     call = payload if isinstance(payload, Mapping) else {}
     args, kwargs = call.get("args"), call.get("kwargs")
     return (
@@ -247,7 +248,7 @@ def arguments_of(payload: Any) -> tuple[list[Any], dict[str, Any]]:
 
 
 def task_errors(entries: Iterable[Any], family: Family) -> list[Any]:
-    """Of each attempt that is kept: of one that is left out there is nothing that Django's class could say."""
+    """One for each kept attempt. For an attempt that is left out, Django's class has nothing to say."""
     return [
         family.base.TaskError(exception_class_path=exception_path(entry), traceback=traceback_text(entry))
         for entry in entries
@@ -256,7 +257,7 @@ def task_errors(entries: Iterable[Any], family: Family) -> list[Any]:
 
 
 def plain(value: Any) -> Any:
-    """The value as `json.loads` would give it: a number that no float has exactly is the nearest float."""
+    """The value as `json.loads` returns it: a number that no float has exactly becomes the nearest float."""
     match value:
         case Decimal():
             return float(value)

@@ -14,7 +14,7 @@ from reproq_prefork.model.new_run import Seconds, Unique
 
 
 def _task_class_of(family: Family) -> type[Any]:
-    """`family`'s Task with this backend's options as fields. (A class made with slots cannot say `super()`.)"""
+    """`family`'s Task with this backend's options as fields. (A class with slots cannot call `super()` here.)"""
 
     @dataclass(frozen=True, slots=True, kw_only=True)
     class ReproqTask(family.base.Task):  # type: ignore[name-defined,misc]
@@ -35,14 +35,14 @@ def _task_class_of(family: Family) -> type[Any]:
             backend: str | None = None,
             **options: Any,
         ) -> ReproqTask:
-            """The same task with other defaults; `options` are those of `reproq_options`."""
+            """The same task with other defaults. `options` are those of `reproq_options`."""
             unknown = sorted(options.keys() - set(OPTION_NAMES))
             if unknown:
                 raise TypeError(f"using() got an unexpected keyword argument {unknown[0]!r}")
             options.update(priority=priority, queue_name=queue_name, run_after=run_after, backend=backend)
             return replace(self, **{name: value for name, value in options.items() if value is not None})
 
-        # Here, and not left to Django, which pickles a task from 6.1 on.
+        # Defined here: Django pickles a task only from 6.1 on.
         def __reduce__(self) -> tuple[Any, ...]:
             said = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "func"}
             return _restored, (family.name, self.module_path, said)

@@ -1,4 +1,4 @@
-"""How a worker runs a Django task.
+"""How a worker executes a Django task.
 
 May import `families` and `project`.
 """

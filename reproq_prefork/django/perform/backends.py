@@ -1,4 +1,4 @@
-"""Which entries of TASKS are ours."""
+"""The entries of TASKS that are ours."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from reproq_prefork.django.queue_backend import QueueBackend
 
 
 def own_backends() -> list[QueueBackend]:
-    """Each of our backends, of every family that is installed."""
+    """All of our backends, of every installed family."""
     aliases = [entry.alias for entry in own_entries(skip_broken=True)]
     return [family.backends[alias] for family in families() for alias in aliases]

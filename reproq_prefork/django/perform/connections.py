@@ -6,7 +6,7 @@ from django.db import connections
 
 
 def close_connections() -> None:
-    """Close what was opened while the application was imported, pools with their threads too."""
+    """Close connections that the import of the application opened, and pools with their threads."""
     connections.close_all()
     for connection in connections.all(initialized_only=True):
         close_pool = getattr(connection, "close_pool", None)
@@ -15,9 +15,9 @@ def close_connections() -> None:
 
 
 def forget_inherited_connections() -> list[object]:
-    """In a fork: start without connections, and leave what the parent has as it is.
+    """In a fork: start without connections, and change nothing that the parent has.
 
-    What comes back must be kept: finalised, it would speak on a socket that is the parent's.
+    Keep what this returns: its finaliser would send something on a socket of the parent.
     """
     inherited: list[object] = []
     for connection in connections.all(initialized_only=True):

@@ -1,8 +1,7 @@
-"""Performing runs in the process that has enqueued them, on Django's own connection: for tests.
+"""Executes runs in the process that has enqueued them, on Django's own connection. This is for tests.
 
-The statements are those of a worker, and so is what becomes of a failure; only nobody waits before a retry. A task
-that snoozes is left until its time. All of it happens in the transaction that is open, so it works in Django's
-TestCase too.
+The statements are those of a worker, and failures are treated in the same way, but nothing waits before a retry. A
+snoozed run stays until its time. Everything happens in the open transaction, so it works in Django's TestCase too.
 """
 
 from __future__ import annotations
@@ -35,11 +34,11 @@ NO_WAIT = RetryPolicy(base_s=0.0, max_s=0.0)
 
 
 class NeverStopped:
-    """A SoftStop that asks nothing: a test ends by itself, or its runner ends it."""
+    """A SoftStop that never asks to stop: a test ends by itself, or its runner ends it."""
 
     requested: Stop | None = None
     interrupt: KeyboardInterrupt | None = None
-    """Somebody wants this process to end, and not only the task."""
+    """Somebody wants to end this process, not only the task."""
 
     def call(
         self,
@@ -62,14 +61,14 @@ def _statements(sender: DjangoSender, queues: Sequence[str]) -> WorkerStatements
     process = ProcessIdentity(os.getpid(), 0)
     identity = WorkerIdentity(
         id=f"in-process/{os.getpid()}-{secrets.token_hex(4)}",
-        # The trigger on reproq_workers knows this key: a test's database does not become one that has workers.
+        # The trigger on reproq_workers knows this key: so a test database does not count as one that has workers.
         host=HostIdentity(name="in-process", key="in-process"),
         process=process,
         master=process,
         version=__version__,
         queues=tuple(queues),
     )
-    # As behind a pooler: Django's server process is not to be ended with this worker.
+    # As behind a pooler, so that nobody ends Django's server process together with this worker.
     backend = ServerProcess(pid=0, pooled=True)
     return WorkerStatements(
         identity, lease_s=LEASE_S, backend=backend, run=sender.fetch, run_hot=sender.fetch
@@ -78,7 +77,7 @@ def _statements(sender: DjangoSender, queues: Sequence[str]) -> WorkerStatements
 
 @contextlib.contextmanager
 def _uncompiled(sender: DjangoSender) -> Iterator[None]:
-    """Meanwhile the server compiles nothing just in time, as on every connection of a worker's own."""
+    """Inside, the server does not JIT-compile, as on a worker's own connection."""
     before = sender.fetch("set_jit", {"jit": "off"})[0].before
     try:
         yield
@@ -87,10 +86,10 @@ def _uncompiled(sender: DjangoSender) -> Iterator[None]:
 
 
 def perform_due(backend: QueueBackend, queues: Sequence[str] | None = None) -> list[int]:
-    """Run all that is due, and what that enqueues, until nothing is; gives the ids of the runs that ended.
+    """Run everything that is due, and what that enqueues, until nothing is due. Returns the ids of the ended runs.
 
-    `queues`: None for all of them. An attempt that fails is made again at once, as long as the run has attempts; a
-    run that is snoozed waits as long as it said.
+    `queues`: None for all of them. A failed attempt is repeated at once, as long as the run has attempts. A
+    snoozed run waits as long as it asked.
     """
     return _perform_due(backend, backend.database, queues)
 
@@ -112,7 +111,7 @@ def _perform_due(backend: QueueBackend, alias: str, queues: Sequence[str] | None
 
 
 def perform_now(backend: QueueBackend, alias: str, run: TaskRun) -> None:
-    """Run one that was just enqueued in the database `alias`, if it is due, with what else is due in its queue."""
+    """Run one that was just enqueued in the database `alias`, if due, and others that are due in its queue."""
     _perform_due(backend, alias, [run.queue_name])
 
 
@@ -132,12 +131,12 @@ def _performed(store: WorkerStatements, performer: Performer, alias: str) -> Ite
         if not claim.runs:
             if ended is None:
                 return
-            ended = None  # what has just gone back to PENDING is not seen by the statement that put it there
+            ended = None  # the statement that puts a run back to PENDING does not see it: ask once more
             continue
         run = claim.runs[0]
         ended = _attempt(run, performer, alias)
         if ended is None:
-            yield run.id  # it has recorded its end itself
+            yield run.id  # it has recorded its own end
 
 
 def _unreadable(unreadable: UnreadableRun) -> Settlement:
@@ -148,7 +147,7 @@ def _unreadable(unreadable: UnreadableRun) -> Settlement:
 
 
 def _is_over(ended: Settlement, alias: str) -> bool:
-    """One that is to run again does not, where somebody has cancelled it meanwhile."""
+    """A run that would be tried again is over if somebody has cancelled it meanwhile."""
     return ended.status is not Status.PENDING or TaskRuns(DjangoSender(alias)).get(ended.run_id).is_finished
 
 
@@ -164,13 +163,13 @@ def _attempt(run: ClaimedRun, performer: Performer, alias: str) -> Settlement | 
         return None
     settlement = settlement._replace(finish_due=not report.announced)
     if settlement.delay_s is None or isinstance(report.outcome, Snoozed):
-        return settlement  # what a task polls for does not come while its own test waits for it
+        return settlement  # the task waits for something that cannot happen while its own test waits for the task
     return settlement._replace(delay_s=0.0)
 
 
 @contextlib.contextmanager
 def _usable_afterwards(alias: str) -> Iterator[None]:
-    """What a task breaks of the transaction that it is in (a constraint, say) is taken back: the test goes on."""
+    """If a task breaks the open transaction (by a constraint, for example), undo its part: the test goes on."""
     connection = connections[alias]
     if not connection.in_atomic_block:
         yield

@@ -1,4 +1,4 @@
-"""One run of a Django task in this process: signals, context, connections, the transaction of an atomic one."""
+"""One run of a Django task in this process: signals, context, connections, the transaction of an atomic task."""
 
 from __future__ import annotations
 
@@ -59,37 +59,35 @@ from reproq_prefork.tasks.loader import NotAllowed, TaskNotFound, allowed_module
 _log = logging.getLogger("reproq_prefork.django")
 
 
-OLD_AGAIN_S = 1.0  # connections that were looked at after the task before are not so soon too old
+OLD_AGAIN_S = 1.0  # connections that were checked after the previous task are not checked again so soon
 
 
 class RunLost(ReproqError):
-    """The run is no longer this attempt's, so the transaction of its effects must not be committed."""
+    """This attempt has lost the run, so the transaction of its effects must not be committed."""
 
 
 @dataclass(frozen=True)
 class _Performance:
-    """A run together with what it runs."""
+    """A run, and the task that it executes."""
 
     run: ClaimedRun
     task: Any
     home: Home
     family: Family
     result: Any
-    started: (
-        resource.struct_rusage | None
-    )  # what this process had used; only an atomic task has to say it itself
+    started: resource.struct_rusage | None  # this process's usage at the start; only for an atomic task
 
     @property
     def row(self) -> HeldRun:
         return HeldRun(self.home.database, self.run)
 
     def send(self, signal: str) -> None:
-        """A receiver that fails is logged by Django; the task is none the worse for it."""
+        """Django logs a receiver that fails. The task is not affected."""
         getattr(self.family.signals, signal).send_robust(type(self.home.backend), task_result=self.result)
 
 
 class _Known(NamedTuple):
-    """A task that a payload names, and whose it is. `as_enqueued`: with the queue and priority of the run."""
+    """A task that a payload names, with its backend. `as_enqueued`: with the queue and priority of the run."""
 
     task: Any
     family: Family
@@ -101,10 +99,10 @@ _Wanted = tuple[str, str, int, datetime | None]  # path, queue, priority and tim
 
 
 class Performer:
-    """`database`: the one that runs are claimed from; none other is read or written for a run.
+    """`database`: the one from which runs are claimed. No other is read or written for a run.
 
-    `allowed`: which modules tasks may be in, of those that the backend's OPTIONS allow; None: all of these.
-    `owns_connections`: this process is there for tasks only, so Django's connections are its own to close.
+    `allowed`: the modules that may hold tasks, among those that the backend's OPTIONS allow; None: all of these.
+    `owns_connections`: this process exists only for tasks, so it may close Django's connections.
     """
 
     def __init__(
@@ -138,13 +136,13 @@ class Performer:
             return self._perform_atomic(call, stop) if run.atomic else self._perform(call, stop)
 
     def announce(self, run_id: int) -> None:
-        """Send task_finished for a run that was ended elsewhere."""
+        """Send task_finished for a run that another process has ended."""
         with self._connections_of_a_task():
             try:
                 run = self._database.read(run_id)
                 found = None if run.task_path is None else load_task(run.task_path)
             except ReproqError:
-                return  # it is gone meanwhile, or its module is: nobody is left who could be told
+                return  # the run or its module is gone meanwhile: there is nothing to announce
             family = family_of(found)
             if family is None:
                 return
@@ -169,7 +167,7 @@ class Performer:
         )
 
     def _known_of(self, run: ClaimedRun, path: str, run_after: datetime | None) -> _Known:
-        """What was found once stays so, as what a module has imported and the settings do."""
+        """What was found once stays valid, as the imported modules and the settings do."""
         wanted = path, run.queue_name, run.priority, run_after
         known = self._known.get(wanted)
         if known is None:
@@ -178,7 +176,7 @@ class Performer:
             assert family is not None
             home = self._database.home_of(run.queue_name, task, family)
             known = _Known(task, family, home, home.backend.task_of(run, task, run_after))
-            if run_after is None:  # else it is of no other run
+            if run_after is None:  # otherwise it fits no other run
                 self._known[wanted] = known
         return known
 
@@ -202,23 +200,23 @@ class Performer:
         except BaseException as error:
             failed = outcome_of_error(error, stop.requested)
             if isinstance(error, RunLost):
-                return AttemptReport(failed)  # the end is not this attempt's to announce
+                return AttemptReport(failed)  # this attempt may not announce the end
             if committing is None:
                 return self._ended(call, failed)
             if not _is_completed(call):
                 return AttemptReport(failed)
-            # A function of on_commit() has failed, or the answer was lost: what is done stays so.
-            _log.exception("run %s is completed, and what came after its commit failed", call.run.id)
+            # A function of on_commit() has failed, or the answer was lost. The commit is not undone.
+            _log.exception("run %s is completed, but something failed after its commit", call.run.id)
             outcome = committing
         report = self._ended(call, outcome)
         if isinstance(outcome, Failure):
             return report
-        with contextlib.suppress(DatabaseError):  # then it is told once more
+        with contextlib.suppress(DatabaseError):  # then it is announced once more
             call.row.announced()
         return AttemptReport(Completed(), announced=True)
 
     def _outcome_of_body(self, call: _Performance, stop: SoftStop) -> Success | Failure:
-        """What the task returns, as JSON, or that it is none. Raises what the task raises."""
+        """The task's result as JSON, or a failure if it is not JSON. Raises what the task raises."""
         args = call.result.args
         if call.task.takes_context:
             args = [self._context(call, stop), *args]
@@ -228,7 +226,7 @@ class Performer:
         except (TypeError, ValueError, RecursionError) as error:
             return Failure(
                 FailureKind.UNUSABLE_OUTPUT,
-                storable(f"the result of the task is no JSON: {error}")[:MAX_MESSAGE_CHARS],
+                storable(f"the result of the task is not JSON: {error}")[:MAX_MESSAGE_CHARS],
                 exception=dotted_name(type(error)),
                 traceback=traceback_of(error),
             )
@@ -259,10 +257,10 @@ class Performer:
         cpu_s = now.ru_utime + now.ru_stime - call.started.ru_utime - call.started.ru_stime
         usage = Usage("returned", cpu_s, now.ru_maxrss)
         if not call.row.complete(result=text, last_attempt=usage_text(usage)):
-            raise RunLost("the run was given to another attempt meanwhile, so nothing of this one was kept")
+            raise RunLost("another attempt has got the run meanwhile, so nothing of this one was saved")
 
     def _ended(self, call: _Performance, outcome: Outcome) -> AttemptReport:
-        """Tell of the end, if it is one; in the handler of an exception, so that who logs the signal finds it."""
+        """Announce the end, if it is one. Called in the exception handler, so that signal receivers can log it."""
         match outcome:
             case Success():
                 status, errors = Status.SUCCESSFUL, call.result.errors
@@ -272,14 +270,14 @@ class Performer:
                 entry = {"kind": FailureKind.CANCELLED, "message": reason}
                 status, errors = Status.CANCELLED, _with_error(call, entry)
             case _:
-                return AttemptReport(outcome)  # it will run again, or somebody else decides
+                return AttemptReport(outcome)  # it will run again, or another process decides
         end(call.result, call.family, status, timezone.now(), errors=errors)
         call.send("task_finished")
         return AttemptReport(outcome, announced=True)
 
     @contextlib.contextmanager
     def _connections_of_a_task(self, stop: SoftStop | None = None) -> Iterator[None]:
-        """As Django does around a request: what is broken or too old is closed, what may persist stays."""
+        """As Django does around a request: close broken and old connections, keep persistent ones."""
         if not self._owns_connections:
             yield
             return
@@ -292,7 +290,7 @@ class Performer:
             yield
         finally:
             if stop is not None and stop.requested is not None:
-                # It may have been told in the middle of a query, which Django knows nothing of.
+                # The stop may have come in the middle of a query, and Django does not know that.
                 for connection in connections.all(initialized_only=True):
                     connection.errors_occurred = True
             close_old_connections()
@@ -300,7 +298,7 @@ class Performer:
 
 
 def _is_completed(call: _Performance) -> bool:
-    """Whether this attempt is recorded as successful. False, too, where nobody can be asked: the fence tells."""
+    """Whether this attempt is recorded as successful. Also False if that is unknown: then the fence decides."""
     try:
         return call.row.is_completed()
     except (Error, ReproqError):

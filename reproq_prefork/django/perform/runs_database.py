@@ -1,8 +1,8 @@
-"""The database that runs are claimed from, as Django reaches it.
+"""The database from which runs are claimed, as Django reaches it.
 
-A site may keep its runs in several databases, and each of them has a run 1. So whatever is read or written of a
-claimed run goes through these objects, never through a search by id or by alias in all of TASKS, and never through
-a router, which may give another answer inside a task.
+A site may keep its runs in several databases, and each of them has a run 1. So everything that is read or written
+of a claimed run uses these objects. It is never found by a search for an id or an alias in all of TASKS, and never
+through a router, which may give another answer inside a task.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from reproq_prefork.store.task_runs import TaskRuns
 
 
 class Home(NamedTuple):
-    """The backend that a run counts as, and the alias in DATABASES by which that reaches the run's database."""
+    """The backend of a run, and the alias in DATABASES that leads this backend to the run's database."""
 
     backend: QueueBackend
     database: str
@@ -35,12 +35,12 @@ class RunsDatabase:
 
     @classmethod
     def of(cls, backend: QueueBackend, database: str) -> RunsDatabase:
-        """That of a backend, for a process that enqueues and runs on the same connection, `database`."""
+        """The database of a backend, for a process that enqueues and runs on the same connection, `database`."""
         found = {entry.alias: database_alias(entry.options) for entry in own_entries(skip_broken=True)}
         return cls({name: database for name in found if name == backend.alias or found[name] == database})
 
     def home_of(self, queue_name: str, task: Any, family: Family) -> Home:
-        """Of the backends that have the queue, the one of the task itself is taken, else the first in TASKS."""
+        """Of the backends that have the queue: the task's own one, else the first in TASKS."""
         if not self._aliases:
             raise ImproperlyConfigured("no backend in TASKS keeps its runs in the database of this run")
         backends = [family.backends[alias] for alias in self._aliases]
@@ -59,8 +59,8 @@ class RunsDatabase:
 
 
 class HeldRun:
-    """The row of a claimed run. What is written names the claim and its worker, so it can change no other row,
-    even if the alias led elsewhere by now."""
+    """The row of a claimed run. Each write names the claim and its worker. So it can change no other row, even if
+    the alias leads to another database by now."""
 
     def __init__(self, database: str, run: ClaimedRun) -> None:
         """`database`: an alias in DATABASES."""
@@ -70,7 +70,7 @@ class HeldRun:
         self._worker_id = run.history.worker_ids[-1]
 
     def complete(self, *, result: str, last_attempt: str | None) -> bool:
-        """Record the success, in the transaction that is open. False: the run is no longer held by this claim."""
+        """Record the success in the open transaction. False: this claim no longer holds the run."""
         written = self._sender.fetch(
             "complete_run", {**self._fence, "result": result, "last_attempt": last_attempt}
         )
@@ -89,7 +89,7 @@ class HeldRun:
         )
 
     def announced(self) -> None:
-        """The application was told of the end that `complete` has recorded."""
+        """The end that `complete` has recorded has been announced to the application."""
         self._sender.fetch("clear_finish_due", {"run_id": self._run_id})
 
     @property

@@ -1,4 +1,4 @@
-"""The Django application inside a worker: loaded once, then asked to perform one run after the other."""
+"""The Django application inside a worker: loaded once, then it executes one run after the other."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ApplicationNotLoaded(ReproqError):
 
 
 class DjangoRuntime:
-    """As `executors.Runtime` says. Django is imported by `load`, in the process that runs tasks."""
+    """See `executors.Runtime`. `load` imports Django, in the process that runs tasks."""
 
     announces = True
 
@@ -58,8 +58,8 @@ class DjangoRuntime:
         from django.apps import apps
         from django.utils.module_loading import autodiscover_modules
 
-        # What most tasks need is imported before the first fork, and a module that is broken is seen before the
-        # worker counts as ready.
+        # Most tasks need these modules. So they are imported before the first fork, and a broken one is noticed
+        # before the worker counts as ready.
         autodiscover_modules("tasks")
         for app in apps.get_app_configs():
             if app.name == "reproq_prefork.django":
@@ -74,12 +74,12 @@ class DjangoRuntime:
         close_connections()
 
     def complete_settings(self, settings: Settings) -> Settings:
-        """With the project's database and queues, where nothing stronger was said. Raises SettingsError."""
+        """Add the project's database and queues, where nothing stronger is set. Raises SettingsError."""
         found = read(self._settings_module, needs_database=not settings.database_url_is_flag)
         return filled(settings, database_url=found.database_url, queues=found.queues)
 
     def locate_runs(self, settings: Settings) -> Settings:
-        """With those backends whose runs are in the database of the settings.
+        """Add the backends whose runs are in the database of the settings.
 
         Raises NoBackendThere, a SettingsError, and DatabaseUnavailable.
         """

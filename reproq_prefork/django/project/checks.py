@@ -1,6 +1,6 @@
-"""What is wrong with an entry of `TASKS`, told by `manage.py check` before anything is enqueued.
+"""Finds mistakes in an entry of `TASKS`: `manage.py check` reports them before anything is enqueued.
 
-Nothing here asks a database: that is `schema_check`. The rules for values are those of `enqueue`.
+Nothing here uses a database: `schema_check` does. The rules for values are those of `enqueue`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from reproq_prefork.text.printable import quoted
 APP = "reproq_prefork.django"
 MODES = ("immediate",)
 
-# The options whose values are those of an argument of `enqueue`.
+# Options that take the values of an argument of `enqueue`.
 _ENQUEUE_ARGUMENTS = {
     "max_attempts": "max_attempts",
     "timeout": "timeout_seconds",
@@ -31,7 +31,7 @@ KNOWN_OPTIONS = ("database", "mode", "allowed_task_modules", "atomic", "unique",
 
 
 class CheckedBackend(Protocol):
-    """What every backend has, of Django and of the backport."""
+    """What every backend has, in Django and in the backport."""
 
     alias: str
     queues: set[str]
@@ -39,7 +39,7 @@ class CheckedBackend(Protocol):
 
 
 def check_backend(backend: CheckedBackend) -> list[CheckMessage]:
-    """Everything that is wrong with this backend's entry, worst first."""
+    """All mistakes in this backend's entry, the worst first."""
     return list(_check_backend(backend))
 
 
@@ -53,7 +53,7 @@ def _check_backend(backend: CheckedBackend) -> Iterator[CheckMessage]:
     if not apps.is_installed(APP):
         yield Error(
             f'{where} needs "{APP}" in INSTALLED_APPS.',
-            hint=f'Add "{APP}" there: it brings the models, the migrations and `manage.py reproq_worker`.',
+            hint=f'Add "{APP}" there: it contains the models, the migrations and `manage.py reproq_worker`.',
             id="reproq_prefork.E004",
         )
         return
@@ -64,7 +64,7 @@ def _options(where: str, options: Mapping[str, Any]) -> Iterator[CheckMessage]:
     for name in options:
         if name not in KNOWN_OPTIONS:
             close = difflib.get_close_matches(str(name).lower(), KNOWN_OPTIONS, n=1)
-            hint = f'Did you mean "{close[0]}"?' if close else f"There are {', '.join(KNOWN_OPTIONS)}."
+            hint = f'Did you mean "{close[0]}"?' if close else f"The keys are {', '.join(KNOWN_OPTIONS)}."
             yield Error(
                 f"{where}: OPTIONS has an unknown key {quoted(str(name))}.",
                 hint=hint,
@@ -108,7 +108,7 @@ def _database(where: str, options: Mapping[str, Any]) -> Iterator[CheckMessage]:
     alias = database_alias(options)
     if alias not in connections.settings:
         close = difflib.get_close_matches(alias, connections.settings, n=1)
-        hint = f'Did you mean "{close[0]}"?' if close else "DATABASES has all names there are."
+        hint = f'Did you mean "{close[0]}"?' if close else "Give one of the names in DATABASES."
         yield Error(
             f"{where}: there is no database {quoted(alias)} in DATABASES.",
             hint=hint,
@@ -119,14 +119,14 @@ def _database(where: str, options: Mapping[str, Any]) -> Iterator[CheckMessage]:
     if vendor != "postgresql":
         yield Error(
             f'{where}: the database "{alias}" is {vendor}, and task runs need PostgreSQL.',
-            hint='Name a database of PostgreSQL: "OPTIONS": {"database": "…"}.',
+            hint='Name a PostgreSQL database: "OPTIONS": {"database": "…"}.',
             id="reproq_prefork.E007",
         )
         return
     if not _uses_psycopg3():
         yield Error(
-            f'{where}: Django talks to the database "{alias}" by psycopg2, and task runs need psycopg 3.',
-            hint="Run `pip install 'psycopg[binary]>=3.2.4'`; Django takes it in place of psycopg2 by itself.",
+            f'{where}: Django uses psycopg2 for the database "{alias}", and task runs need psycopg 3.',
+            hint="Run `pip install 'psycopg[binary]>=3.2.4'`. Django then uses it instead of psycopg2.",
             id="reproq_prefork.E008",
         )
         return
@@ -158,14 +158,15 @@ def _routers(where: str, alias: str) -> Iterator[CheckMessage]:
         yield Warning(
             f'{where}: its runs are in the database "{alias}", and a database router sends the model TaskRun to '
             f"{', '.join(sorted(map(quoted, elsewhere)))}.",
-            hint="Let the router say the same as OPTIONS, or nothing of this app.",
+            hint="Let the router name the same database as OPTIONS, or None for this app.",
             id="reproq_prefork.W002",
         )
 
 
 def _transactions(where: str, alias: str) -> Iterator[CheckMessage]:
-    """With ATOMIC_REQUESTS in the same database, a run is there if and only if the request was committed: as it
-    should be. In another one it is there at once, and a worker may look for rows that are not committed yet."""
+    """If requests are transactions (ATOMIC_REQUESTS) in the database of the runs, a run is saved only if its
+    request commits, as it should be. In another database the run is saved at once, and a worker may look for rows
+    that are not committed yet."""
     atomic = [
         each
         for each, database in connections.settings.items()
@@ -173,8 +174,8 @@ def _transactions(where: str, alias: str) -> Iterator[CheckMessage]:
     ]
     if atomic and not connections.settings[alias].get("ATOMIC_REQUESTS"):
         yield Warning(
-            f"{where}: requests are transactions in {', '.join(map(quoted, atomic))} (ATOMIC_REQUESTS), and runs "
-            f'are enqueued in "{alias}": a run starts before its request is committed, and also if it never is.',
+            f"{where}: requests are transactions in {', '.join(map(quoted, atomic))} (ATOMIC_REQUESTS), but runs "
+            f'are enqueued in "{alias}": a run may start before its request commits, and even if it never does.',
             hint="Enqueue in transaction.on_commit(), or keep runs in the database of the requests.",
             id="reproq_prefork.W003",
         )

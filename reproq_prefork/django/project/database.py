@@ -12,9 +12,9 @@ from reproq_prefork.django.project.tasks_setting import own_entries
 
 
 def database_alias(options: Mapping[str, Any]) -> str:
-    """The alias for a backend with these `OPTIONS`: `database` there, else what the routers say, else the default.
+    """The alias for a backend with these `OPTIONS`: their `database`, else what the routers say, else the default.
 
-    Needs the models to be loaded. That there is such a database is not looked at.
+    The models must be loaded. It does not check that there is such a database.
     """
     named = options.get("database")
     if named:
@@ -25,11 +25,11 @@ def database_alias(options: Mapping[str, Any]) -> str:
 
 
 def own_aliases() -> tuple[str, ...]:
-    """The aliases of all our backends in `TASKS`, in that order; without any, that of one without options."""
+    """The aliases of all our backends in `TASKS`, in that order; without any, the alias of one without options."""
     found = [database_alias(entry.options) for entry in own_entries(skip_broken=True)] or [database_alias({})]
     return tuple(dict.fromkeys(found))
 
 
 def own_alias() -> str:
-    """The first of them: what the models and the admin read."""
+    """The first of them. The models and the admin read it."""
     return own_aliases()[0]

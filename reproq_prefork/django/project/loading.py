@@ -1,6 +1,6 @@
-"""From a stored path to its Task: only modules that the project has named are ever imported for one.
+"""Finds the Task of a stored path. Only modules that the project has named are ever imported for this.
 
-These are all inside the packages of installed apps, unless OPTIONS["allowed_task_modules"] lists others.
+These are all modules inside the packages of installed apps, unless OPTIONS["allowed_task_modules"] lists others.
 """
 
 from __future__ import annotations
@@ -32,15 +32,16 @@ def load_task(path: str, *, is_allowed: Callable[[str], bool] | None = None) -> 
 
 
 def why_no_worker_could_load(task: Any) -> str | None:
-    """What is wrong with where the function of `task` is defined; None: nothing is."""
+    """Why workers cannot load the function of `task` from its place; None: they can."""
     module, name = task.func.__module__, task.func.__qualname__
     if "." in name:
         return (
-            f"{module}.{name} is no function of a module, so no worker could import it: move it to the top."
+            f"{module}.{name} is not a function of a module, so no worker could import it: move it to the "
+            "top level."
         )
     if not allowed_modules(list(_modules_of_the_project()))(module):
         return (
-            f"no worker would run {module}.{name}, for its module is not inside an app: add its package to "
+            f"no worker would run {module}.{name}, since its module is not inside an app: add its package to "
             f'INSTALLED_APPS, or name all modules of tasks in OPTIONS["{OPTION}"] of TASKS.'
         )
     return None

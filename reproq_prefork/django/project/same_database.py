@@ -1,4 +1,4 @@
-"""Which backends in TASKS keep their runs in the database that a master works on: asked at start and reload."""
+"""Which backends in TASKS keep their runs in the database of this master: checked at the start and at a reload."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ _log = logging.getLogger("reproq_prefork.django")
 class NoBackendThere(SettingsError):
     """No backend in TASKS keeps its runs in the database of this master.
 
-    What a task does with its own run, such as to complete it or to save metadata, would reach another run or none.
+    If a task completed its own run or saved metadata, that would reach another run, or none.
     """
 
     def __init__(self, settings_module: str, found: Sequence[str]) -> None:
         super().__init__(
             [
                 f"--django {settings_module}: no backend in TASKS keeps its runs in the database that this master "
-                f"is to work on ({'; '.join(found)}), so tasks could not reach their own runs there. Start it "
+                f"should use ({'; '.join(found)}), so tasks could not reach their own runs there. Start it "
                 'with the database of one of them, or add a backend with that database in OPTIONS["database"].'
             ]
         )
 
 
 def backends_on(database_url: str, settings_module: str) -> tuple[tuple[str, str], ...]:
-    """The backends that keep their runs in this database: of each the alias in TASKS and that in DATABASES.
+    """The backends that keep their runs in this database: for each, its alias in TASKS and its alias in DATABASES.
 
-    Raises NoBackendThere, and DatabaseUnavailable where it cannot be known now.
+    Raises NoBackendThere, and DatabaseUnavailable if this cannot be found out now.
     """
     aliases = {entry.alias: database_alias(entry.options) for entry in own_entries(skip_broken=True)}
     answers = where_they_lead(database_url, {alias: _Asking(alias) for alias in aliases.values()})
@@ -65,7 +65,7 @@ def backends_on(database_url: str, settings_module: str) -> tuple[tuple[str, str
 
 
 class _Asking:
-    """Sends a statement as Django would, on a connection of its own that leaves no pool and no thread behind."""
+    """Sends a statement as Django would, on a separate connection that leaves no pool and no thread behind."""
 
     def __init__(self, alias: str) -> None:
         self._alias = alias

@@ -1,4 +1,4 @@
-"""Is the schema the one that this release needs, is the database a copy? Only where Django checks databases."""
+"""Is the schema the one that this release needs? Is the database a copy? Only when Django checks databases."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from reproq_prefork.errors import SchemaMismatch
 def check_schema(
     app_configs: object, databases: Collection[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """Warnings, no errors: `manage.py migrate` itself does this check first, and stops at an error.
+    """Warnings, no errors: `manage.py migrate` runs this check first, and stops at an error.
 
-    Of what it is about to do itself it is not told at all: that would be the first that a new user sees.
+    `migrate` gets no warnings: they would be about its own next steps, and the first thing that a new user sees.
     """
     is_migrating = sys.argv[1:2] == ["migrate"]
     return [] if is_migrating else list(_check_schema(databases or ()))
 
 
 def _check_schema(databases: Collection[str]) -> Iterator[CheckMessage]:
-    # These import psycopg, which may be missing: then another check says so.
+    # These import psycopg. If it is missing, another check says so.
     from reproq_prefork.django.sender import DjangoSender
     from reproq_prefork.store import migrate
     from reproq_prefork.store.copies import copy_of
@@ -49,6 +49,6 @@ def _check_schema(databases: Collection[str]) -> Iterator[CheckMessage]:
 def _hint(alias: str) -> str:
     option = "" if alias == "default" else f" --database {alias}"
     return (
-        f"Run `manage.py migrate reproq_prefork{option}`. If it has nothing to do there, it ran before OPTIONS "
+        f"Run `manage.py migrate reproq_prefork{option}`. If that has nothing to do, it ran before OPTIONS "
         f'named "{alias}": run `manage.py migrate reproq_prefork zero --fake{option}` first.'
     )

@@ -1,8 +1,7 @@
-"""What a worker has to know of a Django project, read in a process of its own.
+"""Reads what a worker must know about a Django project, in a separate process.
 
-`python -m reproq_prefork.django.project.settings_reader MODULE`: the master runs this as a child, since it must
-not import the project itself. One JSON object goes to standard output, and what the project prints to standard
-error.
+`python -m reproq_prefork.django.project.settings_reader MODULE`: the master runs this as a child, since the master
+must not import the project. One JSON object goes to standard output. Output of the project goes to standard error.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class DjangoSettings:
-    """`database_url` is of libpq, as key=value pairs; `aliases` are those of our backends in TASKS."""
+    """`database_url` is for libpq, as key=value pairs; `aliases` are those of our backends in TASKS."""
 
     database_url: str
     queues: tuple[str, ...]
@@ -34,8 +33,8 @@ class DjangoSettings:
 def read(settings_module: str, *, needs_database: bool = True) -> DjangoSettings:
     """Set Django up with this module, and read TASKS and DATABASES.
 
-    `needs_database` False: the backends may differ in their databases, and `database_url` is empty. Raises
-    SettingsError where the project does not load, has no backend of ours, or needs more than one master.
+    `needs_database` False: the backends may have different databases, and `database_url` is empty. Raises
+    SettingsError if the project does not load, has no backend of ours, or needs more than one master.
     """
     os.environ["DJANGO_SETTINGS_MODULE"] = settings_module
     try:
@@ -61,8 +60,8 @@ def read(settings_module: str, *, needs_database: bool = True) -> DjangoSettings
         raise _problem(
             settings_module,
             f"the backends in TASKS keep their runs in {len(users)} databases "
-            f"({'; '.join(' and '.join(aliases) for aliases in users.values())}), and a master works on one: "
-            "start one for each, with --database-url and --queue.",
+            f"({'; '.join(' and '.join(aliases) for aliases in users.values())}), but a master works on one: "
+            "start one master for each, with --database-url and --queue.",
         )
     return DjangoSettings(next(iter(users)), queues, tuple(entry.alias for entry in entries))
 
@@ -88,7 +87,7 @@ def _problem(settings_module: str, why: str) -> SettingsError:
 
 
 def conninfo(alias: str) -> str:
-    """How Django connects to this database, for libpq; what only Django understands is left out.
+    """How Django connects to this database, for libpq. Parameters that only Django understands are left out.
 
     `assume_role` becomes a parameter of the session. Raises LookupError, ValueError or ImproperlyConfigured.
     """
@@ -118,9 +117,9 @@ def _escaped(value: str) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write what was read, or the problems, as one JSON object."""
+    """Write the settings that were read, or the problems, as one JSON object."""
     settings_module, *rest = arguments
-    # What the project prints as it loads must not get between the master and its answer.
+    # The project's output must not get into the answer for the master.
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answer:
         os.dup2(2, 1)
         answer.write(json.dumps(_answer(settings_module, needs_database="--no-database" not in rest)))

@@ -12,7 +12,7 @@ from django.utils.module_loading import import_string
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One backend of ours. `queues` is empty where tasks may name any queue."""
+    """One backend of ours. `queues` is empty if tasks may name any queue."""
 
     alias: str
     queues: tuple[str, ...]
@@ -20,15 +20,15 @@ class Entry:
 
 
 def own_entries(*, skip_broken: bool = False) -> tuple[Entry, ...]:
-    """The entries whose BACKEND is ReproqBackend or a class made from it.
+    """The entries whose BACKEND is ReproqBackend or a subclass of it.
 
-    Raises ImportError where a BACKEND cannot be imported; with `skip_broken` such an entry is none of ours.
+    Raises ImportError if a BACKEND cannot be imported; with `skip_broken`, such an entry is skipped.
     """
     return tuple(_own_entries(skip_broken))
 
 
 def _own_entries(skip_broken: bool) -> Iterator[Entry]:
-    # Django 5.2, which has no tasks of its own, has no default for this setting either.
+    # Django 5.2 has no tasks, so it has no default for this setting.
     for alias, params in getattr(settings, "TASKS", {}).items():
         try:
             backend_class = import_string(params["BACKEND"])

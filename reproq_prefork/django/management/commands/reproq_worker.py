@@ -1,4 +1,4 @@
-"""`manage.py reproq_worker`: `reproq-prefork` with this project's settings, in this very process."""
+"""`manage.py reproq_worker`: `reproq-prefork` with this project's settings, in this process."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 
 class Command(BaseCommand):
-    help = "Run tasks: takes every option of `reproq-prefork`, and becomes it."
+    help = "Run tasks. Takes every option of `reproq-prefork`, and replaces this process with it."
 
     def run_from_argv(self, argv: list[str]) -> NoReturn:
         parser = CommandParser(prog=f"{argv[0]} {argv[1]}", add_help=False, allow_abbrev=False)
         parser.add_argument("--settings")
         parser.add_argument("--pythonpath")
-        # Django has acted on these two before it came here.
+        # Django has already applied these two.
         options, passed_on = parser.parse_known_args(argv[2:])
         become_worker(passed_on, options.pythonpath, argv[0])
 
@@ -34,12 +34,12 @@ class Command(BaseCommand):
 
 
 def become_worker(arguments: Sequence[str], pythonpath: str | None, program: str) -> NoReturn:
-    """Replace this process by the program, with the modules that this one could import.
+    """Replace this process with the program, which can import the same modules.
 
-    A supervisor goes on with the pid that it started, and gets its exit status.
+    A supervisor keeps the pid that it started, and gets its exit status.
     """
-    # The program starts with the current directory first on its path, where this one had that of manage.py.
-    # (`django-admin` and `python -m django` stand in no project: for them it was the current directory too.)
+    # The program has the current directory first on its path. This process had the directory of manage.py there.
+    # (`django-admin` and `python -m django` do not belong to a project: they had the current directory there too.)
     in_no_project = Path(program).name.startswith(("django-admin", "__main__"))
     directory = None if in_no_project else str(Path(program).absolute().parent)
     paths = [path for path in (pythonpath and os.path.abspath(pythonpath), directory) if path]

@@ -1,5 +1,5 @@
--- Whether this connection leads to the database that was marked (`mark_database.sql`), and which task_runs it sees
--- there: another search path may lead to another schema.
+-- Does this connection lead to the database that was marked (`mark_database.sql`)? And which task_runs does it see
+-- there? (Another search path may lead to another schema.)
 select
     to_regclass('task_runs')::oid as task_runs,
     exists (

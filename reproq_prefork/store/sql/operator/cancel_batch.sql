@@ -1,11 +1,12 @@
--- Cancels these runs as cancel_run does one: a PENDING run is CANCELLED at once; a RUNNING one is marked, and the steward
--- of its worker's host is notified. Only runs that are still as they were selected: PENDING, RUNNING or either.
+-- Cancels these runs as cancel_run cancels one. A PENDING run becomes CANCELLED at once. A RUNNING one is marked,
+-- and the steward of its worker's host is notified. Only runs that still have the selected status are cancelled:
+-- PENDING, RUNNING or either.
 --
--- SKIP LOCKED, and few rows a transaction: a claim or an end that holds a row is not waited for, so this is never part
--- of a deadlock (docs/operations.md, "Many runs at once"). The caller counts what was passed by.
+-- SKIP LOCKED, and few rows per transaction: this never waits for a claim or an end that holds a row, so it is
+-- never part of a deadlock (docs/operations.md, "Many runs at once"). The caller counts the skipped runs.
 --
--- end_running: no worker can hold a run here, as in a copy of another database, so a RUNNING one is CANCELLED too.
--- finish_due: the application is to be notified of these ends; in such a copy it is not.
+-- end_running: no worker can hold a run here, as in a copy of another database. So a RUNNING run is CANCELLED too.
+-- finish_due: announce these ends to the application. In such a copy they are not announced.
 with held as (
     select
         id,

@@ -1,5 +1,5 @@
--- What has not finished, by queue and status, from the two partial indexes; at most max_pending of those that
--- wait, so that it stays bounded whatever has piled up.
+-- Counts the unfinished runs by queue and status, from the two partial indexes. It counts at most max_pending
+-- PENDING runs, so its cost is bounded even if many runs wait.
 select
     queue_name,
     status,

@@ -1,4 +1,4 @@
--- Every run, by queue and status: reads the whole table, so it is for one that is not large.
+-- Counts all runs by queue and status. It reads the whole table, so use it only if the table is not large.
 select
     queue_name,
     status,

@@ -1,10 +1,11 @@
--- Who keeps dead rows from being removed, the oldest first: vacuum takes away what no snapshot can see any more, and a
--- queue with dead entries at its head gets slower with each claim.
+-- Lists what keeps dead rows from being removed, the oldest first. Vacuum removes only what no snapshot can still
+-- see, and a queue with dead entries at its head gets slower with each claim.
 --
--- A session counts by its snapshot, and by its transaction's own id where it has written. One of another database only
--- by the latter: snapshots taken here reach back to the oldest transaction that still writes anywhere in the server.
--- A vacuum's own snapshot does not count. Of slots and replicas it is not known since when, only by how many
--- transactions; nor of sessions of others, where this login may not see it (pg_read_all_stats).
+-- A session counts with its snapshot, and with its transaction id if it has written. A session of another database
+-- counts only with its transaction id: snapshots taken here reach back to the oldest transaction that still writes
+-- anywhere in the server. The snapshot of a vacuum does not count. For slots and replicas, the time is not known,
+-- only the number of transactions. The same is true of other logins' sessions, if this login may not see their
+-- time (pg_read_all_stats).
 select *
 from (
     select

@@ -1,6 +1,7 @@
--- How long the run that waits longest has been due, for each queue that has one. Steps along
--- task_runs_claim_order from queue to queue and from priority to priority, so it costs one descent for each
--- of these, whatever has piled up in them. As seconds, since an infinite time may not be subtracted before PostgreSQL 17.
+-- For each queue with a due run: how long its oldest due run has waited. It steps along task_runs_claim_order from
+-- queue to queue and from priority to priority. So it costs one index descent for each of these, however many runs
+-- wait there. The times are subtracted as seconds, since PostgreSQL subtracts infinite times only from version 17
+-- on.
 with recursive queue as (
     (select queue_name from task_runs where status = 'PENDING' order by queue_name limit 1)
     union all

@@ -1,9 +1,8 @@
--- Deletes what finished long ago among the next max_runs ids. Walking the primary key needs no index of its
--- own on the time; each batch is a transaction of its own, so locks and WAL stay small. A run that somebody
--- else has locked is left for another day. Whether the application was told of its end is not asked: after so long
--- that is no news.
--- `is_last`: no id is left, or this batch holds nothing that was enqueued early enough to be old; ids grow
--- with that time, but for a transaction that took long, whose runs a later call finds.
+-- Among the next max_runs ids, deletes the runs that finished long ago. It walks the primary key, so it needs no
+-- index on the time. Each batch is one transaction, so locks and WAL stay small. A run that is locked is skipped,
+-- and a later call deletes it. It does not matter whether the end was announced to the application: it is too old
+-- to be useful. `is_last`: there are no more ids, or no run in this batch was enqueued early enough to be old. Ids
+-- grow with that time, except in a long transaction; a later call finds the runs of such a transaction.
 with batch as materialized (
     select id, enqueued_at
     from task_runs

@@ -1,5 +1,5 @@
--- How many failed lately, by queue. There is no index for the end of a run, so only the newest max_runs are looked
--- at: one walk back along the primary key.
+-- Counts recent failures by queue. There is no index on the end time, so it reads only the newest max_runs runs:
+-- one walk back along the primary key.
 select queue_name, count(*) as runs
 from (select queue_name, status, finished_at from task_runs order by id desc limit %(max_runs)s::bigint) as newest
 where status = 'FAILED' and finished_at > now() - make_interval(secs => %(seconds)s::float8)

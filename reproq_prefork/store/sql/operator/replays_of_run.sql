@@ -1,5 +1,5 @@
--- The runs that re-run this one. There is no index for that: they have its spec, so they are looked for among
--- the first max_runs later ones of that spec.
+-- The replays of this run. There is no index for them. But they have the same spec, so this reads the first
+-- max_runs later runs of that spec.
 select run.id, run.status
 from (
     select run_id

@@ -1,4 +1,4 @@
--- As count_runs, of a part of the table's pages: to be multiplied by 100 / percent.
+-- As count_runs, from a sample of the table's pages: multiply the counts by 100 / percent.
 select
     queue_name,
     status,

@@ -1,7 +1,7 @@
--- How many PENDING and RUNNING runs match, and the ids of the next of them from the newest on: what is cancelled batch by
--- batch afterwards. Both statuses have a partial index, which two branches find and an OR would not.
--- The ids are taken once for many batches, since each look walks all that match: with one for each batch, the dead
--- entries of what was cancelled before would be walked again and again.
+-- Counts the PENDING and RUNNING runs that match, and returns the ids of the newest of them. The caller then
+-- cancels them batch by batch. Each status has its own partial index: two branches use both indexes, an OR would
+-- use neither. One call returns the ids for many batches, because each call walks all matching runs. With one call
+-- per batch, it would walk the dead entries of the cancelled runs again and again.
 with matching as materialized (
     select id
     from task_runs

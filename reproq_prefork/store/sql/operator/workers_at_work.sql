@@ -1,6 +1,6 @@
--- Who is registered, and a row for each run that they hold; one without a run for those that hold none. Also
--- runs whose holder is gone: they wait for the sweep. Times are subtracted as seconds, since an infinite one may not be
--- subtracted before PostgreSQL 17.
+-- The registered workers: one row for each run that a worker holds, or one row without a run if it holds none.
+-- Also the runs whose holder is gone: they wait for the sweep. The times are subtracted as seconds, since
+-- PostgreSQL subtracts infinite times only from version 17 on.
 select
     coalesce(worker.id, run.leased_by) as worker_id,
     worker.host,

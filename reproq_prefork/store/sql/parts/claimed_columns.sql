@@ -1,6 +1,6 @@
--- What a worker reads of a run that it has claimed, so that no row can fail to be read: times and arrays as JSON, which
--- is the same whatever the session's DateStyle is; numbers within the bounds of `new_run`, whatever a row holds.
--- `unreadable` says why a row must not be run even so. (greatest and least pass over a null.)
+-- What a worker reads of a run that it has claimed. Every row must be readable. So times and arrays come as JSON,
+-- which does not depend on the session's DateStyle, and numbers are put within the bounds of `new_run`. If the run
+-- must not be executed even so, `unreadable` says why. (greatest and least ignore a null.)
 id,
 claims,
 payload::text as payload,
@@ -19,7 +19,7 @@ json_build_array(run_after, enqueued_at, started_at, last_attempted_at, worker_i
 case when attempts > 1 then errors::text end as errors,
 metadata::text as metadata,
 case
-    when id = 0 then 'its id is 0, which stands for no run where workers are watched'
+    when id = 0 then 'its id is 0, which means no run on the scoreboard'
     when attempts = 2147483647 or claims = 9223372036854775807 then 'its attempts or claims cannot be counted any further'
     when array_ndims(worker_ids) > 1 then 'its worker_ids have more than one dimension'
     when not (run_after >= timestamptz '0002-01-01 UTC' and run_after < timestamptz '9999-01-01 UTC')

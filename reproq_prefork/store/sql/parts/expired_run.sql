@@ -1,5 +1,5 @@
--- A run whose holder is lost to everybody: the claim's own lease has ended, and so has the lease of the worker, or its
--- row is gone. A lease that no claim gives, since it is missing or ends in days, counts as one that has ended.
+-- A run that has lost its holder: the claim's own lease has ended, and the worker's lease has ended too, or its
+-- row is gone. A lease that no claim writes (it is missing, or ends days from now) counts as ended.
 run.status = 'RUNNING'
 and coalesce(run.lease_expires_at not between now() and now() + interval '2 days', true)
 and not exists (

@@ -1,6 +1,6 @@
--- All of a run, so that no row can fail to be read. `history` has the times and the list of workers as JSON, which is the
--- same whatever the session's DateStyle is, and can say what no datetime can. The other JSON comes as text as well: what
--- Python makes of it is decided in one place (`run_rows`), and does not depend on which loader the caller has set.
+-- All columns of a run. Every row must be readable. `history` has the times and the list of workers as JSON: it
+-- does not depend on the session's DateStyle, and can hold times that a Python datetime cannot. The other JSON
+-- comes as text too: `run_rows` alone converts it for Python, whichever JSON loader the caller has set.
 id, queue_name, payload::text as payload, spec_hash, task_path, priority, status, attempts, max_attempts, timeout_seconds,
 claims, leased_by, result::text as result, errors::text as errors, replay_of, unique_key, executor, atomic,
 retry_base_seconds, retry_max_seconds, metadata::text as metadata, last_attempt::text as last_attempt,

@@ -1,6 +1,6 @@
--- What a claim changes of a run. It must not fail because of what one row holds, for it would fail for all that are
--- claimed with it, again and again: a counter at the end of its type stays there, and a list that nothing can be
--- appended to stays as it is. `unreadable` in claimed_columns says then that the run must not be run.
+-- The columns that a claim changes. It must not fail because of one row's content, since then it would fail for
+-- all runs claimed with it, again and again. So a counter at its maximum stays there, and a list stays unchanged
+-- if nothing can be appended to it. Then `unreadable` in claimed_columns says that the run must not be executed.
         status = 'RUNNING',
         attempts = least(attempts, 2147483646) + 1,
         claims = least(claims, 9223372036854775806) + 1,

@@ -1,8 +1,8 @@
--- Cancels a run. One that waits is CANCELLED at once; one that runs is marked, and the steward of its worker's
--- host told, by the worker's id. No row comes back where the run is not there, or has finished.
+-- Cancels a run. A PENDING run becomes CANCELLED at once. A RUNNING run is marked, and the steward of its worker's
+-- host is notified with the worker's id. No row is returned if the run does not exist or has finished.
 --
--- A claim or an end that commits meanwhile holds the row's lock: this waits for it, and then decides by what the
--- row has become. To cancel again tells the steward again, and keeps the time of the first request.
+-- A claim or an end that commits meanwhile holds the row's lock. This statement waits for it, and then acts on the
+-- new status. A second cancel notifies the steward again, and keeps the time of the first request.
 with cancelled as (
     update task_runs
     set status = case when status = 'PENDING' then 'CANCELLED' else status end,

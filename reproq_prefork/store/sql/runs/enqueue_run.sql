@@ -1,7 +1,7 @@
--- A new run, unless its key is held: then no row comes back. The arbiter is task_runs_unique_key, so whoever
--- inserts the same key at the same time waits for this transaction's end, and one of them gets it.
--- The server's clock decides when a delay ends. The size of the JSON is checked by a trigger.
--- Given back is what the server decides; the rest is known (`run_rows.added_run`).
+-- Adds a run, unless its unique key is held: then no row is returned. The arbiter index is task_runs_unique_key:
+-- if another transaction inserts the same key at the same time, this one waits for its end, and one of them gets
+-- the key. The server's clock decides when a delay ends. A trigger checks the size of the JSON.
+-- It returns only what the server decides; the caller knows the rest (`run_rows.added_run`).
 insert into task_runs (
     queue_name, payload, spec_hash, priority, run_after, max_attempts, timeout_seconds, unique_key,
     executor, atomic, retry_base_seconds, retry_max_seconds

@@ -1,9 +1,9 @@
--- Many new runs by one statement, as a JSON array; `enqueue_run` says the rest. Ids grow with the place in the
--- array, since an identity is drawn after the sort, and so the runs are taken in this order where they are equal.
--- Each insert of a key waits for whoever is inserting the same one, so the array has its keys in one order for all
--- callers (`bulk.py`), and the sort keeps it: then nobody waits for somebody who waits for them.
--- A run whose key is held is left out, and no key stands in the array twice. Each payload stands in an array of its
--- own, since the JSON null would become the null of SQL.
+-- Adds many runs, given as a JSON array, with one statement. See `enqueue_run` for the rest. Ids grow with the
+-- position in the array, since an identity is drawn after the sort. So runs that are otherwise equal are claimed
+-- in this order. The insert of a key waits for another transaction that inserts the same key. So all callers order
+-- the array by key (`bulk.py`), and the sort keeps that order: then two callers never wait for each other.
+-- A run whose key is held is left out. No key is in the array twice. Each payload is in an array of its own, since
+-- the JSON null would become the null of SQL.
 insert into task_runs (
     queue_name, payload, spec_hash, priority, run_after, max_attempts, timeout_seconds, unique_key,
     executor, atomic, retry_base_seconds, retry_max_seconds

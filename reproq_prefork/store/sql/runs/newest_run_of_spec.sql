@@ -1,5 +1,5 @@
--- The newest run of a spec: one step from the end of its part of reproq_specs. Two specs may share a key, so where
--- the run found has another hash it goes on to the one before.
+-- The newest run of a spec: one step from the end of its part of reproq_specs. Two specs may have the same key. So
+-- if the run found has another hash, it goes on to the run before.
 with recursive newest as (
     (
         select run_id

@@ -1,4 +1,3 @@
--- All of one run.
 select
     {{run_columns}}
 from task_runs

@@ -1,5 +1,5 @@
--- A copy of a run, made inside the server: the payload never passes through a client, which might write its
--- numbers another way. No row comes back where the run is not there, or where its key is held.
+-- Copies a run inside the server: the payload does not pass through a client, which might write its numbers in
+-- another form. No row is returned if the run does not exist, or if its unique key is held.
 insert into task_runs (
     queue_name, payload, spec_hash, priority, max_attempts, timeout_seconds, unique_key, executor, atomic,
     retry_base_seconds, retry_max_seconds, replay_of

@@ -1,6 +1,6 @@
--- What a COPY does not give back: ids, as text with commas, in which they grow; the clock that `enqueued_at` will
--- have; and of numbers of seconds, an array, what four bytes keep of each. No row comes back where the role may
--- insert, and may not draw from the sequence itself: an identity needs no such grant.
+-- What a COPY does not return. `ids`: text with commas, in growing order. `moment`: the time that `enqueued_at`
+-- will have. `kept_seconds`: an array with each number of seconds as four bytes store it. No row is returned if
+-- the role may insert but may not use the sequence itself: an identity column does not need that grant.
 select
     now() as moment,
     (

@@ -1,4 +1,4 @@
--- Who holds a unique key; at most one, by task_runs_unique_key. None: it has finished meanwhile.
+-- The run that holds a unique key: at most one, because of task_runs_unique_key. None: it has finished meanwhile.
 select
     {{run_columns}}
 from task_runs

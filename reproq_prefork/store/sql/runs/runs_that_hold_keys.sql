@@ -1,4 +1,4 @@
--- Who holds these unique keys, a JSON array; at most one each. A key that is missing is free by now.
+-- The runs that hold these unique keys (a JSON array), at most one per key. A key without a row is free now.
 select
     {{run_columns}}
 from task_runs

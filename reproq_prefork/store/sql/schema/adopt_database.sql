@@ -1,2 +1,3 @@
--- By the rights of the schema's owner, for whoever may register workers: see the migration `copies`.
+-- Runs with the privileges of the schema's owner. Every login that may register workers may call it: see the
+-- migration `copies`.
 select reproq_adopt() as adopted

@@ -1,5 +1,5 @@
--- Every migration that this database has had, known to this release or not. Read by way of JSON, since the column
--- works_with_since is there only from the first migration on that says something in it.
+-- All migrations applied to this database, even if this release does not know them. Read through JSON, since the
+-- column works_with_since exists only after the first migration that needs it.
 select
     version, name, checksum, applied_at,
     (to_jsonb(migration) ->> 'works_with_since')::integer as works_with_since

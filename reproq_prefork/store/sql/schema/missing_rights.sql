@@ -1,5 +1,5 @@
--- What a steward and its workers will need, and this login may not do. Of a table's columns any one stands for all:
--- the rights are given together.
+-- The privileges that a steward and its workers need and this login does not have. One column is enough to check a
+-- table: its privileges are granted together.
 select current_user as login, needed.privilege, needed.relation
 from (
     values

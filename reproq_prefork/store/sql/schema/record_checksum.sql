@@ -1,3 +1,3 @@
--- Also adopts what psql applied, which leaves no checksum. One that is there is never overwritten: it is
--- the proof that the file has not changed since.
+-- Also records the checksum of a migration applied with psql, which stores none. It never overwrites a checksum:
+-- that is the proof that the file has not changed since.
 update reproq_schema_migrations set checksum = %(checksum)s where version = %(version)s and checksum is null

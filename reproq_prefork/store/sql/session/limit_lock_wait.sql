@@ -1,3 +1,3 @@
--- From here to the end of the transaction. Whoever waits for a table's exclusive lock makes all others
--- wait behind it, so a migration gives up rather than hold the queue.
+-- Valid until the end of the transaction. A session that waits for an exclusive lock on a table makes all later
+-- ones wait behind it. So a migration gives up rather than block them.
 select set_config('lock_timeout', %(lock_timeout)s, true)

@@ -1,3 +1,3 @@
--- Behind a transaction pooler, the first statement of each transaction: `set_config` in a SELECT would be too late, for
--- a SELECT takes the snapshot after which the isolation of a transaction cannot be changed.
+-- The first statement of each transaction behind a transaction pooler. `set_config` in a SELECT would be too late:
+-- a SELECT takes a snapshot, and then the isolation of the transaction cannot be changed.
 set transaction isolation level read committed

@@ -1,2 +1,2 @@
--- To who has just said `listen reproq_probe`; `token` tells one asker from another.
+-- Notifies the session that has just sent `listen reproq_probe`. `token` tells it from other sessions that probe.
 select pg_notify('reproq_probe', %(token)s)

@@ -1,5 +1,5 @@
--- What a server must be before anything else is asked of it, and which of its processes answers. Asked in one
--- statement, so that a connection costs one round trip for it.
+-- The facts that decide whether this server can be used, and which of its processes answers. One statement, so it
+-- costs a new connection one round trip.
 select
     pg_catalog.pg_backend_pid() as pid,
     pg_catalog.current_setting('server_version') as version,

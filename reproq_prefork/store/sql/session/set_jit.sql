@@ -1,3 +1,4 @@
--- On the application's own connection: whether the server compiles statements, and what was set before.
+-- For the application's own connection: sets `jit` (whether the server compiles statements) and returns the old
+-- value.
 select before.jit as before, set_config('jit', %(jit)s, false) as jit
 from (select current_setting('jit') as jit offset 0) as before

@@ -1,18 +1,19 @@
--- What all statements of ours depend on: set for a session, or (`of_transaction`) for one transaction, so that what a
--- role, a database or postgresql.conf says of it has no effect, at the start or by a reload. What is left alone is left
--- to whoever runs the server: synchronous_commit, memory, the planner's methods, roles.
+-- The settings that all our statements depend on. They are set for a session, or (`of_transaction`) for one
+-- transaction. So the values of a role, a database or postgresql.conf have no effect, neither at the start nor
+-- after a reload. All other settings are left to the server's administrator: synchronous_commit, memory, the
+-- planner's methods, roles.
 --
--- Limits: those that end a session or a statement which waits as it should are off.
+-- Limits: timeouts that would end a session or a statement while it rightly waits are off.
 --
--- Generic plans: the plan never depends on a value here, and a statement with an array or a LIMIT in a parameter would
--- otherwise be planned at each call. No compilation just in time: what the planner thinks that a claim costs would make
--- the server compile it, which takes a hundred times as long as the claim.
+-- Generic plans: here the plan never depends on a value, and a statement with an array or a LIMIT parameter would
+-- otherwise be planned at each call. JIT compilation is off: the planner estimates such a cost for a claim that
+-- the server would compile it, which takes a hundred times as long as the claim.
 --
--- How values are written and read, and what a statement means: psycopg reads times of one DateStyle only, an isolation
--- above READ COMMITTED makes claims fail that meet each other, exit_on_error would end the session at each refused value,
--- and where the search path names a schema before pg_catalog, its functions and operators would be taken for the
--- server's. (Not by a migration: what it creates goes into the first schema of the path. What is called here and before
--- this names the schema itself.)
+-- The form of values and the meaning of statements: psycopg reads times in one DateStyle only. Above READ
+-- COMMITTED, claims that meet each other fail. exit_on_error would end the session at each refused value. If the
+-- search path names a schema before pg_catalog, its functions and operators would be used instead of the server's.
+-- (Migrations do not change the path: what they create goes into its first schema. What is called here and earlier
+-- names its schema.)
 select
     pg_catalog.set_config('statement_timeout', %(statement_timeout)s, %(of_transaction)s) as statement_timeout,
     pg_catalog.set_config('lock_timeout', %(lock_timeout)s, %(of_transaction)s) as lock_timeout,
@@ -20,7 +21,7 @@ select
         'idle_in_transaction_session_timeout', %(idle_in_transaction_timeout)s, %(of_transaction)s
     ) as idle_timeout,
     pg_catalog.set_config('idle_session_timeout', '0', %(of_transaction)s) as idle_session_timeout,
-    case  -- the server has it from version 17 on
+    case  -- the server has this setting from version 17 on
         when pg_catalog.current_setting('transaction_timeout', true) is not null
         then pg_catalog.set_config('transaction_timeout', '0', %(of_transaction)s)
     end as transaction_timeout,

@@ -1,5 +1,5 @@
--- The runs that sweep_expired would reset, a page at a time: read where the server has refused to change all of them
--- together, to reset each by itself.
+-- The runs that sweep_expired would reset, page by page. Used if the server has refused to change all of them
+-- together: then each is reset alone.
 select run.id, run.claims
 from task_runs as run
 where {{expired_run}}

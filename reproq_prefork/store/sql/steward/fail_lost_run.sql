@@ -1,7 +1,7 @@
--- The end of a run whose holder is lost, where the server refuses again and again to put it back: the smallest write
--- that ends it. `error` null: not even the reason is written. The attempt counts, since nobody can tell whether it had
--- started. The claim fences it: a lease that has ended is never revived, and each new holder has another claim.
--- `told` wakes whoever waits for the end.
+-- Ends a run that has lost its holder, if the server refuses again and again to reset it: the smallest write that
+-- ends it. `error` null: not even the reason is written. The attempt counts, since nobody knows whether it had
+-- started. The claim number is the fence: a lease that has ended is never renewed, and each new holder has another
+-- claim number. `told` notifies the processes that wait for the end.
 with failed as (
     update task_runs
     set status = case when cancel_requested_at is null then 'FAILED' else 'CANCELLED' end,

@@ -1,5 +1,5 @@
--- What this database is, and which others have written in reproq_database: it is a copy of these. No row where it is
--- itself.
+-- What this database is, and which other databases have written a note in reproq_database: this one is a copy of
+-- them. No row is returned if it is the original.
 select
     note.database_name,
     note.database_oid,

@@ -1,6 +1,6 @@
--- Forgets whoever waited for the end of a run and did not say that it has stopped: the first of those whose time is
--- over, along reproq_waiters_expires_at. A bounded part of them, and none that somebody has locked, since leases are
--- renewed between two statements.
+-- Deletes the entries of processes that waited for the end of a run and did not say that they had stopped: those
+-- whose time ended first, along reproq_waiters_expires_at. It deletes a bounded number and skips locked rows,
+-- since the steward renews leases between two statements.
 with expired as (
     select run_id, waiter
     from reproq_waiters

@@ -1,12 +1,12 @@
--- A worker is at a run that takes long, and does not hand back by itself what it has claimed with it and not started:
--- what stands behind that run in the claim order goes back to PENDING, refunded. What stands before it has ended, and
--- is the worker's to record.
+-- A worker executes a run that takes long, and does not hand back the runs that it claimed together with it and
+-- has not started. Those after that run in the claim order go back to PENDING, and no attempt counts. Those before
+-- it have ended, and the worker records them.
 --
--- `current` is still held by the same claim, so in this snapshot the worker has not recorded the batch, and all of the
--- batch has the time of its claim. A worker starts nothing of a batch once that is this late (BATCH_STRETCH_S), so
--- nothing is taken from it that it could still begin.
+-- `current` is still held by the same claim, so in this snapshot the worker has not recorded the batch. And all
+-- runs of the batch have the time of its claim. A worker starts no run of a batch that is this late
+-- (BATCH_STRETCH_S), so this takes no run that the worker could still start.
 --
--- only: the ids of some of them, where the server has refused to change all of them together; null: all.
+-- only: the ids of some of them, if the server has refused to change all of them together; null: all.
 with current as (
     select last_attempted_at, priority, coalesce(run_after, enqueued_at) as due, id
     from task_runs
@@ -23,7 +23,7 @@ waiting as (
        and (-run.priority::integer, coalesce(run.run_after, run.enqueued_at), run.id)
            > (-current.priority::integer, current.due, current.id)
        and (%(only)s::jsonb is null or run.id in (select jsonb_array_elements_text(%(only)s::jsonb)::bigint))
-    order by run.id  -- as all that locks several runs and waits for them
+    order by run.id  -- every statement that locks several runs and waits for them uses this order
     for update of run
 ),
 reset as (

@@ -1,4 +1,4 @@
--- Is this database a copy of another one? Then nobody holds a lease here: who is not registered claims nothing.
+-- Is this database a copy of another one? Then nobody holds a lease here: an unregistered worker claims nothing.
 with foreign_note as (
     select from reproq_foreign_notes() limit 1
 ),

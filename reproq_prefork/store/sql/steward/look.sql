@@ -1,14 +1,15 @@
--- What a steward looks for once a poll interval, for its whole host and in one statement: is a run due, is there an
--- end that the application is to be told of, and which runs of its workers has somebody cancelled. One row, or one
--- for each of these runs.
+-- What a steward asks once a poll interval, for its whole host and in one statement. Is a run due? Is there an end
+-- to announce to the application? Which runs of its workers were cancelled? It returns one row, or one for each
+-- cancelled run.
 --
--- Due runs: it steps from priority to priority as the claim does, so rows scheduled for later cost one descent a
--- priority. Ends: the same walk as in take_finish_due, without a lock, and none where runs are due, for a worker
--- tells of ends between them. Cancels: task_runs_to_cancel has an entry for each such run and for no other.
+-- Due runs: it steps from priority to priority as the claim does, so rows scheduled for later cost one index
+-- descent per priority. Ends: the same walk as in take_finish_due, without a lock. It is skipped if runs are due,
+-- because workers announce ends between runs. Cancels: task_runs_to_cancel has an entry for each cancelled run and
+-- for no other.
 --
--- This is what a steward sends most often, and it only reads. So it says whether the server still writes: one that was
--- demoted answers for ever that nothing is due. And how full the queue of notifications is: one for the whole server,
--- and where it is full, nobody can announce anything.
+-- A steward sends this statement more often than any other, and it only reads. So it also returns whether the
+-- server accepts writes: a demoted server would answer for ever that nothing is due. And it returns how full the
+-- queue of notifications is. There is one for the whole server, and if it is full, nobody can notify.
 select
     due.runs_are_due, due.is_finish_due, cancelled.leased_by, cancelled.id, cancelled.claims,
     current_setting('transaction_read_only')::boolean as is_read_only,

@@ -1,2 +1,2 @@
--- For tests: the queues that hold anything at all to be run.
+-- For tests: the queues with PENDING runs.
 select distinct queue_name as name from task_runs where status = 'PENDING' order by name

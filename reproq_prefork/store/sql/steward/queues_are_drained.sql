@@ -1,5 +1,5 @@
--- `--drain`: nothing of these queues is running, due, or waits for a retry. What is scheduled for
--- later and was never tried does not count.
+-- `--drain`: no run of these queues is running, due, or waiting for a retry. A run that is scheduled for later and
+-- was never tried does not count.
 select not exists (
     select
     from task_runs

@@ -1,5 +1,5 @@
--- The leases of all live workers of a host, in one statement. An expired lease is not revived: the
--- sweep of another host may be resetting its runs at this moment. Ids that do not come back are lost.
+-- Renews the leases of all live workers of a host, in one statement. An ended lease is not renewed: the sweep of
+-- another host may be resetting its runs at this moment. An id that is not returned has lost its lease.
 update reproq_workers
 set renewed_at = now(),
     lease_expires_at = now() + make_interval(secs => %(lease_seconds)s::float8)

@@ -1,13 +1,14 @@
--- All that a dead worker held goes back to PENDING, found by `leased_by`, which only that fork ever
--- used. The runs it had started (`started`: the one it was at, and those whose ends it could not record) are charged
--- an attempt, and FAILED once they are used up, so that a poison pill ends; what it had claimed and not started is
--- refunded. charge_all: it cannot be known what had started. refund_started: the worker was killed to shut
--- down, which is nobody's attempt, but a started run that must not run twice is FAILED even so.
+-- Puts all runs that a dead worker held back to PENDING. They are found by `leased_by`, an id that only that fork
+-- ever used. For runs that had started (`started`: the current one, and those whose ends it could not record) the
+-- attempt counts, and they become FAILED when no attempt is left. So a poison pill ends. For runs that were
+-- claimed and not started, no attempt counts. charge_all: nobody knows which runs had started. refund_started: the
+-- worker was killed to shut down. That is nobody's fault, so no attempt counts. But a started run that must not
+-- run twice is FAILED even so.
 --
--- only: the ids of some of them, where the server has refused to change all of them together; null: all.
+-- only: the ids of some of them, if the server has refused to change all of them together; null: all.
 --
--- A run that somebody has cancelled is CANCELLED, whatever else is true: if it was charged, its entry in errors
--- says how the worker was lost, and its status that it had been cancelled. `told` wakes whoever waits for an end.
+-- A cancelled run becomes CANCELLED in every case. If the attempt counts, its entry in errors says how the worker
+-- was lost, and its status says that it was cancelled. `told` notifies the processes that wait for an end.
 with held as (
     select
         id,
@@ -22,7 +23,7 @@ with held as (
     from task_runs
     where leased_by = %(worker_id)s and status = 'RUNNING'
       and (%(only)s::jsonb is null or id in (select jsonb_array_elements_text(%(only)s::jsonb)::bigint))
-    order by id  -- as all that locks several runs and waits for them
+    order by id  -- every statement that locks several runs and waits for them uses this order
     for update
 ),
 verdict as (

@@ -1,15 +1,15 @@
--- Runs whose holder is lost to everybody: the claim's own lease is past, and so is the lease of the
--- worker (or its row is gone). All are charged, since nobody is left to tell which had started.
--- A renewal that commits after this read began cannot have been believed by its worker, which kills
--- its task a margin before the old lease ends.
+-- Resets the runs that have lost their holder: the claim's own lease has ended, and the worker's lease has ended
+-- too (or its row is gone). The attempt of each counts, since nobody knows which had started. A renewal may commit
+-- after this statement began to read. But the worker cannot have believed it: it kills its task a margin before
+-- the end of the old lease.
 --
--- A run that somebody has cancelled is CANCELLED; its entry in errors says how it came to its end, and its status
--- that it had been cancelled. `told` wakes whoever waits for an end.
+-- A cancelled run becomes CANCELLED: its entry in errors says how it ended, and its status says that it was
+-- cancelled. `told` notifies the processes that wait for an end.
 --
--- only: the ids of some of them, where the server has refused to change all of them together; null: all.
+-- only: the ids of some of them, if the server has refused to change all of them together; null: all.
 --
--- In the same statement, what has no end of its own is forgotten: registrations whose lease is long past and that
--- hold nothing any more (what is reset here counts as held until the next sweep).
+-- The same statement deletes registrations that nobody else deletes: their lease ended long ago, and they hold no
+-- run any more. (A run that is reset here counts as held until the next sweep.)
 with expired as (
     select
         run.id,

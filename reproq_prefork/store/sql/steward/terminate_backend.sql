@@ -1,7 +1,7 @@
--- Ends the server's process of a dead worker and tells whether it is still there. Until it is gone
--- it may yet commit the claim its client sent last. The start time tells it from a later process
--- with the same pid. Only of this database: one that was restored from a dump of another may have the rows of its
--- workers, whose processes of the same server are at work.
+-- Ends the server process of a dead worker. A row means that it is still there: until it is gone, it may still
+-- commit the last claim of its client. The start time tells it from a later process with the same pid. Only
+-- processes of this database are ended: a database restored from a dump of another may have the rows of that one's
+-- workers, and their processes may be at work on the same server.
 select pg_terminate_backend(activity.pid) as signalled
 from reproq_workers as worker
 join pg_stat_activity as activity

@@ -1,8 +1,8 @@
--- Which of the runs that a worker holds could be written at this moment: asked after the server has refused to record
--- what became of one of them.
+-- Which runs of a worker could be written at this moment? Sent after the server has refused to record the end of
+-- one of them.
 --
--- A run that does not come back is no longer held by this claim. `is_free` is false where somebody else has locked the
--- row; SKIP LOCKED does not wait for them. The lock that is taken here is that of an UPDATE; it ends with the statement,
+-- A run that is not returned is no longer held by this claim. `is_free` is false if another session has locked the
+-- row; SKIP LOCKED does not wait for it. The lock taken here is the lock of an UPDATE. It ends with the statement,
 -- and fires no trigger.
 with held as (
     select run.id, run.claims, run.task_path, run.cancel_requested_at is not null as is_cancelled

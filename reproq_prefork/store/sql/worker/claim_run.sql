@@ -1,5 +1,5 @@
--- Claims one run by its id, as finish_and_claim claims many, and reads no text of it: whatever is wrong with the row,
--- an error says so of this run alone. One row; no id where the run is somebody else's by now.
+-- Claims one run by its id, as finish_and_claim claims many. It reads no text of the row: so if the row has a
+-- fault, the error concerns this run alone. It returns one row, without an id if the run is no longer free.
 with holder as (
     select exists (
         select from reproq_workers where id = %(worker_id)s and lease_expires_at > now()

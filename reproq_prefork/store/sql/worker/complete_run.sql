@@ -1,8 +1,9 @@
--- The success of an atomic task, in the transaction of its own effects: both are committed, or neither. Fenced as
--- `settled` in finish_and_claim: no row means that the run is somebody else's by now, and the transaction must
--- not be committed. The worker's id is named too, since this comes by another connection than the claim did: it is used
--- once in the world, so in another database nothing can match. finish_due_at is a minute ahead: whoever ran the task tells of its end and clears it.
--- The run's row was last changed by the claim, so this works at every isolation level.
+-- Records the success of an atomic task in the transaction of its own effects: both are committed, or neither. The
+-- fence is that of `settled` in finish_and_claim: no row means that the worker has lost the run, and the
+-- transaction must not be committed. The worker's id is named too, since this uses another connection than the
+-- claim. That id is never used again anywhere, so in another database no row can match. finish_due_at is a minute
+-- ahead: the process that executed the task announces its end and clears it. The claim was the last to change the
+-- row, so this works at every isolation level.
 with completed as (
     update task_runs
     set status = 'SUCCESSFUL',

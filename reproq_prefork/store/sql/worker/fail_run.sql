@@ -1,5 +1,6 @@
--- The end of a run that nobody can claim: FAILED by its id, with the reason. It touches no column that it need not, and
--- keeps the errors of earlier attempts only where they can be appended to. `told` wakes whoever waits for the end.
+-- Ends a run that nobody can claim: FAILED by its id, with the reason. It changes only the columns that it must,
+-- and keeps the errors of earlier attempts only if it can append to them. `told` notifies the processes that wait
+-- for the end.
 with failed as (
     update task_runs
     set status = 'FAILED',

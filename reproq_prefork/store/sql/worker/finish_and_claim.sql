@@ -1,32 +1,33 @@
--- The worker's one statement on the hot path: record what became of the runs it held, and take the next ones.
--- One statement is one round trip and one commit, for one run as for hundreds. Either half may be empty:
--- settlements = [] finishes nothing, max_runs = 0 claims nothing.
+-- The worker's only statement on the hot path: record the ends of the runs it held, and claim the next ones. One
+-- statement is one round trip and one commit, for one run or for hundreds. Either half may be empty: an
+-- empty `settlements` records nothing, and max_runs = 0 claims nothing.
 --
--- `settlements` is one JSON array, since an array parameter of SQL would be planned anew at each call. `settled` is
--- fenced by (id, claims, RUNNING): no row means that the lease was lost meanwhile. A run that somebody has cancelled
--- does not go back to PENDING; no process of its task can have announced that end, so a task's is owed, whatever the
--- worker says. `told` wakes whoever waits for the end.
+-- `settlements` is one JSON array, since a statement with an SQL array parameter would be planned at each call.
+-- `settled` is fenced by (id, claims, RUNNING): no row means that the lease was lost meanwhile. A cancelled run
+-- does not go back to PENDING. No process of its task can have announced that end, so for a Python task the end is
+-- due to be announced, whatever the worker says. `told` notifies the processes that wait for the end.
 --
--- `settled` may wait for a lock that somebody else has on one of its runs. So it comes first: `queue` asks how many there
--- are, though it makes no difference. While it waits, nothing else is locked; what comes then waits for nobody. The
--- caller has the settlements in the order of their ids, and the planner, as a rule, keeps to it.
+-- `settled` may wait for a lock that another session has on one of its runs. So it comes first: `queue` counts its
+-- rows, only to force this order. While it waits, nothing else is locked, and what comes after it waits for
+-- nobody. The caller orders the settlements by id, and the planner, as a rule, keeps that order.
 --
--- `candidate` walks task_runs_claim_order. For each queue it steps from one priority in use to the next lower one, and
--- reads those whose first row is due from there up to now(). So rows scheduled for later cost one descent of the tree
--- a priority, however many they are. Instead of from the head, where the dead entries of what was taken before are, a
--- queue may be walked in two parts: what is `above` a priority, and what is behind a place in that priority (priority,
--- due, id: the last row that this worker took there). What has come before that place meanwhile is found by the next
--- walk from the head.
+-- `candidate` walks task_runs_claim_order. For each queue it steps from one used priority to the next lower one.
+-- Where the first row of a priority is due, it reads from there up to now(). So rows scheduled for later cost one
+-- descent of the tree per priority, however many they are. The head of a queue has the dead entries of the runs
+-- taken before. So a queue may instead be walked in two parts: the priorities `above` a priority, and the rows
+-- after a place in that priority (priority, due, id: the last row that this worker took there). The next walk from
+-- the head finds the rows that were added before that place meanwhile.
 --
--- LIMIT stops the walk as soon as enough rows are locked. With several queues it locks up to max_runs in each and takes
--- the best of them; what it leaves is free again at commit, and since it then got all it asked for, the worker
--- passes the wake on. SKIP LOCKED and the row locks make two claims of one row impossible.
+-- LIMIT stops the walk as soon as enough rows are locked. With several queues it locks up to max_runs in each and
+-- takes the best of them. The others are free again at commit. The worker then got all it asked for, so it wakes
+-- another worker. SKIP LOCKED and the row locks make it impossible to claim a row twice.
 --
--- `chosen`: a run that may not be run again lightly (its last or only attempt, one with an attempt behind it, an
--- atomic one) is taken alone: it ends the batch before it, and makes one of its own when it is the first. A batch of
--- payloads is at most 1 MiB, as they are stored.
+-- `chosen`: some runs must not be executed again without need: a run on its last or only attempt, one with an
+-- attempt behind it, an atomic one. Such a run is claimed alone: it ends the batch before it, or is a batch of its
+-- own if it is the first. The payloads of a batch have at most 1 MiB, as they are stored.
 --
--- The worker's own lease is looked at in the same snapshot: an expired or removed worker claims nothing.
+-- The worker's own lease is checked in the same snapshot: a worker with an ended lease or without a row claims
+-- nothing.
 with recursive settled as (
     update task_runs as run
     set status = case

@@ -1,2 +1,2 @@
--- For a copy of another database, whose own workers tell the application of these ends.
+-- For a copy of another database: the workers of the original announce these ends to the application.
 update task_runs set finish_due_at = null where finish_due_at is not null

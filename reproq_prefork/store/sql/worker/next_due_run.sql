@@ -1,6 +1,6 @@
--- The run that a claim would take next, but for those that are passed by. Asked where claiming many was refused, to
--- find out which run it is that the server refuses to give; only then, for it reads what is scheduled for later in a
--- higher priority as well. What others are about to claim is locked, and stepped over.
+-- The run that a claim would take next, without the `passed` ones. Sent only after the server refused to claim
+-- many, to find the run that it refuses. Not sent otherwise, since it also reads the runs of higher priorities
+-- that are scheduled for later. Runs that others are claiming are locked, and skipped.
 select due_run.id
 from unnest(string_to_array(%(queues)s, ',')) as queue (name)
 cross join lateral (

@@ -1,5 +1,5 @@
--- A run that was claimed by itself: its row is read once its claim is known, so that it can be FAILED by its id where
--- that takes too long or cannot be done at all.
+-- Reads a run that was claimed alone. The claim is already known then, so the run can be FAILED by its id if
+-- reading it takes too long or fails.
 select
 {{claimed_columns}}
 from task_runs

@@ -1,8 +1,8 @@
--- After a reconnect: note the new server process, unless the lease has ended meanwhile. No row means
--- that it has, and a lease that has ended is never revived.
+-- After a reconnect: registers the new server process, unless the lease has ended meanwhile. No row means that it
+-- has ended; an ended lease is never renewed.
 --
--- Not old_is_gone: the server process of the lost connection may yet commit a claim, so it stays noted. Whoever has to
--- know that nothing more comes from this worker ends the noted process first, and sees it gone.
+-- If not old_is_gone, the server process of the lost connection may still commit a claim, so it stays registered.
+-- To be sure that nothing more comes from this worker, others first end the registered process, and see it gone.
 update reproq_workers as worker
 set backend_pid = case when %(old_is_gone)s::boolean then backend.pid else worker.backend_pid end,
     backend_started = case when %(old_is_gone)s::boolean then backend.backend_start else worker.backend_started end

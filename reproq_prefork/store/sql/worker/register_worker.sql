@@ -1,5 +1,5 @@
--- A worker fork's row and its first lease. backend_pid and backend_started name the server's process
--- for it, which is ended and seen gone before a dead worker's runs are reset; null behind a pooler.
+-- Adds the row of a new worker and its first lease. backend_pid and backend_started name its server process:
+-- before the runs of a dead worker are reset, that process is ended, and seen gone. Both are null behind a pooler.
 insert into reproq_workers (
     id, host, host_identity, pid, pid_started, master_pid, master_started,
     backend_pid, backend_started, version, queues, lease_expires_at

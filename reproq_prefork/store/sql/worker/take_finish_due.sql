@@ -1,7 +1,7 @@
--- A run of these queues whose end the application is to be told of; whoever takes it has a minute for that, then
--- it is due again. So it is told at least once, and hardly ever twice. SKIP LOCKED: two workers never wait
--- for each other. It walks task_runs_finish_due, from a week ago on: what nobody has told by then is no news, and
--- where no worker of the queue tells anybody, what piles up is stepped over.
+-- Takes a run of these queues whose end must be announced to the application. The worker that takes it has a
+-- minute to announce it; then it is due again. So each end is announced at least once, and rarely twice. SKIP
+-- LOCKED: two workers never wait for each other. It walks task_runs_finish_due, back to a week ago: an older end
+-- is too old to be useful. And if no worker of the queue announces ends, the growing pile is skipped.
 update task_runs
 set finish_due_at = now() + make_interval(secs => %(again_seconds)s::float8)
 where id = (

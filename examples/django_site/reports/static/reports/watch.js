@@ -1,4 +1,4 @@
-// Follows a report that is being made: twice a second it asks for its state, until that is final.
+// Watches a report while it is being made: asks for its state twice a second, until it is final.
 "use strict";
 
 const POLL_MS = 500;
@@ -15,7 +15,7 @@ function show(report) {
   badge.className = `state ${report.state}`;
   badge.textContent = report.state[0].toUpperCase() + report.state.slice(1);
   const words = WORDS[report.state] ?? report.step;
-  // A screen reader reads out each change, so nothing is written that is there already.
+  // A screen reader reads each change aloud, so the same text is not written again.
   if (step.textContent !== words) step.textContent = words;
 }
 
@@ -28,7 +28,7 @@ async function watch() {
       show(report);
     }
   } catch {
-    // The server is not to be reached just now; it is asked again.
+    // The server cannot be reached now. It is asked again.
   }
   setTimeout(watch, POLL_MS);
 }
