@@ -280,7 +280,7 @@ def test_leaving_with_an_error_is_a_failed_attempt(
 def test_a_result_that_is_no_json_is_a_failed_attempt(program: Program, result: str, why: str) -> None:
     failure = program.run(result).failure
     assert failure.kind is FailureKind.FAILED
-    assert failure.message.startswith("the result of the task is no JSON: ")
+    assert failure.message.startswith("the result of the task is not JSON: ")
     assert why in failure.message
 
 
