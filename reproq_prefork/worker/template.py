@@ -1,8 +1,8 @@
 """The template: a process that has imported the application, and forks the workers of its generation.
 
-The workers are children of the master, not of the template (`handover`). So the template supervises nothing, and
-if it stops, hangs or dies, only the forks stop. It holds nothing that it would have to hand back. The master ends
-it by SIGKILL. It exits by itself as soon as anything is unusual, and another template takes its place.
+The workers are children of the master, not of the template (`reparented_fork`). So the template supervises
+nothing, and if it stops, hangs or dies, only the forks stop. It holds nothing that it would have to hand back. The
+master ends it by SIGKILL. It exits by itself as soon as anything is unusual, and another template takes its place.
 """
 
 from __future__ import annotations
