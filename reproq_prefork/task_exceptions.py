@@ -27,7 +27,9 @@ class Retry(Exception):
     ) -> None:
         seconds = None if after is None else _seconds(after, sys.float_info.max)
         if after is not None and seconds is None:
-            raise ValueError(f"after is a number of seconds from 0 on, or a timedelta, not {_shown(after)}")
+            raise ValueError(
+                f"after must be a number of seconds, 0 or more, or a timedelta, not {_shown(after)}"
+            )
         super().__init__(message)
         self.after_s = seconds
 

@@ -70,7 +70,7 @@ class SoftStop(Protocol):
 
     @property
     def requested(self) -> Stop | None:
-        """Why the task was asked to end; None: it was not."""
+        """Why the task was asked to end. None: it was not asked."""
 
     def call(
         self,

@@ -110,7 +110,7 @@ class ForkExecutor:
     ) -> tuple[ProcessExit, AttemptReport | None, str | None]:
         """Run `program` in a fork, to its end. Returns how it ended, its report, and what it printed."""
         if proc.thread_count() > 1:
-            raise WornOut("a task has left threads in the worker, which must not fork beside them")
+            raise WornOut("a task has left threads in the worker, and a process with threads must not fork")
         output, result = Tail(MAX_OUTPUT_BYTES), Tail(MAX_REPORT_BYTES)
         with _may_run_short():
             fork = self._forks.prepared()

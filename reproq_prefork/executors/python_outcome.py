@@ -110,7 +110,7 @@ def _message(error: BaseException) -> str:
     except Exception:
         return f"{name} (it cannot be shown)"
     if isinstance(error, SystemExit | KeyboardInterrupt):
-        return f"{name}: {said}" if said else name  # a bare number says nothing
+        return f"{name}: {said}" if said else name  # a number alone explains nothing
     return said or name
 
 

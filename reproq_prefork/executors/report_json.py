@@ -70,12 +70,12 @@ def _outcome(kind: type[Outcome], values: dict[str, Any]) -> Outcome:
     elif kind is Snoozed:
         seconds = values["after_s"]
         if seconds is None:
-            raise ValueError("no number of seconds")
+            raise ValueError("not a number of seconds")
         texts = [values["reason"]]
     else:
         texts = list(values.values())
     if seconds is not None and (isinstance(seconds, bool) or not 0 <= seconds <= MAX_SNOOZE_S):
-        raise ValueError("no number of seconds")
+        raise ValueError("not a number of seconds")
     if any(not (isinstance(text, str) or (kind is Failure and text is None)) for text in texts):
-        raise TypeError("no text")
+        raise TypeError("not a text")
     return kind(**values)

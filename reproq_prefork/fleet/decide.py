@@ -130,9 +130,9 @@ class _Decision(Draft):
                 )
                 self.set(interrupts=self.fleet.interrupts + (signum == signal.SIGINT))
                 name = signal.Signals(signum).name
-                self.advance(Phase.STOPPING if again else Phase.DRAINING, f"{name} came")
+                self.advance(Phase.STOPPING if again else Phase.DRAINING, f"received {name}")
             case signal.SIGQUIT:
-                self.advance(Phase.STOPPING, "SIGQUIT came")
+                self.advance(Phase.STOPPING, "received SIGQUIT")
             case signal.SIGHUP:
                 reload(self)
             case signal.SIGTTIN | signal.SIGTTOU:

@@ -297,7 +297,7 @@ class Steward:
             try:
                 self._reset(store, lost)
             except ReproqError:
-                self._lost.append(lost)  # the others first
+                self._lost.append(lost)  # behind the others, so that they come first
                 raise
             # Answer even if one of its runs was refused: the steward handles that run alone.
             self._channel.send(WorkerReset(lost.worker_id))

@@ -28,7 +28,7 @@ from reproq_prefork.worker.link import Link
 from reproq_prefork.worker.lone_claims import LoneClaims
 from reproq_prefork.worker.recording import Recording
 
-SUSPECT_DELAY_S = 1.0  # others are claimed meanwhile
+SUSPECT_DELAY_S = 1.0  # other runs are claimed in the meantime
 
 
 class LeaseLost(ReproqError):

@@ -32,9 +32,9 @@ Token = tuple[int, int]
 class Fault(enum.Enum):
     """What caused the refusal of a statement."""
 
-    SERVER = "the server takes no changes at this moment"
-    ENDS = "something was to be recorded; it is recorded in pieces from here on"
-    CLAIM = "nothing was to be recorded, so it is the claim"
+    SERVER = "the server accepts no changes at this moment"
+    ENDS = "there were ends to record; from now on they are recorded in pieces"
+    CLAIM = "there was nothing to record, so the claim was refused"
 
 
 class Recording:

@@ -40,7 +40,7 @@ class TaskWatch:
         self._panel = panel
         self._orders = orders
         self._deadline_ns = deadline_ns
-        self._deadline_told = False  # from then on, the watch does not look again because of it
+        self._deadline_reported = False  # from then on, the watch does not look again because of it
         self._errands = errands
 
     @property
@@ -58,7 +58,7 @@ class TaskWatch:
         end = now + LOOK_INTERVAL_NS
         if self._errands is not None and (due_ns := self._errands.due_ns):
             end = min(end, due_ns)
-        if self._deadline_ns and not self._deadline_told:
+        if self._deadline_ns and not self._deadline_reported:
             end = min(end, self._deadline_ns)
         # Reading the steward's renewal costs a look at the scoreboard. It can only be later than the claim's own
         # end.
@@ -81,7 +81,7 @@ class TaskWatch:
             self._errands.do_errands()
         now = boottime_ns()
         if self._deadline_ns and now >= self._deadline_ns:
-            self._deadline_told = True
+            self._deadline_reported = True
         # The lease comes first: after its end a second copy may be running, whatever else is true.
         if self._panel.lease().lost or now >= self._panel.lease_end_ns():
             return Stop.LEASE
@@ -89,7 +89,7 @@ class TaskWatch:
             return Stop.QUIT
         if self._is_cancelled():
             return Stop.CANCEL
-        return Stop.DEADLINE if self._deadline_told else None
+        return Stop.DEADLINE if self._deadline_reported else None
 
     def _is_cancelled(self) -> bool:
         cancelled = self._panel.lease().cancelled_run
