@@ -1,11 +1,12 @@
 """A fork of this process that becomes a child of its parent: so a template forks the workers of its master.
 
 Linux gives a process whose parent dies to the nearest ancestor that adopts orphans (`proc.adopt_orphans`). So this
-process forks an intermediate process, which forks the wanted process, and exits. Before it exits, the adopting
-parent must know the pid: it treats an unknown child as an orphan of somebody else, and kills it.
+process forks an intermediate process. The intermediate forks the wanted process, then exits. Before the
+intermediate exits, the adopting parent must know the new pid, because it takes an unknown child for an orphan and
+kills it.
 
-If any of them dies in the meantime, either the new process is already known to its parent, or it never starts: it
-and the intermediate each wait for a byte that only this process can write.
+If any of them dies in the meantime, either the new process is already known to its parent, or it never starts: the
+new process and the intermediate each wait for a byte that only this process can write.
 """
 
 from __future__ import annotations
