@@ -1,8 +1,8 @@
 """Exit statuses, and the errors that end a command with one of them.
 
-An error is a sentence for the person who can act: what was tried, what was found, what to do. Its
-constructor takes plain values and writes the sentence, so that every place that raises it says the same.
-Only the command line turns an error into an exit status; every other part raises.
+An error is a sentence for the person who can act: what was tried, what was found, what to do. Its constructor
+takes plain values and writes the sentence, so it is the same wherever the error is raised. Only the command line
+turns an error into an exit status; every other part raises.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 
 class ExitStatus(enum.IntEnum):
-    """What the process says to the shell, systemd or Kubernetes as it ends; `description` is for the docs."""
+    """The status that the process returns to the shell, systemd or Kubernetes. `description` is for the docs."""
 
     description: str
 
@@ -46,8 +46,8 @@ class ReproqError(Exception):
     exit_status: ExitStatus = ExitStatus.FAILURE
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # BaseException would call the constructor with the sentence it wrote. Errors cross a pipe
-        # (a check runs in a child), so they are rebuilt without calling it.
+        # Errors are sent from a child to its parent (a check runs in a child). BaseException would rebuild them by
+        # calling the constructor with the finished sentence, so they are rebuilt without calling it.
         return _rebuild, (type(self), self.args), self.__dict__.copy()
 
 
@@ -82,9 +82,9 @@ class DatabaseUnavailable(ReproqError):
 
 
 class DatabaseIsCopy(DatabaseUnavailable):
-    """The database is a copy of another one, and nobody has said what becomes of the runs that came with it.
+    """The database is a copy of another one, and nobody has said what to do with the runs that came with it.
 
-    `original` and `copy` say which database each is. Whoever is connecting again treats it as one that is away.
+    `original` and `copy` say which database each is. A process that connects again treats it as unavailable.
     """
 
     exit_status = ExitStatus.DATABASE_IS_COPY
@@ -95,16 +95,16 @@ class DatabaseIsCopy(DatabaseUnavailable):
         self.copy = copy
         self.args = (
             f"The database {address} is a copy: its runs came from {original}, and it is {copy}. "
-            "No run is started here until you say what becomes of them. To run them here, as after a restore or a "
+            "No run is started here until you say what to do with them. To run them here, as after a restore or a "
             "move: `reproq-prefork adopt --keep-unfinished`. To cancel them, as for staging: "
             "`reproq-prefork adopt --cancel-unfinished`.",
         )
 
 
 class SchemaMismatch(ReproqError):
-    """The schema is absent, older or newer than this release needs, or (`tampered`) not what was shipped.
+    """The schema is missing, older or newer than this release needs, or (`tampered`) not the one that was shipped.
 
-    `found` is the version in the database, None where there is no schema; `needed` is this release's.
+    `found` is the version in the database, None if there is no schema. `needed` is the version of this release.
     """
 
     exit_status = ExitStatus.SCHEMA_MISMATCH
@@ -118,7 +118,7 @@ class SchemaMismatch(ReproqError):
     def _sentence(self) -> str:
         if self.tampered:
             return (
-                "The database was migrated with other files than this release ships: "
+                "The database was migrated with other files than those of this release: "
                 f"{', '.join(self.tampered)}. Install the release that made the schema, or restore the files."
             )
         if self.found is None:
@@ -138,7 +138,7 @@ class SchemaMismatch(ReproqError):
 
 
 class UnknownStatus(SchemaMismatch):
-    """A run has a status that this release does not know, though its schema is one that it works with."""
+    """A run has a status that this release does not know, although it works with this schema."""
 
     def __init__(self, run_id: int, status: str) -> None:
         super().__init__(None, 0)
@@ -146,12 +146,12 @@ class UnknownStatus(SchemaMismatch):
         self.status = status
         self.args = (
             f"Run {run_id} has the status {status[:40]!r}, which this release does not know. Use the release that "
-            "wrote it, or put the status right by SQL.",
+            "wrote it, or correct the status by SQL.",
         )
 
 
 class RunNotFound(ReproqError):
-    """No task run has this id, or none this spec hash; exactly one of the two is given."""
+    """No run has this id, or this spec hash. Exactly one of the two is given."""
 
     exit_status = ExitStatus.NOT_FOUND
 
@@ -176,12 +176,12 @@ class UniqueKeyHeld(ReproqError):
         self.run_id = run_id
         super().__init__(
             f'The unique key "{key}" is held by run {run_id}, which has not finished. '
-            f"Wait until it has: `reproq-prefork show {run_id}` tells how far it is."
+            f"Wait until it has: `reproq-prefork show {run_id}` shows its state."
         )
 
 
 class AlreadyRunning(ReproqError):
-    """The pid file names a live master; two masters must not share one."""
+    """The pid file names a live master. Two masters must not share a pid file."""
 
     exit_status = ExitStatus.ALREADY_RUNNING
 
@@ -189,6 +189,6 @@ class AlreadyRunning(ReproqError):
         self.pid = pid
         self.pid_file = pid_file
         super().__init__(
-            f"A master is already running as process {pid}, says the pid file {pid_file}. "
+            f"The pid file {pid_file} says that a master is already running as process {pid}. "
             "Stop it first, or give this one another --pid-file."
         )

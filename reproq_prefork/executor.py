@@ -1,4 +1,4 @@
-"""Be the program that runs a task, in a few lines of Python:
+"""Write a program that runs a task, in a few lines of Python:
 
     from reproq_prefork import executor
 
@@ -8,7 +8,7 @@
     if __name__ == "__main__":
         executor.run(greet)
 
-The contract that this keeps is docs/executors.md. Each task is a new interpreter, so this module imports little.
+This keeps the contract in docs/executors.md. Each task starts a new interpreter, so this module imports little.
 """
 
 from __future__ import annotations
@@ -25,23 +25,24 @@ __all__ = ["Attempt", "Discard", "Retry", "Snooze", "context", "run"]
 
 USAGE_STATUS = 2
 STDERR_FD = 2
-# A character takes up to six bytes in JSON: all of an error then fits into what is kept of standard error.
+# A character takes up to six bytes in JSON. With these limits an error fits into the part of standard error that
+# is kept.
 MAX_MESSAGE_CHARS = 1_000
 MAX_TRACEBACK_CHARS = 8_000
 
 
 class Attempt(NamedTuple):
-    """Which attempt of which task this process is. (Not a dataclass: that takes longer to import than JSON.)"""
+    """Which attempt of which run this is. (Not a dataclass: that takes longer to import than JSON.)"""
 
     task_id: int
     spec_hash: str
     number: int  # 1 for the first
-    claim: int  # grows with each claim of the task: a fencing token
-    deadline_unix_s: float | None  # when the task is told to end; None: never
+    claim: int  # grows with each claim of the run: a fencing token
+    deadline_unix_s: float | None  # when the task is asked to end; None: never
 
 
 def context() -> Attempt:
-    """What the worker says about this attempt. Raises RuntimeError where no worker has started this process."""
+    """What the worker says about this attempt. Raises RuntimeError if no worker has started this process."""
     environ = os.environ
     deadline = environ.get("REPROQ_DEADLINE")
     try:
@@ -54,17 +55,17 @@ def context() -> Attempt:
         )
     except KeyError as missing:
         raise RuntimeError(
-            f"{missing.args[0]} is not set: a worker sets it for each task, so set it too to try this by hand"
+            f"{missing.args[0]} is not set: a worker sets it for each task. To try this by hand, set it too"
         ) from None
 
 
 def run(handler: Callable[[Any], Any]) -> NoReturn:
     """Run the task that this process was started for, and exit.
 
-    `handler` gets the payload as `json.loads` gives it, and returns what JSON can hold; it may be an `async def`.
-    An exception is a failed attempt: Discard and Retry say what becomes of the task. After Snooze the task runs
-    again later, and this attempt is not counted. `sys.exit()` in the handler ends it at once: with 0 or nothing
-    the result is null, anything else is a failed attempt.
+    `handler` gets the payload as `json.loads` returns it, and returns a value that JSON can hold. It may be an
+    `async def`. An exception means a failed attempt; with Discard or Retry the handler says what happens to the
+    run. After Snooze the run is executed again later, and this attempt does not count. `sys.exit()` in the handler
+    ends it at once: with 0 or nothing the result is null, with anything else the attempt has failed.
     """
     payload = _payload_argument(sys.argv)
     result_fd = _take_result_fd()
@@ -79,31 +80,31 @@ def run(handler: Callable[[Any], Any]) -> NoReturn:
 
 
 def _payload_argument(argv: list[str]) -> bytes:
-    """The JSON text after `--payload`, which comes last: what stands before it is the program's own."""
+    """The JSON text after `--payload`, which comes last. The arguments before it belong to the program."""
     if len(argv) < 3 or argv[-2] != "--payload":
         print(
             f"usage: {argv[0].rpartition('/')[2]} --payload JSON\n"
-            "       with `-` in place of JSON it is read from standard input",
+            "       with `-` instead of JSON it is read from standard input",
             file=sys.stderr,
         )
         sys.exit(USAGE_STATUS)
-    # As bytes, since JSON is UTF-8 and Python has decoded arguments as the locale says.
+    # As bytes, because JSON is UTF-8 and Python has decoded the arguments with the encoding of the locale.
     return sys.stdin.buffer.read() if argv[-1] == "-" else os.fsencode(argv[-1])
 
 
 def _take_result_fd() -> int:
-    """The descriptor for the result, kept from programs that the handler starts; else that of standard output."""
+    """The descriptor for the result, which programs that the handler starts do not inherit; or standard output."""
     number = os.environ.pop("REPROQ_RESULT_FD", "")
     try:
         os.set_inheritable(int(number), False)
     except (ValueError, OSError):
-        # Started by hand, or through a program such as sudo, which closes all but the first three.
+        # Started by hand, or through a program such as sudo, which closes all descriptors but the first three.
         return sys.stdout.fileno()
     return int(number)
 
 
 def _result_of(handler: Callable[[Any], Any], payload: bytes) -> bytes:
-    """The JSON of what the handler returns; all that it has printed is out by then."""
+    """The JSON of what the handler returns. Everything that it printed is written before this returns."""
     try:
         result = handler(_parsed(payload))
         if isinstance(result, Coroutine):
@@ -118,7 +119,7 @@ def _result_of(handler: Callable[[Any], Any], payload: bytes) -> bytes:
     try:
         return json.dumps(result, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise TypeError(f"the result of the task is no JSON: {error}") from error
+        raise TypeError(f"the result of the task is not JSON: {error}") from error
 
 
 def _parsed(payload: bytes) -> Any:
@@ -152,11 +153,11 @@ def _name_of(kind: type[Exception]) -> str:
 
 
 def _storable(text: str) -> str:
-    """Without what PostgreSQL cannot hold, such as the half characters of an undecodable file name."""
+    """The text without what PostgreSQL cannot store, such as half characters of a file name."""
     return text.encode(errors="replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _write_line(fd: int, text: bytes) -> None:
-    """Write `text` as a line of its own, whatever stands before it."""
+    """Write `text` as a separate line, whatever was written before it."""
     with open(fd, "wb", closefd=False) as stream:
         stream.write(b"\n" + text + b"\n")

@@ -1,6 +1,6 @@
-"""What a Python task raises to say what becomes of it, and what is raised in it when it has to end.
+"""Exceptions that a Python task raises to decide what happens to its run, and those raised in it when it must end.
 
-Each process of a task may import this, so it imports next to nothing.
+Each process of a task may import this, so it imports almost nothing.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from datetime import timedelta
 
-MAX_SNOOZE_S = 100 * 365 * 86_400.0  # as far ahead as a new run may be scheduled
+MAX_SNOOZE_S = 100 * 365 * 86_400.0  # a new run may be scheduled just as far ahead
 
 
 class Discard(Exception):
@@ -16,10 +16,10 @@ class Discard(Exception):
 
 
 class Retry(Exception):
-    """Raised by a task: the attempt failed, and the next one is to come `after` that many seconds.
+    """Raised by a task: the attempt failed, and the next attempt must come `after` that many seconds.
 
-    `after` is a number of seconds or a timedelta; None leaves it to the usual backoff. Attempts count as ever: the
-    last one that is allowed fails the task.
+    `after` is a number of seconds or a timedelta; None means the usual backoff. The attempt counts as usual: if it
+    is the last one that is allowed, the run is FAILED.
     """
 
     def __init__(
@@ -27,7 +27,9 @@ class Retry(Exception):
     ) -> None:
         seconds = None if after is None else _seconds(after, sys.float_info.max)
         if after is not None and seconds is None:
-            raise ValueError(f"after is a number of seconds from 0 on, or a timedelta, not {_shown(after)}")
+            raise ValueError(
+                f"after must be a number of seconds, 0 or more, or a timedelta, not {_shown(after)}"
+            )
         super().__init__(message)
         self.after_s = seconds
 
@@ -35,11 +37,11 @@ class Retry(Exception):
 class Snooze(Exception):
     """Raised by a task: there is nothing to do yet, so run it again `after` that many seconds.
 
-    The attempt is not counted and leaves no error: the run is PENDING as if this worker had never claimed it. So a
-    task may snooze as often as it likes, also one that may start only once (`max_attempts=1`).
+    The attempt does not count and leaves no error: the run is PENDING as if this worker had never claimed it. So a
+    task may snooze as often as it likes, even one that may start only once (`max_attempts=1`).
 
-    `after` is a number of seconds or a timedelta, from 0 to a hundred years; else ValueError. `message` is for the
-    worker's log.
+    `after` is a number of seconds or a timedelta, from 0 to a hundred years; otherwise ValueError is raised.
+    `message` goes to the worker's log.
     """
 
     def __init__(self, message: str = "", *, after: float | timedelta) -> None:
@@ -54,14 +56,17 @@ class Snooze(Exception):
 
 
 def verdict_of(error: BaseException) -> Discard | Retry | Snooze | None:
-    """What a task says of its run by raising `error`. asyncio's TaskGroup wraps that into a group, here of one."""
+    """What a task decides about its run by raising `error`.
+
+    asyncio's TaskGroup wraps the error in a group, so a group of one is unwrapped.
+    """
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error if isinstance(error, Discard | Retry | Snooze) else None
 
 
 def _seconds(after: object, most: float) -> float | None:
-    """None: not a number of seconds from 0 to `most`."""
+    """Convert `after` to seconds. None: it is not a number of seconds from 0 to `most`."""
     seconds: object = after.total_seconds() if isinstance(after, timedelta) else after
     try:
         return float(seconds) if 0 <= seconds <= most else None  # type: ignore[operator,arg-type]
@@ -70,7 +75,7 @@ def _seconds(after: object, most: float) -> float | None:
 
 
 def _shown(value: object) -> str:
-    """Python refuses to write out an int of thousands of digits."""
+    """Show the value if possible: Python refuses to write out an int with thousands of digits."""
     try:
         shown = repr(value)
     except Exception:
@@ -79,22 +84,22 @@ def _shown(value: object) -> str:
 
 
 class TaskStopped(KeyboardInterrupt):
-    """The base of what is raised in a running task that has to end.
+    """The base of the exceptions that are raised in a running task that must end.
 
-    Not an Exception, so that `except Exception` in the task, or in a library that it uses, does not swallow it;
-    asyncio.CancelledError is none for the same reason. For a library it is what Ctrl-C is, which many are ready
-    for: psycopg cancels the query that it waits for, and its connection can be used again, and asyncio does not
-    take it for the failure of one callback.
+    It does not inherit from `Exception`, so `except Exception` in the task, or in a library that it uses, does not
+    swallow it. asyncio.CancelledError does not either, for the same reason. A library sees it as Ctrl-C, which
+    many libraries handle: psycopg cancels the query that it waits for, and its connection can be used again;
+    asyncio does not take it for the failure of one callback.
     """
 
 
 class TaskTimeout(TaskStopped):
-    """Raised in a task at its deadline. What has not ended a moment later is killed."""
+    """Raised in a task at its deadline. If it has not ended a few seconds later, it is killed."""
 
 
 class TaskCancelled(TaskStopped):
-    """Raised in a task that somebody has cancelled. What has not ended after a grace is killed."""
+    """Raised in a task that somebody has cancelled. If it has not ended after a grace period, it is killed."""
 
 
 class TaskInterrupted(TaskStopped):
-    """Raised in a task whose worker must stop at once, or has lost the task: it will run again."""
+    """Raised in a task whose worker must stop at once, or has lost its lease. The run will be executed again."""

@@ -1,4 +1,4 @@
-"""The parts put together: where a host is started, and the only place where user code enters.
+"""Puts the parts together: here a host starts, and only here user code enters.
 
 May import every folder but `cli` and `demo`.
 """

@@ -1,6 +1,6 @@
-"""The application whose Python tasks a process runs: its place and environment, its import, and its executor.
+"""The application whose Python tasks a process runs: its directory and environment, its import, and its executor.
 
-Only a template, a worker and a check do this; a master never imports code of the user's.
+Only a template, a worker and a check do this. A master never imports user code.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from reproq_prefork.unix import proc
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """`runtime` is loaded; None: tasks are external programs. `files` are the descriptors that it has opened."""
+    """`runtime` is already loaded; None: tasks are programs. `files`: the descriptors that it has opened."""
 
     runtime: Runtime | None = None
     files: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     def complete(self, settings: Settings) -> Settings:
-        """The settings, with what the application itself says of them: a Django one knows its database."""
+        """The settings, with values that the application knows: a Django application knows its database."""
         complete = getattr(self.runtime, "complete_settings", None)
         return settings if complete is None else complete(settings)
 
     def located(self, settings: Settings) -> Settings:
-        """The settings, with what of the application leads to the database that they name.
+        """The settings, with the application's own connection to the database that they name.
 
-        Asks that database, and those of the application. Raises SettingsError where nothing leads there, and
-        DatabaseUnavailable.
+        Asks that database, and the databases of the application. Raises SettingsError if no connection of the
+        application leads there, and DatabaseUnavailable.
         """
         locate = getattr(self.runtime, "locate_runs", None)
         return settings if locate is None else locate(settings)
 
 
 def load_application(settings: Settings) -> Application:
-    """Make this process one that runs the tasks of `settings`. Raises ReproqError where it cannot be."""
+    """Prepare this process to run the tasks of `settings`. Raises ReproqError if that is not possible."""
     if settings.executor_argv:
         _check_program(settings)
     settings.require_executor()
@@ -95,9 +95,9 @@ def _runtime_of(settings: Settings) -> Runtime:
 
 
 def _enter(settings: Settings) -> None:
-    """The environment of tasks, and their directory, from which they import first.
+    """Set the environment of tasks, and change to their directory, from which they import first.
 
-    As it is now behind all symbolic links: what is imported later must be of the same release.
+    The symbolic links of the directory are resolved now, so later imports come from the same release.
     """
     os.environ.clear()
     os.environ.update(settings.task_environ)
@@ -115,8 +115,8 @@ class ApplicationHasThreads(ReproqError):
 
     def __init__(self, started: str) -> None:
         super().__init__(
-            f"Importing the application has started threads {started}, and beside threads no task can be forked: "
-            "start none when a module is imported, or give --executor inline."
+            f"Importing the application has started threads {started}, and a process with threads cannot fork "
+            "tasks. Do not start threads when a module is imported, or use --executor inline."
         )
 
 
@@ -129,5 +129,5 @@ def _check_program(settings: Settings) -> None:
         found = shutil.which(program, path=search) is not None
     if not found:
         raise SettingsError(
-            [f"The executor {program} is no program that can be run: not found, or not executable."]
+            [f"The executor {program} is not a program that can be run: not found, or not executable."]
         )

@@ -1,4 +1,4 @@
-"""What the children of the master run: check, template, worker, steward, each put together from its parts."""
+"""The programs of the master's children: check, template, worker, steward. Each is put together from its parts."""
 
 from __future__ import annotations
 
@@ -38,17 +38,20 @@ from reproq_prefork.worker.loop import Worker
 from reproq_prefork.worker.steward_first import await_steward
 from reproq_prefork.worker.template import Template
 
-CHECK_TIMEOUT_S = 300  # the longest a check may take without the application; the kernel ends it
+CHECK_TIMEOUT_S = (
+    300  # longest time of a check, without the import of the application; then the kernel ends it
+)
 CHECK_RETRY_S = 0.5
-RENEWALS_A_STATEMENT = 2  # that one of a steward may keep from being sent: a lease has six
+RENEWALS_A_STATEMENT = 2  # so many renewals one statement of a steward may delay; a lease has six
 
-# A child takes orders by TERM and QUIT; Ctrl-C and a terminal's hang-up reach every process of the terminal.
+# A child gets orders by TERM and QUIT. It ignores Ctrl-C and a terminal's hang-up, which reach every process of
+# the terminal.
 NOT_FOR_CHILDREN = tuple(signum for signum in MASTERS_OWN if signum not in (signal.SIGTERM, signal.SIGQUIT))
 
 
 class ForkedPrograms:
-    """`read_settings` reads everything anew; `check_database` says which server it is, and raises where it
-    cannot be worked with.
+    """`read_settings` reads everything again. `check_database` returns which server it is, and raises ReproqError
+    if the database cannot be used.
     """
 
     def __init__(
@@ -69,10 +72,10 @@ class ForkedPrograms:
         settings = self._read_settings()
         if not proc.can_see_children():
             raise ReproqError(
-                "This kernel does not show the children of a process (/proc/PID/task/PID/children), so what a"
-                " task leaves behind could not be ended: run on Linux with CONFIG_PROC_CHILDREN."
+                "This kernel does not show the children of a process (/proc/PID/task/PID/children), so processes"
+                " that a task leaves behind could not be killed. Run on Linux with CONFIG_PROC_CHILDREN."
             )
-        signal.alarm(math.ceil(settings.boot_timeout_s))  # as long as a worker would have for it
+        signal.alarm(math.ceil(settings.boot_timeout_s))  # as long as a worker has for it
         application = load_application(settings)
         settings = application.complete(settings)
         signal.alarm(CHECK_TIMEOUT_S + math.ceil(settings.boot_timeout_s))
@@ -81,24 +84,24 @@ class ForkedPrograms:
         )
 
     def _with_database(self, settings: Settings, application: Application, *, patience_s: float) -> Settings:
-        """Check the database, and let the application find its way there.
+        """Check the database, and let the application find its connection to it.
 
-        At the first start a database may still be starting too, as on a machine that boots.
+        At the first start the database may still be starting too, for example on a machine that boots.
         """
         gives_up_at = time.monotonic() + patience_s
-        told = False
+        is_logged = False
         while True:
             try:
                 known = self._check_database(settings)
                 return application.located(replace(settings, known_server=known))
             except DatabaseIsCopy:
-                raise  # it stays one, however long it is waited for
+                raise  # waiting does not help: it stays a copy
             except DatabaseUnavailable as error:
                 if time.monotonic() + CHECK_RETRY_S > gives_up_at:
                     raise
-                if not told:
+                if not is_logged:
                     self._log.warning(str(error), waiting_up_to_s=patience_s)
-                    told = True
+                    is_logged = True
                 time.sleep(CHECK_RETRY_S)
 
     def prepare(
@@ -112,14 +115,15 @@ class ForkedPrograms:
         except ReproqError as error:
             log.error(str(error))
             return error.exit_status
-        for signum in MASTERS_OWN:  # the application may have handlers of its own, for a server
+        for signum in MASTERS_OWN:  # the application may have set its own handlers, for a server
             signal.signal(signum, signal.SIG_IGN)
         unfit = unfit_for_workers(application.files)
         if unfit is not None:
             channel.send(TemplateUnfit(unfit))
             return ExitStatus.OK
-        read_statements()  # else each worker would read them, into its own pages
-        # What is there now is there for good: left alone, its pages stay shared with every worker.
+        read_statements()  # otherwise each worker would read them, into its own pages
+        # The objects that exist now stay. If the garbage collector leaves them alone, their pages stay shared with
+        # every worker.
         gc.collect()
         gc.freeze()
         template = Template(
@@ -142,7 +146,7 @@ class ForkedPrograms:
         wake: WakePipe,
         application: Application | None,
     ) -> int:
-        """`application` None: it is not imported yet."""
+        """`application` None: the worker imports it itself."""
         inbox = SignalInbox(
             (signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD, CANCEL_SIGNAL),
             ignored=[signum for signum in NOT_FOR_CHILDREN if signum != CANCEL_SIGNAL],

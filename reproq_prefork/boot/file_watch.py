@@ -1,6 +1,6 @@
 """`--reload`, for development: the master is a child of a process that sends it HUP when a source file changes.
 
-So the master stays what it is, and a broken edit changes nothing: the reload's own check refuses it.
+So the master itself does not change, and a broken edit does no harm, because the check of the reload refuses it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from reproq_prefork.unix.fork import fork
 from reproq_prefork.unix.signals import MASTERS_OWN
 
 SCAN_INTERVAL_S = 1.0
-SETTLE_INTERVAL_S = 0.2  # files are saved and checked out several at a time: one reload a burst
+SETTLE_INTERVAL_S = 0.2  # several files may be saved or checked out at a time: one reload for each burst
 WATCHED_SUFFIX = ".py"
 WATCHED_NAMES = frozenset({".env", "reproq.toml"})
 SKIPPED_DIRECTORIES = frozenset({"node_modules", "__pycache__"})
@@ -32,12 +32,12 @@ Snapshot = dict[str, tuple[int, int]]
 def run_watched(program: Callable[[], int], directory: Path, log: Log) -> int:
     """Run `program`, a master, in a child, and pass signals on to it.
 
-    Gives its exit status (128 + n where signal n ended it).
+    Returns its exit status (128 + n if signal n ended it).
     """
-    # Blocked for good: signals are taken by sigtimedwait, one after the other.
+    # These signals stay blocked: sigtimedwait takes them, one after the other.
     signals = {*MASTERS_OWN, signal.SIGCHLD}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    changes = Changes(directory)  # first: what changes while the master starts it may not have seen
+    changes = Changes(directory)  # before the fork: the master may not see a change during its start
     child = fork(program, keep_fds=(), parent_death_signal=signal.SIGTERM)
     setproctitle("reproq-prefork: watch")
     scan_at = time.monotonic() + SCAN_INTERVAL_S
@@ -49,13 +49,13 @@ def run_watched(program: Callable[[], int], directory: Path, log: Log) -> int:
             return child.exitcode if child.exitcode >= 0 else 128 - child.exitcode
         if time.monotonic() >= scan_at:
             if changes.have_settled():
-                log.info("a file has changed: the master is told to reload")
+                log.info("a file has changed: reloading")
                 kill.send_signal(child.pid, signal.SIGHUP)
             scan_at = time.monotonic() + (SETTLE_INTERVAL_S if changes.are_going_on else SCAN_INTERVAL_S)
 
 
 class Changes:
-    """What changes below a directory between one look and the next."""
+    """The changes below a directory between one look and the next."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -63,7 +63,7 @@ class Changes:
         self.are_going_on = False
 
     def have_settled(self) -> bool:
-        """Whether something has changed, and nothing more since the last look: true once a burst."""
+        """Whether something has changed, but nothing more since the last look. True once for each burst."""
         now = scan(self._directory)
         changed, self._seen = now != self._seen, now
         settled = self.are_going_on and not changed
@@ -72,7 +72,7 @@ class Changes:
 
 
 def scan(directory: Path) -> Snapshot:
-    """The watched files below `directory`; what goes away meanwhile is not there."""
+    """The watched files below `directory`, without files that disappear during the scan."""
     found: Snapshot = {}
     for path in _watched_files(os.path.realpath(directory)):
         try:

@@ -1,4 +1,4 @@
-"""What the import of an application may have done that a fork of its process would not get, or must not share."""
+"""Detects threads and descriptors, created by the import of an application, that do not survive a fork."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reproq_prefork.unix import proc
 
 
 def threads_started() -> str | None:
-    """Who the other threads of this process are; None: there is none."""
+    """The names of the other threads of this process. None: there are no other threads."""
     if proc.thread_count() == 1:
         return None
     names = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
@@ -22,8 +22,9 @@ def threads_started() -> str | None:
 
 
 def unfit_for_workers(opened: Collection[int]) -> str | None:
-    """Why several workers cannot be forks of this process, which has imported the application and `opened` these
-    descriptors at that. None: they can.
+    """Why workers cannot be forked from this process, which has imported the application. None: they can.
+
+    `opened`: the descriptors that the import has opened.
     """
     started = threads_started()
     if started is not None:
@@ -35,13 +36,15 @@ def unfit_for_workers(opened: Collection[int]) -> str | None:
 
 
 def _can_be_shared(fd: int) -> bool:
-    """Files, such as logs, and what sends a whole message at a time. A connection's bytes would get mixed up, and
-    who waits for events (epoll) would get those of others.
+    """Whether several workers can share it: files, such as logs, and sockets that send whole messages.
+
+    The bytes of a shared connection would get mixed up. A process that waits for events on a shared epoll would
+    get the events of others.
     """
     try:
         mode = os.fstat(fd).st_mode
     except OSError:
-        return True  # closed again
+        return True  # it was closed again
     if stat.S_ISSOCK(mode):
         with socket.socket(fileno=os.dup(fd)) as end:
             return end.type == socket.SOCK_DGRAM
@@ -56,7 +59,7 @@ def _target(fd: int) -> str:
 
 
 def reseed_in_forks() -> None:
-    """Let each fork draw random numbers of its own. Python does that for `random`; numpy's are the same in all."""
+    """Give each fork its own random numbers. Python does that for `random`, but not for numpy."""
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
         os.register_at_fork(after_in_child=numpy_random.seed)

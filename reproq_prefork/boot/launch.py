@@ -1,4 +1,4 @@
-"""From settings to a running master: the pid file, the scoreboard, the signals, and the parts put together."""
+"""From settings to a running master: puts together the pid file, the scoreboard, the signals and the rest."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from reproq_prefork.unix.signals import SignalInbox
 from reproq_prefork.unix.systemd import Notifier
 
 MIN_SLOTS = 32
-SLOTS_A_WORKER = 4  # a reload needs twice the workers, TTIN may have doubled them before
-GENERATIONS = 8  # those that still finish long tasks after a reload count
+SLOTS_A_WORKER = 4  # a reload needs twice the workers, and TTIN may have doubled them before
+GENERATIONS = 8  # generations that still finish long tasks after a reload count too
 
 
 def run_master(
@@ -35,10 +35,10 @@ def run_master(
     check_database: Callable[[Settings], KnownServer],
     environ: Mapping[str, str],
 ) -> int:
-    """Be the master until told to stop; gives the exit status.
+    """Be the master until told to stop. Returns the exit status.
 
-    `read_settings` reads them anew for a reload; `check_database` says which server it is, and raises
-    ReproqError where the database cannot be worked with. Both run in a child. Raises `SettingsError`.
+    `read_settings` reads them again for a reload. `check_database` returns which server it is, and raises
+    ReproqError if the database cannot be used. Both run in a child. Raises `SettingsError`.
     """
     try:
         os.chdir(settings.chdir)
@@ -67,7 +67,7 @@ def run_master(
             log.error(str(error))
             return error.exit_status
         except Exception:
-            # Not left to the interpreter: it would wait for whoever reads standard error, in place of ending.
+            # The interpreter would block on a full standard error instead of ending.
             write_text_at_once(log.fd, traceback.format_exc())
             return ExitStatus.FAILURE
         finally:

@@ -1,7 +1,7 @@
-"""The process with pid 1 of a container: it passes signals on, reaps what the kernel hands it, and ends last.
+"""The process with pid 1 in a container: it passes signals on, reaps the orphans that it gets, and ends last.
 
-The master is then its child, and a subreaper. So what reaches the master as an orphan came from a worker and
-may be killed, and what did not (a process of `docker exec` that outlived it) comes here and is left alone.
+The master is then its child, and a subreaper. So an orphan that reaches the master came from a worker and may be
+killed. Any other orphan (such as a process that a `docker exec` left behind) comes here and is not killed.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from reproq_prefork.unix.signals import MASTERS_OWN
 
 
 def run_below_init(program: Callable[[], int]) -> int:
-    """Run `program` in a child, be its init, and give its exit status (128 + n where signal n ended it)."""
-    # Blocked for good: signals are taken by sigwait, one after the other.
+    """Run `program` in a child and be its init. Returns its exit status (128 + n if signal n ended it)."""
+    # These signals stay blocked: sigwait takes them, one after the other.
     signal.pthread_sigmask(signal.SIG_BLOCK, {*MASTERS_OWN, signal.SIGCHLD})
     child = fork(program, keep_fds=(), parent_death_signal=signal.SIGKILL)
     setproctitle("reproq-prefork: init")
@@ -34,7 +34,7 @@ def run_below_init(program: Callable[[], int]) -> int:
 
 
 def _reap_all(master: int) -> int | None:
-    """Reap whatever is dead; the master's exit status once it is among them."""
+    """Reap every dead child. Returns the master's exit status if the master is one of them."""
     ended: int | None = None
     while True:
         try:

@@ -1,4 +1,4 @@
-"""A claimed run in, a report out: the ways to run a task.
+"""The ways to run a task: a claimed run goes in, a report comes out.
 
 May import `unix`, `tasks` and what is below them, never `store`.
 """

@@ -1,7 +1,7 @@
-"""An external program for each task: `PROGRAM --payload <json>`, any language.
+"""Runs an external program for each task: `PROGRAM --payload <json>`, in any language.
 
-It runs in a session of its own, with default signal handlers, descriptors 0 to 2 and the one named by
-REPROQ_RESULT_FD, and dies with its worker. When it ends, so does everything it has started.
+The program runs in its own session, with default signal handlers. It has the descriptors 0 to 2 and the one that
+REPROQ_RESULT_FD names. It dies with its worker. When it ends, everything that it has started ends too.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from reproq_prefork.settings import PayloadMode
 from reproq_prefork.unix import kill
 from reproq_prefork.unix.spawn import Program, spawn
 
-BLANK_BYTES = 4_096  # around a result of the largest size
+BLANK_BYTES = 4_096  # white space around a result of the largest size
 
 
 class CommandExecutor:
@@ -44,7 +44,7 @@ class CommandExecutor:
         directory: str,
         memory_bytes: int = 0,
     ) -> None:
-        """`memory_bytes`: the address space of each process of a task; 0: no limit."""
+        """`memory_bytes`: limit on the address space of each process of a task; 0: no limit."""
         self._argv = tuple(argv)
         self._environ = dict(environ)
         self._payload_mode = payload_mode
@@ -56,10 +56,10 @@ class CommandExecutor:
         return False
 
     def rest(self) -> None:
-        """A task has a process of its own."""
+        """Do nothing: a task has its own process."""
 
     def announce(self, run_id: int, watch: Watch) -> str | None:
-        return "an external program is told of nothing"
+        return "ends are not announced to external programs"
 
     def run(self, run: ClaimedRun, watch: Watch) -> AttemptReport:
         assert run.payload is not None
@@ -93,7 +93,9 @@ class CommandExecutor:
         }
         environ.pop("REPROQ_DEADLINE", None)
         if watch.deadline_unix_s is not None:
-            environ["REPROQ_DEADLINE"] = str(int(watch.deadline_unix_s))  # rather early than late
+            environ["REPROQ_DEADLINE"] = str(
+                int(watch.deadline_unix_s)
+            )  # rounded down: better early than late
         return environ
 
     def _not_started(self, error: OSError) -> Failure:
@@ -137,7 +139,7 @@ def _run(program: Program, result_fd: int, payload: bytes, watch: Watch) -> Atte
 
 
 def _outcome(ended: ProcessExit, stdout: Tail, stderr: Tail, result: Tail) -> Outcome:
-    """What it says once it was told to end does not count: there is no telling a cut result from a whole one."""
+    """If the program was asked to end, its output does not count: nobody can see whether it was cut."""
     match ended.stop:
         case None:
             return outcome_of(Output(ended.status, stdout, stderr, result))

@@ -1,4 +1,4 @@
-"""Ways to run a task. An executor turns a claimed run into an outcome; it knows no database and no retries."""
+"""Ways to run a task. An executor turns a claimed run into an outcome. It knows nothing of database or retries."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from reproq_prefork.errors import ReproqError
 from reproq_prefork.model.outcome import AttemptReport
 from reproq_prefork.model.run import ClaimedRun
 
-# What fork, exec and pipe say where the host has run out, for now, of what a process needs.
+# Errors of fork, exec and pipe when the host has, for now, too little of what a process needs.
 OUT_OF_RESOURCES = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 
 
 class Stop(enum.Enum):
-    """Why a running task has to end before it is done."""
+    """Why a running task must end before it is done."""
 
     DEADLINE = "its timeout has passed"
     LEASE = "the worker's lease has ended"
@@ -25,14 +25,16 @@ class Stop(enum.Enum):
 
 
 class Watch(Protocol):
-    """What a running task is watched by. An executor waits for `fds` beside its own, and then looks again."""
+    """What watches a running task. An executor waits for `fds` together with its own descriptors, then looks
+    again.
+    """
 
     @property
     def fds(self) -> Sequence[int]: ...
 
     @property
     def deadline_unix_s(self) -> float | None:
-        """The task's deadline as the wall clock will show it; None: it has none."""
+        """The deadline of the task, by the wall clock; None: it has none."""
 
     def wait_s(self) -> float:
         """Look again after this many seconds at the latest."""
@@ -44,37 +46,40 @@ class Watch(Protocol):
         """
 
     def look(self) -> Stop | None:
-        """Read what has arrived, look at the clock, and say whether the task has to end. Changes nothing else."""
+        """Read what has arrived, look at the clock, and return why the task must end; None: it may go on.
+
+        Changes nothing else.
+        """
 
 
 class Executor(Protocol):
     @property
     def batches(self) -> bool:
-        """Whether its tasks may be so short that a worker should claim many of them at once."""
+        """Whether its tasks may be so short that a worker should claim many at once."""
 
     @property
     def announces(self) -> bool:
-        """Whether there is an application to be told of the end of runs that no task's process told it of."""
+        """Whether the application wants announcements of ends that no task process has announced."""
 
     def run(self, run: ClaimedRun, watch: Watch) -> AttemptReport:
-        """Run a task to its end. No process of it is left when this returns.
+        """Run a task to its end. When this returns, no process of the task is left.
 
         Raises `NoProcess`, `WornOut` and `TaskWillNotDie`.
         """
 
     def rest(self) -> None:
-        """No task is run for now: what those before may have changed of this process is put right."""
+        """Undo what earlier tasks may have changed in this process. No task runs for now."""
 
     def announce(self, run_id: int, watch: Watch) -> str | None:
-        """Tell the application that this run has ended. None: it was told; else why not. Raises as `run` does."""
+        """Announce that this run has ended. Returns None, or why that failed. Raises as `run` does."""
 
 
 class SoftStop(Protocol):
-    """How a task that runs in this process is asked to end, between the start of `call` and its end."""
+    """Asks a task that runs in this process to end, between the start and the end of `call`."""
 
     @property
     def requested(self) -> Stop | None:
-        """Why the task was asked to end; None: it was not."""
+        """Why the task was asked to end. None: it was not asked."""
 
     def call(
         self,
@@ -84,39 +89,40 @@ class SoftStop(Protocol):
         *,
         run_coroutine: Callable[[Coroutine[Any, Any, Any]], Any] | None = None,
     ) -> Any:
-        """Call a sync or async function, and give what it returns. `run_coroutine`: asyncio.run if it is None.
+        """Call a sync or async function and return its result. `run_coroutine`: asyncio.run if it is None.
 
-        Raises what it raises, and TaskTimeout, TaskCancelled or TaskInterrupted in it when it has to end: in
-        a sync function wherever it is, in an async one as the cancellation of its asyncio task.
+        Raises what the function raises. When the task must end, TaskTimeout, TaskCancelled or TaskInterrupted is
+        raised in it: in a sync function at the line that it executes, in an async one by cancelling its asyncio
+        task.
         """
 
 
 class Runtime(Protocol):
-    """The application, imported into a worker that runs Python tasks; or what a bare one offers."""
+    """The application, imported into a worker that runs Python tasks; or its minimal form, for plain functions."""
 
     announces: bool
-    """Whether it wants to be told of the end of runs that its own processes did not end."""
+    """Whether it wants announcements of runs that its own processes did not end."""
 
     def load(self) -> None:
         """Import what tasks may need: once, before the worker is ready, and before it forks.
 
-        Leaves no thread and no open connection behind. Raises ReproqError where the application cannot be loaded.
+        Leaves no thread and no open connection behind. Raises ReproqError if the application cannot be loaded.
         """
 
     def perform(self, run: ClaimedRun, stop: SoftStop) -> AttemptReport:
-        """Run one Python task in this process, to its end. Raises nothing; `usage` is the executor's to add."""
+        """Run one Python task in this process, to its end. Raises nothing. The executor adds `usage`."""
 
     def announce(self, run_id: int) -> None:
-        """Tell the application that this run has ended."""
+        """Announce that this run has ended."""
 
 
 class NoProcess(ReproqError):
-    """The host has no process, memory or descriptor to spare: the task was not started, and may be later."""
+    """The host has no free process, memory or descriptor: the task was not started, but may start later."""
 
 
 class WornOut(NoProcess):
-    """This worker can start no such task any more: it is to end, and another will take its place."""
+    """This worker cannot start such a task any more. It must exit, and another worker takes its place."""
 
 
 class TaskWillNotDie(ReproqError):
-    """A process of the task is still there after SIGKILL; the worker must not go on beside it."""
+    """A process of the task still exists after SIGKILL. The worker must not continue beside it."""

@@ -1,4 +1,4 @@
-"""One executor that gives each run to the one it is for: an external program, a fork, or the worker itself."""
+"""An executor that passes each run to the right one: an external program, a fork, or the worker itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class ChosenExecutor:
     def __init__(
         self, default: ExecutorKind, *, fork: Executor, inline: Executor, command: Executor | None
     ) -> None:
-        """`default` is for Python tasks that do not say it; `command` for all that is no Python task."""
+        """`default` runs Python tasks that do not name an executor. `command` runs everything else."""
         self._python = {ExecutorKind.FORK.value: fork, ExecutorKind.INLINE.value: inline}
         self._default = self._python[default.value]
         self._inline = inline
@@ -31,7 +31,7 @@ class ChosenExecutor:
             return self._python.get(run.executor or "", self._default).run(run, watch)
         if self._command is not None:
             return self._command.run(run, watch)
-        message = "the payload names no Python task, and no --command is set that could run it"
+        message = "the payload does not name a Python task, and no --command is set that could run it"
         return AttemptReport(Failure(FailureKind.NOT_ALLOWED, message, retry=False))
 
     def rest(self) -> None:

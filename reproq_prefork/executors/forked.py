@@ -1,6 +1,7 @@
-"""A fork of the warm worker for each Python task: its crash, its leaks and its threads end with it.
+"""Runs each Python task in a fork of the worker, which has imported the code. Its crash, leaks and threads end
+with it.
 
-What the task prints is kept with the run, as far as its end. `report_json` is what its process says to the worker.
+The end of what the task prints is stored with the run. `report_json` is the report of its process to the worker.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ from reproq_prefork.unix.task_fork import TaskForks
 
 MAX_OUTPUT_BYTES = 64 * 1024
 
-# How the worker asks: the process of a task that has not taken these over raises what they mean in the task.
+# How the worker asks a task to end. Unless the task sets its own handlers, its process raises the exception that
+# the signal means in the task.
 _SIGNAL_OF = {Stop.DEADLINE: signal.SIGTERM, Stop.CANCEL: signal.SIGUSR1}
 
 
@@ -53,15 +55,17 @@ class ForkExecutor:
         keep_files: Mapping[int, tuple[int, int]] | None = None,
         memory_bytes: int = 0,
     ) -> None:
-        """The runtime is loaded; `keep_files` are what it has opened for each task too, such as log files.
+        """`runtime` is already loaded. `keep_files`: files that it has opened and that tasks also use, such as
+        logs.
 
-        `memory_bytes`: the address space of each process of a task; 0: no limit.
+        `memory_bytes`: limit on the address space of each process of a task; 0: no limit.
         """
         self._forks = TaskForks(memory_bytes=memory_bytes)
         self._runtime = runtime
         self._keep_files = dict(keep_files or {})
         self._threads_from_the_start = proc.thread_count() > 1
-        # What is there now is there for good: left alone, its pages stay shared with every task.
+        # The objects that exist now stay. If the garbage collector leaves them alone, their pages stay shared with
+        # every task.
         gc.collect()
         gc.freeze()
 
@@ -78,7 +82,7 @@ class ForkExecutor:
             return AttemptReport(
                 Failure(
                     FailureKind.NOT_STARTED,
-                    "the application has started threads while it was imported, so no task can be forked from it",
+                    "the application started threads while it was imported, so no task can be forked from it",
                 )
             )
         ended, report, output = self._fork(perform, watch)
@@ -86,16 +90,16 @@ class ForkExecutor:
         return AttemptReport(outcome, ended.usage(output=output), announced)
 
     def rest(self) -> None:
-        """A task has a process of its own."""
+        """Do nothing: a task has its own process."""
 
     def announce(self, run_id: int, watch: Watch) -> str | None:
-        def tell(_result_fd: int) -> int:
+        def send_announcement(_result_fd: int) -> int:
             setproctitle(f"reproq-prefork: end of task {run_id}")
             set_mask(())
             self._runtime.announce(run_id)
             return 0
 
-        ended, _report, output = self._fork(tell, watch)
+        ended, _report, output = self._fork(send_announcement, watch)
         if ended.status == 0:
             return None
         why = "" if output is None else output.rpartition("\n")[2]
@@ -104,9 +108,9 @@ class ForkExecutor:
     def _fork(
         self, program: Callable[[int], int], watch: Watch
     ) -> tuple[ProcessExit, AttemptReport | None, str | None]:
-        """Run `program` in a fork, to its end; gives what it said of it, and what it printed."""
+        """Run `program` in a fork, to its end. Returns how it ended, its report, and what it printed."""
         if proc.thread_count() > 1:
-            raise WornOut("a task has left threads in the worker, which must not fork beside them")
+            raise WornOut("a task has left threads in the worker, and a process with threads must not fork")
         output, result = Tail(MAX_OUTPUT_BYTES), Tail(MAX_REPORT_BYTES)
         with _may_run_short():
             fork = self._forks.prepared()
@@ -121,7 +125,7 @@ class ForkExecutor:
         return ended, said, _text(output)
 
     def _kept_fds(self) -> list[int]:
-        """Those that still lead to what they did: their numbers may have been given back, and taken again."""
+        """The descriptors that still lead to the same files. A number may have been closed and used again."""
         if not self._keep_files:
             return []
         files = proc.open_files()
@@ -139,7 +143,7 @@ def _may_run_short() -> Iterator[None]:
 
 
 def _perform(perform: Callable[[SignalledStop], AttemptReport], result_fd: int) -> int:
-    """In the task's process: run the task, say how it ended; gives the exit status."""
+    """In the task's process: run the task and report how it ended. Returns the exit status."""
     stop, own_pid = SignalledStop(), os.getpid()
 
     def ask(signum: int, frame: FrameType | None) -> None:
@@ -153,7 +157,7 @@ def _perform(perform: Callable[[SignalledStop], AttemptReport], result_fd: int) 
     except BaseException as error:
         report = AttemptReport(outcome_of_error(error, stop.requested))
     if os.getpid() != own_pid:
-        return 0  # a child that the task has forked, and that came out of its code: the report is not its to tell
+        return 0  # a child that the task forked has left the task's code: it must not send the report
     proc.flush_standard_streams()
     said = memoryview(dump_report(report))
     while said:
@@ -162,8 +166,10 @@ def _perform(perform: Callable[[SignalledStop], AttemptReport], result_fd: int) 
 
 
 def _settled(ended: ProcessExit, report: AttemptReport | None) -> tuple[Outcome, bool]:
-    """The outcome, and whether the application was told of it. What the process said as it ended counts; only
-    a lost lease is stronger, and where it said nothing, how it was ended.
+    """The outcome, and whether it was announced.
+
+    The report of the process counts. Only a lost lease overrides it. Without a report, the way in which the
+    process ended counts.
     """
     if ended.stop is Stop.LEASE:
         return Abandoned(ended.stop.value), False
@@ -186,5 +192,5 @@ def _settled(ended: ProcessExit, report: AttemptReport | None) -> tuple[Outcome,
 def _text(output: Tail) -> str | None:
     kept = output.bytes()
     if not output.is_whole:
-        kept = kept[:4].lstrip(bytes(range(0x80, 0xC0))) + kept[4:]  # a character that was cut
+        kept = kept[:4].lstrip(bytes(range(0x80, 0xC0))) + kept[4:]  # the rest of a character that was cut
     return readable(kept) or None

@@ -1,7 +1,8 @@
-"""A Python task in the worker itself: nothing is faster, and nothing protects the worker from it.
+"""Runs a Python task in the worker itself: nothing is faster, and nothing protects the worker from the task.
 
-The watch looks from signal handlers, which Python runs between two steps of the task. A task that is at no step of
-Python (in a library's loop in C) is ended with its worker, by the master.
+The watch looks from signal handlers, which Python runs between two steps of the task. While a task executes no
+step of Python, such as in a loop of a C library, no handler runs. The master then kills the worker, and the task
+with it.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from reproq_prefork.model.run import ClaimedRun
 from reproq_prefork.unix import kill, proc
 from reproq_prefork.unix.signals import CANCEL_SIGNAL, MASTERS_OWN, change_mask, handler_of
 
-# What may bring news to the watch: the worker's orders, and the time.
+# Signals that may bring news to the watch: orders for the worker, and the timer.
 LOOK_AT = (signal.SIGTERM, signal.SIGQUIT, CANCEL_SIGNAL, signal.SIGALRM)
-# What a task may have changed, and the worker relies on.
+# Signals that the worker relies on, and whose handlers a task may have changed.
 RESTORED = tuple({*MASTERS_OWN, *LOOK_AT, signal.SIGCHLD, signal.SIGPIPE})
 SHORTEST_LOOK_S = 0.001  # 0 would disarm the timer
 READ_INTERVAL_S = 0.001
@@ -37,7 +38,7 @@ class InlineExecutor:
     batches = True
 
     def __init__(self, runtime: Runtime) -> None:
-        """The runtime is loaded."""
+        """`runtime` is already loaded."""
         self._runtime = runtime
         self._signals: _Signals | None = None
         self._watched: _Watched | None = None
@@ -59,7 +60,8 @@ class InlineExecutor:
             except BaseException as error:
                 report = AttemptReport(outcome_of_error(error, watched.stop.requested))
             if os.getpid() != self._pid:
-                # A child that the task has forked, and that came out of its code: no second worker.
+                # This is a child that the task forked, and it has left the task's code. It must not become a
+                # second worker.
                 os._exit(0)
         finally:
             self._end()
@@ -69,7 +71,7 @@ class InlineExecutor:
             exit_ = "returned"
         else:
             exit_ = "raised"
-            self.rest()  # it may be tried again: nothing that it has started may be there by then
+            self.rest()  # the run may be tried again; by then, nothing that this attempt started may exist
         return AttemptReport(report.outcome, self._meter.usage(exit_), report.announced)
 
     def announce(self, run_id: int, watch: Watch) -> str | None:
@@ -87,13 +89,13 @@ class InlineExecutor:
         if self._signals is not None:
             self._alarm.disarm()
             self._signals.restore()
-            # What a task has started ends with it.
+            # Processes that a task has started end with it.
             if proc.has_children() and not kill.kill_own_descendants(within_s=KILL_TIMEOUT_S):
                 raise TaskWillNotDie("a process that the task has started is still there after SIGKILL")
         self._checked_at = time.monotonic()
 
     def _begin(self, watch: Watch) -> _Watched:
-        """From now on signals make `watch` look, and its reasons to stop go to the task."""
+        """From now on signals make `watch` look. If it returns a reason to stop, the task gets it."""
         if self._signals is None:
             self._pid = os.getpid()
             self._signals = _Signals(self._look)
@@ -103,12 +105,12 @@ class InlineExecutor:
 
     def _end(self) -> None:
         self._watched = None
-        # To put right what a task has left takes as long as a small task: once a millisecond is enough.
+        # Undoing the changes of a task takes as long as a small task, so it happens at most once a millisecond.
         if time.monotonic() - self._checked_at > CHECK_INTERVAL_S:
             self.rest()
 
     def _look(self, _signum: int, frame: FrameType | None) -> None:
-        # Where no task runs, the wakeup pipe tells the worker all.
+        # While no task runs, the wakeup pipe tells the worker everything.
         if self._watched is not None:
             self._watched.look(frame)
 
@@ -128,7 +130,7 @@ class _Watched:
 
     def look(self, frame: FrameType | None) -> None:
         if self._is_looking:
-            return  # a signal while one is handled; the timer is armed when that is done
+            return  # a signal arrived while another is handled; that one sets the timer when it is done
         self._is_looking = True
         try:
             self._watch.tend()
@@ -139,12 +141,15 @@ class _Watched:
         if stop is Stop.LEASE:
             self.lease_lost = True
         if stop is Stop.CANCEL:
-            self._end_the_stubborn()
+            self._kill_after_grace()
         if stop is not None:
             self.stop.request(stop, frame)
 
-    def _end_the_stubborn(self) -> None:
-        """Whatever else ends a task is known to the master, which ends the worker; a cancellation is not."""
+    def _kill_after_grace(self) -> None:
+        """Kill this worker if the task ignores a cancel.
+
+        The master knows every other reason to end a task, and ends the worker itself. It does not know of cancels.
+        """
         now = time.monotonic()
         if self._kill_at is None:
             self._kill_at = now + CANCEL_GRACE_S
@@ -153,7 +158,7 @@ class _Watched:
 
 
 class _Alarm:
-    """ITIMER_REAL: when the watch is to look again. One setting serves all the small tasks until it goes off."""
+    """ITIMER_REAL, for the time when the watch must look again. One setting serves all small tasks before that."""
 
     def __init__(self) -> None:
         self._goes_off_at = 0.0
@@ -174,7 +179,7 @@ class _Alarm:
 
 
 class _Signals:
-    """Handlers, mask and wakeup descriptor of a worker, from its first task on. What a task sets is put back."""
+    """Handlers, mask and wakeup descriptor of a worker, from its first task on. Undoes what a task changes."""
 
     def __init__(self, look: Callable[[int, FrameType | None], None]) -> None:
         self._mask = change_mask(signal.SIG_BLOCK, RESTORED)
@@ -204,10 +209,10 @@ class _Signals:
 
 
 class _Meter:
-    """What each task uses of this process: CPU time, its children's too, and its peak memory until then.
+    """What each task uses in this process: CPU time, including its children, and the peak memory so far.
 
-    To ask the kernel takes as long as a small task, so it is asked once a millisecond. A task of less is taken to
-    have used the time that it took.
+    Asking the kernel takes as long as a small task, so the meter asks at most once a millisecond. For a shorter
+    task it takes the elapsed time as CPU time.
     """
 
     def __init__(self) -> None:

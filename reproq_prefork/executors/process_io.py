@@ -1,4 +1,4 @@
-"""One process that runs a task, and its pipes: from its start until nothing of it is left."""
+"""One process that runs a task, and its pipes: from its start until no process of the task is left."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from reproq_prefork.model.outcome import Usage
 from reproq_prefork.unix import kill, proc
 
 TERM_GRACE_S = 2.0  # between asking a task to end at its deadline, and SIGKILL
-CANCEL_GRACE_S = 5.0  # the same for one that was cancelled
+CANCEL_GRACE_S = 5.0  # the same for a cancelled task
 KILL_TIMEOUT_S = 5.0
 READ_BYTES = 65_536
 READS_AT_ONCE = 16
@@ -24,9 +24,9 @@ EXCHANGES_BEFORE_A_LOOK = 8
 
 @dataclass(frozen=True, slots=True)
 class ProcessExit:
-    """How the process ended. `stop`: it was asked to end, or killed, for this reason; None: it was not."""
+    """How the process ended. `stop`: why it was asked to end, or killed; None: it ended by itself."""
 
-    status: int  # below 0: minus the signal that ended it
+    status: int  # below 0: minus the number of the signal that ended it
     cpu_s: float
     peak_rss_kib: int
     stop: Stop | None
@@ -36,9 +36,10 @@ class ProcessExit:
 
 
 class Conversation:
-    """A context: on leaving it no process of the task is there any more.
+    """A context manager: when it exits, no process of the task exists any more.
 
-    The process is a child of this one, and a subreaper's (`proc.adopt_orphans`). Raises TaskWillNotDie.
+    The task's process is a child of this one, which must be a subreaper (`proc.adopt_orphans`). Raises
+    TaskWillNotDie.
     """
 
     def __init__(
@@ -49,14 +50,16 @@ class Conversation:
         stdin: int | None = None,
         payload: bytes = b"",
     ) -> None:
-        """`outputs` are read to their tails; `payload` goes to `stdin`, which is closed then, or on leaving."""
+        """`outputs` are read into their tails. `payload` is written to `stdin`, which is closed after that, or on
+        exit.
+        """
         self._watch = watch
-        self._tails = dict(outputs)  # of those that have not ended
+        self._tails = dict(outputs)  # of the outputs that have not ended
         self._stdin = stdin
         self._payload = memoryview(payload)
         self._pid = 0
         self._exit: tuple[int, float, int] | None = None
-        # Not epoll, which takes a descriptor: the process may run by now, so nothing here may fail.
+        # Not epoll, which needs a descriptor: the process may already run, so nothing here may fail.
         self._poll = select.poll()
         for fd in self._tails:
             os.set_blocking(fd, False)
@@ -72,7 +75,7 @@ class Conversation:
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        # Whatever happened, no process of the task outlives this.
+        # Whatever happened, no process of the task may live longer than this.
         gone = self._kill()
         if self._stdin is not None:
             os.close(self._stdin)
@@ -82,12 +85,12 @@ class Conversation:
     def hold(self, pid: int, ask: Callable[[Stop], None]) -> ProcessExit:
         """Exchange bytes until the process has ended, by itself or because the watch wants it.
 
-        `ask` tells it to end by a deadline or a cancellation; what is there after a grace is killed. Whatever
-        else is a reason to stop kills it at once.
+        At a deadline or a cancel, `ask` asks it to end, and it is killed if it still exists after a grace period.
+        For any other reason to stop it is killed at once.
         """
         self._pid = pid
         stop = self._until_its_end(ask)
-        # Before the pipes are emptied: a descendant that holds their other end could keep this waiting.
+        # Before the pipes are emptied: a descendant that holds their other end could make this wait.
         self._kill()
         if self._exit is None:
             raise self._will_not_die()
@@ -118,7 +121,7 @@ class Conversation:
                     return asked
 
     def _reaped(self) -> bool:
-        """Whether it has ended; its status is taken by wait4, which alone says what it used."""
+        """Whether the process has ended. Only wait4 reports what it used, so wait4 takes its status."""
         if self._exit is None:
             self._reap(self._pid)
         return self._exit is not None
@@ -137,8 +140,8 @@ class Conversation:
         return TaskWillNotDie(f"process {self._pid} or one it started is still there after SIGKILL")
 
     def _exchange(self, wait_s: float) -> None:
-        """Exchange bytes until the watch has to look again: there is news for it, the process has ended, so many
-        seconds are over, or a flood has taken long enough.
+        """Exchange bytes until the watch must look again: it has news, the process has ended, `wait_s` is over, or
+        a flood of output has taken long enough.
         """
         look_at = time.monotonic() + wait_s
         for _ in range(EXCHANGES_BEFORE_A_LOOK):
@@ -156,7 +159,7 @@ class Conversation:
                 return
 
     def _read(self, fd: int) -> None:
-        """Read what is there; at most `READS_AT_ONCE` chunks, so that a flood does not delay the watch."""
+        """Read what has arrived, at most `READS_AT_ONCE` chunks, so that a flood does not delay the watch."""
         tail = self._tails[fd]
         try:
             for _ in range(READS_AT_ONCE):
@@ -175,7 +178,7 @@ class Conversation:
         except BlockingIOError:
             return
         except BrokenPipeError:
-            written = len(self._payload)  # it does not want to read its payload, which may be right
+            written = len(self._payload)  # the task does not read its payload, which it may do
         self._payload = self._payload[written:]
         if not self._payload:
             self._poll.unregister(stdin)

@@ -1,7 +1,7 @@
-"""What a finished program said, read as an outcome. Pure; any bytes give an outcome, and never an exception.
+"""Turns the output of a finished program into an outcome. Pure: any bytes give an outcome, never an exception.
 
-What reaches the database is JSON that `parse_json` has accepted: no NUL, no NaN, no lone surrogate, no number
-that fills the server's memory when it is written out.
+What reaches the database is JSON that `parse_json` has accepted. It has no NUL, no NaN, no lone surrogate, and no
+number that fills the server's memory when it is written out.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from reproq_prefork.task_exceptions import MAX_SNOOZE_S
 MAX_MESSAGE_CHARS = 1_000
 MAX_TRACEBACK_CHARS = 32_768
 MAX_SHOWN_CHARS = 80
-# Of the JSON object on stderr; they are acted on.
+# Keys of the JSON object on stderr that decide what happens to the run.
 VERDICT_KEYS = frozenset({"retry", "retry_after_seconds", "snooze_seconds"})
 MAX_RETRY_AFTER_S = 365 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """All that a program left: `result` is what it wrote to REPROQ_RESULT_FD."""
+    """Everything that a program wrote. `result` is what it wrote to REPROQ_RESULT_FD."""
 
-    exit_status: int  # below 0: minus the signal that ended it
+    exit_status: int  # below 0: minus the number of the signal that ended it
     stdout: Tail
     stderr: Tail
     result: Tail
@@ -48,7 +48,7 @@ def outcome_of(output: Output) -> Outcome:
         kind, fallback = FailureKind.FAILED, _last_line(stderr) or f"exit status {output.exit_status}"
     message = _text(said, "message", "error")
     snooze_s = said.get("snooze_seconds")
-    # A program that was killed did not get to its end: a crash counts, whatever it wrote before.
+    # A killed program did not reach its end. So a crash counts as an attempt, whatever the program wrote before.
     if output.exit_status > 0 and snooze_s is not None:
         if _is_snooze(snooze_s):
             return Snoozed(float(snooze_s), message or "")
@@ -76,7 +76,7 @@ def _result(output: Output) -> Outcome:
 
 
 def _parsed(written: Tail, where: str, stderr: Tail, *, lines: bool) -> Outcome:
-    """The whole of `written` as JSON, else (programs log) its last line that is not empty."""
+    """Parse all of `written` as JSON, or else its last line that is not empty, because programs also log."""
     whole = written.bytes().strip()
     candidates = [whole] if written.is_whole else []
     if lines and b"\n" in whole:
@@ -107,7 +107,10 @@ def _too_large(where: str, size: int) -> str:
 
 
 def _error_object(stderr: Tail) -> tuple[Mapping[str, Any], bytes]:
-    """A JSON object that is all of stderr, or its last line, and what is before it; else an empty one and all."""
+    """The JSON object that is all of stderr or its last line, and the text before it.
+
+    Without such an object: an empty one, and all of the text.
+    """
     whole = stderr.bytes().strip()
     before, _, last = whole.rpartition(b"\n")
     for candidate, log in ((whole, b""), (last, before)):
@@ -122,7 +125,7 @@ def _error_object(stderr: Tail) -> tuple[Mapping[str, Any], bytes]:
 
 
 def _is_kept(said: Mapping[str, Any], *parts: str | None) -> bool:
-    """Whether all that it says is in the outcome, uncut, so that its text need not be kept beside it."""
+    """Whether the outcome holds everything in the object, uncut, so that its text need not be kept too."""
     return all(value is None or value in parts for key, value in said.items() if key not in VERDICT_KEYS)
 
 
@@ -148,7 +151,7 @@ def _retry_after_s(said: Mapping[str, Any]) -> float | None:
 
 
 def readable(raw: bytes) -> str:
-    """Text that PostgreSQL can hold, of any bytes: no NUL, nothing that is not UTF-8."""
+    """Turn any bytes into text that PostgreSQL can store: without NUL, and valid UTF-8."""
     return raw.decode("utf-8", errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}").strip()
 
 

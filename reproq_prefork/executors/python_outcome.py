@@ -1,4 +1,4 @@
-"""What a Python task returned or raised, read as an outcome. Nothing here raises, whatever the task made up."""
+"""Turns what a Python task returned or raised into an outcome. Nothing here raises, whatever the task returned."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from reproq_prefork.spec.parse import parse_json
 from reproq_prefork.spec.rules import MAX_DEPTH, MAX_DIGITS, SpecError
 from reproq_prefork.task_exceptions import Discard, Retry, Snooze, verdict_of
 
-# Nothing shorter nests deeper than a value may, or has more digits than a number may.
+# A shorter text cannot nest deeper than a value may, and cannot have more digits than a number may.
 SHORTEST_DOUBTFUL_CHARS = min(2 * MAX_DEPTH, MAX_DIGITS)
 
 _NOTHING = Success("null")
@@ -33,9 +33,9 @@ _OWN_PACKAGE = __name__.partition(".")[0] + "."
 
 
 def outcome_of_result(result: object) -> Success | Failure:
-    """The result as JSON text that PostgreSQL can hold, or the failure of a task that returned something else."""
+    """The result as JSON text that PostgreSQL can store, or a failure if it cannot be stored."""
     if result is None:
-        return _NOTHING  # most tasks give nothing
+        return _NOTHING  # most tasks return nothing
     try:
         text = _encoded(result)
         if len(text) < SHORTEST_DOUBTFUL_CHARS and text.isascii() and "\\u" not in text:
@@ -45,19 +45,19 @@ def outcome_of_result(result: object) -> Success | Failure:
             return _unusable(f"is {len(encoded):,} bytes of JSON, the limit is {MAX_RESULT_BYTES:,}")
         parse_json(text)
     except UnicodeEncodeError:
-        return _unusable("holds a lone surrogate, which is half a character and has no UTF-8")
+        return _unusable("holds a lone surrogate, which is half a character and cannot be written as UTF-8")
     except SpecError as error:
         return _unusable(f"cannot be kept: {error}")
-    except Exception as error:  # of the result's own methods, too
-        return _unusable(f"is no JSON: {_message(error)}")
+    except Exception as error:  # methods of the result may raise too
+        return _unusable(f"is not JSON: {_message(error)}")
     return Success(text)
 
 
 def outcome_of_error(error: BaseException, stop: Stop | None) -> Outcome:
-    """The outcome of a task that raised; `stop`: why it was told to end before, if it was.
+    """The outcome of a task that raised. `stop`: why it was asked to end before, if it was.
 
-    A Snooze is the task's own word, as what it returns is: it counts also once it was told to end. A run that
-    somebody has cancelled, or that is another worker's by now, is not snoozed.
+    A task decides to snooze, as it decides what it returns, so a Snooze counts even after the task was asked to
+    end. But a run is not snoozed if somebody has cancelled it, or if it belongs to another worker now.
     """
     said = verdict_of(error)
     if isinstance(said, Snooze) and stop not in (Stop.CANCEL, Stop.LEASE):
@@ -76,7 +76,7 @@ def outcome_of_error(error: BaseException, stop: Stop | None) -> Outcome:
 
 
 def failure_of(error: BaseException, message: str) -> Failure:
-    """A failed attempt that may be made again, with a sentence of ours about `error`."""
+    """A failed attempt that may be retried, with our own sentence about `error`."""
     return _failure(FailureKind.FAILED, message, error)
 
 
@@ -110,12 +110,12 @@ def _message(error: BaseException) -> str:
     except Exception:
         return f"{name} (it cannot be shown)"
     if isinstance(error, SystemExit | KeyboardInterrupt):
-        return f"{name}: {said}" if said else name  # a bare number says nothing
+        return f"{name}: {said}" if said else name  # a number alone explains nothing
     return said or name
 
 
 def traceback_of(error: BaseException) -> str:
-    """The end of its traceback, from the task's own code on."""
+    """The end of the traceback, beginning at the task's own code."""
     try:
         lines = traceback.format_exception(type(error), error, _from_the_task_on(error.__traceback__))
         return storable("".join(lines))[-MAX_TRACEBACK_CHARS:]
@@ -124,7 +124,7 @@ def traceback_of(error: BaseException) -> str:
 
 
 def _from_the_task_on(trace: TracebackType | None) -> TracebackType | None:
-    """Without what leads to the task; all of it where there is nothing else."""
+    """The traceback without the frames that lead to the task; all of it if there are no other frames."""
     at = trace
     while at is not None:
         name: Any = at.tb_frame.f_globals.get("__name__", "")
@@ -140,5 +140,5 @@ def dotted_name(kind: type[BaseException]) -> str:
 
 
 def storable(text: str) -> str:
-    """Without what PostgreSQL cannot hold: NUL, and the half characters of an undecodable file name."""
+    """The text without what PostgreSQL cannot store: NUL, and half characters of a file name."""
     return text.encode(errors="replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")

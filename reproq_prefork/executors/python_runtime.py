@@ -35,7 +35,7 @@ class PythonRuntime:
     announces = False
 
     def __init__(self, modules: Sequence[str]) -> None:
-        """`modules`: where tasks may come from; what is below them too."""
+        """`modules`: the modules, and all modules below them, that tasks may come from."""
         self._modules = tuple(modules)
         self._is_allowed = allowed_modules(modules)
         self._tasks: dict[str, Task[..., object]] = {}
@@ -64,13 +64,13 @@ class PythonRuntime:
         return AttemptReport(outcome_of_result(result))
 
     def _load(self, path: str) -> Task[..., object]:
-        """What was found once stays so, as what a module has imported does."""
+        """Load the task and keep it: like an imported module, a task that was found once does not change."""
         task: Task[..., object] = load_task(path, is_allowed=self._is_allowed, is_task=is_task)
         self._tasks[path] = task
         return task
 
     def announce(self, run_id: int) -> None:
-        """Nobody is told: a plain function has no signals to be sent."""
+        """Do nothing: for plain functions there is no signal to send."""
 
 
 def is_task(found: object) -> bool:

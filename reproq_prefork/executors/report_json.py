@@ -1,9 +1,9 @@
-"""What the process of a forked task says to its worker as it ends: one JSON object on a pipe of its own.
+"""The report that the process of a forked task sends to its worker at its end: one JSON object on its own pipe.
 
     {"outcome": "Success", "values": {"result": "{\\"sum\\": 3}"}, "announced": false}
 
-The process may be killed in the middle of a word, and the task's own code may have written to the pipe, so
-whatever is no such object is as good as nothing.
+The process may be killed in the middle of a word, and the task's own code may have written to the pipe. So
+anything that is not such an object counts as no report.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from reproq_prefork.model.outcome import (
 )
 from reproq_prefork.task_exceptions import MAX_SNOOZE_S
 
-# Each quote and backslash of a result becomes two bytes; the rest is room for what is said of a failure.
+# Each quote and backslash of a result becomes two bytes. The rest is space for the description of a failure.
 MAX_REPORT_BYTES = 2 * MAX_RESULT_BYTES + 512 * 1024
 
 _OUTCOMES: dict[str, type[Outcome]] = {
@@ -40,7 +40,7 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 
 def dump_report(report: AttemptReport) -> bytes:
-    """Without the usage, which who waits for the process knows better."""
+    """Encode the report without the usage, because the process that waits for this one knows it better."""
     outcome = report.outcome
     said = {
         "outcome": type(outcome).__name__,
@@ -51,7 +51,7 @@ def dump_report(report: AttemptReport) -> bytes:
 
 
 def load_report(written: bytes) -> AttemptReport | None:
-    """None: the process ended before it had said all."""
+    """Decode a report. None: it is not complete."""
     try:
         said = json.loads(written)
         outcome = _outcome(_OUTCOMES[said["outcome"]], said["values"])
@@ -70,12 +70,12 @@ def _outcome(kind: type[Outcome], values: dict[str, Any]) -> Outcome:
     elif kind is Snoozed:
         seconds = values["after_s"]
         if seconds is None:
-            raise ValueError("no number of seconds")
+            raise ValueError("not a number of seconds")
         texts = [values["reason"]]
     else:
         texts = list(values.values())
     if seconds is not None and (isinstance(seconds, bool) or not 0 <= seconds <= MAX_SNOOZE_S):
-        raise ValueError("no number of seconds")
+        raise ValueError("not a number of seconds")
     if any(not (isinstance(text, str) or (kind is Failure and text is None)) for text in texts):
-        raise TypeError("no text")
+        raise TypeError("not a text")
     return kind(**values)

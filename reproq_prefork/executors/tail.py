@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Tail:
-    """Keeps the last `limit` bytes of what is fed to it, and counts all of them."""
+    """Keeps the last `limit` bytes of its input, and counts all bytes."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -14,7 +14,7 @@ class Tail:
     def feed(self, chunk: bytes) -> None:
         self.total += len(chunk)
         self._kept += chunk
-        # Cut at twice the limit: each byte is then moved once, not once a chunk.
+        # Cut only at twice the limit: then each byte is moved once, not once per chunk.
         if len(self._kept) > 2 * self._limit:
             del self._kept[: -self._limit]
 

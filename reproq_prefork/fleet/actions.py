@@ -1,4 +1,4 @@
-"""What `decide` has the master do, as plain data."""
+"""The actions that `decide` asks of the master, as plain data."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class StartCheck:
 
 @dataclass(frozen=True, slots=True)
 class AbandonCheck:
-    """Nobody waits for the check any more."""
+    """End the check: nobody needs its result any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdoptSettings:
-    """The settings that were checked last are this generation's."""
+    """The generation uses the settings that were checked last."""
 
     generation: int
 
@@ -35,7 +35,7 @@ class ForkWorker:
 
 @dataclass(frozen=True, slots=True)
 class RequestWorker:
-    """The template is to fork it. WorkerForked, ForkFailed or TemplateExited follows, some time."""
+    """Ask the template to fork a worker. WorkerForked, ForkFailed or TemplateExited follows later."""
 
     generation: int
     slot: int

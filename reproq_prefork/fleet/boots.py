@@ -1,4 +1,6 @@
-"""How soon the dead are replaced, when a generation is ready, and when one that cannot boot is given up."""
+"""How soon dead workers are replaced, when a generation is ready, and when the master gives up one that cannot
+boot.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from reproq_prefork.text.log import LogLevel
 BOOT_FAILURE_LIMIT = 3  # in a row, in a generation that was never ready
 BOOT_BACKOFF_BASE_S = 0.5
 BOOT_BACKOFF_MAX_S = 30.0
-BOOT_BACKOFF_DOUBLINGS = 10  # past the cap; a fleet may fail for days, and a float would overflow
+BOOT_BACKOFF_DOUBLINGS = 10  # already past the maximum; a fleet may fail for days, and a float would overflow
 RESPAWNS_A_SECOND = 10.0
 FORK_RETRY_S = 1.0
 
@@ -29,9 +31,9 @@ def charge_respawn(draft: Draft, number: int) -> None:
 
 
 def boot_limit_s(draft: Draft, worker: FleetWorker, view: WorkerView) -> float | None:
-    """How long after its fork this worker, which never was ready, may still not be so; None: without limit.
+    """How long after its fork this worker, which never was ready, must become ready. None: no limit.
 
-    It is no fault of a worker's that it waits for the database where another one has, or once had, a connection.
+    If another worker has a connection, or had one before, a worker that waits for the database has not failed.
     """
     generation = draft.fleet.generations[worker.generation]
     if view.booting:
@@ -42,9 +44,9 @@ def boot_limit_s(draft: Draft, worker: FleetWorker, view: WorkerView) -> float |
 
 
 def note_ready(draft: Draft, number: int) -> None:
-    """A generation is ready once all its workers are, or all but those that wait for a connection in vain.
+    """A generation is ready when all its workers are ready, except those that wait for a connection in vain.
 
-    The server may not have connections for all of them, and those that have one are at work.
+    The server may not have connections for all of them, and the workers that have one already work.
     """
     generation = draft.fleet.generations[number]
     ready = len(_ready_of(draft, number))
@@ -97,11 +99,14 @@ def _say_ready(
 
 
 def boot_failed(draft: Draft, number: int, *, forked_at: float, problem: str) -> None:
-    """A worker or the template of this generation, forked then, did not become ready, or not for long."""
+    """Note that a worker or the template of this generation, forked at `forked_at`, failed to boot.
+
+    It did not become ready, or not for long.
+    """
     generation = draft.fleet.generations[number]
     failures = generation.boot_failures
     if not failures or forked_at > generation.boot_failed_at:
-        # Forked after the last failure. One trouble that meets eight workers at once is one failure.
+        # It was forked after the last failure. One problem that hits eight workers at once is one failure.
         failures += 1
         draft.set_generation(number, boot_failures=failures, boot_failed_at=draft.now)
     doublings = min(failures - 1, BOOT_BACKOFF_DOUBLINGS)
@@ -112,14 +117,14 @@ def boot_failed(draft: Draft, number: int, *, forked_at: float, problem: str) ->
 
 
 def give_up(draft: Draft, number: int, problem: str) -> None:
-    """A generation cannot boot. The fleet goes on with another that stays, if there is one."""
+    """Give up a generation that cannot boot. The fleet continues with another that stays, if there is one."""
     if not any(g.number != number and not g.draining for g in draft.fleet.generations.values()):
         draft.log(f"giving up: {problem}", LogLevel.ERROR)
         draft.set(exit_status=ExitStatus.BOOT_FAILED)
         draft.advance(Phase.STOPPING, "the workers cannot boot")
         return
     draft.set_generation(number, draining=True)
-    draft.tell_workers(number, signal.SIGQUIT)
+    draft.signal_workers(number, signal.SIGQUIT)
     if is_starting(draft, number):
         end_reload(draft, f"reload rolled back, the old workers stay: {problem}", LogLevel.ERROR)
     else:
@@ -127,6 +132,6 @@ def give_up(draft: Draft, number: int, problem: str) -> None:
 
 
 def fork_failed(draft: Draft, reason: str) -> float:
-    """No process can be had; gives the time at which it is tried again."""
+    """Log that no process could be started. Returns the time of the next try."""
     draft.log(f"no process can be started, trying again: {reason}", LogLevel.ERROR)
     return draft.now + FORK_RETRY_S

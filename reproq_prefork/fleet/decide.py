@@ -1,7 +1,7 @@
 """Every rule about how many workers there are, when one is killed, and when to give up. Pure: no I/O.
 
-The master turns what happens into events, and carries out the actions. After every event the same upkeep runs,
-so a rule needs to say only what should be, not what has just changed.
+The master turns what happens into events, and carries out the actions. After every event the same upkeep
+(`keep_up`) runs. So a rule only says how things should be, not what has just changed.
 """
 
 from __future__ import annotations
@@ -55,15 +55,15 @@ from reproq_prefork.text.log import LogLevel
 
 QUIT_GRACE_S = 5.0  # between SIGQUIT and SIGKILL
 DEADLINE_GRACE_S = 5.0  # a worker ends its task at the deadline; this much later the master ends the worker
-WORKER_STALE_S = 60.0  # above the longest statement, and a connect that tries several hosts
-STEWARD_STALE_S = 20.0  # above the longest statement and connect together
+WORKER_STALE_S = 60.0  # longer than the longest statement, and than a connect that tries several hosts
+STEWARD_STALE_S = 20.0  # longer than the longest statement and connect together
 STEWARD_BACKOFF_S = 1.0
 FAREWELL_S = 5.0  # for the steward's last answers, while the database is out of reach
-PAUSE_S = 5.0  # a gap between two events that means that the master itself was stopped
+PAUSE_S = 5.0  # a longer gap between two events means that the master itself was stopped
 
 
 def decide(fleet: Fleet, event: Event, now: float) -> tuple[Fleet, list[Action]]:
-    """What `event` makes of the fleet, and what is to be done about it; `now` in seconds of CLOCK_BOOTTIME."""
+    """The fleet after `event`, and the actions that the master must take. `now`: seconds of CLOCK_BOOTTIME."""
     decision = _Decision(fleet, now)
     decision.note_pause()
     decision.take(event)
@@ -75,7 +75,7 @@ class _Decision(Draft):
     """One run of `decide`."""
 
     def note_pause(self) -> None:
-        """Whoever was stopped finds everybody late on waking: the children get their time once more."""
+        """If the master was stopped, all children look late when it wakes up. They get their time again."""
         if self.fleet.decided_at is not None and self.now - self.fleet.decided_at > PAUSE_S:
             self.set(woke_at=self.now)
             self.log("the master was stopped for a while", LogLevel.WARNING)
@@ -130,9 +130,9 @@ class _Decision(Draft):
                 )
                 self.set(interrupts=self.fleet.interrupts + (signum == signal.SIGINT))
                 name = signal.Signals(signum).name
-                self.advance(Phase.STOPPING if again else Phase.DRAINING, f"{name} came")
+                self.advance(Phase.STOPPING if again else Phase.DRAINING, f"received {name}")
             case signal.SIGQUIT:
-                self.advance(Phase.STOPPING, "SIGQUIT came")
+                self.advance(Phase.STOPPING, "received SIGQUIT")
             case signal.SIGHUP:
                 reload(self)
             case signal.SIGTTIN | signal.SIGTTOU:
@@ -148,7 +148,7 @@ class _Decision(Draft):
                 if not self.fleet.quiet:
                     self.actions.append(WakeWorkers())
             case _:
-                pass  # SIGCHLD: the master looks for the dead after every event
+                pass  # SIGCHLD: the master looks for dead children after every event
 
     def _resize(self, change: int) -> None:
         current = self.fleet.current
@@ -183,7 +183,7 @@ class _Decision(Draft):
         if not event.left_in_order:
             generation = self.fleet.generations[worker.generation]
             lost = _lost_worker(worker, event)
-            self.set_generation(worker.generation, bereaved=(*generation.bereaved, lost))
+            self.set_generation(worker.generation, lost_with_orphans=(*generation.lost_with_orphans, lost))
         expected = event.left_in_order or worker.told
         lease_lost = event.status == ExitStatus.LEASE_LOST
         self.log(
@@ -192,7 +192,7 @@ class _Decision(Draft):
         )
         if expected:
             return
-        # It was ready, though it may have died too soon to be looked at: a poison pill is no failed boot.
+        # It was ready, even if it died before the master saw that. A poison pill is not a failed boot.
         was_ready = worker.ready or event.registered or event.started is not None
         if was_ready:
             self.set_generation(worker.generation, boot_failures=0)
@@ -216,12 +216,14 @@ class _Decision(Draft):
         for generation in list(self.fleet.generations.values()):
             self.set_generation(
                 generation.number,
-                bereaved=(),
-                lost=(*generation.lost, *generation.bereaved),
+                lost_with_orphans=(),
+                lost=(*generation.lost, *generation.lost_with_orphans),
                 left_behind=False,
             )
             if generation.steward.pid:
-                self.actions.extend(TellSteward(generation.number, lost) for lost in generation.bereaved)
+                self.actions.extend(
+                    TellSteward(generation.number, lost) for lost in generation.lost_with_orphans
+                )
 
     def _runs_reset(self, number: int, worker_id: str) -> None:
         generation = self.fleet.generations.get(number)
@@ -251,14 +253,16 @@ class _Decision(Draft):
         if worker.told == signal.SIGKILL:
             return
         if view.deadline_at is not None and self.late_by(view.deadline_at) > DEADLINE_GRACE_S:
-            self._kill(worker, FailureKind.TIMEOUT, "its task is past its deadline and it did not end it")
+            self._kill(
+                worker, FailureKind.TIMEOUT, "its task is past its deadline, and the worker did not end it"
+            )
         elif (
             view.lease_ends_at is not None
             and self.late_by(view.lease_ends_at) > generation.limits.fence_grace_s
         ):
             self._kill(worker, FailureKind.LEASE_EXPIRED, "its lease has ended and it did not end its task")
         elif view.seen_at is not None and worker.ready and self.late_by(view.seen_at) > WORKER_STALE_S:
-            # It may have a claim that nobody sees, and its lease is renewed for as long as it is there.
+            # It may hold a claim that nobody sees, and its lease is renewed as long as the process exists.
             self._kill(worker, FailureKind.WORKER_LOST, "it shows no sign of life")
         elif not view.registered and not worker.ready:
             limit_s = boot_limit_s(self, worker, view)
@@ -267,7 +271,7 @@ class _Decision(Draft):
 
     def _kill(self, worker: FleetWorker, kind: FailureKind, why: str) -> None:
         self.log(f"killing worker {worker.slot} (pid {worker.pid}): {why}", LogLevel.ERROR)
-        self.tell(worker, signal.SIGKILL, killed_as=kind)
+        self.signal_worker(worker, signal.SIGKILL, killed_as=kind)
         if not worker.ready:
             problem = f"worker {worker.slot}: {why}"
             boot_failed(self, worker.generation, forked_at=worker.forked_at, problem=problem)
@@ -280,7 +284,7 @@ class _Decision(Draft):
         if self.late_by(last_sign) > STEWARD_STALE_S:
             self.log("killing the steward: it shows no sign of life", LogLevel.ERROR)
             self.actions.append(SendSignal(generation.steward.pid, signal.SIGKILL))
-            # Not `told`: another one is to follow.
+            # `told` is not set, because another steward must follow.
             self.set_generation(number, steward=replace(generation.steward, forked_at=self.now))
 
     # --- what should be ---
@@ -310,10 +314,9 @@ class _Decision(Draft):
         generation = self.fleet.generations[number]
         staying = [worker for worker in self.fleet.workers_of(number) if not worker.told]
         for worker in sorted(staying, key=lambda worker: worker.slot)[generation.target :]:
-            if (
-                worker.pid
-            ):  # else it is told after its fork: a signal to 0 would reach the whole process group
-                self.tell(worker, signal.SIGTERM)
+            # A signal to pid 0 would reach the whole process group. A worker without a pid gets it after its fork.
+            if worker.pid:
+                self.signal_worker(worker, signal.SIGTERM)
         template = generation.template
         if self.now < generation.fork_at or (template is not None and not template.can_fork):
             return
@@ -328,26 +331,26 @@ class _Decision(Draft):
     def _wind_down(self, number: int) -> None:
         templates.end(self, number)
         stopping = self.fleet.phase is Phase.STOPPING
-        self.tell_workers(number, signal.SIGQUIT if stopping else signal.SIGTERM)
+        self.signal_workers(number, signal.SIGQUIT if stopping else signal.SIGTERM)
         for worker in self.fleet.workers_of(number):
             if worker.told == signal.SIGQUIT and self.late_by(worker.told_at) > QUIT_GRACE_S:
                 self.log(f"killing worker {worker.slot} (pid {worker.pid}): it does not stop", LogLevel.ERROR)
-                self.tell(worker, signal.SIGKILL, killed_as=FailureKind.SHUTDOWN)
+                self.signal_worker(worker, signal.SIGKILL, killed_as=FailureKind.SHUTDOWN)
         generation = self.fleet.generations[number]
         if self.fleet.workers_of(number) or templates.is_there(self, number):
             return
         if generation.empty_since is None:
             self.set_generation(number, empty_since=self.now)
             generation = self.fleet.generations[number]
-        waits = bool(generation.bereaved or generation.lost)
+        waits = bool(generation.lost_with_orphans or generation.lost)
         if (waits or generation.left_behind) and self.now - (generation.empty_since or self.now) < FAREWELL_S:
             return
         if waits:
             self.log(
-                "what the dead workers held is left to its lease: the database is out of reach",
+                "the runs of dead workers wait for the end of their leases: the database is out of reach",
                 LogLevel.WARNING,
             )
-            self.set_generation(number, bereaved=(), lost=())
+            self.set_generation(number, lost_with_orphans=(), lost=())
         self._dismiss_steward(number)
 
     def _dismiss_steward(self, number: int) -> None:
@@ -355,7 +358,7 @@ class _Decision(Draft):
         if not steward.pid and not steward.being_forked:
             self.set(generations={n: g for n, g in self.fleet.generations.items() if n != number})
         elif steward.pid and not steward.told:
-            # Not SIGTERM: a service manager may send that to every process at once.
+            # Not SIGTERM, because a service manager may send that to all processes at once.
             self.actions.append(SendSignal(steward.pid, signal.SIGQUIT))
             told = replace(steward, told=signal.SIGQUIT, told_at=self.now)
             self.set_generation(number, steward=told)

@@ -1,4 +1,4 @@
-"""A fleet while `fleet.decide` is at it: what it becomes, the actions so far, and the steps that rules take."""
+"""A fleet while `fleet.decide` works on it: its new state, the actions so far, and the steps that rules use."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class Draft:
         self.set(phase=phase, phase_since=self.now, checking=False, reload=Reload.NONE, reload_again=False)
         self.log(f"{'draining' if phase is Phase.DRAINING else 'stopping at once'}: {why}")
 
-    def tell_workers(self, number: int, signum: int) -> None:
-        """Each signal once; QUIT after TERM, and nothing after QUIT but KILL."""
+    def signal_workers(self, number: int, signum: int) -> None:
+        """Send each signal once: QUIT may follow TERM, and only KILL may follow QUIT."""
         for worker in self.fleet.workers_of(number):
             if worker.pid and worker.told not in (signum, signal.SIGQUIT, signal.SIGKILL):
-                self.tell(worker, signum)
+                self.signal_worker(worker, signum)
 
-    def tell(self, worker: FleetWorker, signum: int, **changes: Any) -> None:
+    def signal_worker(self, worker: FleetWorker, signum: int, **changes: Any) -> None:
         self.actions.append(SendSignal(worker.pid, signum))
         self.set_worker(worker.slot, told=signum, told_at=self.now, **changes)
 
@@ -53,7 +53,7 @@ class Draft:
         self.set(generations={**self.fleet.generations, number: changed})
 
     def postpone_forks(self, number: int, until: float) -> None:
-        """There are several reasons to wait, and none shortens the wait for another."""
+        """Fork nothing before `until`. Of several reasons to wait, none shortens the wait of another."""
         self.set_generation(number, fork_at=max(until, self.fleet.generations[number].fork_at))
 
     def set_worker(self, slot: int, **changes: Any) -> FleetWorker:

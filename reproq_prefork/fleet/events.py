@@ -50,7 +50,7 @@ class TemplateReady:
 
 @dataclass(frozen=True, slots=True)
 class TemplateRefused:
-    """What the application has done as it was imported does not survive a fork."""
+    """The import of the application did something that does not survive a fork."""
 
     generation: int
     reason: str
@@ -58,7 +58,7 @@ class TemplateRefused:
 
 @dataclass(frozen=True, slots=True)
 class TemplateExited:
-    """It makes no worker any more: those that it has made are known."""
+    """The template exited. Every worker that it forked has already been reported."""
 
     generation: int
     how: str
@@ -66,7 +66,7 @@ class TemplateExited:
 
 @dataclass(frozen=True, slots=True)
 class ForkFailed:
-    """No process could be had; `slot` None: for the steward."""
+    """A fork failed. `slot` None: it was the fork of the steward."""
 
     generation: int
     slot: int | None
@@ -75,13 +75,13 @@ class ForkFailed:
 
 @dataclass(frozen=True, slots=True)
 class WorkerExited:
-    """`left_in_order`: it says itself that it holds nothing. `started`, `unrecorded` as in `LostWorker`; `torn`:
-    unknown. `registered`: its boot was over.
+    """`left_in_order`: the worker itself says that it holds nothing. `started`, `unrecorded`: as in `LostWorker`;
+    `torn`: these two are unknown. `registered`: its boot had ended.
     """
 
     slot: int
     worker_id: str
-    status: int  # below 0: minus the signal that ended it
+    status: int  # below 0: minus the number of the signal that ended it
     how: str
     left_in_order: bool
     started: tuple[int, int] | None
@@ -109,12 +109,12 @@ class CheckFailed:
 
 @dataclass(frozen=True, slots=True)
 class OrphansGone:
-    """Nothing is left that a dead worker's task, or a dead template, has started."""
+    """All processes are gone that dead workers' tasks, or dead templates, had started."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunsReset:
-    """The steward's answer about one dead worker."""
+    """The steward has reset the runs of one dead worker."""
 
     generation: int
     worker_id: str
@@ -122,16 +122,16 @@ class RunsReset:
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """`--drain`: the queues of the generation have nothing left to do."""
+    """`--drain`: nothing is left to do in the queues of the generation."""
 
     generation: int
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerView:
-    """What the scoreboard shows of a worker fork. Times are None where there is no such limit now.
+    """What the scoreboard shows of a worker. A time is None if there is no such limit now.
 
-    `seen_at`: its last sign of life, of which it gives none while it runs a task.
+    `seen_at`: its last sign of life. While it runs a task, it gives none.
     """
 
     incarnation: int
@@ -145,7 +145,7 @@ class WorkerView:
 
 @dataclass(frozen=True, slots=True)
 class ScoreboardRead:
-    """A look at the scoreboard: workers by slot, and the time of each steward's heartbeat by generation."""
+    """What a look at the scoreboard found: workers by slot, and each steward's last heartbeat by generation."""
 
     workers: Mapping[int, WorkerView]
     heartbeats: Mapping[int, float]

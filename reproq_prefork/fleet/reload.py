@@ -1,4 +1,4 @@
-"""From a check of the settings to a generation that runs by them, at the start and at every SIGHUP."""
+"""From a check of the settings to a generation that uses them: at the start and at every SIGHUP."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def reload(draft: Draft) -> None:
         return
     if draft.fleet.checking or draft.fleet.reload is not Reload.NONE:
         draft.set(reload_again=True)
-        draft.log("the settings are being read already; they are read again after that")
+        draft.log("the settings are already being read; they will be read again after that")
         return
     draft.set(reload=Reload.CHECKING)
     draft.actions.append(NotifySystemd("RELOADING=1"))
@@ -29,7 +29,7 @@ def start_check(draft: Draft) -> None:
 
 def check_ended(draft: Draft, event: CheckPassed | CheckFailed) -> None:
     if not draft.fleet.checking:
-        return  # abandoned meanwhile
+        return  # the check was abandoned
     draft.set(checking=False)
     is_reload = draft.fleet.reload is Reload.CHECKING
     if isinstance(event, CheckFailed):
@@ -74,7 +74,7 @@ def first_check_failed(draft: Draft, event: CheckFailed) -> None:
 
 def no_room_for(draft: Draft, workers: int) -> str | None:
     fleet = draft.fleet
-    most = fleet.max_slots // 2  # else the reload after this one would find no room
+    most = fleet.max_slots // 2  # otherwise the reload after this one would find no free slots
     if workers > most:
         return f"{workers} workers are too many for this master, which has room for {most}; restart it"
     if workers > fleet.max_slots - len(fleet.workers) or len(fleet.generations) >= fleet.max_generations:
@@ -83,7 +83,10 @@ def no_room_for(draft: Draft, workers: int) -> str | None:
 
 
 def next_number(draft: Draft) -> int:
-    """Generations have places on the scoreboard by number, in a ring: one that still drains keeps its own."""
+    """The next number whose place on the scoreboard is free.
+
+    The places are a ring, by number. A generation that still drains keeps its place.
+    """
     ring = draft.fleet.max_generations
     taken = {number % ring for number in draft.fleet.generations}
     number = draft.fleet.generations_made + 1
@@ -102,5 +105,5 @@ def end_reload(draft: Draft, message: str, level: LogLevel = LogLevel.INFO) -> N
 
 
 def is_starting(draft: Draft, number: int) -> bool:
-    """It is the generation that a reload has started and that was not ready yet."""
+    """Whether this is the generation that a reload has started and that is not ready yet."""
     return draft.fleet.reload is Reload.STARTING and number == draft.fleet.generations_made

@@ -1,4 +1,4 @@
-"""What a fleet consists of, what can happen to it, and what can be done: plain data for `fleet.decide`.
+"""What a fleet consists of: plain data for `fleet.decide`.
 
 Times are seconds of CLOCK_BOOTTIME.
 """
@@ -13,11 +13,11 @@ from reproq_prefork.errors import ExitStatus
 from reproq_prefork.model.outcome import FailureKind
 from reproq_prefork.model.run import LostWorker
 
-RESPAWN_BURST = 50.0  # deaths that are replaced at once; then `fleet_boots.RESPAWNS_A_SECOND`
+RESPAWN_BURST = 50.0  # so many dead workers are replaced at once; then `boots.RESPAWNS_A_SECOND`
 
 
 class Phase(enum.IntEnum):
-    """Of the whole fleet; phases only advance."""
+    """The phase of the whole fleet. Phases only advance."""
 
     RUNNING = 0
     DRAINING = 1
@@ -35,10 +35,10 @@ class FleetWorker:
     slot: int
     generation: int
     incarnation: int
-    pid: int = 0  # 0: being forked
-    forked_at: float = 0.0  # being forked: when that was decided
+    pid: int = 0  # 0: it is being forked
+    forked_at: float = 0.0  # while it is being forked: when that was decided
     ready: bool = False  # it has registered once
-    connecting: bool = False  # not ready: it has booted, and waits for a connection to the database
+    connecting: bool = False  # not ready yet: it has booted, and waits for a connection to the database
     told: int = 0  # the last signal it was sent; 0: none
     told_at: float = 0.0
     killed_as: FailureKind | None = None  # why the master killed it
@@ -48,7 +48,7 @@ class FleetWorker:
 class FleetSteward:
     pid: int = 0  # 0: none
     being_forked: bool = False
-    fork_at: float = 0.0  # not before
+    fork_at: float = 0.0  # it is not forked before this time
     forked_at: float = 0.0
     told: int = 0
     told_at: float = 0.0
@@ -56,13 +56,13 @@ class FleetSteward:
 
 @dataclass(frozen=True, slots=True)
 class FleetTemplate:
-    """It has imported the application, and forks the workers."""
+    """The process that has imported the application and forks the workers."""
 
     pid: int = 0  # 0: none
     being_forked: bool = False
     forked_at: float = 0.0
     ready: bool = False
-    answered_at: float = 0.0  # when it was ready, or last made a worker
+    answered_at: float = 0.0  # when it became ready, or last forked a worker
     unfit: bool = False  # the application does not survive a fork
     told: int = 0
 
@@ -73,14 +73,14 @@ class FleetTemplate:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the fleet needs to know of a generation's settings."""
+    """What the fleet needs to know from the settings of a generation."""
 
     workers: int
     boot_timeout_s: float
     shutdown_timeout_s: float
-    fence_grace_s: float  # less than the margin between a worker's fence and the end of its lease
+    fence_grace_s: float  # less than the margin between a worker's own limit and the end of its lease
     has_template: bool = False
-    connect_s: float = 0.0  # what a worker may take to connect, beside `boot_timeout_s`
+    connect_s: float = 0.0  # how long a worker may take to connect, in addition to `boot_timeout_s`
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,19 +93,21 @@ class Generation:
     steward: FleetSteward = field(default_factory=FleetSteward)
     template: FleetTemplate | None = None  # None: the master forks the workers
     was_ready: bool = False
-    lacks_workers: bool = False  # it was ready without those that wait for a connection to the database
+    lacks_workers: bool = (
+        False  # it became ready without some workers, which wait for a connection to the database
+    )
     draining: bool = False
-    boot_failures: int = 0  # in a row; those of workers that were forked together are one
+    boot_failures: int = 0  # in a row; failures of workers that were forked together count as one
     boot_failed_at: float = 0.0
-    fork_at: float = 0.0  # no worker and no template is forked before
+    fork_at: float = 0.0  # no worker and no template is forked before this time
     respawn_credit: float = RESPAWN_BURST
     credited_at: float = 0.0
-    # Dead workers whose runs are not reset yet: first until the orphans of their tasks are gone, ...
-    bereaved: tuple[LostWorker, ...] = ()
-    # ... then until the steward has answered; a new steward is told again.
+    # Dead workers whose runs are not reset yet. They are here until the orphans of their tasks are gone, ...
+    lost_with_orphans: tuple[LostWorker, ...] = ()
+    # ... and then here until the steward has answered. A new steward is told again.
     lost: tuple[LostWorker, ...] = ()
-    left_behind: bool = False  # a template is dead, and what it has started may not be
-    empty_since: float | None = None  # it is draining and has no workers left
+    left_behind: bool = False  # a template is dead, but processes that it started may still be alive
+    empty_since: float | None = None  # since when it is draining without any workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,18 +127,18 @@ class Fleet:
     generations_made: int = 0
     incarnations_made: int = 0
     decided_at: float | None = None
-    woke_at: float = 0.0  # the master itself was stopped until then: what looks late may not be
+    woke_at: float = 0.0  # until then the master itself was stopped, so what looks late may not be late
 
     @property
     def current(self) -> Generation | None:
-        """The newest generation that was ready; before there is one, the first."""
+        """The newest generation that was ready. If none was ready yet, the first."""
         staying = [generation for generation in self.generations.values() if not generation.draining]
         ready = [generation for generation in staying if generation.was_ready]
         return max(ready, key=_number, default=None) or min(staying, key=_number, default=None)
 
     @property
     def awaits_orphans(self) -> bool:
-        return any(g.bereaved or g.left_behind for g in self.generations.values())
+        return any(g.lost_with_orphans or g.left_behind for g in self.generations.values())
 
     def workers_of(self, generation: int) -> list[FleetWorker]:
         return [worker for worker in self.workers.values() if worker.generation == generation]

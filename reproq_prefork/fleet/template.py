@@ -1,7 +1,7 @@
 """The template of a generation: when there is one, when it is late, and what its end means.
 
-A generation whose application does not survive a fork has none (`Generation.template` is None): the master then
-forks its workers itself, and each imports the application.
+If an application does not survive a fork, its generation has no template (`Generation.template` is None). Then the
+master forks the workers itself, and each imports the application.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from reproq_prefork.fleet.events import TemplateExited
 from reproq_prefork.fleet.state import FleetTemplate
 from reproq_prefork.text.log import LogLevel
 
-ANSWER_TIMEOUT_S = 10.0  # between a request, or the last answer, and the next one
+ANSWER_TIMEOUT_S = 10.0  # between a request, or the last answer, and the next answer
 
 
 def keep(draft: Draft, number: int) -> None:
-    """Have one, as soon as that is allowed."""
+    """Make sure that there is a template, as soon as a fork is allowed."""
     generation = draft.fleet.generations[number]
     template = generation.template
     if template is None or template.pid or template.being_forked or draft.now < generation.fork_at:
@@ -44,7 +44,7 @@ def loaded(draft: Draft, number: int) -> None:
 
 
 def answered(draft: Draft, number: int) -> None:
-    """About a worker that it was asked for."""
+    """Note that the template has answered a request for a worker."""
     if draft.fleet.generations[number].template is not None:
         _set(draft, number, answered_at=draft.now)
 
@@ -61,8 +61,8 @@ def exited(draft: Draft, event: TemplateExited) -> None:
     assert template is not None
     for worker in draft.fleet.workers_of(number):
         if not worker.pid:
-            draft.remove_worker(worker.slot)  # all that it has made is known by now
-    # What its import has started is the master's child now, and so is a worker that nobody was told of.
+            draft.remove_worker(worker.slot)  # all workers that it forked are already known
+    # Processes that its import started are now children of the master. So is a worker that was never reported.
     draft.set_generation(number, left_behind=True, template=None if template.unfit else FleetTemplate())
     if template.told:
         return
@@ -75,7 +75,7 @@ def exited(draft: Draft, event: TemplateExited) -> None:
 
 
 def look(draft: Draft, number: int) -> None:
-    """End one that is late: another will take its place."""
+    """Kill the template if it is late. Another one takes its place."""
     generation = draft.fleet.generations[number]
     template = generation.template
     if template is None or not template.pid or template.told:
@@ -90,7 +90,7 @@ def look(draft: Draft, number: int) -> None:
 
 
 def end(draft: Draft, number: int) -> None:
-    """It holds nothing, so SIGKILL is as good as any other end."""
+    """Kill the template. It holds nothing, so SIGKILL does no harm."""
     template = draft.fleet.generations[number].template
     if template is not None and template.pid and not template.told:
         draft.actions.append(SendSignal(template.pid, signal.SIGKILL))

@@ -1,4 +1,4 @@
-"""The settings, read and checked in a child before the master uses them: at the start and at each reload."""
+"""Reads and checks the settings in a child before the master uses them: at the start and at each reload."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class SettingsCheck:
         return () if self._child is None else (self._child.pid,)
 
     def start(self, check: Callable[[], Settings]) -> CheckFailed | None:
-        """Run `check` in a child; None: `ended` will say what came of it."""
+        """Run `check` in a child. None: `ended` will return the result."""
         try:
             result_fd = os.memfd_create("reproq-prefork-check")
         except OSError as error:
@@ -57,7 +57,7 @@ class SettingsCheck:
             self._child = None
 
     def ended(self) -> CheckPassed | CheckFailed | None:
-        """What the child has found; None: it has not ended, or there is none."""
+        """The result of the child. None: it has not ended, or there is no child."""
         if self._child is None or self._child.exitcode is None:
             return None
         status, self._child = self._child.exitcode, None
@@ -67,9 +67,9 @@ class SettingsCheck:
         if not written:
             how = proc.describe_exit(status)
             if status == -signal.SIGALRM:
-                how = "nothing came of it in the time that a worker has to become ready (--boot-timeout)"
+                how = "it did not end within the time that a worker has to become ready (--boot-timeout)"
             return CheckFailed(f"the check of the settings itself failed: {how}", ExitStatus.FAILURE)
-        result = pickle.loads(written)  # noqa: S301 (from a fork of this process, through memory without a name)
+        result = pickle.loads(written)  # noqa: S301 (from a fork of this process, through anonymous memory)
         if isinstance(result, ReproqError):
             return CheckFailed(str(result), result.exit_status)
         assert isinstance(result, Settings)
@@ -84,7 +84,7 @@ def _limits(settings: Settings) -> Limits:
         shutdown_timeout_s=settings.shutdown_timeout_s,
         fence_grace_s=settings.fence_grace_s,
         has_template=settings.runs_python,
-        connect_s=2 * settings.known_server.connect_s,  # the steward connects first, and then the worker
+        connect_s=2 * settings.known_server.connect_s,  # the steward connects first, then the worker
     )
 
 

@@ -1,7 +1,7 @@
-"""The master: wait for an event, decide, act. No database, no threads, no code of the user's.
+"""The master: wait for an event, decide, act. No database, no threads, no user code.
 
-So neither a hung server nor a broken deploy can take supervision down. What to decide is `fleet.decide`; here
-is only how events are noticed and actions carried out.
+So neither a server that hangs nor a broken deploy can stop the supervision. `fleet.decide` decides. This file only
+notices events and carries out actions.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ from reproq_prefork.unix.wake_pipe import WakePipe
 MASTER_SIGNALS = (*MASTERS_OWN, signal.SIGCHLD)
 WORKERS_DEATH_SIGNAL = signal.SIGTERM  # when their master dies
 CALM_WAIT_S = 0.25
-BUSY_WAIT_S = 0.02  # while something is on its way that no descriptor tells of
+BUSY_WAIT_S = 0.02  # while something is expected that no descriptor reports
 ORPHANS_TIMEOUT_S = 0.2
 
 
@@ -91,7 +91,7 @@ class Master:
         log: Log,
         token: str,
     ) -> None:
-        """`token` is unique to this master: it makes the ids of its worker forks so."""
+        """`token` is unique to this master, so the ids of its workers are unique too."""
         self._programs = programs
         self._inbox = inbox
         self._scoreboard = scoreboard
@@ -100,7 +100,7 @@ class Master:
         self._token = token
         self._identity = proc.own_identity()
         self._wake = WakePipe()
-        # The children read its end as closed when this process is gone; nothing is ever written.
+        # When this process is gone, the children read the pipe as closed. Nothing is ever written to it.
         self._life_fd, self._life_writer = os.pipe2(os.O_CLOEXEC)
         self._fleet = Fleet(max_slots=scoreboard.slots, max_generations=scoreboard.stewards)
         self._settings: dict[int, Settings] = {}
@@ -114,7 +114,7 @@ class Master:
         self._exit_status: ExitStatus | None = None
 
     def run(self) -> ExitStatus:
-        """Supervise until told to stop, or until there is no point in going on."""
+        """Supervise until told to stop, or until the workers cannot boot."""
         proc.adopt_orphans()
         self._feed(Started())
         while self._exit_status is None:
@@ -140,8 +140,10 @@ class Master:
             self._keep_settings()
 
     def _keep_settings(self) -> None:
-        """Those of the generations that there are. The master logs as the current one says: a reload counts once
-        its workers are ready."""
+        """Keep the settings of existing generations only. Log as the current generation wants it.
+
+        So the log settings of a reload count only after its workers are ready.
+        """
         for number in self._settings.keys() - self._fleet.generations.keys():
             del self._settings[number]
         current = self._fleet.current
@@ -164,7 +166,7 @@ class Master:
         wait_readable(fds, BUSY_WAIT_S if in_motion else CALM_WAIT_S)
 
     def _reap(self) -> None:
-        """Look at every known child: signals that come together are one (50 deaths gave 31 SIGCHLD)."""
+        """Look at every known child, because signals that come together are merged (50 deaths gave 31 SIGCHLD)."""
         self._hear_templates(self._templates.reap())
         for slot, process in list(self._workers.items()):
             if process.exitcode is not None:
@@ -199,8 +201,10 @@ class Master:
         )
 
     def _end_orphans(self) -> None:
-        """End what dead workers' tasks, and dead templates, have started. It is this process' child now, and
-        none of its own. A worker that a template has made is known before it becomes a child.
+        """Kill the processes that dead workers' tasks, and dead templates, have started.
+
+        They are now children of this process, but not its own ones. A worker that a template forks is known before
+        it becomes a child.
         """
         if not self._fleet.awaits_orphans:
             return
@@ -264,7 +268,7 @@ class Master:
             case ForkSteward(generation):
                 return self._fork_steward(generation)
             case SendSignal(pid, signum):
-                # A child of ours that is not reaped yet: its pid cannot be somebody else's.
+                # Our child, and not reaped yet, so no other process can have its pid.
                 kill.send_signal(pid, signum)
             case TellSteward(generation, lost):
                 if generation in self._channels:
@@ -286,7 +290,7 @@ class Master:
         return None
 
     def _note_other_server(self, new: Settings) -> None:
-        """A reload may move to another server on purpose; one that does so by accident should be seen."""
+        """Warn if a reload moves to another server. It may be on purpose, but an accident should be visible."""
         if not self._settings:
             return
         newest = self._settings[max(self._settings)]
@@ -339,7 +343,8 @@ class Master:
             return ForkFailed(generation, None, error.strerror or str(error))
         post = StewardPost(self._scoreboard.steward_place(generation), theirs, self._life_fd)
         try:
-            # It outlives the master for a moment, to bury what the master leaves: no parent death signal.
+            # No parent death signal: it lives a moment longer than the master, to end the workers and reset their
+            # runs.
             steward = fork(
                 lambda: self._programs.attend(settings, post, self._scoreboard, self._wake),
                 keep_fds={*self._wake.fds, self._life_fd, theirs.fileno()},

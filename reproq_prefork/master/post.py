@@ -1,4 +1,4 @@
-"""What the master starts: the programs of its children, and where each gets its orders."""
+"""What the master starts: the programs of its children, and what each of them is given."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class StewardPost:
 
 
 class Programs(Protocol):
-    """What the children run; each in a fork, with all signals still blocked."""
+    """The programs of the children. Each runs in a fork, with all signals still blocked."""
 
     def check(self, *, first: bool) -> Settings:
-        """Read the settings anew and try them. Raises ReproqError."""
+        """Read the settings again and try them. Raises ReproqError."""
 
     def work(self, settings: Settings, post: WorkerPost, scoreboard: Scoreboard, wake: WakePipe) -> int: ...
 
@@ -36,4 +36,4 @@ class Programs(Protocol):
     def prepare(
         self, settings: Settings, channel: Channel, scoreboard: Scoreboard, wake: WakePipe, life_fd: int
     ) -> int:
-        """Be a template, that forks workers which `work`."""
+        """Be a template, which forks workers that run `work`."""

@@ -1,4 +1,4 @@
-"""The page that SIGUSR1 writes to the log: who there is, at what, since when, with how much lease left."""
+"""What SIGUSR1 writes to the log: each process, what it does, since when, and how much of its lease is left."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from reproq_prefork.unix.scoreboard import Scoreboard
 
 
 def state_dump(fleet: Fleet, scoreboard: Scoreboard, now_ns: int) -> Iterator[str]:
-    """Lines of text; `now_ns` of CLOCK_BOOTTIME."""
+    """The lines of the dump. `now_ns` is CLOCK_BOOTTIME."""
     quiet = ", quiet" if fleet.quiet else ""
     yield (
         f"state: {fleet.phase.name.lower()}{quiet}, reload {fleet.reload.name.lower()},"
@@ -19,7 +19,7 @@ def state_dump(fleet: Fleet, scoreboard: Scoreboard, now_ns: int) -> Iterator[st
         draining = ", draining" if generation.draining else ""
         yield (
             f"generation {generation.number}: {generation.target} workers wanted{draining},"
-            f" {len(generation.bereaved) + len(generation.lost)} dead workers to be reset,"
+            f" {len(generation.lost_with_orphans) + len(generation.lost)} dead workers to be reset,"
             f" steward {_steward(scoreboard, generation.number, now_ns)}"
         )
         if generation.template is not None:

@@ -1,4 +1,4 @@
-"""The master's side of its templates: their forks, what it asks of them, and what they say."""
+"""The master's side of its templates: it forks them, sends them requests, and reads their messages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reproq_prefork.unix.fork import Child, fork
 
 
 class Templates:
-    """By generation. Nothing here waits for a template."""
+    """The templates, by generation. Nothing here waits for a template."""
 
     def __init__(self) -> None:
         self._children: dict[int, Child] = {}
@@ -25,7 +25,7 @@ class Templates:
 
     @property
     def fds(self) -> list[int]:
-        """Readable when one of them has said something."""
+        """Descriptors that are readable when a template has sent a message."""
         return [channel.fileno() for channel in self._channels.values()]
 
     def fork(self, generation: int, program: Callable[[Channel], int], *, keep_fds: Collection[int]) -> Event:
@@ -52,17 +52,17 @@ class Templates:
         self._channels[generation].send(post)
 
     def expect(self, generation: int, pid: int) -> None:
-        """The worker with this pid may become a child of this process."""
+        """Allow the worker with this pid to become a child of this process."""
         self._channels[generation].send(WorkerExpected(pid))
 
     def hear(self) -> Iterator[tuple[int, object]]:
-        """What they have said, each with its generation."""
+        """The messages that have arrived, each with its generation."""
         for generation in list(self._channels):
             self._channels[generation].flush()
             yield from self._heard_of(generation)
 
     def reap(self) -> Iterator[tuple[int, object]]:
-        """The last words of those that are dead, and then a TemplateExited."""
+        """The last messages of each dead template, followed by a TemplateExited."""
         for generation, child in list(self._children.items()):
             if child.exitcode is not None:
                 yield from self._heard_of(generation)

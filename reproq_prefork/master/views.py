@@ -1,4 +1,4 @@
-"""From the records of the scoreboard to what the fleet decides by."""
+"""Turns the records of the scoreboard into what `fleet.decide` needs."""
 
 from __future__ import annotations
 
@@ -47,8 +47,10 @@ class Views:
         )
 
     def _torn_view(self, slot: int, incarnation: int, *, is_ready: bool) -> WorkerView:
-        """Of a worker that stays inside a write of its record (stopped there, it shows no sign of life), or of
-        one that boots in the place of a worker that died there.
+        """The view of a worker whose record cannot be read.
+
+        Either the worker was stopped inside a write of its record, and so shows no sign of life. Or it boots in
+        the slot of a worker that died inside a write.
         """
         read_incarnation, read_at = self._read_at.get(slot, (0, 0.0))
         is_its_own = read_incarnation == incarnation

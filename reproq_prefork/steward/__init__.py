@@ -1,4 +1,4 @@
-"""What a host owes the database: leases renewed, dead workers reset, new runs announced.
+"""The duties of a host to the database: renew leases, reset the runs of dead workers, wake workers for new runs.
 
 May import `unix`, `store` and what is below them.
 """

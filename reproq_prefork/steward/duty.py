@@ -1,4 +1,4 @@
-"""What a duty of a steward is: something done for its host, each period anew."""
+"""A duty of a steward: something that it does for its host again after each period."""
 
 from __future__ import annotations
 
@@ -13,4 +13,4 @@ class Duty(Protocol):
     period_s: float
 
     def run(self, store: StewardStore) -> None:
-        """Do it once. Raises what `store` raises; it is then done again a period later."""
+        """Do the duty once. Raises what `store` raises; the steward then tries again a period later."""

@@ -1,4 +1,4 @@
-"""Forgets observers that are gone."""
+"""Removes observers that are gone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MORE_WAITERS_S = 0.1
 
 
 class ForgetWaiters:
-    """Forgets those who waited for the end of a run and are gone without a goodbye."""
+    """Removes observers who waited for the end of a run and exited without removing themselves."""
 
     def __init__(self, *, period_s: float) -> None:
         self.period_s = self._period_s = period_s

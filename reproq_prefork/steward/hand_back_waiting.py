@@ -1,4 +1,4 @@
-"""Puts back runs that wait behind a long one."""
+"""Hands back runs that wait behind a long one."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from reproq_prefork.store.steward_store import (
 )
 from reproq_prefork.unix.scoreboard import Scoreboard, WorkerRecord, WorkerState, boottime_ns
 
-WAITING_PATIENCE_S = 1.0  # ten times what a worker itself lets pass
+WAITING_PATIENCE_S = 1.0  # ten times as long as a worker itself waits
 
 
 class HandBackWaiting:
-    """Hands back what a worker has claimed together with a run that takes long, where it does not do so itself.
+    """Hands back runs that a worker has claimed together with a long run, if the worker does not do so itself.
 
-    It does, a tenth of a second after the claim, unless the run keeps it from it: in C code that runs no Python.
+    The worker does it a tenth of a second after the claim, unless the long run prevents it: in C code that runs no
+    Python.
     """
 
     def __init__(
@@ -49,5 +50,5 @@ class HandBackWaiting:
             store,
             lambda only: store.hand_back_waiting(*holder, only=only),
             lambda: store.held_runs(record.worker_id),
-            may_fail=False,  # they are the worker's
+            may_fail=False,  # the worker still holds them
         ).runs

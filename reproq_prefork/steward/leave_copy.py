@@ -1,4 +1,4 @@
-"""Leaves a database that has become a copy."""
+"""Stops work in a database that has become a copy."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from reproq_prefork.store.steward_store import (
 
 
 class LeaveCopy:
-    """Gives up a database that has become a copy: a restore has brought the runs of another one.
+    """Stops work in a database that has become a copy, because a restore has brought runs of another database.
 
-    A trigger takes their registrations from its workers at once. This is for a restore without triggers.
+    Normally a trigger removes the registrations of the workers at once. This is for a restore without triggers.
     """
 
     def __init__(self, *, period_s: float) -> None:

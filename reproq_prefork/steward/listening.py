@@ -1,7 +1,8 @@
-"""When a steward listens for notifications. They make things fast, and nothing depends on them.
+"""When a steward listens for notifications. They make things fast, but nothing depends on them.
 
-Any login may send them, and may take the advisory locks by which new runs are asked for. So a steward does not
-listen to a flood of them, and does not wait for a lock that somebody keeps. The polls find what it misses.
+Any login may send them, and may take the advisory locks by which stewards ask for new runs. So a steward does not
+listen during a flood of notifications, and does not wait for a lock that somebody keeps. Polls find what it
+misses.
 """
 
 from __future__ import annotations
@@ -15,24 +16,24 @@ from reproq_prefork.store.steward_store import News, StewardStore
 from reproq_prefork.text.log import Log
 from reproq_prefork.unix.scoreboard import Scoreboard, WorkerState
 
-IDLE_CHECK_S = 0.02  # of the scoreboard alone
-USELESS_MESSAGES = 50  # in a row; what is spared must be more than the two statements that spare it
-LOCK_TRIES = 5  # a producer that asks has the lock for microseconds
-LOCK_RETRY_S = 1.0  # once it is somebody's who keeps it
+IDLE_CHECK_S = 0.02  # between two looks at the scoreboard, without a statement
+USELESS_MESSAGES = 50  # in a row; stopping them costs two statements, so it must save more than that
+LOCK_TRIES = 5  # a producer that asks holds the lock for microseconds
+LOCK_RETRY_S = 1.0  # after that many tries: somebody keeps the lock
 
 # FLOOD_MESSAGES or FLOOD_BYTES within a second are a flood. A transaction sends one message for each queue, so
-# producers that commit each run by itself stay far below it.
+# even producers that commit each run separately stay far below this.
 FLOOD_WINDOW_S = 1.0
 FLOOD_PAUSE_S = 5.0
 LISTEN_RETRY_S = 1.0
-# Of the server's queue of notifications. Where it is full each NOTIFY fails, and LISTEN reads all that is in it.
+# Shares of the server's notification queue. If it is full, each NOTIFY fails, and LISTEN reads all that is in it.
 FULL_SHARE, EMPTY_SHARE = 0.5, 0.25
 
 LOG_INTERVAL_S = 60.0
 
 
 class Occasionally:
-    """A warning that may be due at each turn is written at most once a minute."""
+    """Writes a warning that may repeat at each turn at most once a minute."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
@@ -46,14 +47,14 @@ class Occasionally:
 
 
 class Flood:
-    """Tells a flood from much that is announced: pure, over what came and when."""
+    """Decides whether many notifications are a flood. Pure: it sees only how many came and when."""
 
     def __init__(self) -> None:
         self._since = 0.0
         self._messages = self._bytes = 0
 
     def came(self, messages: int, payload_bytes: int, now: float) -> bool:
-        """Note what came until `now`, in monotonic seconds; whether it is a flood."""
+        """Note what came until `now`, in monotonic seconds. Returns whether it is a flood."""
         if now - self._since > FLOOD_WINDOW_S:
             self._since, self._messages, self._bytes = now, 0, 0
         self._messages += messages
@@ -62,7 +63,7 @@ class Flood:
 
 
 class Listening:
-    """Listens on a steward's connection where that is of use, and pauses where it does harm."""
+    """Listens on a steward's connection when that is useful, and pauses when it does harm."""
 
     def __init__(self, *, awaits: AwaitNewRuns, log: Log) -> None:
         self._awaits = awaits
@@ -72,7 +73,7 @@ class Listening:
         self._listen_at: float | None = None  # None: never, on this connection
 
     def connected(self, *, can_listen: bool) -> None:
-        """On a new connection. `can_listen` False: behind a pooler, where nothing would ever be heard."""
+        """Begin on a new connection. `can_listen` False: behind a pooler, no notification would ever arrive."""
         self._listens = False
         self._awaits.connected(can_hear=False)
         if not can_listen:
@@ -81,13 +82,13 @@ class Listening:
             self._listen_at = 0.0
 
     def disconnected(self, *, flooded: bool) -> None:
-        """The connection is lost; `flooded`: since notifications kept an answer from arriving."""
+        """The connection is lost. `flooded`: because notifications kept an answer from arriving."""
         self.connected(can_listen=True)
         if flooded:
             self._pause("a flood of notifications: polling meanwhile")
 
     def begin(self, store: StewardStore, announced_share: float) -> None:
-        """Listen, where it is time; `announced_share` of the server's queue of notifications is taken."""
+        """Listen, if it is time. `announced_share`: which share of the server's notification queue is in use."""
         if self._listens or self._listen_at is None or time.monotonic() < self._listen_at:
             return
         if announced_share > EMPTY_SHARE:
@@ -95,14 +96,14 @@ class Listening:
                 "the server's queue of notifications is nearly full: polling meanwhile", share=announced_share
             )
             return
-        self._listen_at = time.monotonic() + LISTEN_RETRY_S  # where the server refuses it
+        self._listen_at = time.monotonic() + LISTEN_RETRY_S  # in case the server refuses it
         store.listen()
         self._flood = Flood()
         self._listens, self._listen_at = True, 0.0
         self._awaits.connected(can_hear=True)
 
     def heard(self, store: StewardStore, news: News, announced_share: float) -> None:
-        """Stop listening, where what came is a flood."""
+        """Stop listening if a flood has come."""
         if not self._listens:
             return
         if self._flood.came(news.messages, news.payload_bytes, time.monotonic()):
@@ -118,7 +119,7 @@ class Listening:
         self._pause(why, **fields)
         self._awaits.connected(can_hear=False)
         store.stop_listening()
-        self._listens = False  # last: what the server refuses is tried again
+        self._listens = False  # last: if the server refuses the statement, it is tried again
 
     def _pause(self, why: str, **fields: object) -> None:
         self._listen_at = time.monotonic() + FLOOD_PAUSE_S
@@ -126,11 +127,12 @@ class Listening:
 
 
 class AwaitNewRuns:
-    """Has new runs announced, but not while all workers of the host are busy, and come back for more unasked.
+    """Asks for a NOTIFY about new runs, except while all workers of the host are busy: they claim again anyway.
 
-    NOTIFY takes a lock of the whole server until its commit is on the disk: eight producers are half as fast with
-    it. So after some messages that found nobody idle this host is told no more, until it sees a worker idle again.
-    What was inserted before that and is committed after it was announced to nobody: hence a close look then.
+    NOTIFY takes a lock of the whole server until its commit is on disk, so eight producers are half as fast with
+    it. So after some messages that found no idle worker, this host asks for no more, until it sees an idle worker
+    again. A run that is inserted before that and committed after it sends no NOTIFY, hence the frequent polls
+    then.
     """
 
     def __init__(
@@ -144,17 +146,17 @@ class AwaitNewRuns:
         self._awaits = False
         self._useless = 0
         self._refusals = 0  # in a row
-        self._retry_at: float | None = None  # for queues that somebody keeps the lock of
+        self._retry_at: float | None = None  # for queues whose lock somebody keeps
 
     def connected(self, *, can_hear: bool) -> None:
-        """A connection is new, or begins or stops to listen: nothing is awaited on it yet.
+        """A connection is new, or starts or stops to listen: the steward has not asked for messages on it yet.
 
-        `can_hear` False: it brings no messages.
+        `can_hear` False: it receives no messages.
         """
         self._can_hear, self._awaits, self._retry_at, self._refusals = can_hear, False, None, 0
 
     def is_watching(self) -> bool:
-        """Whether `again_if_idle` waits for a worker to go idle, and is to be asked often."""
+        """Whether `again_if_idle` waits for a worker to become idle, and must be called often."""
         return self._can_hear and (not self._awaits or 0 < self._refusals < LOCK_TRIES)
 
     def again_if_idle(self, store: StewardStore) -> None:
@@ -186,7 +188,7 @@ class AwaitNewRuns:
             )
 
     def heard(self, store: StewardStore, messages: int) -> None:
-        """So many have come for the queues of this host."""
+        """Note that `messages` have come for the queues of this host."""
         if not self._awaits or not messages:
             return
         self._useless = 0 if self._is_one_idle() else self._useless + messages

@@ -16,9 +16,9 @@ CLOSE_LOOK_S = 0.02
 
 
 class LookForWork:
-    """Looks for the whole host what there is to do: the floor under notifications, and what starts scheduled runs.
+    """Looks for work for the whole host. It finds scheduled runs, and whatever a notification did not report.
 
-    `announces`: the host's workers tell the application of ends, so these are looked for too.
+    `announces`: the workers of the host announce ends, so this looks for ends to announce too.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class LookForWork:
     ) -> None:
         self.period_s = self._longest_period_s = period_s
         self.looked_at = 0.0  # monotonic seconds
-        self.announced_share = 0.0  # of the server's queue of notifications, how much is taken
+        self.announced_share = 0.0  # which share of the server's notification queue is in use
         self._scoreboard = scoreboard
         self._steward = steward
         self._announces = announces
@@ -43,7 +43,7 @@ class LookForWork:
         self._cancels = cancels
 
     def look_closely(self) -> None:
-        """Begin with short periods, each twice the one before, up to the ordinary one."""
+        """Begin with short periods. Each is twice as long as the one before, up to the normal one."""
         self.period_s = min(CLOSE_LOOK_S, self._longest_period_s)
 
     def run(self, store: StewardStore) -> None:

@@ -1,7 +1,7 @@
-"""The steward: what the master owes the database. One process, one connection, a list of duties.
+"""The steward does for its host what must be done in the database: one process, one connection, a list of duties.
 
-The master tells it of each death; it answers once the dead worker's runs are reset. If it dies itself, the
-master forks it anew and tells it again: every duty may be done twice.
+The master reports each dead worker to it. The steward answers after it has reset that worker's runs. If the
+steward dies, the master forks another and reports again, so every duty may be done twice.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ from reproq_prefork.unix.signals import pause, wait_readable
 from reproq_prefork.unix.wake_pipe import WakePipe
 
 HEARTBEAT_INTERVAL_S = 1.0
-RESETS_S = 1.0  # for dead workers one after the other, before other duties have their turn
-HEARD_LOOK_S = 0.05  # between two looks for cancels that were announced: anybody can announce them
-RESET_AGAIN_S = 1.0  # where a dead worker's server process was not seen gone, or a run of it was refused
+RESETS_S = 1.0  # for dead workers one after the other, before other duties get their turn
+HEARD_LOOK_S = 0.05  # between two looks because of a NOTIFY about cancels, which anybody can send
+RESET_AGAIN_S = 1.0  # if a dead worker's server process was not seen gone, or one of its runs was refused
 RESET_AGAIN_AT_LEAST_EACH_S = 4.0
-ORPHAN_PATIENCE_S = 2.0  # for workers whose master is gone, to stop by themselves
+ORPHAN_PATIENCE_S = 2.0  # how long workers have to stop by themselves after their master is gone
 ORPHAN_KILL_S = 1.0
 
 
@@ -72,9 +72,9 @@ class _ResetAgain:
 
 
 class Steward:
-    """`index` is its place on the scoreboard; `connect` opens its store.
+    """`index` is its place on the scoreboard. `connect` opens its store.
 
-    `announces`: its workers tell the application of ends that no task of theirs has told it of.
+    `announces`: its workers announce ends that no task process has announced.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Steward:
         self._delays_s = reconnect_delays_s()
         self._was_lost = False  # the last connection
         self._lost: list[LostWorker] = []
-        self._reset_at = math.inf  # when to go on with them
+        self._reset_at = math.inf  # when to continue with them
         self._again: dict[str, _ResetAgain] = {}  # by the worker's id
         self._one_by_one = OneByOne(log)
         self._appointments = [_Appointment(duty, 0.0) for duty in self._duties(host)]
@@ -162,7 +162,7 @@ class Steward:
             self._orders.read()
             self._hear_master()
             if self._orders.master_is_gone:
-                self._bury_orphans()
+                self._end_orphaned_workers()
                 return ExitStatus.OK
             if self._orders.quit and (self._store is None or not self._lost):
                 return ExitStatus.OK
@@ -172,7 +172,7 @@ class Steward:
             self._wait()
 
     def _serve(self) -> None:
-        """All that is due at this moment, as far as the database lets it."""
+        """Do everything that is due now, as far as the database allows."""
         try:
             store = self._connected_store()
             if store is None:
@@ -184,7 +184,7 @@ class Steward:
                     period_s = appointment.duty.period_s
                     appointment.at = time.monotonic() + period_s * random.uniform(0.9, 1.1)
                     self._do(appointment.duty.run, store)
-                    if appointment.duty.period_s < period_s:  # it has found that there is more
+                    if appointment.duty.period_s < period_s:  # the duty has found more to do
                         appointment.at = time.monotonic() + appointment.duty.period_s
             self._do(self._hear, store)
             self._delays_s = reconnect_delays_s()
@@ -195,7 +195,7 @@ class Steward:
             self._not_done(error)
 
     def _do_first(self, store: StewardStore) -> None:
-        """What nothing that others do may stand before: asked for before each statement of the store."""
+        """Do what must never be late. The store calls this before each of its statements."""
         self._show_heartbeat()
         if self._renewals.is_due:
             self._do(self._renewals.run, store)
@@ -213,7 +213,7 @@ class Steward:
             self._look_by(self._look.looked_at + HEARD_LOOK_S)
 
     def _do(self, duty: Callable[[StewardStore], object], store: StewardStore) -> None:
-        """One duty. What keeps it from being done, such as a lock, keeps no other, least of all the renewals."""
+        """Do one duty. If something prevents it, such as a lock, the other duties and the renewals go on."""
         try:
             duty(store)
         except ConnectionLost:
@@ -222,7 +222,7 @@ class Steward:
             self._not_done(error)
 
     def _not_done(self, error: Exception) -> None:
-        # OSError: the host is out of descriptors, and nothing can be known of its proc.
+        # OSError: the host has no free descriptors, so /proc cannot be read.
         self._trouble.warning("a duty could not be done; it will be tried again", reason=str(error))
 
     def _connected_store(self) -> StewardStore | None:
@@ -241,13 +241,15 @@ class Steward:
                     self._log.info("behind a transaction pooler: polling only, without notifications")
                 if self._was_lost:
                     self._log.info("connected again")
-                    # What has ended this connection may have ended theirs, and an idle worker would not notice.
+                    # What ended this connection may also have ended those of idle workers, and they do not notice.
                     self._wake_all()
         return self._store
 
     def _opened_store(self) -> tuple[StewardStore, bool]:
-        """A connection, and whether notifications are heard on it; with a sign of life now and then, however long
-        it takes. Raises ReproqError."""
+        """Open a connection. Returns it, and whether it can receive notifications. Raises ReproqError.
+
+        However long that takes, the steward shows signs of life.
+        """
         had_quit = self._orders.quit
 
         def goes_on(for_s: float) -> bool:
@@ -277,7 +279,7 @@ class Steward:
                 assert isinstance(message, LostWorker)
                 self._note_lost(message)
         except PeerGone:
-            pass  # the life pipe tells the same
+            pass  # the life pipe reports the same
 
     def _note_lost(self, lost: LostWorker) -> None:
         if lost not in self._lost:
@@ -295,17 +297,17 @@ class Steward:
             try:
                 self._reset(store, lost)
             except ReproqError:
-                self._lost.append(lost)  # the others first
+                self._lost.append(lost)  # behind the others, so that they come first
                 raise
-            # Also where a run of it was refused: what is left is between that run and the steward.
+            # Answer even if one of its runs was refused: the steward handles that run alone.
             self._channel.send(WorkerReset(lost.worker_id))
         for again in [entry for entry in self._again.values() if entry.at <= time.monotonic()]:
             self._reset_again(store, again)
 
     def _reset(self, store: StewardStore, lost: LostWorker) -> None:
         if lost.worker_id in self._again:
-            return  # it is being done
-        # Until its server process is gone, the claim that the worker sent last may still be committed.
+            return  # its reset is already being repeated
+        # Until its server process is gone, the last claim that the worker sent may still be committed.
         seen_gone = not store.backend.pooled and store.end_backend_of(lost.worker_id)
         if not self._reset_once(store, lost, seen_gone=seen_gone):
             now = time.monotonic()
@@ -313,8 +315,8 @@ class Steward:
             self._again[lost.worker_id] = _ResetAgain(lost, now + RESET_AGAIN_S, ends_at)
 
     def _reset_once(self, store: StewardStore, lost: LostWorker, *, seen_gone: bool) -> bool:
-        """Whether nothing is left, and nothing can come."""
-        # The registration names the server process: it stays until that is seen gone.
+        """Reset its runs. Returns whether none is left and no late claim can add one."""
+        # The registration names the server process, so it stays until that is seen gone.
         keep = not seen_gone and not store.backend.pooled
         done = self._one_by_one.do(
             store,
@@ -329,7 +331,7 @@ class Steward:
 
     def _reset_again(self, store: StewardStore, again: _ResetAgain) -> None:
         now = time.monotonic()
-        is_last = now >= again.ends_at  # what is left then is left to the sweep
+        is_last = now >= again.ends_at  # after that, the sweep resets what is left
         seen_gone = not store.backend.pooled and store.end_backend_of(again.lost.worker_id, within_s=0.0)
         is_done = self._reset_once(store, again.lost, seen_gone=seen_gone or is_last)
         if is_done or is_last:
@@ -360,7 +362,7 @@ class Steward:
                 appointment.at = min(appointment.at, at)
 
     def _show_heartbeat(self, *, ahead_s: float = 0.0) -> None:
-        """`ahead_s`: there will be none for so long."""
+        """`ahead_s`: for so long there will be no other heartbeat."""
         at_ns = boottime_ns() + int(ahead_s * 1e9)
         self._scoreboard.write_steward(
             self._index, StewardRecord(os.getpid(), at_ns, self._store is not None)
@@ -384,8 +386,8 @@ class Steward:
             fds.append(self._store.fileno())
         wait_readable(fds, max(0.0, wait_s))
 
-    def _bury_orphans(self) -> None:
-        """The master is gone: see its workers gone too, and put back what they did not hand back themselves."""
+    def _end_orphaned_workers(self) -> None:
+        """The master is gone: end its workers, and reset the runs that they did not hand back themselves."""
         self._log.error("the master is gone; stopping")
         gives_up_at = time.monotonic() + ORPHAN_PATIENCE_S
         workers = workers_of(self._scoreboard, self._index)
@@ -417,4 +419,4 @@ class Steward:
             if store is not None:
                 self._reset_lost(store, within_s=math.inf)
         except ReproqError as error:
-            self._log.error("what the workers held is left to its lease", reason=str(error))
+            self._log.error("the workers' runs could not be reset; their leases will end", reason=str(error))

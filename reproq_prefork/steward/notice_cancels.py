@@ -15,14 +15,14 @@ from reproq_prefork.unix import kill
 from reproq_prefork.unix.scoreboard import Scoreboard, WorkerRecord, WorkerState
 from reproq_prefork.unix.signals import CANCEL_SIGNAL
 
-CANCEL_PATIENCE_S = 12.0  # a worker itself gives a task 5 s, and what is left of it 5 s more to be gone
+CANCEL_PATIENCE_S = 12.0  # a worker itself gives a task 5 s, and its remaining processes 5 s more
 
 
 class NoticeCancels:
     """Tells the workers of this host which of their runs were cancelled: on the scoreboard, then by a signal.
 
-    A worker looks at the scoreboard twice a second anyway, so the signal may be lost. One that hears nothing at
-    all, since its inline task sits in C code, is killed after a while: its master takes it from there.
+    A worker looks at the scoreboard twice a second anyway, so the signal may be lost. A worker that does not react
+    at all, because its inline task is in C code, is killed after a while. Its master then handles its death.
     """
 
     def __init__(self, scoreboard: Scoreboard, steward: int, *, log: Log) -> None:
@@ -32,13 +32,13 @@ class NoticeCancels:
         self._deaf_since: dict[tuple[str, int, int], float] = {}  # worker, run, claim
 
     def concerns(self, worker_ids: Collection[str]) -> bool:
-        """Whether one of these workers is this steward's."""
+        """Whether one of these workers belongs to this steward."""
         return bool(worker_ids) and any(
             record.worker_id in worker_ids for record in workers_of(self._scoreboard, self._steward).values()
         )
 
     def tell(self, workers: Mapping[int, WorkerRecord], to_cancel: Iterable[RunToCancel]) -> None:
-        """`workers` by slot; `to_cancel` are all runs of theirs that somebody has cancelled."""
+        """`workers` are by slot. `to_cancel` are all of their runs that somebody has cancelled."""
         cancelled: dict[str, list[tuple[int, int]]] = {}
         for run in to_cancel:
             cancelled.setdefault(run.worker_id, []).append((run.id, run.claim))
@@ -48,7 +48,7 @@ class NoticeCancels:
                 self._tell(slot, record, cancelled[record.worker_id])
 
     def _tell(self, slot: int, record: WorkerRecord, runs: Sequence[tuple[int, int]]) -> None:
-        # One that it has not shown yet is on its way to it: the worker finds this said when it starts the run.
+        # A worker may not have started the run yet. Then it finds this on the scoreboard when it starts the run.
         started = record.started_run
         run_id, claim = cancelled = started if started is not None and started in runs else runs[0]
         if self._scoreboard.lease_of(slot, record).cancelled_run == cancelled:
@@ -63,6 +63,7 @@ class NoticeCancels:
         now = time.monotonic()
         if now - self._deaf_since.setdefault((record.worker_id, run_id, claim), now) >= CANCEL_PATIENCE_S:
             self._log.error(
-                f"killing a worker: run {run_id} was cancelled and it did not end it", worker=record.worker_id
+                f"killing a worker: run {run_id} was cancelled, but the worker did not end it",
+                worker=record.worker_id,
             )
             kill.signal_process(record.process, signal.SIGKILL)

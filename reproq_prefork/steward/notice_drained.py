@@ -1,4 +1,4 @@
-"""Tells the master when its queues are empty, for --drain."""
+"""Tells the master when the queues are empty, for --drain."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from reproq_prefork.store.steward_store import (
 
 
 class NoticeDrained:
-    """`--drain`: tells when nothing is left to do in the queues."""
+    """`--drain`: calls `drained` when nothing is left to do in the queues."""
 
     def __init__(self, *, period_s: float, drained: Callable[[], None]) -> None:
         self.period_s = period_s

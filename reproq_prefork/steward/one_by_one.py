@@ -1,12 +1,11 @@
-"""A steward's statement for many runs, and for fewer where the server refuses that.
+"""Executes a steward's statement for many runs, and for fewer runs if the server refuses it.
 
-One row that the server will not change (a trigger, a constraint, a value that breaks one) would otherwise keep all
-the others of its statement RUNNING, held by nobody. So they are tried in halves, until the one at fault is alone.
-It is tried again, less and less often; after a while it gets the smallest end there is
-(`store/sql/steward/fail_lost_run.sql`).
-It is reported once.
+One row that the server refuses to change (because of a trigger, a constraint, or a value that breaks one) would
+keep all other runs of its statement RUNNING without a holder. So the runs are tried in halves until the refused
+one is alone. It is tried again, less and less often. After a while it gets the smallest possible end
+(`store/sql/steward/fail_lost_run.sql`). It is logged once.
 
-A server that refuses everything is no reason to try runs apart: that error is raised, and the duty is done later.
+If the server refuses everything, no run is tried alone: the error is raised, and the duty is done later.
 """
 
 from __future__ import annotations
@@ -23,18 +22,18 @@ from reproq_prefork.text.log import Log
 Token = tuple[int, int]
 Change = Callable[[Collection[int] | None], tuple[ResetRun, ...]]
 
-FIRST_WAIT_S = 1.0  # after the first refusal of a run; doubled with each one
+FIRST_WAIT_S = 1.0  # after the first refusal of a run; doubles with each refusal
 LONGEST_WAIT_S = 60.0
-DOUBLINGS = 10  # past the longest wait; refusals go on for days, and a float would overflow
+DOUBLINGS = 10  # already past the longest wait; refusals may go on for days, and a float would overflow
 PATIENCE_S = 10.0  # before a run gets its smallest end
-BUDGET_S = 1.0  # a call; the host's leases are to be renewed meanwhile
-CAREFUL_S = 60.0  # after a refusal the statement for all of them is not tried for so long
-FORGOTTEN_S = 600.0  # a run that was not met again for so long is no longer held
+BUDGET_S = 1.0  # for one call, because the leases of the host must be renewed in between
+CAREFUL_S = 60.0  # after a refusal, the statement for all runs is not tried for so long
+FORGOTTEN_S = 600.0  # a run that did not come again for so long is not held any more
 
 
 @dataclass(slots=True)
 class _Refusals:
-    """Of one run."""
+    """The refusals of one run."""
 
     since_s: float
     next_at: float
@@ -43,7 +42,7 @@ class _Refusals:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """`runs` were changed. `is_all`: no more are left. `is_apart`: not by one statement for all."""
+    """`runs` were changed. `is_all`: no more are left. `is_apart`: they were changed in pieces."""
 
     runs: tuple[ResetRun, ...]
     is_all: bool = True
@@ -51,7 +50,7 @@ class Done:
 
 
 class OneByOne:
-    """What a steward knows of runs that it cannot change, for all its duties. Times are in monotonic seconds."""
+    """What a steward knows about runs that it cannot change, for all duties. Times are in monotonic seconds."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
@@ -61,16 +60,16 @@ class OneByOne:
     def do(
         self, store: StewardStore, change: Change, runs: Callable[[], Iterable[Token]], *, may_fail: bool
     ) -> Done:
-        """`change(None)` for all of them, else `change(ids)` for those of `runs()`.
+        """Call `change(None)` for all runs. If that is refused, call `change(ids)` for parts of `runs()`.
 
-        `may_fail`: their holder is lost, so one that cannot be put back is FAILED in the end. Raises what the
-        store raises where the server refuses everything.
+        `may_fail`: their holder is lost, so a run that cannot be put back is FAILED in the end. Raises the error
+        of the store if the server refuses everything.
         """
         if time.monotonic() >= self._careful_until:
             try:
                 return Done(change(None))
             except (StatementRefused, ValueRefused):
-                change(())  # what the server refuses now, it refuses to everybody
+                change(())  # a test: if the server refuses this, it refuses everything
                 self._careful_until = time.monotonic() + CAREFUL_S
         pieces, is_all = self._pieces(runs())
         changed: list[ResetRun] = []
@@ -94,9 +93,10 @@ class OneByOne:
         return Done(tuple(changed), is_all=is_all and not pieces, is_apart=True)
 
     def _pieces(self, tokens: Iterable[Token]) -> tuple[list[list[Token]], bool]:
-        """What to try together, the last piece first: those that were refused before are tried alone, and last.
+        """Which runs to try together, the last piece first. Runs that were refused before are tried alone, and
+        last.
 
-        And whether these are all: some may have to wait.
+        The second value says whether these are all: some may have to wait.
         """
         now = time.monotonic()
         self._refused = {t: r for t, r in self._refused.items() if r.next_at > now - FORGOTTEN_S}
@@ -117,10 +117,10 @@ class OneByOne:
     def _was_refused(
         self, store: StewardStore, token: Token, error: ReproqError, *, may_fail: bool
     ) -> tuple[ResetRun, ...]:
-        """What has become of it all the same."""
+        """Note the refusal. Returns the run if it could be ended as FAILED."""
         now = time.monotonic()
         refusals = self._refused.setdefault(token, _Refusals(now, now))
-        if not store.is_free(*token):  # somebody has locked the row: that is not the row's fault
+        if not store.is_free(*token):  # somebody has locked the row, so the row is not the cause
             refusals.next_at = now + FIRST_WAIT_S
             return ()
         refusals.count += 1
@@ -128,7 +128,7 @@ class OneByOne:
         refusals.next_at = now + min(wait_s, LONGEST_WAIT_S)
         if refusals.count == 1:
             self._log.warning(
-                f"run {token[0]} cannot be put back: the database refuses to change it, and takes other changes;"
+                f"run {token[0]} cannot be put back: the database refuses to change it, but accepts other changes;"
                 " it will be tried again",
                 reason=str(error),
             )

@@ -11,16 +11,18 @@ from reproq_prefork.store.steward_store import (
 )
 from reproq_prefork.unix.scoreboard import Scoreboard, boottime_ns
 
-RENEW_RETRY_S = 0.5  # at most a period, where a renewal was refused
+RENEW_RETRY_S = 0.5  # after a refused renewal; at most a period
 
 
 class RenewLeases:
-    """Renews the leases of all live workers, and tells each on the scoreboard until when it may believe it.
+    """Renews the leases of all live workers, and shows each on the scoreboard until when it may believe in its
+    lease.
 
-    The lease is counted from *before* the renewal was sent, so a worker's clock never runs behind the server's.
+    The lease is counted from the moment *before* the renewal was sent, so a worker's clock never ends the lease
+    later than the server's.
 
-    This duty has no appointment. The steward asks before each statement whether it is time (`is_due`), so no other
-    duty, and nothing that others do to one, can delay a renewal by more than one statement.
+    This duty has no fixed time. The steward asks before each statement whether it is due (`is_due`). So no other
+    duty, and nothing that others do to a duty, can delay a renewal by more than one statement.
     """
 
     def __init__(

@@ -16,11 +16,11 @@ from reproq_prefork.unix import proc
 class ResetAbandoned:
     """Resets the runs of workers of this host that died together with their master.
 
-    While a master lives its workers are its own affair: it first ends what a dead worker's task has started.
+    While a master lives, it handles its dead workers itself: it first kills what a dead worker's task has started.
     """
 
     def __init__(self, host: HostIdentity, *, period_s: float, on_lost: Callable[[LostWorker], None]) -> None:
-        """`on_lost` has the runs of such a worker reset; it may get the same worker again."""
+        """`on_lost` resets the runs of such a worker. It may get the same worker more than once."""
         self.period_s = period_s
         self._host = host
         self._on_lost = on_lost

@@ -11,7 +11,7 @@ from reproq_prefork.text.log import Log
 
 def log_reset(log: Log, reset: tuple[ResetRun, ...], why: str) -> None:
     unstarted = [run.id for run in reset if not run.charged and run.status is Status.PENDING]
-    if len(unstarted) > 1:  # the rest of a batch: nothing has happened to these
+    if len(unstarted) > 1:  # the rest of a batch: these had not started
         several = f"runs {min(unstarted)} to {max(unstarted)} are PENDING again"
         log.warning(several, reason=why, runs=len(unstarted))
     for run in reset:

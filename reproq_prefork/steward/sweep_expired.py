@@ -1,4 +1,4 @@
-"""Puts back runs whose holder is lost, on whatever host it was."""
+"""Resets runs whose holder is lost, on any host."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reproq_prefork.store.steward_store import (
 
 
 class SweepExpired:
-    """Resets the runs of holders whose lease has ended, on whatever host they were."""
+    """Resets the runs of holders whose lease has ended, on any host."""
 
     def __init__(
         self, *, period_s: float, one_by_one: OneByOne, on_reset: Callable[[tuple[ResetRun, ...]], None]
@@ -26,7 +26,7 @@ class SweepExpired:
         done = self._one_by_one.do(
             store, lambda only: store.sweep_expired(only=only), store.expired_runs, may_fail=True
         )
-        # As many as a call may find: the others come next, and other duties between them.
+        # The call found as many as it may, so more follow at once. Other duties run in between.
         has_more = not done.is_apart and len(done.runs) >= SWEEP_BATCH
         self.period_s = 0.0 if has_more else self._period_s
         self._on_reset(done.runs)

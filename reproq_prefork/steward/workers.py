@@ -1,4 +1,4 @@
-"""Which workers a steward answers for, by the scoreboard."""
+"""Which workers a steward is responsible for, as the scoreboard shows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from reproq_prefork.unix.scoreboard import Scoreboard, WorkerRecord
 
 
 def workers_of(scoreboard: Scoreboard, steward: int) -> Mapping[int, WorkerRecord]:
-    """The records of one steward's workers by slot; a torn one is left out."""
+    """The records of one steward's workers, by slot. A torn record is left out."""
     records = ((slot, scoreboard.read_worker(slot)) for slot in range(scoreboard.slots))
     return {
         slot: record
@@ -19,7 +19,7 @@ def workers_of(scoreboard: Scoreboard, steward: int) -> Mapping[int, WorkerRecor
 
 
 def live_workers_of(scoreboard: Scoreboard, steward: int) -> Mapping[int, WorkerRecord]:
-    """Those of them that are registered and alive."""
+    """Those workers of one steward that are registered and alive, by slot."""
     return {
         slot: record
         for slot, record in workers_of(scoreboard, steward).items()

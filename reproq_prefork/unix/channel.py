@@ -1,4 +1,4 @@
-"""Messages between the master and a child of its own, each whole or not at all; neither side ever blocks."""
+"""Messages between the master and one of its children. Each arrives whole or not at all. No side ever blocks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections import deque
 from reproq_prefork.errors import ReproqError
 
 MAX_MESSAGE_BYTES = 65_536
-SHORT_OF_MEMORY = frozenset({errno.ENOBUFS, errno.ENOMEM})  # for now
+SHORT_OF_MEMORY = frozenset({errno.ENOBUFS, errno.ENOMEM})  # a temporary state
 
 
 class PeerGone(ReproqError):
@@ -18,7 +18,7 @@ class PeerGone(ReproqError):
 
 
 class Channel:
-    """One end. Pickle is safe here: both ends are forks of one process, over a socket that has no name."""
+    """One end. Pickle is safe here: both ends are forks of one process, and their socket has no name."""
 
     def __init__(self, end: socket.socket) -> None:
         end.setblocking(False)
@@ -27,7 +27,7 @@ class Channel:
 
     @classmethod
     def pair(cls) -> tuple[Channel, Channel]:
-        # SEQPACKET keeps the borders of messages.
+        # SEQPACKET keeps messages apart.
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         return cls(ours), cls(theirs)
 
@@ -38,7 +38,7 @@ class Channel:
         self._end.close()
 
     def send(self, message: object) -> None:
-        """Send, or keep for `flush` while the other side does not read."""
+        """Send the message. While the other side does not read, keep it for `flush`."""
         packet = pickle.dumps(message)
         if len(packet) > MAX_MESSAGE_BYTES:
             raise ValueError(f"a message of {len(packet)} bytes would be cut to {MAX_MESSAGE_BYTES}")
@@ -57,12 +57,14 @@ class Channel:
                 return
             except OSError as error:
                 if error.errno not in SHORT_OF_MEMORY:
-                    self._unsent.clear()  # it is dead; whoever waits for its answer learns that from its exit
+                    self._unsent.clear()  # the other side is dead; who waits for its answer sees its exit
                 return
             self._unsent.popleft()
 
     def receive(self) -> list[object]:
-        """What has arrived; does not wait. Raises `PeerGone` once all is read and the other end is closed."""
+        """The messages that have arrived. Does not wait. Raises `PeerGone` if all are read and the other end is
+        closed.
+        """
         messages: list[object] = []
         while True:
             try:
@@ -70,7 +72,7 @@ class Channel:
             except BlockingIOError:
                 return messages
             except ConnectionResetError:
-                continue  # told once, before what it had sent: it died without reading what it was sent
+                continue  # comes once, before its own messages: it died without reading ours
             if not packet:
                 if messages:
                     return messages

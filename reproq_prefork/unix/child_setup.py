@@ -1,4 +1,4 @@
-"""What the process of a task does before the task: descriptors, limits, a last resort."""
+"""What the process of a task sets up before the task: descriptors, limits, and an exit if that fails."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from reproq_prefork.unix.proc import flush_standard_streams
 
-TASK_NOT_SET_UP = 70  # EX_SOFTWARE of sysexits.h: a task's process failed before the task began
+TASK_NOT_SET_UP = 70  # EX_SOFTWARE of sysexits.h: the process of a task failed before the task began
 
 
 def end_with(program: Callable[[], None]) -> NoReturn:
@@ -27,19 +27,19 @@ def end_with(program: Callable[[], None]) -> NoReturn:
 
 
 def limit_memory(memory_bytes: int) -> None:
-    """The address space of this process and of those it starts; 0: no limit."""
+    """Limit the address space of this process and of those that it starts; 0: no limit."""
     if memory_bytes:
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
 
 
-def stand_for_standard(*sources: int) -> None:
+def use_as_standard_streams(*sources: int) -> None:
     for fd, source in enumerate(sources):
         os.dup2(source, fd)
 
 
-def lead_nowhere(*, keep: Collection[int]) -> None:
-    """Lead every descriptor above 2 but these to where 0 leads, which is /dev/null."""
-    listing = os.dup(0)  # the lowest number that is free, so the one that the listing will have
+def redirect_to_null(*, keep: Collection[int]) -> None:
+    """Redirect every descriptor above 2, except `keep`, to the file of descriptor 0, which is /dev/null."""
+    listing = os.dup(0)  # the lowest free number, so the listing below will get it
     os.close(listing)
     for name in os.listdir("/proc/self/fd"):
         fd = int(name)
@@ -48,9 +48,9 @@ def lead_nowhere(*, keep: Collection[int]) -> None:
 
 
 class Descriptors:
-    """A context: pipes to a process that is started in it; what was not given away or closed is closed on leaving.
+    """A context manager for pipes to a new process. On exit it closes what was not given away or closed before.
 
-    None has a number up to 2, also where this process was started without these.
+    No descriptor has a number up to 2, even if this process was started without the descriptors 0 to 2.
     """
 
     def __init__(self) -> None:
@@ -72,12 +72,12 @@ class Descriptors:
         return _kept(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC), self._theirs)
 
     def pipe(self) -> tuple[int, int]:
-        """The end that is ours to read, and theirs to write to."""
+        """A pipe from them to us: our end to read, and their end to write to."""
         reader, writer = os.pipe2(os.O_CLOEXEC)
         return _kept(reader, self._ours), _kept(writer, self._theirs)
 
     def pipe_to(self) -> tuple[int, int]:
-        """The end that is theirs to read, and ours to write to."""
+        """A pipe from us to them: their end to read, and our end to write to."""
         reader, writer = os.pipe2(os.O_CLOEXEC)
         return _kept(reader, self._theirs), _kept(writer, self._ours)
 

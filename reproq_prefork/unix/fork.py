@@ -1,6 +1,6 @@
-"""A process of ours that runs a part of this program: its fork, and what its parent holds of it.
+"""Forks a process that runs a part of this program, and represents it in its parent.
 
-Where another process makes the fork on this one's behalf, see `handover`.
+If another process forks on behalf of this one, see `reparented_fork`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import NoReturn
 from reproq_prefork.text.outlet import write_text_at_once
 from reproq_prefork.unix import kill, proc
 
-RAISED = 1  # the exit status of a program that has raised
-STATUS_UNKNOWN = 255  # somebody else has taken it
+RAISED = 1  # the exit status of a program that has raised an exception
+STATUS_UNKNOWN = 255  # somebody else has reaped it
 
 
 class Child:
-    """A child of this process, or one that is about to become that."""
+    """A child of this process, or a process that will soon become one."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -30,15 +30,17 @@ class Child:
 
     @property
     def exitcode(self) -> int | None:
-        """How it ended: an exit status, or below 0 minus a signal's number. None: it has not. Does not wait."""
+        """How it ended: an exit status, or below 0: minus a signal's number. None: it has not ended. Does not
+        wait.
+        """
         if self._exitcode is None:
             self._look(os.WNOHANG)
         return self._exitcode
 
     def kill(self) -> None:
-        """SIGKILL it and wait for its end."""
+        """Send SIGKILL and wait for its end."""
         if self.exitcode is None:
-            # Not reaped, so the pid is still its own.
+            # It is not reaped, so the pid still belongs to it.
             kill.send_signal(self.pid, signal.SIGKILL)
             self._look(0)
 
@@ -46,7 +48,7 @@ class Child:
         try:
             pid, status = os.waitpid(self.pid, options)
         except ChildProcessError:
-            # Its parent is still another; or, where it is no more, somebody else has reaped it.
+            # It still has another parent, or, if it is gone, somebody else has reaped it.
             if not Path(f"/proc/{self.pid}").exists():
                 self._exitcode = STATUS_UNKNOWN
             return
@@ -55,16 +57,16 @@ class Child:
 
 
 def fork(program: Callable[[], int], *, keep_fds: Collection[int], parent_death_signal: int) -> Child:
-    """Start `program` in a fork; its return value is the exit status. Raises OSError where no process can be had.
+    """Start `program` in a fork; its return value is the exit status. Raises OSError if no process can be started.
 
-    All signals are blocked around the fork and still are when `program` starts: it unblocks them once its own
-    handlers are in place (`signals.SignalInbox`). Of the inherited descriptors only 0, 1, 2 and `keep_fds` stay
-    open: a sibling that held the end of a pipe would hide a death from whoever watches it. It reads nothing from
-    standard input.
+    All signals are blocked around the fork, and are still blocked when `program` starts. It unblocks them after
+    its own handlers are set (`signals.SignalInbox`). Of the inherited descriptors only 0, 1, 2 and `keep_fds` stay
+    open: if a sibling kept the end of a pipe open, the death of the other end would not be seen. The fork reads
+    nothing from standard input.
 
     This process must have no other thread.
     """
-    proc.flush_standard_streams()  # what this process has yet to write must not be written twice
+    proc.flush_standard_streams()  # text that this process has not written yet must not be written twice
     parent = os.getpid()
     previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
@@ -79,13 +81,13 @@ def fork(program: Callable[[], int], *, keep_fds: Collection[int], parent_death_
 def run_as_child(
     program: Callable[[], int], *, keep_fds: Collection[int], parent_death_signal: int, parent: int
 ) -> NoReturn:
-    """Be `program`, in a process that is a fresh fork, with all signals blocked, as `fork` says.
+    """Be `program`, in a new fork with all signals blocked, as `fork` says.
 
-    Nothing leaves this: whatever stands above it on the stack belongs to the parent.
+    No exception leaves this: the callers on the stack belong to the parent.
     """
     status = RAISED
     try:
-        # The inherited wakeup descriptor is the parent's pipe: a signal would be written to the parent.
+        # The inherited wakeup descriptor is the parent's pipe: a signal to this process would reach the parent.
         signal.set_wakeup_fd(-1)
         proc.close_other_fds(keep_fds)
         _read_nothing()
@@ -95,14 +97,14 @@ def run_as_child(
         write_text_at_once(2, traceback.format_exc())
     finally:
         proc.flush_standard_streams()
-        os._exit(status)  # a thread that code of the user's has left would keep the process for ever
+        os._exit(status)  # a thread that user code has left would keep the process alive for ever
 
 
 def _read_nothing() -> None:
-    """Standard input is /dev/null; where there is none, 0 may be anything, and stays."""
+    """Make /dev/null the standard input. If there is no standard input, 0 may be any file, and is not changed."""
     if sys.stdin is None:
         return
-    with contextlib.suppress(OSError):  # there is no descriptor to be had
+    with contextlib.suppress(OSError):  # no descriptor is free
         null = os.open(os.devnull, os.O_RDONLY)
         if null != 0:
             os.dup2(null, 0)

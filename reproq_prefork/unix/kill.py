@@ -1,4 +1,4 @@
-"""Ending processes: one, a group, or a whole tree of them."""
+"""Kills and signals processes: one, a group, or a whole tree."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KILL_POLL_S = 0.002
 
 
 def reap(pid: int) -> None:
-    """Take the status of a child, if it has ended."""
+    """Reap a child, if it has ended."""
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
 
@@ -31,18 +31,18 @@ def reap(pid: int) -> None:
 def kill_own_descendants(
     *, spare: Collection[int] = (), within_s: float, reap: Callable[[int], None] = reap
 ) -> bool:
-    """SIGKILL all children of this process but `spare`, with all their descendants, and `reap` them.
+    """Send SIGKILL to all children of this process except `spare`, and to all their descendants, and `reap` them.
 
-    Needs `adopt_orphans`: whoever loses its parent meanwhile becomes a child of this process, and is found in
-    the next round, until none is left. False: some are still there after `within_s` (the kernel keeps them).
+    Needs `adopt_orphans`: a process that loses its parent in the meantime becomes a child of this process and is
+    found in the next round, until none is left. False: some still exist after `within_s` (the kernel keeps them).
     """
     gives_up_at = time.monotonic() + within_s
     while has_children():
-        with contextlib.suppress(OSError):  # nothing can be seen at this moment
+        with contextlib.suppress(OSError):  # /proc cannot be read at this moment
             children = [child for child in children_of(os.getpid()) if child not in spare]
             if not children:
                 return True
-            # Stopped first, so that none of them forks while the tree is walked.
+            # They are stopped first, so that none of them forks while we walk the tree.
             for pid in (*children, *descendants_of(children)):
                 send_signal(pid, signal.SIGSTOP)
             for pid in (*children, *descendants_of(children)):
@@ -56,9 +56,10 @@ def kill_own_descendants(
 
 
 def kill_tree(process: ProcessIdentity, *, within_s: float) -> bool:
-    """SIGKILL a process that is not ours with all its descendants, these first. False: it is still there.
+    """Send SIGKILL to a process that is not our child, and first to all its descendants. False: it still exists.
 
-    The pid is used through a pidfd whose start time was checked, so a reused pid is never hit.
+    The signal is sent through a pidfd, after a check of the start time, so a process that reuses the pid is never
+    hit.
     """
     gives_up_at = time.monotonic() + within_s
     try:
@@ -72,7 +73,7 @@ def kill_tree(process: ProcessIdentity, *, within_s: float) -> bool:
             below = [pid for pid in descendants_of([process.pid]) if identity_of(pid) is not None]
             for pid in below:
                 send_signal(pid, signal.SIGKILL)
-            # It may have forked until it was seen stopped, and adopts what loses its parent.
+            # Until it was seen stopped, it may have forked. It also adopts processes that lose their parent.
             if stopped and not below:
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             if time.monotonic() > gives_up_at:
@@ -88,7 +89,7 @@ def kill_tree(process: ProcessIdentity, *, within_s: float) -> bool:
 
 
 def signal_process(process: ProcessIdentity, signum: int) -> bool:
-    """Signal a process that is not our child, and no other that has its pid by now. False: it is gone."""
+    """Signal a process that is not our child, but never another process that reuses its pid. False: it is gone."""
     try:
         pidfd = os.pidfd_open(process.pid)
     except ProcessLookupError:
@@ -105,12 +106,12 @@ def signal_process(process: ProcessIdentity, signum: int) -> bool:
 
 
 def send_signal(pid: int, signum: int) -> None:
-    """Signal a process of ours. One that is gone needs none, and one that runs as another user takes none."""
+    """Signal one of our processes. If it is gone, or runs as another user, nothing happens."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, signum)
 
 
 def send_signal_to_group(leader: int, signum: int) -> None:
-    """Signal a process that leads its group, and the rest of the group."""
+    """Signal a process that leads a group, and the rest of its group."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, signum)

@@ -1,4 +1,4 @@
-"""What a child was told to do: by signals, or by its master's death."""
+"""What a child was ordered to do: by signals, or by the death of its master."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from reproq_prefork.unix.signals import SignalInbox
 
 
 class Orders:
-    """Orders only grow: drain (finish what runs, take nothing new), then quit (stop at once).
+    """Orders only become stronger: first drain (finish what runs, claim nothing), then quit (stop at once).
 
-    The master holds the other end of `life_fd`: it reads as closed when the master is dead, and a child whose
-    master is dead quits, since nobody would watch it.
+    The master holds the other end of `life_fd`, which reads as closed when the master is dead. A child whose
+    master is dead quits, because nobody would watch it.
     """
 
     def __init__(self, inbox: SignalInbox, life_fd: int) -> None:
@@ -26,7 +26,7 @@ class Orders:
 
     @property
     def fds(self) -> tuple[int, ...]:
-        """Readable when there may be news; the life pipe drops out once it has told its only news."""
+        """Descriptors that are readable when there may be news. The life pipe is left out after it was closed."""
         return (self._inbox.fileno(),) if self.master_is_gone else (self._inbox.fileno(), self._life_fd)
 
     def read(self) -> None:

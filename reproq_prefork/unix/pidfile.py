@@ -1,4 +1,4 @@
-"""A pid file that cannot be stale: its master holds a lock on it for as long as it lives."""
+"""A pid file that cannot be stale: its master holds a lock on it as long as it lives."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ class PidFile:
         self._fd: int | None = None
 
     def acquire(self) -> None:
-        """Write this process' pid. Raises `AlreadyRunning`, and `SettingsError` where the file cannot be written.
+        """Write the pid of this process. Raises `AlreadyRunning`, and `SettingsError` if the file cannot be
+        written.
 
-        The lock is a record lock (fcntl(2)): it belongs to the process, is not inherited by a fork, and ends
-        with it, however it dies. So whoever gets the lock may overwrite what an earlier master left.
+        The lock is a record lock (fcntl(2)). It belongs to the process, is not inherited by a fork, and ends with
+        the process, however it dies. So a process that gets the lock may overwrite what an earlier master left.
         """
         try:
             while self._fd is None:
@@ -31,7 +32,9 @@ class PidFile:
             raise SettingsError([f"--pid-file: {self._path} cannot be written: {error.strerror}"]) from None
 
     def _locked(self) -> int | None:
-        """None: the file that was locked is no longer the one at the path (its master has just left)."""
+        """Open and lock the file. None: the locked file is not the one at the path any more (its master just
+        exited).
+        """
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -39,7 +42,10 @@ class PidFile:
                 return fd
         except FileNotFoundError:
             pass
-        except (BlockingIOError, PermissionError):  # what a held lock gives (fcntl(2))
+        except (
+            BlockingIOError,
+            PermissionError,
+        ):  # the errors of a lock that another process holds (fcntl(2))
             pid = os.read(fd, 32).decode("ascii", errors="replace").strip()
             os.close(fd)
             raise AlreadyRunning(int(pid) if pid.isdigit() else 0, str(self._path)) from None

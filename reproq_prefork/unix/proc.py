@@ -1,7 +1,7 @@
-"""Processes as Linux has them: identity, parent death, and ending a whole tree of them.
+"""Processes in Linux: their identity, the death of a parent, their children.
 
-Only `child`, `handover` and `task_process` fork. What a task leaves behind is found by walking the tree, not by
-its process group: a group kill misses what called setsid.
+Only `fork`, `reparented_fork`, `task_fork` and `spawn` fork. Processes that a task leaves behind are found by
+walking the tree, not by their process group, because a group kill misses a process that called setsid.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from reproq_prefork.model.identity import HostIdentity, ProcessIdentity
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
-_WALL = 0x4000_0000  # __WALL of wait(2): also those children of whose end no SIGCHLD tells
-# What reading /proc/PID says of a process that is no more. Any other error (there is no descriptor left to read
-# with) says nothing about the process, and must not pass for its death.
+_WALL = 0x4000_0000  # __WALL of wait(2): also children whose end sends no SIGCHLD
+# The errors of reading /proc/PID if the process does not exist any more. Any other error (such as no free
+# descriptor) says nothing about the process, and must not be taken for its death.
 GONE = (FileNotFoundError, ProcessLookupError)
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -33,13 +33,14 @@ def flush_standard_streams() -> None:
 
 
 def thread_count() -> int:
-    """The threads of this process, those that Python does not know of too."""
-    # A listing takes five calls. Each thread is a directory in this one, and so a link to it; two are its own.
-    return os.stat("/proc/self/task").st_nlink - 2  # noqa: PTH116 - nor is a Path made for it
+    """The number of threads of this process, including threads that Python does not know."""
+    # A listing would take five system calls. Each thread is a directory in this one, and so a link to it. Two more
+    # links belong to the directory itself.
+    return os.stat("/proc/self/task").st_nlink - 2  # noqa: PTH116 - a Path would be slower
 
 
 def open_files() -> dict[int, tuple[int, int]]:
-    """The descriptors above 2 that are open in this process, each with what it leads to (device and inode)."""
+    """The descriptors above 2 that are open in this process, each with its file (device and inode)."""
     files: dict[int, tuple[int, int]] = {}
     for name in os.listdir("/proc/self/fd"):
         if int(name) > 2:
@@ -54,7 +55,7 @@ def close_other_fds(keep: Collection[int]) -> None:
     try:
         open_fds: Iterable[int] = map(int, os.listdir("/proc/self/fd"))
     except OSError:
-        open_fds = range(os.sysconf("SC_OPEN_MAX"))  # not one is left to list them with
+        open_fds = range(os.sysconf("SC_OPEN_MAX"))  # no descriptor is free for the listing
     for fd in open_fds:
         if fd > 2 and fd not in keep:
             with contextlib.suppress(OSError):  # the listing's own descriptor is closed by now
@@ -62,14 +63,14 @@ def close_other_fds(keep: Collection[int]) -> None:
 
 
 def die_with_parent(signum: int, parent: int) -> None:
-    """Ask for `signum` when the parent dies; where it is gone already, end here."""
+    """Ask for `signum` when the parent dies. If the parent is already gone, exit."""
     _prctl(PR_SET_PDEATHSIG, signum)
     if os.getppid() != parent:
         os._exit(0)
 
 
 def adopt_orphans() -> None:
-    """Become the parent of descendants whose own parent dies (a subreaper, prctl(2))."""
+    """Become the parent of descendants whose own parent dies: a subreaper, see prctl(2)."""
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
@@ -80,9 +81,9 @@ def _prctl(option: int, value: int) -> None:
 
 
 def identity_of(pid: int) -> ProcessIdentity | None:
-    """Who has this pid now; None: nobody, or a process that is dead and not yet reaped.
+    """Which process has this pid now. None: no process, or one that is dead and not yet reaped.
 
-    Raises OSError where that cannot be found out; so do all that look at processes here.
+    Raises OSError if that cannot be found out, like all functions here that look at processes.
     """
     stat = _stat_fields(pid)
     if stat is None or stat[0] in ("Z", "X"):
@@ -102,7 +103,7 @@ def own_identity() -> ProcessIdentity:
 
 
 def is_alive(process: ProcessIdentity) -> bool:
-    """True also where it may be: another user's process is hidden where /proc is mounted with hidepid."""
+    """Whether it is alive, or may be: if /proc is mounted with hidepid, processes of other users are hidden."""
     identity = identity_of(process.pid)
     return identity == process or (identity is None and _is_hidden(process.pid))
 
@@ -120,14 +121,16 @@ def _is_hidden(pid: int) -> bool:
 
 
 def host_identity() -> HostIdentity:
-    """One boot of one kernel and one pid namespace: containers share a host name, and reuse pids."""
+    """The host: one boot of one kernel and one pid namespace. A host name is not enough: containers may share it,
+    and reuse pids.
+    """
     boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     namespace = Path("/proc/self/ns/pid").stat().st_ino
     return HostIdentity(name=socket.gethostname(), key=f"{boot}:{namespace}")
 
 
 def resident_kib(pid: int | str = "self") -> int:
-    """Resident memory of a process in KiB; 0 where it is gone."""
+    """Resident memory of a process in KiB; 0 if it is gone."""
     try:
         fd = os.open(f"/proc/{pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -140,7 +143,7 @@ def resident_kib(pid: int | str = "self") -> int:
 
 
 def _stat_fields(pid: int) -> list[str] | None:
-    """The fields of /proc/PID/stat from the third on: the second, a name, may hold blanks and brackets."""
+    """The fields of /proc/PID/stat from the third on. The second one, a name, may contain spaces and brackets."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except GONE:
@@ -149,14 +152,14 @@ def _stat_fields(pid: int) -> list[str] | None:
 
 
 def can_see_children() -> bool:
-    """Whether this kernel tells who is whose child; without that no tree can be ended."""
+    """Whether this kernel shows the children of a process. Without that, no tree can be killed."""
     return Path(f"/proc/self/task/{os.getpid()}/children").exists()
 
 
 def has_children() -> bool:
-    """Whether this process has a child: its own, an adopted one, one that is dead and not yet reaped.
+    """Whether this process has a child: its own, an adopted one, or one that is dead and not yet reaped.
 
-    One system call. What a process leaves to a subreaper is its child before its own status can be had.
+    One system call. When a process dies, its children belong to the subreaper before its own status can be read.
     """
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT | _WALL)
@@ -181,7 +184,7 @@ def children_of(pid: int) -> list[int]:
 
 
 def descendants_of(roots: Iterable[int]) -> list[int]:
-    """Every process below `roots`, parents before children; `roots` themselves are not in it."""
+    """Every process below `roots`, parents before children, without `roots` themselves."""
     found: list[int] = []
     waiting = list(roots)
     while waiting:
@@ -192,7 +195,7 @@ def descendants_of(roots: Iterable[int]) -> list[int]:
 
 
 def describe_exit(status: int) -> str:
-    """What `Child.exitcode` means: below 0 minus a signal's number, else an exit status."""
+    """Describe a `Child.exitcode`: below 0 it is minus a signal's number, otherwise an exit status."""
     if status < 0:
         try:
             return f"killed by signal {-status} ({signal.Signals(-status).name})"

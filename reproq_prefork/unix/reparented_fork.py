@@ -1,11 +1,12 @@
-"""A fork of this process that becomes its parent's child: how a template makes the workers of its master.
+"""A fork of this process that becomes a child of its parent: so a template forks the workers of its master.
 
-Linux gives a process whose parent dies to the nearest ancestor that adopts orphans (`proc.adopt_orphans`).
-So this process forks an intermediate, that forks the process which is wanted, and ends. Before it does so, the
-adopting parent has to be told the pid: a child that it knows nothing of is somebody's orphan, and it kills that.
+Linux gives a process whose parent dies to the nearest ancestor that adopts orphans (`proc.adopt_orphans`). So this
+process forks an intermediate process. The intermediate forks the wanted process, then exits. Before the
+intermediate exits, the adopting parent must know the new pid, because it takes an unknown child for an orphan and
+kills it.
 
-Whoever dies meanwhile, the new process either is known to its parent by then, or never starts: it and the
-intermediate wait for a byte each, which only this process can write.
+If any of them dies in the meantime, either the new process is already known to its parent, or it never starts: the
+new process and the intermediate each wait for a byte that only this process can write.
 """
 
 from __future__ import annotations
@@ -22,25 +23,25 @@ from reproq_prefork.unix import proc
 from reproq_prefork.unix.fork import run_as_child
 from reproq_prefork.unix.signals import pause
 
-ADOPTION_POLL_S = 0.0005  # the intermediate is as good as gone when this begins
-_REPORT = struct.Struct("<ii")  # the pid of the new process, or 0 and why there is none (errno)
+ADOPTION_POLL_S = 0.0005  # when this begins, the intermediate has almost exited
+_REPORT = struct.Struct("<ii")  # the pid of the new process, or 0 and the reason why there is none (errno)
 _GO = b"go"  # a byte for the intermediate, one for the new process
 
 
 class IntermediateLost(ReproqError):
-    """The process that stands between was killed; what it has forked, if it has, will end by itself."""
+    """The intermediate process was killed. If it had already forked, that process will end by itself."""
 
 
 class Handover:
-    """A process that is there, and waits: `complete` or `drop` it."""
+    """A process that exists and waits: `complete` or `drop` it."""
 
     def __init__(
         self, program: Callable[[], int], *, keep_fds: Collection[int], parent_death_signal: int
     ) -> None:
-        """`program` is to become a child of this process' parent, under the conditions of `child.fork`.
+        """`program` becomes a child of the parent of this process, under the conditions of `fork.fork`.
 
-        Raises OSError where no process can be had, and IntermediateLost. This process must have no other thread,
-        and must adopt no orphans.
+        Raises OSError if no process can be started, and IntermediateLost. This process must have no other thread,
+        and must not adopt orphans.
         """
         report_reader, report_writer = os.pipe2(os.O_CLOEXEC)
         try:
@@ -62,7 +63,7 @@ class Handover:
             self._intermediate = os.fork()
             if self._intermediate == 0:
                 os.close(report_reader)
-                # Only the process that has called this can say go: when it dies, both that wait read an end.
+                # Only the calling process may write the bytes. When it dies, both waiting processes read an end.
                 os.close(self._go_writer)
                 _be_intermediate(new_process, report_writer, go_reader, this)
         except OSError:
@@ -80,7 +81,7 @@ class Handover:
         os.close(reader)
         if not report:
             self.drop()
-            raise IntermediateLost("the process that was to fork it was ended")
+            raise IntermediateLost("the intermediate process was killed before it had forked")
         pid, error_number = _REPORT.unpack(report)
         if not pid:
             self.drop()
@@ -88,13 +89,13 @@ class Handover:
         return int(pid)
 
     def complete(self) -> None:
-        """Let the parent have it, and let it start. The parent knows `pid` by now."""
+        """Give the process to the parent, and let it start. The parent must already know `pid`."""
         with contextlib.suppress(BrokenPipeError):  # somebody has killed both
             os.write(self._go_writer, _GO)
         self._finish()
 
     def drop(self) -> None:
-        """It ends without having started."""
+        """Let the process end before it has started."""
         self._finish()
 
     def _finish(self) -> None:

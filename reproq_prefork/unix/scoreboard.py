@@ -1,11 +1,12 @@
 """One block of shared memory in which master, steward and workers see each other's state.
 
-Every record has one writer and a sequence counter around each write (a seqlock): odd while a write is under
-way, so a reader never acts on a torn record. A record whose writer died inside a write stays odd for ever, and
-reads as None. During a reload two stewards say something of the workers in the slots, so each has lease records of
-its own: an answer that comes late says nothing of the worker that another steward has in the slot by then.
+Every record has one writer, and a sequence counter around each write (a seqlock). The counter is odd during a
+write, so a reader never uses a torn record. If a writer dies inside a write, the record stays odd for ever and
+reads as None. During a reload two stewards write about the workers in the slots, so each steward has its own lease
+records. So a late answer of one steward says nothing about a worker that another steward has in that slot by then.
 
-Times are nanoseconds of CLOCK_BOOTTIME, which all processes of a host share and which goes on while it sleeps.
+Times are nanoseconds of CLOCK_BOOTTIME, which all processes of a host share, and which goes on while the host
+sleeps.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ def boottime_ns() -> int:
 class WorkerState(enum.IntEnum):
     NONE = 0
     BOOTING = 1  # until it has registered
-    CONNECTING = 2  # it has no connection to the database, and tries
+    CONNECTING = 2  # it has no connection to the database, and tries to connect
     IDLE = 3
     BUSY = 4
     SETTLING = 5  # the attempt has ended, and is being recorded
-    STOPPED = 6  # it has left in order: it holds nothing and is not registered
+    STOPPED = 6  # it has exited in order: it holds no run and is not registered
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class _Record:
 
 @dataclass(frozen=True, slots=True)
 class WorkerRecord(_Record):
-    """Written by one worker fork. `incarnation` 0: the slot was never used."""
+    """Written by one worker. `incarnation` 0: the slot was never used."""
 
     LAYOUT: ClassVar = struct.Struct(f"<QiqiBqqqIqqIqiQQ{WORKER_ID_BYTES}s")
 
@@ -67,13 +68,13 @@ class WorkerRecord(_Record):
     steward: int = 0  # the place of the steward that renews its lease
     state: WorkerState = WorkerState.NONE
     seen_ns: int = 0  # its last sign of life
-    run_id: int = 0  # the run it has started and not yet recorded; 0: none
+    run_id: int = 0  # the run that it has started and not yet recorded; 0: none
     claim: int = 0
     attempt: int = 0
     started_ns: int = 0
     deadline_ns: int = 0  # 0: none
     waiting: int = 0  # runs that were claimed with this one, and wait for its end
-    lease_end_ns: int = 0  # of its registration or its latest claim, less the margin
+    lease_end_ns: int = 0  # of its registration or its latest claim, minus the margin
     backend_pid: int = 0
     tasks_done: int = 0
     rss_kib: int = 0
@@ -81,7 +82,7 @@ class WorkerRecord(_Record):
 
     def __post_init__(self) -> None:
         if len(self.worker_id.encode()) > WORKER_ID_BYTES:
-            # struct would cut it, and the runs of a worker are found by its whole id.
+            # struct would cut it, but the runs of a worker are found by its whole id.
             raise ValueError(f"the worker id {self.worker_id!r} is longer than {WORKER_ID_BYTES} bytes")
 
     def pack(self) -> tuple[Any, ...]:
@@ -99,37 +100,38 @@ class WorkerRecord(_Record):
 
     @property
     def is_registered(self) -> bool:
-        """Its lease is to be renewed."""
+        """Its lease must be renewed."""
         return self.lease_end_ns > 0 and self.state is not WorkerState.STOPPED
 
     @property
     def started_run(self) -> tuple[int, int] | None:
-        """The (id, claim) of the run it has started and not yet recorded."""
+        """The (id, claim) of the run that it has started and not yet recorded."""
         return (self.run_id, self.claim) if self.run_id else None
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseRecord(_Record):
-    """Written by one steward, about the worker fork `incarnation`."""
+    """Written by one steward, about the worker `incarnation`."""
 
     LAYOUT: ClassVar = struct.Struct("<Qq?qq")
 
     incarnation: int = 0
-    lease_end_ns: int = 0  # less the margin
-    lost: bool = False  # a renewal did not find it: its lease has ended
-    cancel_run_id: int = 0  # the run that it is to end, since somebody has cancelled it; 0: none
+    lease_end_ns: int = 0  # minus the margin
+    lost: bool = False  # a renewal did not find its registration: its lease has ended
+    cancel_run_id: int = 0  # the run that it must end because somebody has cancelled it; 0: none
     cancel_claim: int = 0
 
     @property
     def cancelled_run(self) -> tuple[int, int] | None:
-        """The (id, claim) of the run that is cancelled; one that the fork is no longer at says nothing."""
+        """The (id, claim) of the cancelled run. Ignore it if the worker does not execute that run any more."""
         return (self.cancel_run_id, self.cancel_claim) if self.cancel_run_id else None
 
 
 @dataclass(frozen=True, slots=True)
 class UnrecordedRecord(_Record):
-    """Written by the worker fork `incarnation`: runs, by (id, claim), that have ended, could not be recorded, and
-    are carried along beside the run that it shows. Should it die, they too had started.
+    """Written by the worker `incarnation`: runs, by (id, claim), that have ended but could not be recorded.
+
+    The worker carries them along beside the run that it shows. If it dies, these runs had started too.
     """
 
     LAYOUT: ClassVar = struct.Struct(f"<QB{2 * MAX_UNRECORDED}q")
@@ -163,7 +165,7 @@ class MasterRecord(_Record):
     quiet: bool = False  # USR2: nobody claims
 
 
-# A part of WorkerRecord, from `state` to `waiting`, and where it begins: what changes with each run.
+# The part of WorkerRecord that changes with each run, from `state` to `waiting`, and where it begins.
 _RUN = struct.Struct("<BqqqIqqI")
 _RUN_OFFSET = struct.calcsize("<Qiqi")
 R = TypeVar("R", bound=_Record)
@@ -181,8 +183,8 @@ _SEQUENCE = struct.Struct("<Q")
 
 
 class Scoreboard:
-    """The block: one master record, `stewards` steward records, `slots` worker records, and for each steward
-    as many lease records.
+    """The block: one master record, `stewards` steward records, `slots` worker records and unrecorded records, and
+    for each steward `slots` lease records.
     """
 
     def __init__(self, *, slots: int, stewards: int) -> None:
@@ -202,7 +204,7 @@ class Scoreboard:
         self._memory = mmap.mmap(-1, size)
 
     def read_master(self) -> MasterRecord:
-        # The master writes it in a single step between two events; torn only if it died there.
+        # The master writes it in one step between two events. It is torn only if the master died in that step.
         return self._read(MasterRecord, 0) or MasterRecord()
 
     def write_master(self, record: MasterRecord) -> None:
@@ -221,15 +223,16 @@ class Scoreboard:
         self._write(record, steward * self.slots + slot)
 
     def update_lease(self, slot: int, worker: WorkerRecord, **changes: Any) -> None:
-        """Change a part of what its steward says of a worker: leases and cancels are two duties, and one record.
+        """Change a part of what the steward has written about a worker: leases and cancels are two duties, but one
+        record.
 
-        What was said of an earlier fork in the slot, or was not said to its end, is forgotten.
+        A record about an earlier worker in the slot, or a torn record, is ignored.
         """
         said = replace(self.lease_of(slot, worker), incarnation=worker.incarnation, **changes)
         self.write_lease(worker.steward, slot, said)
 
     def lease_of(self, slot: int, worker: WorkerRecord) -> LeaseRecord:
-        """What its steward last said of this worker; a record of an earlier one says nothing."""
+        """What its steward last wrote about this worker. A record about an earlier worker does not count."""
         said = self.read_lease(worker.steward, slot)
         return LeaseRecord() if said is None or said.incarnation != worker.incarnation else said
 
@@ -240,7 +243,7 @@ class Scoreboard:
         self._write(record, slot)
 
     def unrecorded_of(self, slot: int, incarnation: int) -> tuple[tuple[int, int], ...] | None:
-        """The runs that this fork carries along. None: it died as it wrote them."""
+        """The runs that this worker carries along. None: it died while it wrote them."""
         record = self._read(UnrecordedRecord, slot)
         if record is None:
             return None
@@ -260,7 +263,7 @@ class Scoreboard:
         deadline_ns: int,
         waiting: int,
     ) -> None:
-        """Of the record of a worker only that it is busy with another run: a tenth of the work of all of it."""
+        """Write only the part of the record that changes with each run: a tenth of the work of a whole write."""
         offset = self._offset(WorkerRecord, slot)
         (sequence,) = _SEQUENCE.unpack_from(self._memory, offset)
         odd = sequence | 1
@@ -280,25 +283,29 @@ class Scoreboard:
         _SEQUENCE.pack_into(self._memory, offset, odd + 1)
 
     def lease_end_ns(self, slot: int, worker: WorkerRecord) -> int:
-        """Until when the worker of `slot` may run a task: a run is expired when its own lease and its worker's
-        are both past. What the steward said of an earlier fork in the slot does not count."""
+        """Until when the worker of `slot` may run a task: others may take a run only after both leases have ended,
+        that of the run and that of its worker. What the steward wrote about an earlier worker in the slot does not
+        count.
+        """
         return max(worker.lease_end_ns, self.lease_of(slot, worker).lease_end_ns)
 
     def steward_place(self, generation: int) -> int:
-        """The place of a generation's steward: a ring, of which `fleet` never gives one place twice."""
+        """The place of a generation's steward. The places are a ring, and `fleet` never uses one place twice."""
         return generation % self.stewards
 
     def _write(self, record: _Record, index: int) -> None:
         offset = self._offset(type(record), index)
-        packed = record.LAYOUT.pack(*record.pack())  # first: a value that does not fit must not leave it torn
+        packed = record.LAYOUT.pack(
+            *record.pack()
+        )  # first, because a value that does not fit must not leave the record torn
         (sequence,) = _SEQUENCE.unpack_from(self._memory, offset)
-        odd = sequence | 1  # still odd where the previous writer died inside a write
+        odd = sequence | 1  # it is already odd if the previous writer died inside a write
         _SEQUENCE.pack_into(self._memory, offset, odd)
         self._memory[offset + _SEQUENCE.size : offset + _SEQUENCE.size + len(packed)] = packed
         _SEQUENCE.pack_into(self._memory, offset, odd + 1)
 
     def _read(self, kind: type[R], index: int) -> R | None:
-        """None: the record stayed torn, since its writer died (or was stopped) inside a write."""
+        """Read a record. None: it stayed torn, because its writer died (or was stopped) inside a write."""
         offset = self._offset(kind, index)
         for _ in range(READ_ATTEMPTS):
             (before,) = _SEQUENCE.unpack_from(self._memory, offset)
@@ -316,4 +323,4 @@ class Scoreboard:
 
 def _cell_bytes(kind: type[_Record]) -> int:
     bare = _SEQUENCE.size + kind.LAYOUT.size
-    return -(-bare // 64) * 64  # whole cache lines: writers do not slow each other
+    return -(-bare // 64) * 64  # whole cache lines, so that writers do not slow each other down

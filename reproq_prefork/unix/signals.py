@@ -1,7 +1,7 @@
-"""Signals as something to read. A handler does nothing; the loop that reads acts.
+"""Signals as data to read. A handler does nothing; the loop that reads acts.
 
-`signal.set_wakeup_fd` has the interpreter write each signal's number to a pipe, which the process' one
-`select` waits for beside everything else (gunicorn took years to get there: its #3004, #3198, #2816).
+With `signal.set_wakeup_fd` the interpreter writes the number of each signal to a pipe. The only `select` of the
+process waits for this pipe too (gunicorn took years to get there: its #3004, #3198, #2816).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable
 from types import FrameType
 from typing import Any
 
-# What a person, a service manager or a container engine sends, and means for the master.
+# Signals that a person, a service manager or a container engine sends to the master.
 MASTERS_OWN = (
     signal.SIGTERM,
     signal.SIGINT,
@@ -26,11 +26,11 @@ MASTERS_OWN = (
     signal.SIGUSR2,
 )
 
-# A steward's to one of its workers: a run of yours may have been cancelled, look at the scoreboard.
+# A steward sends it to a worker: one of its runs may have been cancelled, so it must look at the scoreboard.
 CANCEL_SIGNAL = signal.SIGUSR1
 
-# What `signal` wraps. That makes an enum of each number and handler that comes back: 62 of them for one mask, and
-# several times in each task.
+# The functions that `signal` wraps. The wrapper makes an enum of each number and handler that it returns: 62 for
+# one mask, several times in each task.
 change_mask: Callable[[int, Iterable[int]], set[int]] = _signal.pthread_sigmask
 handler_of: Callable[[int], Any] = _signal.getsignal
 _raw_signal: Callable[[int, Any], Any] = _signal.signal
@@ -40,7 +40,7 @@ _SETTABLE = tuple(sorted(_ALL - {signal.SIGKILL, signal.SIGSTOP}))
 
 
 class SignalInbox:
-    """Takes `signums` for this process, ignores `ignored`, and unblocks all signals once that is in place."""
+    """Receives `signums` for this process and ignores `ignored`. When both are set up, it unblocks all signals."""
 
     def __init__(self, signums: Collection[int], *, ignored: Collection[int] = ()) -> None:
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -55,7 +55,7 @@ class SignalInbox:
         return self._reader
 
     def take(self) -> list[int]:
-        """The signals that came since the last call, in order; does not wait."""
+        """The signals that came since the last call, in order. Does not wait."""
         try:
             return list(os.read(self._reader, 4096))
         except BlockingIOError:
@@ -63,8 +63,9 @@ class SignalInbox:
 
 
 def wait_readable(fds: Iterable[int], timeout_s: float | None) -> None:
-    """Sleep until one of `fds` can be read (an inbox among them ends this on a signal), or so many seconds;
-    None: for ever.
+    """Sleep until one of `fds` can be read, or for `timeout_s`; None: without limit.
+
+    If a `SignalInbox` is one of `fds`, a signal ends the sleep.
     """
     poll = select.poll()
     for fd in fds:
@@ -73,16 +74,16 @@ def wait_readable(fds: Iterable[int], timeout_s: float | None) -> None:
 
 
 def pause(seconds: float) -> None:
-    """Sleep. Unlike `time.sleep` it asks for a span and not for a moment, which fails under a faked clock."""
+    """Sleep. `time.sleep` waits for a moment, which fails under a faked clock. This waits for a duration."""
     select.select((), (), (), seconds)
 
 
 def _note(_signum: int, _frame: FrameType | None) -> None:
-    """The wakeup pipe has it already."""
+    """Do nothing: the signal is already in the wakeup pipe."""
 
 
 def block_all() -> Collection[int]:
-    """Block every signal of this thread; gives the mask that it had, for `set_mask`."""
+    """Block every signal of this thread. Returns the previous mask, for `set_mask`."""
     return change_mask(signal.SIG_BLOCK, _ALL)
 
 
@@ -95,16 +96,16 @@ def set_handler(signum: int, handler: Callable[[int, FrameType | None], None]) -
 
 
 def reset_for_exec() -> None:
-    """Default handlers and an empty mask, for a process about to become another program.
+    """Set default handlers and an empty mask, for a process that becomes another program.
 
-    exec resets what is handled but keeps what is ignored, and keeps the mask.
+    exec resets signals that are handled, but keeps ignored ones ignored, and keeps the mask.
     """
     _reset_all()
     set_mask(())
 
 
 def reset_to_new_interpreter() -> None:
-    """The handlers with which Python starts, for code that has to find them so. The mask stays as it is."""
+    """Set the handlers with which Python starts, for code that expects them. The mask does not change."""
     _reset_all()
     _raw_signal(signal.SIGPIPE, _signal.SIG_IGN)
     _raw_signal(signal.SIGXFSZ, _signal.SIG_IGN)
@@ -113,7 +114,7 @@ def reset_to_new_interpreter() -> None:
 
 def _reset_all() -> None:
     for signum in _SETTABLE:
-        try:  # noqa: SIM105 - a context for each is what the raw call saves
+        try:  # noqa: SIM105 - a context manager for each would cost what the raw call saves
             _raw_signal(signum, _signal.SIG_DFL)
-        except (OSError, ValueError):  # some are the C library's own
+        except (OSError, ValueError):  # some belong to the C library
             pass

@@ -1,4 +1,4 @@
-"""Starting an external program for a task."""
+"""Starts an external program for a task."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from reproq_prefork.unix.child_setup import Descriptors, end_with, limit_memory, stand_for_standard
+from reproq_prefork.unix.child_setup import Descriptors, end_with, limit_memory, use_as_standard_streams
 from reproq_prefork.unix.proc import close_other_fds, die_with_parent
 from reproq_prefork.unix.signals import block_all, reset_for_exec, set_mask
 
@@ -19,7 +19,7 @@ _LIBC = ctypes.PyDLL(None, use_errno=True)
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A program that runs one task, and the descriptors of its pipes; `stdin` is None where it reads nothing."""
+    """A program that runs one task, and the descriptors of its pipes. `stdin` is None if it reads nothing."""
 
     pid: int
     stdin: int | None
@@ -27,7 +27,7 @@ class Program:
     stderr: int
 
     def close(self) -> None:
-        """But for `stdin`, which is whose who writes to it."""
+        """Close the pipes except `stdin`, which the process that writes to it closes."""
         os.close(self.stdout)
         os.close(self.stderr)
 
@@ -43,7 +43,7 @@ def spawn(
 ) -> Program:
     """Start another program, in `directory`, with pipes for its output, and for its input if it `reads`.
 
-    Of the inherited descriptors only `keep_fd` is open in it. Raises OSError where it cannot be started.
+    It inherits no other descriptor than `keep_fd`. Raises OSError if it cannot be started.
     """
     image = _Image(argv, environ, directory)
     with Descriptors() as fds:
@@ -56,17 +56,17 @@ def spawn(
         def become() -> None:
             os.setsid()
             die_with_parent(signal.SIGKILL, parent)
-            stand_for_standard(stdin, stdout, stderr)
+            use_as_standard_streams(stdin, stdout, stderr)
             os.set_inheritable(keep_fd, True)
             close_other_fds({keep_fd, trouble})
             reset_for_exec()
             os.write(trouble, image.become(memory_bytes))
 
-        # Until its own handlers are reset, a signal to the new process would be swallowed by a copy of ours.
+        # Until the new process has reset its handlers, a copy of our handlers would swallow a signal to it.
         previous_mask = block_all()
         try:
-            # Not os.fork, whose hooks ready the child for threads, random numbers and logging: it becomes another
-            # program at once, and they would take a fifth of what that costs.
+            # Not os.fork. Its hooks prepare the child for threads, random numbers and logging, but the child
+            # becomes another program at once. The hooks would take a fifth of the whole time.
             pid: int = _LIBC.fork()
             if pid == 0:
                 end_with(become)
@@ -75,7 +75,7 @@ def spawn(
         if pid < 0:
             raise _os_error(ctypes.get_errno())
         fds.close_theirs()
-        said = os.read(trouble_reader, _TROUBLE_BYTES)  # nothing, where it has become the program
+        said = os.read(trouble_reader, _TROUBLE_BYTES)  # empty if it has become the program
         if said:
             os.waitpid(pid, 0)
             number, step = said.split()
@@ -85,7 +85,7 @@ def spawn(
 
 
 class _Image:
-    """What a process is to become, as execve takes it; made before the fork, as memory may be short after it."""
+    """The arguments of execve. They are made before the fork, because memory may be short after it."""
 
     def __init__(self, argv: Sequence[str], environ: Mapping[str, str], directory: str) -> None:
         self._directory = directory
@@ -95,7 +95,7 @@ class _Image:
         self._paths = [os.fsencode(os.path.join(where, argv[0])) for where in search]  # noqa: PTH118
 
     def become(self, memory_bytes: int) -> bytes:
-        """Returns only where that fails: the number of the error, and at which step."""
+        """Become the program. Returns only if that fails: the number of the error, and the step that failed."""
         try:
             os.chdir(self._directory)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""systemd's notify protocol (sd_notify(3)): datagrams to the socket that it names; without one, nothing."""
+"""systemd's notify protocol (sd_notify(3)): sends datagrams to the socket that systemd names, if it names one."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ class Notifier:
     def __init__(self, address: str | None, *, watchdog_s: float | None = None) -> None:
         self._address = address
         self._watchdog_s = watchdog_s
-        self._alive_at = -math.inf  # no sign yet; the clock may be younger than the watchdog is patient
+        self._alive_at = (
+            -math.inf
+        )  # no sign yet; not 0, because the clock may have started less than an interval ago
 
     def tell(self, state: str) -> None:
-        """`READY=1`, `STOPPING=1`, ... A service manager that does not listen is no reason to stop work."""
+        """Send `READY=1`, `STOPPING=1`, ... If the service manager does not listen, work goes on."""
         if self._address is None:
             return
         if state.startswith("RELOADING"):
-            # systemd takes a reload as begun only with the time at which it was.
+            # systemd accepts a reload as begun only together with its time.
             state = f"{state}\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}"
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
@@ -29,7 +31,7 @@ class Notifier:
             end.sendto(state.encode(), address)
 
     def show_life(self) -> None:
-        """Answer the watchdog, at twice the pace that it wants."""
+        """Answer the watchdog, twice as often as it wants."""
         if self._watchdog_s is None:
             return
         now = time.monotonic()

@@ -1,8 +1,8 @@
-"""The process of one task: a fork of this one, or another program.
+"""The process of one task: a fork of this process.
 
-Either leads a session of its own, dies with this process, and starts with no signal handled. All of this is done
-for each task; and each page that a fork is the first to touch costs a microsecond or two, which is most of what it
-costs. So what can be made once, in this process, is, and what need not be done is not.
+It leads its own session, dies with this process, and starts without signal handlers. All of this is done for each
+task. Each page that a fork is the first to touch costs a microsecond or two, which is most of its cost. So
+whatever can be made once, in this process, is made here, and nothing unnecessary is done.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import NoReturn
 from reproq_prefork.unix.child_setup import (
     TASK_NOT_SET_UP,
     Descriptors,
-    lead_nowhere,
     limit_memory,
-    stand_for_standard,
+    redirect_to_null,
+    use_as_standard_streams,
 )
 from reproq_prefork.unix.proc import die_with_parent, flush_standard_streams
 from reproq_prefork.unix.signals import block_all, reset_to_new_interpreter, set_mask
@@ -30,7 +30,7 @@ from reproq_prefork.unix.signals import block_all, reset_to_new_interpreter, set
 class TaskForks:
     """Forks tasks from this process, which must have no other thread.
 
-    `memory_bytes`: the address space of each process of a task; 0: no limit.
+    `memory_bytes`: limit on the address space of each process of a task; 0: no limit.
     """
 
     def __init__(self, *, memory_bytes: int = 0) -> None:
@@ -42,9 +42,9 @@ class TaskForks:
 
 
 class TaskFork:
-    """A context: a fork that runs one task, and the descriptors to read what it writes; these come first.
+    """A context manager: a fork that runs one task, and the descriptors to read what it writes.
 
-    `output` is its stdout and stderr. Raises OSError where it cannot be had.
+    The descriptors exist first. `output` is its stdout and stderr. Raises OSError if they cannot be made.
     """
 
     def __init__(self, streams: Sequence[_LineStream], memory_bytes: int) -> None:
@@ -64,19 +64,19 @@ class TaskFork:
         self._fds.close()
 
     def start(self, program: Callable[[int], int], *, keep_fds: Collection[int] = ()) -> int:
-        """Start `program(result_fd)` in the fork, which ends with the status that it returns; gives the pid.
+        """Start `program(result_fd)` in the fork, which exits with the status that it returns. Returns the pid.
 
-        It reads nothing, writes to pipes, and has the signal handlers of a new interpreter; all signals are still
-        blocked when `program` starts. It ends by os._exit: what it has inherited (a connection to the database)
-        is neither used nor finalised in it. Of the inherited descriptors only `keep_fds` still lead anywhere. The
-        others are /dev/null in it, not closed: who remembers the number of one, such as a logger, must not write
-        into what has got that number since.
+        The fork reads nothing, writes to pipes, and has the signal handlers of a new interpreter. All signals are
+        still blocked when `program` starts. It ends by os._exit, so what it has inherited (such as a connection to
+        the database) is neither used nor finalised in it. Of the inherited descriptors only `keep_fds` still lead
+        to their files. The others lead to /dev/null and are not closed: code that remembers the number of one,
+        such as a logger, must not write into another file that got this number later.
         """
         keep = {*keep_fds, self._result_writer}
-        flush_standard_streams()  # what this process has yet to write must not be written twice
+        flush_standard_streams()  # text that this process has not written yet must not be written twice
         parent = os.getpid()
         previous_mask = block_all()
-        # What this process writes to while the fork is alive is copied for it page by page, so it does little now.
+        # While the fork is alive, each page that this process writes to is copied, so it does little now.
         try:
             pid = os.fork()
             if pid == 0:
@@ -87,17 +87,17 @@ class TaskFork:
         return pid
 
     def _run(self, program: Callable[[int], int], keep: Collection[int], parent: int) -> NoReturn:
-        """Nothing may leave this: whatever stands above it on the stack belongs to the parent."""
+        """Be the task's process. No exception may leave this: the callers on the stack belong to the parent."""
         status = TASK_NOT_SET_UP
         try:
             signal.set_wakeup_fd(-1)
             reset_to_new_interpreter()
             os.setsid()
             die_with_parent(signal.SIGKILL, parent)
-            stand_for_standard(self._null, self._output_writer, self._output_writer)
+            use_as_standard_streams(self._null, self._output_writer, self._output_writer)
             for fd in (self._null, self._output_writer):
-                os.close(fd)  # these numbers serve to list the others, however few are to be had
-            lead_nowhere(keep=keep)
+                os.close(fd)  # so two numbers are free to list the others, even if no more can be opened
+            redirect_to_null(keep=keep)
             for stream in self._streams:
                 stream.open()
             limit_memory(self._memory_bytes)
@@ -112,10 +112,10 @@ class TaskFork:
 
 
 class _LineStream:
-    """A stream of `sys` in a task: what it prints is in the pipe before it dies of something.
+    """A stream of `sys` in a task. What the task prints is in the pipe before a crash can lose it.
 
-    It is a new one: that of the worker may believe that what it writes to has a position, as a file has. It is
-    made before the fork, on a pipe that is then closed, and led to the task's own in the fork.
+    It is a new stream, because the worker's own one may assume that it writes to a file, which has a position. It
+    is made before the fork, on a pipe that is then closed. In the fork it is connected to the task's own pipe.
     """
 
     def __init__(self, name: str, fd: int) -> None:

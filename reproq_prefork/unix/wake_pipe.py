@@ -1,4 +1,4 @@
-"""One pipe a host that wakes idle workers: a byte wakes one of them."""
+"""One pipe per host, which wakes idle workers: each byte wakes one of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 
 class WakePipe:
-    """Made by the master before it forks, shared by steward and workers. Never blocks."""
+    """The master makes it before it forks; steward and workers share it. Never blocks."""
 
     def __init__(self) -> None:
         self.reader, self.writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -22,11 +22,11 @@ class WakePipe:
         return self.reader, self.writer
 
     def wake(self, workers: int, *, at_most_waiting: int) -> None:
-        """Wake up to `workers`. Wakes not taken yet count: they must not pile up while all are busy."""
+        """Wake up to `workers`. Wakes that nobody took yet count, so they do not pile up while all are busy."""
         self._wake(min(workers, at_most_waiting - self._waiting()))
 
     def pass_on(self) -> None:
-        """For a worker that may have been woken and takes nothing: wake another."""
+        """Wake another worker. A worker calls this if it may have been woken but claims nothing."""
         if self.take():
             self._wake(1)
 
@@ -38,7 +38,7 @@ class WakePipe:
             return False
 
     def _wake(self, workers: int) -> None:
-        """By a write for each, since each write ends one sleep."""
+        """Write once for each worker, because each write ends one sleep."""
         with contextlib.suppress(BlockingIOError):
             for _ in range(workers):
                 os.write(self.writer, b"w")
@@ -52,8 +52,8 @@ class WakePipe:
 class Sleep:
     """How an idle worker waits: for a wake, or until one of its own `fds` can be read.
 
-    Of the workers that sleep the kernel wakes one a wake (EPOLLEXCLUSIVE), not all of them so that the quickest
-    may take it. One that is woken and dies, or is stopped, takes that wake with it; hence the steward's polls.
+    For each wake the kernel wakes only one of the sleeping workers (EPOLLEXCLUSIVE), not all of them. If the woken
+    worker dies or is stopped, that wake is lost; hence the steward's polls.
     """
 
     def __init__(self, wake: WakePipe, fds: Iterable[int]) -> None:

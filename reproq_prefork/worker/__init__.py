@@ -30,7 +30,7 @@ Who may believe what, and until when
 * *Nobody* believes that a statement failed because its reply is missing. After a lost connection the worker ends
   its old server process, connects, and asks which runs it holds. It records again what was not recorded, under
   the same token. It hands back runs of which it does not know; these count no attempt. If it did not see the old
-  process end, it asks again each second, since that process may still commit a claim. It also asks once a lease.
+  process end, it asks again each second, because that process may still commit a claim. It also asks once a lease.
 * One case is left: a whole host, or its master, that is frozen. Its task may overlap with a second copy. When it
   wakes up, the task is killed, and the fence refuses its result.
 
@@ -61,11 +61,11 @@ the master             A pipe closes that all its children watch, and the worker
                        workers' runs, and exits.
 master and children    The steward of the next master on this host resets their runs; all attempts count.
 the host, its network  The sweep of any other host resets the runs after both leases have ended. All attempts
-                       count, since nobody can say which had started.
+                       count, because nobody can say which had started.
 the server             Tasks go on while their leases last. Then as after a lost connection, see above.
 =====================  ==========================================================================================
 
-A run that somebody has cancelled never goes back to PENDING: whoever writes it makes it CANCELLED.
+A cancelled run never goes back to PENDING: every process that writes it makes it CANCELLED.
 
 Which file does what
 --------------------

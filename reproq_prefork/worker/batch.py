@@ -1,4 +1,4 @@
-"""The runs that a worker has claimed together: those that have ended, the one it is at, and those to come."""
+"""The runs that a worker has claimed together: the ended ones, the one that it executes, and the waiting ones."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from reproq_prefork.worker.database import Ledger
 
 
 class Batch:
-    """`claimed_ns`, `overdue_ns`: when they were claimed, and until when they may start (CLOCK_BOOTTIME).
+    """`claimed_ns`: when the runs were claimed. `overdue_ns`: until when they may start. Both are CLOCK_BOOTTIME.
 
-    Each of its tasks is watched with it as the `Errands`.
+    The batch is also the `Errands` of the watch of each of its tasks.
     """
 
     def __init__(self, runs: Sequence[ClaimedRun], ledger: Ledger, *, claimed_ns: int) -> None:
@@ -26,7 +26,7 @@ class Batch:
         self.is_shared = len(runs) > 1
         self.name = str(runs[0].id) if len(runs) == 1 else f"{runs[0].id} and {len(runs) - 1} more"
         self.started = 0
-        self.succeeded: list[int] = []  # of a shared one, whose runs are told of together
+        self.succeeded: list[int] = []  # in a shared batch, whose runs are logged together
         self._ledger = ledger
         self._runs = runs
         self._waiting = deque(runs)
@@ -38,11 +38,11 @@ class Batch:
 
     @property
     def waiting(self) -> int:
-        """How many are still to be started."""
+        """How many runs have not started yet."""
         return len(self._waiting)
 
     def next(self, orders: Orders) -> ClaimedRun | None:
-        """The next one to be run; None: there is none, or what is left is to be handed back."""
+        """The next run to execute. None: there is none, or the rest must be handed back."""
         if not self._waiting:
             return None
         if self.started and (
@@ -59,17 +59,17 @@ class Batch:
             self._result_bytes += len(result)
 
     def not_started(self, settlement: Settlement) -> None:
-        """It is handed back, and so is what waits behind it."""
+        """The run is handed back, and so are the runs that wait behind it."""
         self.started -= 1
         self._ended += [settlement, *(handed_back(*run.token) for run in self._waiting)]
         self._waiting.clear()
 
     def to_be_recorded(self) -> Sequence[Settlement]:
-        """What has ended and was not recorded yet, and what is to be handed back."""
+        """The ends that are not recorded yet, and the runs to hand back."""
         return [*self._ended, *(handed_back(*run.token) for run in self._waiting)]
 
     def do_errands(self) -> None:
-        """What is due in the middle of a task: those that wait behind it, and a claim that nobody knows of."""
+        """Do what is due while a task runs: hand back the runs that wait, and look for unknown claims."""
         if not self._is_put_aside and boottime_ns() >= self.overdue_ns:
             self._is_put_aside = True
             self.put_aside()
@@ -84,9 +84,9 @@ class Batch:
         self.due_ns = min(ask_ns or overdue_ns, overdue_ns or ask_ns)
 
     def put_aside(self) -> None:
-        """Record what has ended and hand back what waits, now: the one that runs keeps them from it.
+        """Record the ended runs and hand back the waiting ones now, because the current run delays both.
 
-        Where that does not succeed they are left to be recorded at the end; none of those that wait is started.
+        If this fails, they are recorded at the end of the batch. None of the waiting runs is started.
         """
         held = self.to_be_recorded()
         if held and self._ledger.record(held):

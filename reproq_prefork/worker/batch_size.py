@@ -1,7 +1,7 @@
-"""How many runs a worker claims at once, and from where in its queues: decided by what it has met so far.
+"""How many runs a worker claims at once: decided by how long its runs have taken so far.
 
-A worker whose tasks take microseconds spends most of its time on commits, so it claims as many as fit into
-`BATCH_BUDGET_S` and records their ends together. One whose tasks are long claims one at a time.
+A worker whose tasks take microseconds spends most of its time on commits. So it claims as many runs as fit into
+`BATCH_BUDGET_S` and records their ends together. A worker whose tasks are long claims one at a time.
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ from __future__ import annotations
 BATCH_BUDGET_S = 0.02
 MAX_BATCH = 400
 BATCH_STRETCH_S = (
-    0.1  # what is not started by then is handed back: no run waits longer behind another's slow one
+    0.1  # a run that has not started by then is handed back: no run waits longer behind a slow one
 )
-MAX_RESULT_BYTES_HELD = 4 << 20  # results that wait for one commit; beyond that a batch ends
+MAX_RESULT_BYTES_HELD = 4 << 20  # results that wait for one commit; above that, the batch ends
 WEIGHT_OF_THE_LATEST = 0.3
 
 
 class BatchSize:
-    """How many runs to ask for: doubled from 1 on as long as that many are got and fit into the budget."""
+    """How many runs to claim: 1 at first, then doubled as long as the claim returns that many and they fit into
+    the budget.
+    """
 
     def __init__(self) -> None:
         self._size = 1
@@ -27,14 +29,16 @@ class BatchSize:
         return self._size
 
     def claimed(self, runs: int) -> None:
-        """So many were got. Fewer than asked for: the queue is empty, or the next one is to be claimed alone."""
+        """The claim returned `runs` runs. If it asked for more, the queue is empty or the next run is claimed
+        alone.
+        """
         self._size = max(1, min(self._size, runs))
 
     def ended(self, runs: int, seconds: float) -> None:
-        """So many of them were run, in so many seconds."""
+        """`runs` of them were executed, in `seconds`."""
         latest = seconds / runs
         if self._seconds_each is None or latest > self._seconds_each:
-            self._seconds_each = latest  # at once: who waits behind a slow one waits for nothing
+            self._seconds_each = latest  # at once: runs must not wait behind a slow one for long
         else:
             self._seconds_each += WEIGHT_OF_THE_LATEST * (latest - self._seconds_each)
         fit = int(BATCH_BUDGET_S / max(self._seconds_each, 1e-9))

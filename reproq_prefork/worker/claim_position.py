@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 
 from reproq_prefork.model.run import ClaimedRun, Place
 
-# Between two looks at the head: a run may have come there meanwhile, handed back or committed late.
+# Between two claims from the head. A run that was handed back or committed late may appear there.
 FROM_HEAD_S = 0.5
-FROM_HEAD_SHARE = 0.03  # of the time, at most, goes into looking there
+FROM_HEAD_SHARE = 0.03  # at most this share of the time is spent on claims from the head
 
 
 class ClaimPosition:
-    """Behind which run each queue is looked through. Times are in seconds, of any one clock.
+    """After which run the search in each queue begins. Times are in seconds of one clock, whichever it is.
 
-    At the head of the index are the entries of the runs that were claimed before, dead until a vacuum takes them
-    away: in a long drain, or beside a long transaction, walking over them costs more than all else. So a claim
-    begins behind the last one of this worker, except every now and then.
+    At the head of the index are the entries of runs that were claimed before. They are dead, but stay until a
+    vacuum removes them. In a long drain, or beside a long transaction, reading them costs more than everything
+    else. So a claim begins after the last run that this worker claimed, except from time to time.
     """
 
     def __init__(self) -> None:
@@ -24,13 +24,16 @@ class ClaimPosition:
         self._from_head_at = 0.0
 
     def places(self, now: float) -> Mapping[str, Place]:
-        """For a claim at `now`; none: from the head of every queue."""
+        """The places for a claim at `now`. Empty: begin at the head of every queue."""
         if now >= self._from_head_at:
             self._places = {}
         return self._places
 
     def claimed(self, runs: Sequence[ClaimedRun], sent_at: float, now: float) -> None:
-        """What a claim has got. One from the head, sent at `sent_at`, says when the next is to be."""
+        """Note the runs of a claim that was sent at `sent_at`.
+
+        The time that a claim from the head took decides when the next one from the head comes.
+        """
         if not self._places:
             self._from_head_at = now + max(FROM_HEAD_S, (now - sent_at) / FROM_HEAD_SHARE)
         last = {run.queue_name: run for run in runs}

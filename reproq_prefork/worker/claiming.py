@@ -1,4 +1,4 @@
-"""How a worker claims: together with what it records, or one run at a time where that went wrong."""
+"""How a worker claims: in the statement that records ends, or, after an error, one run at a time."""
 
 from __future__ import annotations
 
@@ -28,18 +28,19 @@ from reproq_prefork.worker.link import Link
 from reproq_prefork.worker.lone_claims import LoneClaims
 from reproq_prefork.worker.recording import Recording
 
-SUSPECT_DELAY_S = 1.0  # others are claimed meanwhile
-SUSPECT_S = 60.0  # a claim of many that met it again would cost as long as a statement may take
+SUSPECT_DELAY_S = 1.0  # other runs are claimed in the meantime
+SUSPECT_S = 60.0  # how long runs are claimed one by one: a claim of many would time out at the suspect again
 
 
 class LeaseLost(ReproqError):
-    """This worker's lease has ended: what it held is no longer its own."""
+    """The lease of this worker has ended: the runs that it held do not belong to it any more."""
 
 
 class Turn(NamedTuple):
-    """What a turn has got. `more`: there may be others that are due.
+    """The result of a turn. `more`: other runs may be due.
 
-    `unreadable`: what was claimed with `runs` and cannot be run, and is to be recorded with their ends.
+    `unreadable`: ends of runs that were claimed together with `runs` but cannot be read. The caller records them
+    together with the ends of `runs`.
     """
 
     runs: Sequence[ClaimedRun] = ()
@@ -48,10 +49,10 @@ class Turn(NamedTuple):
 
 
 class Claiming:
-    """Each public method is one step of the ledger's loop: it gives what ends the turn; None: there is more to do.
-    Raises `ConnectionLost` and `LeaseLost`.
+    """Each public method is one step of the ledger's loop. It returns the result that ends the turn, or None if
+    there is more to do. Raises `ConnectionLost` and `LeaseLost`.
 
-    `is_wary`: the connection was lost, or the time was up, with a claim on its way.
+    `is_wary`: the connection was lost during a claim, or a claim took too long.
     """
 
     def __init__(
@@ -78,12 +79,12 @@ class Claiming:
 
     @property
     def goes_alone(self) -> bool:
-        """Whether runs are to be claimed one by one."""
+        """Whether to claim runs one by one."""
         suspects = self._suspect is not None and time.monotonic() < self._suspect_until
         return self.is_wary or suspects or self._lone_claims.are_needed()
 
     def finish_and_claim(self, max_runs: int) -> Turn | None:
-        """Record what has ended and claim up to `max_runs` runs, in one statement."""
+        """Record the ended attempts and claim up to `max_runs` runs, in one statement."""
         recording = self._recording
         ended = recording.ended
         places = self._position.places(time.monotonic()) if max_runs else {}
@@ -111,15 +112,15 @@ class Claiming:
             return None
         if turn.more or not places:
             return turn
-        # Behind the place there are not enough: what is before it is found from the head.
+        # There are too few runs after this place. A claim from the head finds those before it.
         self._position.forget()
         return turn._replace(more=True) if turn.runs else None
 
     def claim_one(self) -> Turn | None:
-        """Claim a run, and then read it, by a statement for each, so that it is known which run is at fault.
+        """Claim one run with one statement, then read it with another. So an error shows which run causes it.
 
-        After a claim was refused, and after a connection was lost: a payload that takes longer to read than a
-        statement may is lost the same way each time, and must not stay at the head of the queue for it.
+        Used after a refused claim and after a lost connection. If a payload takes longer to read than a statement
+        may, the connection is lost the same way each time. Such a run must not stay at the head of the queue.
         """
         self.is_wary = False
         sent_ns = boottime_ns()
@@ -141,7 +142,7 @@ class Claiming:
         return None
 
     def _read(self, run: ClaimedRun) -> ClaimedRun | Settlement | None:
-        """All of a run that was claimed by itself, or its end. None: it is somebody else's by now."""
+        """Read a run that was claimed alone, or return its end. None: another worker has it now."""
         try:
             read = self._link.store.read_claimed(run.token)
         except (ReplyUnreadable, ValueRefused) as unreadable:
@@ -163,14 +164,14 @@ class Claiming:
         return claim.runs
 
     def _held(self, holds_lease: bool, claimed_ns: int | None) -> None:
-        """`claimed_ns`: when a claim that has got something was sent; its runs are leased from then on."""
+        """`claimed_ns`: when the claim was sent, if it returned runs. Their lease begins at that moment."""
         if not holds_lease:
             raise LeaseLost("the worker's lease has ended")
         if claimed_ns is not None:
             self._panel.update(lease_end_ns=claimed_ns + self._believed_lease_ns)
 
     def _not_read(self, run: ClaimedRun, trouble: ReproqError) -> Settlement:
-        """The row's fault, or the connection's: the second time in a row it counts as an attempt."""
+        """The row or the connection may be the cause. The second time in a row counts as an attempt."""
         self.is_wary = True
         if self._suspect != run.id:
             self._suspect, self._suspect_until = run.id, time.monotonic() + SUSPECT_S
@@ -185,5 +186,5 @@ class Claiming:
         failure = Failure(FailureKind.UNREADABLE, message, retry=retry)
         settlement = settle(run, failure, self._policy, random.random())
         assert settlement is not None
-        # No process of the task has told the application of it, if this is the end.
+        # If this is the final end, no process of the task has announced it.
         return settlement._replace(finish_due=run.task_path is not None)

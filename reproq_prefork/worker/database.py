@@ -1,17 +1,18 @@
-"""A worker's dealings with the database, through everything that can go wrong with them.
+"""What a worker does with the database, and how it handles every error.
 
-The protocol, by the errors:
+The protocol, error by error:
 
 * `ConnectionLost`: nobody knows whether the statement was committed. The worker connects again, ends its old
-  server process, and asks which runs it holds. What was not recorded is recorded again under the same token; a
-  claim whose reply was lost is handed back. `asking` says when the worker asks once more.
-* `StatementRefused`, `ValueRefused`: nothing was written. A server that refuses everything at this moment is
-  waited for, as long as it takes, and no run is blamed. Where it refuses one run, that is the run's fault, and
-  ends it: `recording` finds it, `refused_ends` says how. The worker goes on with other runs meanwhile.
-* The lease is over: what was recorded until then counts, all else is no longer this worker's (`LeaseLost`).
+  server process, and asks which runs it holds. It records again, under the same token, what was not recorded. It
+  hands back the runs of a claim whose reply was lost. `asking` says when the worker asks again.
+* `StatementRefused`, `ValueRefused`: nothing was written. If the server refuses everything at this moment, the
+  worker waits, as long as it takes, and blames no run. If it refuses one run, that run is the cause, and is ended:
+  `recording` finds it, `refused_ends` says how it ends. The worker continues with other runs.
+* The lease has ended: what was recorded before that counts. Everything else does not belong to this worker any
+  more (`LeaseLost`).
 
-`Ledger.turn` is one loop. Each time around it takes the first step that is to be done; what is to be done is in
-attributes, and no step calls another.
+`Ledger.turn` is one loop. Each time it does the first step that is needed. Attributes say what is needed, and no
+step calls another.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ from reproq_prefork.worker.link import Link
 from reproq_prefork.worker.reconciling import Reconciling
 from reproq_prefork.worker.recording import Fault, Recording, Token
 
-LEAVE_PATIENCE_S = 5.0  # for ends that are refused
+LEAVE_PATIENCE_S = 5.0  # to record ends that are refused
 LEAVE_INTERVAL_S = 0.25
 
 
 class Ledger:
-    """Raises `LeaseLost` and `ToldToStop`; every other trouble with the database it waits out."""
+    """Raises `LeaseLost` and `ToldToStop`. After every other database error it waits and tries again."""
 
     def __init__(
         self,
@@ -82,7 +83,7 @@ class Ledger:
             except StatementRefused as refused:
                 self._link.pause(refused, holding=False)
             except ValueRefused:
-                # The id is there: an earlier try was committed, and its reply lost.
+                # The id exists: an earlier try was committed, but its reply was lost.
                 if not self._link.store.reconnected():
                     raise LeaseLost("the lease ended before the worker had registered") from None
                 break
@@ -91,9 +92,9 @@ class Ledger:
         )
 
     def turn(self, ended: Sequence[Settlement], *, max_runs: int) -> Turn:
-        """Record the attempts that have ended and claim up to `max_runs` runs, if all goes well in one statement.
+        """Record the ended attempts and claim up to `max_runs` runs, in one statement unless there is an error.
 
-        For a worker that holds nothing else. From now on the ledger has what could not be recorded.
+        The worker must hold no other run. The ledger keeps what could not be recorded.
         """
         self._recording.has_ended(ended)
         while True:
@@ -108,7 +109,7 @@ class Ledger:
                     return turn
 
     def _step(self, max_runs: int) -> Turn | None:  # noqa: C901 (one branch a step)
-        """Do what is to be done first. What it gives ends the turn; None: there is more to do."""
+        """Do the first step that is needed. A result ends the turn; None: there is more to do."""
         recording, reconciling, claiming = self._recording, self._reconciling, self._claiming
         now = time.monotonic()
         if self._link.lost is not None:
@@ -156,23 +157,23 @@ class Ledger:
 
     @property
     def tend_at(self) -> float:
-        """When `tend` is to be called; in monotonic seconds."""
+        """When to call `tend`, in monotonic seconds."""
         return min(self._asking.at, self._recording.tend_at)
 
     def tend(self) -> None:
-        """Ask what is held and try refused ends again, where that is due. For a worker that holds no run."""
+        """Ask which runs are held and try refused ends again, if that is due. The worker must hold no run."""
         self.turn((), max_runs=0)
 
     @property
     def is_full(self) -> bool:
-        """It carries as many hopeless ends as it may: the worker is to leave, another begins with none."""
+        """The worker carries as many hopeless ends as it may. It must leave; another worker begins without any."""
         return self._recording.carried.are_hopeless
 
     def record(self, ended: Sequence[Settlement]) -> bool:
-        """Record these while a task runs, in a second or not at all. False: it did not succeed, or nobody knows.
+        """Record these ends while a task runs, within a second or not at all. False: it failed, or nobody knows.
 
-        Nothing is waited for and nothing raised: this is called in the middle of a task. What is not recorded then
-        is so by the next `turn`.
+        This is called during a task, so it does not wait for the database and raises nothing. The next `turn`
+        records what is not recorded now.
         """
         store = self._link.store
         try:
@@ -185,39 +186,37 @@ class Ledger:
 
     @property
     def asks_amid_task_in_s(self) -> float:
-        """In how many seconds `ask_amid_task` is to be called while a task runs; infinity: not at all."""
+        """In how many seconds to call `ask_amid_task` while a task runs; infinity: not at all."""
         return self._reconciling.asks_amid_task_in_s
 
     def ask_amid_task(self, known: Collection[Token]) -> None:
-        """Hand back what is held beside `known`. In the middle of a task, as `record`."""
+        """Hand back the held runs that are not in `known`. Called during a task, like `record`."""
         self._reconciling.ask_amid_task(known)
 
-    # --- whose end the application is to be told of ---
+    # --- announcing ends ---
 
     def take_announcement(self) -> int | None:
-        """A run whose end the application is to be told of, now this worker's for a minute. None: none, or
-        the database has refused to say.
+        """Take a run whose end must be announced. It belongs to this worker for a minute. None: there is none, or
+        the database refused the statement.
 
-        For a worker that holds no run and has recorded all it held, as `announced` is.
+        As for `announced`, the worker must hold no run, and must have recorded all that it held.
         """
         try:
             return self._link.store.take_finish_due()
         except ConnectionLost as lost:
             self._connect_after(lost)
         except (StatementRefused, ValueRefused) as refused:
-            self._log.warning("the database does not say whose end is to be told", reason=str(refused))
+            self._log.warning("the database did not say which end to announce next", reason=str(refused))
         return None
 
     def announced(self, run_id: int) -> None:
-        """The application has been told of the end of this run. Where that cannot be noted, it is told again."""
+        """Note that the end of this run was announced. If that cannot be noted, it is announced again."""
         try:
             self._link.store.clear_finish_due(run_id)
         except ConnectionLost as lost:
             self._connect_after(lost)
         except (StatementRefused, ValueRefused) as refused:
-            self._log.warning(
-                "the application will be told again of the end of a run", run=run_id, reason=str(refused)
-            )
+            self._log.warning("the end of a run will be announced again", run=run_id, reason=str(refused))
 
     def _connect_after(self, lost: ConnectionLost) -> None:
         self._link.warn_of_loss(lost)
@@ -227,32 +226,34 @@ class Ledger:
     # --- the end ---
 
     def leave(self) -> None:
-        """Give up the registration, so that nobody has to wait for its end.
+        """Remove the registration, so that nobody has to wait until its lease ends.
 
-        What could not be recorded, and a claim that may yet be committed, are left to the steward: it resets what
-        a worker holds that does not leave in order.
+        The worker leaves unrecorded ends, and a claim that may still be committed, to the steward. The steward
+        resets the runs of a worker that does not deregister.
         """
         self._record_at_last()
         unrecorded = len(self._recording.carried)
         try:
             if unrecorded or self._asking.is_in_doubt(time.monotonic()):
                 self._log.warning(
-                    "the worker leaves what may be in its name to its steward", unrecorded=unrecorded
+                    "the worker may still hold runs; its steward will reset them", unrecorded=unrecorded
                 )
                 return
             if not self._link.store.deregister():
-                self._asking.at = 0.0  # it holds a run that it does not know of
+                self._asking.at = 0.0  # it holds a run that it does not know
                 self.tend()
                 self._link.store.deregister()
         except (ConnectionLost, StatementRefused) as error:
-            self._log.warning("the worker's registration is left to expire", reason=str(error))
+            self._log.warning(
+                "the worker could not deregister; its registration will expire", reason=str(error)
+            )
             return
         finally:
             self._link.store.close()
         self._panel.update(state=WorkerState.STOPPED, run_id=0)
 
     def _record_at_last(self) -> None:
-        """Try once more what is carried along, for a while."""
+        """Try the carried ends again, for a limited time."""
         recording = self._recording
         recording.is_leaving = True
         gives_up_at = time.monotonic() + LEAVE_PATIENCE_S
@@ -265,5 +266,5 @@ class Ledger:
             self._link.rest(LEAVE_INTERVAL_S)
 
     def close(self) -> None:
-        """End the connection of a worker that has no registration any more."""
+        """Close the connection of a worker that is not registered any more."""
         self._link.store.close()

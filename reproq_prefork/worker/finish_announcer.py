@@ -1,7 +1,7 @@
-"""Tells the application of the end of runs that no task's process told it of: killed ones, cancelled ones.
+"""Announces the ends of runs that no task process has announced, such as killed and cancelled runs.
 
-Taking one sets it due again a minute ahead, so that one whose worker dies, or whose application fails, is told of
-once more. The application's own code runs: it has a deadline, and cannot take the worker with it.
+Taking an end sets it due again a minute later. So if the worker dies, or the application fails, it is announced
+once more. The announcement runs code of the application, so it has a deadline and cannot end the worker.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ANNOUNCEMENT_TIMEOUT_S = 30.0
 
 
 class Announcements(Protocol):
-    """The part of the ledger that knows whom to tell of what."""
+    """The part of the ledger that knows which ends must be announced."""
 
     def take_announcement(self) -> int | None: ...
 
@@ -43,27 +43,25 @@ class Announcer:
 
     @property
     def is_due(self) -> bool:
-        """It is time to look whether there is something to tell."""
+        """It is time to look for ends to announce."""
         return self._executor.announces and time.monotonic() >= self._look_at
 
-    def tell(self, *, all_there_are: bool) -> None:
-        """Tell of one run, or until there are none; for a worker that holds no run. Raises as an executor does."""
+    def announce_due_ends(self, *, all_there_are: bool) -> None:
+        """Announce one end, or all ends. The worker must hold no run. Raises as an executor does."""
         while not self._orders.drain:
             run_id = self._ledger.take_announcement()
             if run_id is None:
                 break
-            why_not = self._told(run_id)
+            why_not = self._announce(run_id)
             if why_not is None:
                 self._ledger.announced(run_id)
             else:
-                self._log.warning(
-                    f"the application could not be told of the end of run {run_id}", reason=why_not
-                )
+                self._log.warning(f"the end of run {run_id} could not be announced", reason=why_not)
             if not all_there_are:
                 break
         self._look_at = time.monotonic() + LOOK_INTERVAL_S * random.uniform(0.75, 1.25)
 
-    def _told(self, run_id: int) -> str | None:
+    def _announce(self, run_id: int) -> str | None:
         deadline_ns = boottime_ns() + int(ANNOUNCEMENT_TIMEOUT_S * 1e9)
         watch = _ShowingLife(TaskWatch(self._panel, self._orders, deadline_ns=deadline_ns), self._panel)
         try:
@@ -73,7 +71,7 @@ class Announcer:
 
 
 class _ShowingLife:
-    """A watch of a worker that is at no task, so its master expects signs of life."""
+    """A watch for a worker that executes no task: its master expects signs of life."""
 
     def __init__(self, watch: Watch, panel: WorkerPanel) -> None:
         self._watch = watch

@@ -1,4 +1,4 @@
-"""A worker's connection to the database: opened, lost, opened again, and how long it waits for that."""
+"""A worker's connection to the database: opened, lost, opened again, and how long the worker waits for it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reproq_prefork.unix.panel import WorkerPanel
 from reproq_prefork.unix.scoreboard import WorkerState
 from reproq_prefork.unix.signals import wait_readable
 
-QUIT_PATIENCE_S = 3.0  # for recording what was handed back, while there is no connection
+QUIT_PATIENCE_S = 3.0  # to record hand-backs while there is no connection
 
 
 class ToldToStop(ReproqError):
@@ -24,7 +24,7 @@ class ToldToStop(ReproqError):
 
 
 class Link:
-    """`store` is the connection; `lost`: why it is to be made again. Raises `ToldToStop`, and nothing else."""
+    """`store` is the connection. `lost` is the reason to open it again. Raises only `ToldToStop`."""
 
     store: WorkerStore
     lost: ReproqError | None = None
@@ -51,7 +51,7 @@ class Link:
                 return
 
     def pause(self, reason: ReproqError, *, holding: bool) -> None:
-        """Wait a while before the next try; longer each time, and no longer than told.
+        """Wait before the next try; longer each time, but not longer than an order to stop allows.
 
         `holding`: the worker has something to record, so an order to drain does not end the wait.
         """
@@ -59,7 +59,7 @@ class Link:
             self._delays_s = reconnect_delays_s()
         delay_s = next(self._delays_s)
         self._trouble.warning(
-            "the database does not do its part; trying again",
+            "the database cannot be used now; trying again",
             reason=str(reason),
             delay_s=round(max(0.0, min(delay_s, self._patience_left_s())), 3),
         )
@@ -70,21 +70,21 @@ class Link:
             raise ToldToStop("told to stop at once, and what was held could not be recorded")
 
     def warn_of_loss(self, lost: ReproqError) -> None:
-        """Say that the connection is lost; ever more rarely where that happens again and again."""
+        """Log that the connection is lost. If that repeats, log it less and less often."""
         self._trouble.warning("the connection is lost", reason=str(lost))
 
     def rest(self, seconds: float) -> None:
-        """Wait, or until an order comes."""
+        """Wait for `seconds`, or until an order arrives."""
         wait_readable(self._orders.fds, max(0.0, min(seconds, self._patience_left_s())))
         self._panel.update()
         self._orders.read()
 
     def answered(self) -> None:
-        """The server does what it is asked: the next wait is a short one again."""
+        """Note that the server has answered: the next wait is short again."""
         self._delays_s = None
 
     def _patience_left_s(self) -> float:
-        """How long there still is to record what is held; without limit until it is told to stop at once."""
+        """How much time is left to record what is held. No limit until the worker is told to stop at once."""
         if not self._orders.quit:
             return math.inf
         if self._quit_seen_at is None:

@@ -1,7 +1,8 @@
-"""Claiming one run at a time, where a claim of many was refused: it finds out which run the server will not give.
+"""Claims one run at a time after a claim of many was refused. So it finds the run that the server refuses.
 
-A run that is refused again and again, for a value of its own or while another one can be claimed, is FAILED by its
-id. One that cannot be ended either is left alone for a while, so that the others can be claimed.
+A run is FAILED by its id if the server refuses it again and again: because of a value in the run, or although
+another run can be claimed. If it cannot be ended either, it is left alone for a while, so that others can be
+claimed.
 """
 
 from __future__ import annotations
@@ -15,33 +16,33 @@ from reproq_prefork.store.outcomes import StatementRefused, ValueRefused
 from reproq_prefork.store.worker_store import ClaimedAlone, WorkerStore
 from reproq_prefork.text.log import Log
 
-MAX_REFUSALS = 3  # of one run, before it counts as its own fault
-RUNS_TRIED = 50  # in one go; the next one goes on behind them
+MAX_REFUSALS = 3  # of one run, before the run counts as the cause
+RUNS_TRIED = 50  # in one call; the next call continues after them
 SUSPECT_S = 10.0
 LEFT_ALONE_S = 60.0
 
 
 class LoneClaims:
-    """What one worker knows of runs that the server has refused to give it."""
+    """What one worker knows about runs whose claim the server has refused."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
         self._refusals: dict[int, int] = {}
         self._suspect_until = 0.0
         self._left_alone_until: dict[int, float] = {}
-        self._refused: dict[int, ReproqError] = {}  # since a run could be claimed
+        self._refused: dict[int, ReproqError] = {}  # since the last successful claim
 
     def are_needed(self) -> bool:
-        """Whether a claim of many would meet a run that was refused."""
+        """Whether a claim of many could include a run that was refused."""
         return bool(
             (self._refusals and time.monotonic() < self._suspect_until)
             or (self._left_alone_until and self._left_alone())
         )
 
     def claim(self, store: WorkerStore) -> ClaimedAlone | None:
-        """Claim the next run that can be. None: nothing else is due.
+        """Claim the next run that can be claimed. None: nothing else is due.
 
-        Raises as the store does; a refusal only where no other run could be claimed either.
+        Raises the errors of the store; a refusal only if no other run could be claimed either.
         """
         refused, tried = self._refused, 0
         while True:
@@ -65,10 +66,10 @@ class LoneClaims:
                     raise
                 continue
             if claimed.holds_lease and claimed.run is None:
-                continue  # somebody else has it
+                continue  # another worker has it
             self._refusals.pop(run_id, None)
             self._refused = {}
-            # They were refused while another one is not: it is no fault of the database's.
+            # These were refused but another one was not, so the database is not the cause.
             self._count(
                 {
                     each: why
@@ -80,7 +81,7 @@ class LoneClaims:
             return claimed
 
     def _count(self, refused: Mapping[int, ReproqError], store: WorkerStore) -> None:
-        """Once more these were refused, and it is their own fault."""
+        """Count one more refusal of each of these runs, which are the cause of it."""
         if time.monotonic() >= self._suspect_until:
             self._refusals.clear()
         for run_id, refusal in refused.items():

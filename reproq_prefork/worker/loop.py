@@ -1,7 +1,8 @@
-"""The worker's loop: wait, claim, execute, finish; one run after the other. Short ones are claimed together.
+"""The worker's loop: wait, claim, execute, record. It executes one run after the other, and claims short ones
+together.
 
-No transaction is open while a task runs. A worker that has lost its lease exits, and its master starts another
-under another id: an id is never used again after its lease has ended.
+No transaction is open while a task runs. A worker that has lost its lease exits, and its master starts another one
+with a new id. An id is never used again after its lease has ended.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Worker:
         executor: Executor,
         log: Log,
     ) -> None:
-        """`slot` and `steward` are this worker's, and its steward's, places on the scoreboard."""
+        """`slot` and `steward`: the places of this worker and of its steward on the scoreboard."""
         self._settings = settings
         self._slot = slot
         self._steward = steward
@@ -77,7 +78,8 @@ class Worker:
         self._executor = executor
         self._log = log
         self._announcer = Announcer(ledger=ledger, executor=executor, panel=panel, orders=orders, log=log)
-        # Where no run may be tried twice, each is claimed alone, as the statement does by the runs' own limits.
+        # If no run may have a second attempt, each run is claimed alone. The SQL does the same for a run whose
+        # own limit is one attempt.
         self._batches = executor.batches and policy.attempts_allowed(2) > 1
         self._announces = executor.announces
         self._batch_size = BatchSize()
@@ -99,7 +101,8 @@ class Worker:
             self._ledger.close()
             return ExitStatus.LEASE_LOST
         except TaskWillNotDie as stuck:
-            # The master adopts what is left, and sees it gone before the run is claimable.
+            # The master adopts the processes that are left. It makes sure that they are gone before the run can
+            # be claimed again.
             self._log.error(str(stuck))
             return ExitStatus.FAILURE
         return ExitStatus.OK
@@ -108,11 +111,11 @@ class Worker:
         ended: Sequence[Settlement] = ()
         while True:
             leaving = self._orders.drain or self._is_worn_out() or self._ledger.is_full
-            # Under load, too, the application is told of an end now and then; nothing may be held meanwhile.
+            # Ends are announced from time to time under load too. The worker must hold no run while it announces.
             makes_way = bool(ended) and self._announcer.is_due
             max_runs = 0 if leaving or makes_way or self._panel.is_quiet() else self._max_runs()
             turn = self._ledger.turn(ended, max_runs=max_runs) if ended or max_runs else Turn()
-            # TERM may have come since, also while the claim was on its way.
+            # TERM may have arrived in the meantime, even while the claim was being sent.
             self._orders.read()
             if turn.runs and self._orders.drain:
                 ended = [*turn.unreadable, *(handed_back(*run.token) for run in turn.runs)]
@@ -126,7 +129,7 @@ class Worker:
                 if leaving or self._ledger.is_full:
                     return
                 if self._announcer.is_due:
-                    self._announcer.tell(all_there_are=not makes_way)
+                    self._announcer.announce_due_ends(all_there_are=not makes_way)
                 if not makes_way:
                     self._wait_for_work()
 
@@ -138,10 +141,10 @@ class Worker:
         return max(1, min(self._batch_size.size, self._recycle_after - self._panel.record.tasks_done))
 
     def _attempt_all(self, turn: Turn) -> Sequence[Settlement]:
-        """Run what was claimed together; gives what is still to be recorded of it.
+        """Execute the runs of one claim; return what still must be recorded about them.
 
-        What is not started when they have taken `BATCH_STRETCH_S` never is: it goes back. While a run takes longer
-        than that, what has ended is recorded and what waits handed back in the middle of it.
+        The runs have `BATCH_STRETCH_S` together. A run that has not started by then is handed back. If one run
+        takes longer than that, the worker records the ended runs and hands back the waiting ones while it runs.
         """
         self._batch_size.claimed(len(turn.runs))
         batch = Batch(turn.runs, self._ledger, claimed_ns=boottime_ns())
@@ -170,7 +173,10 @@ class Worker:
         return batch.to_be_recorded()
 
     def _attempt(self, run: ClaimedRun, batch: Batch) -> None:
-        """Run the task. The panel says so from before it starts until another does or the attempt is recorded."""
+        """Run the task.
+
+        The panel shows the run before the task starts, until another run starts or the attempt is recorded.
+        """
         started_ns = boottime_ns()
         timeout_s = self._settings.timeout_s if run.timeout_s is None else run.timeout_s
         deadline_ns = started_ns + int(timeout_s * 1e9) if timeout_s else 0
@@ -206,12 +212,12 @@ class Worker:
         if settlement is not None:
             batch.ended(settlement)
         elif isinstance(report.outcome, Completed):
-            self._panel.update(run_id=0)  # the task has recorded its end itself
+            self._panel.update(run_id=0)  # the task itself has recorded its end
         else:
-            raise LeaseLost(f"run {run.id} was ended: the worker's lease had")
+            raise LeaseLost(f"run {run.id} was stopped: the worker's lease had ended")
 
     def _not_started(self, run: ClaimedRun, reason: NoProcess) -> Settlement:
-        """Hand it back: to be taken at once where only this worker cannot start it, else after a while."""
+        """Hand the run back. It is due at once if only this worker cannot start it, otherwise after a delay."""
         self._log.warning(f"run {run.id} is handed back", reason=str(reason))
         self._panel.update(run_id=0, deadline_ns=0)
         back = handed_back(*run.token)
@@ -251,9 +257,9 @@ class Worker:
                 self._log.info(f"run {run.id} succeeded", **fields)
 
     def _wait_for_work(self) -> None:
-        """Sleep until woken; by itself it looks only while the steward, which polls for all, does not.
+        """Sleep until woken. The steward polls for all workers, so a worker polls only while the steward does not.
 
-        That is so for ends, too, of which the application is to be told.
+        The same is true for ends that must be announced.
         """
         look_at = time.monotonic() + self._settings.poll_interval_s * random.uniform(0.75, 1.25)
         while True:
@@ -292,7 +298,10 @@ class Worker:
         )
 
     def _reachable_rss_kib(self, max_rss_kib: int) -> int:
-        """A limit below what the worker is born with would replace it after each task: then it has none (0)."""
+        """Return the limit, or 0 (no limit) if a new worker is already larger.
+
+        With such a limit, a worker would be replaced after each task.
+        """
         born_kib = resident_kib()
         if 0 < max_rss_kib <= born_kib:
             self._log.warning(
@@ -309,5 +318,5 @@ class Worker:
 
 
 def _jittered(max_tasks: int) -> int:
-    """`max_tasks` less up to a tenth; 0: never."""
+    """Return `max_tasks`, made smaller by a random share of up to a tenth. 0: never replace the worker."""
     return max(1, max_tasks - int(max_tasks * RECYCLE_JITTER * random.random())) if max_tasks else 0

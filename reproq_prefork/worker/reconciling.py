@@ -1,4 +1,4 @@
-"""What a worker holds, as the database has it: asked for after a lost connection, once a lease, and amid a task.
+"""Ask the database which runs the worker holds: after a lost connection, once a lease, and during a task.
 
 `asking` says when. Raises `ConnectionLost`.
 """
@@ -19,7 +19,7 @@ from reproq_prefork.worker.recording import Recording, Token
 
 
 class Reconciling:
-    """`lease_is_over`: seen after a lost connection. What had ended until then still counts."""
+    """`lease_is_over`: found out after a lost connection. Attempts that had ended before still count."""
 
     def __init__(
         self, *, link: Link, asking: Asking, recording: Recording, panel: WorkerPanel, log: Log
@@ -32,7 +32,7 @@ class Reconciling:
         self.lease_is_over = False
 
     def connect_again(self, lost: ReproqError) -> None:
-        """Connect, end the old server process, then ask what is held: one try, that waits where it fails."""
+        """Connect, end the old server process, then ask which runs are held. One try; waits if it fails."""
         holding = self._recording.is_holding
         state = self._panel.record.state
         self._link.store.close()
@@ -42,7 +42,7 @@ class Reconciling:
         try:
             old_is_gone = store.end_previous_backend()
             held = store.held_runs()
-            # Until the old process is seen gone it stays registered: the steward must see it gone if we die.
+            # The old process stays registered until it is seen gone. If we die, the steward must see it gone.
             has_lease = store.reconnected(old_is_gone=old_is_gone)
         except (ConnectionLost, StatementRefused, ValueRefused) as error:
             self._link.pause(error, holding=holding)
@@ -54,14 +54,14 @@ class Reconciling:
         self._recording.blame(lost)
         self._link.lost = None
         if not has_lease:
-            # Nobody took the runs over while the database was away.
+            # Nobody took over the runs while the database was not available.
             self.lease_is_over = True
             self._recording.carried.hasten()
         self._panel.update(backend_pid=store.backend.pid)
         self._log.info("connected again")
 
     def ask(self) -> None:
-        """Hand back what is held and not known here."""
+        """Ask which runs are held. Hand back those that are not known here."""
         try:
             self._look_for_old_process()
             held = self._link.store.held_runs()
@@ -73,12 +73,15 @@ class Reconciling:
 
     @property
     def asks_amid_task_in_s(self) -> float:
-        """In how many seconds `ask_amid_task` is to be called while a task runs; infinity: not at all."""
+        """In how many seconds to call `ask_amid_task` while a task runs; infinity: not at all."""
         now = time.monotonic()
         return max(0.0, self._asking.at - now) if self._asking.is_in_doubt(now) else math.inf
 
     def ask_amid_task(self, known: Collection[Token]) -> None:
-        """Hand back what is held beside `known` and what is carried along. Returns soon, and raises nothing."""
+        """Hand back the runs that are held, except `known` ones and those whose ends are carried along.
+
+        Returns soon, and raises nothing.
+        """
         store = self._link.store
         is_answered = False
         try:

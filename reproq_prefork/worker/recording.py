@@ -1,11 +1,12 @@
-"""How a worker's ends are recorded where one statement for all of them, and for the next claim, did not do it.
+"""How a worker records ends after the one statement, which records all of them and claims again, has failed.
 
-They are recorded without a claim, in pieces. A piece that is refused is halved, until the end at fault stands
-alone; that one is carried along as `refused_ends` says. Before an end is blamed, the worker records nothing: a
-server that refuses that refuses everything, and is waited for. Then it looks whether somebody has locked the row.
+The ends are recorded without a claim, in pieces. A refused piece is halved until the end that causes the refusal
+is alone; that one is carried along, as `refused_ends` says. Before it blames an end, the worker records nothing,
+as a test: a server that refuses that refuses everything, and the worker waits for it. Then the worker checks
+whether somebody has locked the row.
 
-Each public method that sends something is one step of the ledger's loop, and raises `ConnectionLost`: `blame` is
-told of it once the worker is connected again and knows what it still holds.
+Each public method that sends a statement is one step of the ledger's loop, and raises `ConnectionLost`. Once the
+worker is connected again and knows what it still holds, the ledger calls `blame` with that error.
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ Token = tuple[int, int]
 
 
 class Fault(enum.Enum):
-    """Whose fault it is that a statement was refused."""
+    """What caused the refusal of a statement."""
 
-    SERVER = "the server takes no changes at this moment"
-    ENDS = "something was to be recorded; it is recorded in pieces from here on"
-    CLAIM = "nothing was to be recorded, so it is the claim"
+    SERVER = "the server accepts no changes at this moment"
+    ENDS = "there were ends to record; from now on they are recorded in pieces"
+    CLAIM = "there was nothing to record, so the claim was refused"
 
 
 class Recording:
-    """`ended`: to be recorded together with the next claim. An attempt is here, in a piece, or carried along."""
+    """`ended`: ends to record together with the next claim. Each end is here, in a piece, or carried along."""
 
     def __init__(self, *, link: Link, asking: Asking, panel: WorkerPanel, orders: Orders, log: Log) -> None:
         self._link = link
@@ -46,9 +47,9 @@ class Recording:
         self._log = log
         self._asking = asking
         self.ended: Sequence[Settlement] = ()
-        self.pieces: list[Sequence[Settlement]] = []  # to be recorded without a claim, the last one first
+        self.pieces: list[Sequence[Settlement]] = []  # to record without a claim, the last one first
         self.carried = RefusedEnds()
-        self.refusal: ReproqError | None = None  # whose fault it is, is to be found out
+        self.refusal: ReproqError | None = None  # its cause is not known yet
         self.is_leaving = False
         self._accused: Sequence[Settlement] = ()  # the piece whose statement was refused, or lost
         self._tried: RefusedEnd | None = None  # the end whose statement was lost
@@ -59,7 +60,7 @@ class Recording:
 
     @property
     def tend_at(self) -> float:
-        """When a carried end is to be tried again."""
+        """When to try a carried end again."""
         if not self.carried:
             return self.carried.next_at
         end = self.carried.get(self._panel.lease().cancelled_run)
@@ -68,17 +69,17 @@ class Recording:
         return self.carried.next_at
 
     def has_ended(self, attempts: Sequence[Settlement]) -> None:
-        """These are to be recorded, too."""
+        """Record these attempts too."""
         self.ended = [*self.ended, *attempts] if self.ended else attempts
 
     def set_apart(self) -> None:
-        """What has ended is to be recorded without a claim."""
+        """Record the ended attempts without a claim."""
         if self.ended:
             self.pieces.append(self.ended)
             self.ended = ()
 
     def sort(self, held: frozenset[Token]) -> None:
-        """Hand back what is held and not known here, and forget what is not held any more."""
+        """Hand back held runs that are not known here. Forget the ends of runs that are not held any more."""
         known = [settlement for group in (self.ended, self._accused, *self.pieces) for settlement in group]
         known += [end.settlement for end in self.carried]
         unknown = held - {settlement.token for settlement in known}
@@ -96,14 +97,14 @@ class Recording:
         self.warn_of_the_late([settlement for settlement in known if settlement.token not in held])
 
     def handed_back(self, unknown: Iterable[Token]) -> Sequence[Settlement]:
-        """Runs that were claimed by a statement whose reply was lost: they are nobody's attempt."""
+        """Hand back runs of a claim whose reply was lost. They do not count as attempts."""
         backs = [handed_back(*token) for token in sorted(unknown)]
         for back in backs:
             self._log.info("handing back a run whose claim was never answered", run=back.run_id)
         return backs
 
     def find_fault(self, refusal: ReproqError) -> Fault:
-        """A statement was refused with `refusal`. What is at fault stands apart afterwards."""
+        """Find what caused `refusal`, and set it apart."""
         self.refusal = None
         try:
             self._record_nothing()
@@ -130,7 +131,7 @@ class Recording:
         return Fault.ENDS
 
     def blame(self, error: ReproqError) -> None:
-        """The server does what else it is asked, so the fault is in what was accused."""
+        """Blame the accused ends: the server accepts other statements."""
         accused, self._accused = self._accused, ()
         tried, self._tried = self._tried, None
         if len(accused) == 1:
@@ -142,7 +143,7 @@ class Recording:
             self._note_refusal(tried, error, took_s=0.0)
 
     def record_piece(self) -> None:
-        self._panel.update()  # there may be many, and each may take its time
+        self._panel.update()  # there may be many pieces, and each may take long
         self._accused = piece = self.pieces.pop()
         try:
             claim = self._link.store.finish_and_claim(piece, max_runs=0)
@@ -156,7 +157,7 @@ class Recording:
             self.warn_of_the_late(piece, claim.settled)
 
     def try_carried(self, now: float) -> None:
-        """Try again what is due."""
+        """Try the carried ends again that are due."""
         due = self.carried.due(now)
         try:
             self._record_nothing()
@@ -178,19 +179,22 @@ class Recording:
                 end.put_off(now)
 
     def warn_of_the_late(self, ended: Sequence[Settlement], settled: int = 0) -> None:
-        """Hand-backs are not counted: the steward may already have done them.
+        """Log the ends that were recorded too late.
 
-        A statement whose reply is lost may have recorded the others: then nothing is said.
+        Hand-backs are not counted: the steward may already have done them. After a lost reply nothing is logged,
+        because that statement may have recorded the others.
         """
         results = [settlement.run_id for settlement in ended if not settlement.refunded]
         late = len(results) - settled
         if late <= 0 or self._link.lost is not None or self._asking.is_in_doubt(time.monotonic()):
             return
         if len(results) == 1:
-            self._log.warning("a result came too late: the run was no longer this worker's", run=results[0])
+            self._log.warning(
+                "a result came too late: the run did not belong to this worker any more", run=results[0]
+            )
         else:
             self._log.warning(
-                "results came too late: their runs were no longer this worker's",
+                "results came too late: their runs did not belong to this worker any more",
                 late=late,
                 of=len(results),
                 first=results[0],
@@ -219,7 +223,7 @@ class Recording:
                 goes_on = False
 
     def _is_at_fault(self, end: RefusedEnd) -> bool:
-        """The server takes other changes, and nobody has locked the row."""
+        """Whether this end causes the refusal: the server accepts other changes, and nobody has locked the row."""
         try:
             self._record_nothing()
             run = self._link.store.changeable_runs([end.token]).get(end.token)
@@ -228,12 +232,12 @@ class Recording:
         return run is not None and run.is_free
 
     def _record_nothing(self) -> None:
-        """What the server refuses then, it refuses to everybody."""
+        """Test the server: if it refuses this, it refuses everything."""
         self._link.store.finish_and_claim((), max_runs=0)
 
     def _carry(self, settlement: Settlement, error: ReproqError) -> None:
         self.carried.add(RefusedEnd.first_refused(settlement, error, time.monotonic()))
-        # Before the panel shows another run: should the worker die, this one was started too.
+        # Before the panel shows another run: if the worker dies, the steward must know that this run had started.
         self._panel.show_unrecorded(self.carried.tokens)
         self._log.warning(
             f"the end of run {settlement.run_id} ({settlement.status}) is refused, and others are not;"
@@ -246,12 +250,12 @@ class Recording:
         self._panel.show_unrecorded(self.carried.tokens)
 
     def _note_refusal(self, end: RefusedEnd, error: ReproqError, *, took_s: float) -> bool:
-        """Whether to try a smaller end at once."""
+        """Note the refusal; return whether to try a smaller end at once."""
         had_hope = not end.is_given_up
         goes_on = end.was_refused(error, time.monotonic(), took_s=took_s)
         if end.is_given_up and had_hope:
             self._log.error(
-                f"run {end.settlement.run_id} cannot be ended: the database refuses whatever is written about it."
+                f"run {end.settlement.run_id} cannot be ended: the database refuses every write about it."
                 " It stays RUNNING and is tried again once a minute. Look for a trigger or a constraint on"
                 " task_runs that is not part of the schema",
                 reason=end.reason,

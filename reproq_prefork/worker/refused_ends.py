@@ -1,13 +1,13 @@
-"""Ends that the server refuses to record while it takes others: what is tried when, and what in place of it.
+"""Ends that the server refuses to record although it accepts others: what the worker tries, and when.
 
-A refusal that repeats for one run is that run's fault. Its worker carries the end along and goes on with other
-runs. It tries the end again as it is, less and less often; after a while smaller ones (`smaller_ends`).
-Where even the smallest is refused, it tries all of them once a minute for as long as it lives: when the trigger is
-dropped, the run ends as it should have ended. A row that somebody has locked is only waited for: its end is never
-made smaller.
+If the refusals of one run repeat, the run is the cause. Its worker carries the end along and continues with other
+runs. It tries the end again unchanged, less and less often; after a while it tries smaller ends (`smaller_ends`).
+If the server refuses even the smallest, the worker tries all of them once a minute for as long as it lives. So
+when somebody drops the trigger, the run ends as it should have ended. If somebody has locked the row, the worker
+only waits, and never makes the end smaller.
 
-These are rules over plain values: the ledger sends the statements and reports how they went. Times are in seconds
-of the monotonic clock.
+This file holds rules over plain values: the ledger sends the statements and reports their results. Times are in
+seconds of the monotonic clock.
 """
 
 from __future__ import annotations
@@ -22,23 +22,26 @@ from reproq_prefork.store.outcomes import ServerShort, ValueRefused
 from reproq_prefork.unix.scoreboard import MAX_UNRECORDED
 from reproq_prefork.worker.smaller_ends import smaller_ends
 
-FIRST_WAIT_S = 0.25  # after the first refusal; doubled with each one
+FIRST_WAIT_S = 0.25  # after the first refusal; doubles with each refusal
 LONGEST_WAIT_S = 10.0
-DOUBLINGS = 10  # past the longest wait; refusals go on for days, and a float would overflow
+DOUBLINGS = 10  # already past the longest wait; refusals may go on for days, and a float would overflow
 LOCKED_WAIT_S = 1.0
 PATIENCE_S = 5.0  # before a smaller end is tried
-PATIENCE_AT_THE_END_S = 1.0  # the same for a worker that is to stop
-# A full disk refuses a large result and takes small ones. That is the server's trouble, and may last.
+PATIENCE_AT_THE_END_S = 1.0  # the same for a worker that must stop
+# A full disk refuses a large result and accepts small ones. The server is the cause, and that may last.
 PATIENCE_WITH_THE_SERVER_S = 600.0
 REFUSALS_BEFORE = 3  # a deadlock may choose the same victim twice
 GIVEN_UP_AGAIN_S = 60.0
-SLOW_S = 0.5  # after a try that took longer, a worker does something else first
-MAX_CARRIED = MAX_UNRECORDED  # beside other runs; with more, a worker claims nothing
+SLOW_S = 0.5  # after a try that took longer, the worker does something else first
+MAX_CARRIED = MAX_UNRECORDED  # while it executes other runs; with more, a worker claims nothing
 
 
 @dataclass(slots=True)
 class RefusedEnd:
-    """An attempt whose end was refused. `refusals`: of the end as it is, while the server took other changes."""
+    """An attempt whose end was refused.
+
+    `refusals` counts refusals of the unchanged end while the server accepted other changes.
+    """
 
     settlement: Settlement
     since_s: float
@@ -51,7 +54,7 @@ class RefusedEnd:
     is_cancelled: bool = False
     is_given_up: bool = False
     tried: int = 0  # how many ends of this round were refused so far
-    of: int = 1  # how many there are in this round
+    of: int = 1  # how many ends this round has
 
     @classmethod
     def first_refused(cls, settlement: Settlement, error: ReproqError, now: float) -> RefusedEnd:
@@ -66,7 +69,7 @@ class RefusedEnd:
         return self.settlement.token
 
     def next_end(self, now: float, *, leaving: bool) -> Settlement:
-        """What to try now. `leaving`: the worker is to stop."""
+        """The end to try now. `leaving`: the worker must stop."""
         ends = [self.settlement]
         if self._may_be_smaller(now, leaving=leaving):
             ends += smaller_ends(
@@ -80,7 +83,10 @@ class RefusedEnd:
         return ends[min(self.tried, self.of - 1)]
 
     def was_refused(self, error: ReproqError, now: float, *, took_s: float) -> bool:
-        """`next_end` was refused, while the server took other changes. Whether to try the one after it at once."""
+        """Note that `next_end` was refused while the server accepted other changes.
+
+        Returns whether to try the next one at once.
+        """
         if self.tried == 0:
             self.refusals += 1
             self._note(error)
@@ -94,7 +100,7 @@ class RefusedEnd:
         return False
 
     def put_off(self, now: float) -> None:
-        """It says nothing that this was refused: somebody has locked the row, or the server takes nothing."""
+        """Wait. This refusal does not count: somebody has locked the row, or the server accepts no changes."""
         self.next_at = now + LOCKED_WAIT_S
 
     def _note(self, error: ReproqError) -> None:
@@ -121,7 +127,7 @@ class RefusedEnd:
 
 
 class RefusedEnds:
-    """All that one worker carries along."""
+    """All ends that one worker carries along."""
 
     def __init__(self) -> None:
         self._ends: dict[tuple[int, int], RefusedEnd] = {}
@@ -141,27 +147,27 @@ class RefusedEnds:
 
     @property
     def next_at(self) -> float:
-        """When one of them is to be tried again; infinity where there are none."""
+        """When to try the next of them again; infinity if there are none."""
         return min((end.next_at for end in self._ends.values()), default=math.inf)
 
     @property
     def are_too_many(self) -> bool:
-        """More than a worker carries along beside other runs."""
+        """There are more than a worker may carry along while it executes other runs."""
         return len(self) > MAX_CARRIED
 
     @property
     def are_hopeless(self) -> bool:
-        """As many as a worker carries along are given up."""
+        """A worker may carry `MAX_CARRIED`, and at least that many are given up."""
         return sum(end.is_given_up for end in self) >= MAX_CARRIED
 
     @property
     def are_given_up(self) -> bool:
-        """Of each the server has refused even the smallest end."""
+        """The server has refused even the smallest end of each."""
         return all(end.is_given_up for end in self)
 
     @property
     def await_the_server(self) -> bool:
-        """One at least is refused for what the server lacks."""
+        """At least one is refused because the server lacks a resource, such as disk space."""
         return any(end.server_short for end in self)
 
     def due(self, now: float) -> list[RefusedEnd]:

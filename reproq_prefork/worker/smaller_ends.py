@@ -1,4 +1,4 @@
-"""What to write about a run instead, where the server refuses what should be written."""
+"""What to write about a run instead if the server refuses its end."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ SMALL_MESSAGE_CHARS = 200
 def smaller_ends(
     wanted: Settlement, reason: str, *, value_refused: bool, is_python: bool, is_cancelled: bool
 ) -> Iterator[Settlement]:
-    """What to write in place of `wanted`, which the server refuses for `reason`; each is less than the one before.
+    """What to write instead of `wanted`, which the server refuses with `reason`. Each is smaller than the one
+    before.
 
-    First the same end without what only describes it: output, usage, all but the first words of an error. A result
-    is never dropped in silence: a run whose result cannot be stored is FAILED, and is not run again. Last comes
-    the smallest write that ends a run. `is_cancelled`: somebody has cancelled the run, so it may also end as
-    CANCELLED.
+    First comes the same end without its description: no output, no usage, only the first words of an error. A
+    result is never dropped silently: a run whose result cannot be stored is FAILED, and is not executed again. The
+    last one is the smallest write that ends a run. `is_cancelled`: somebody has cancelled the run, so it may also
+    end as CANCELLED.
     """
     less = wanted._replace(
         result=None if wanted.result == "null" else wanted.result,
@@ -39,7 +40,7 @@ def smaller_ends(
     else:
         error = _entry(
             FailureKind.REFUSED,
-            f"the database refused to record what became of it ({wanted.status}): {reason}",
+            f"the database refused to record the end of the run ({wanted.status}): {reason}",
         )
     yield last._replace(error=error)
     yield last

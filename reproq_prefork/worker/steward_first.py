@@ -1,7 +1,7 @@
-"""A worker connects to the database once its host's steward has, so that the steward is never the one left out.
+"""A worker connects to the database after its host's steward, so that the steward always gets a connection.
 
-Where the server has too few connections for all, some workers go without, and the others do the work. Without a
-steward nobody renews a lease, and all of them would end with it.
+If the server has too few connections for all, some workers have none, and the others do the work. Without a
+steward, nobody would renew the leases, and all of them would end.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from reproq_prefork.unix.panel import WorkerPanel
 from reproq_prefork.unix.scoreboard import Scoreboard, boottime_ns
 from reproq_prefork.unix.signals import wait_readable
 
-STALE_S = 5.0  # a steward that shows no life for so long is not waited for
-LOOK_INTERVAL_S = 0.01  # at first; then each is twice as long, up to a quarter of a second
+STALE_S = 5.0  # a worker does not wait for a steward that shows no sign of life for so long
+LOOK_INTERVAL_S = 0.01  # at first; doubles each time, up to a quarter of a second
 LONGEST_LOOK_INTERVAL_S = 0.25
 
 

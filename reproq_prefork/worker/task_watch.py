@@ -11,15 +11,17 @@ from reproq_prefork.unix.orders import Orders
 from reproq_prefork.unix.panel import WorkerPanel
 from reproq_prefork.unix.scoreboard import boottime_ns
 
-LOOK_INTERVAL_NS = 500_000_000  # the lease moves while a task runs, and nothing else wakes the watch for it
+LOOK_INTERVAL_NS = (
+    500_000_000  # the lease changes while a task runs, and nothing wakes the watch when it does
+)
 
 
 class Errands(Protocol):
-    """What the worker has to do in the middle of a task, for others' sake."""
+    """What the worker must do during a task for its other runs."""
 
     @property
     def due_ns(self) -> int:
-        """When there is something to do, by CLOCK_BOOTTIME; 0: there is nothing."""
+        """When there is something to do, by CLOCK_BOOTTIME; 0: nothing to do."""
 
     def do_errands(self) -> None:
         """Do what is due. Returns soon, whatever happens, and raises nothing."""
@@ -34,11 +36,11 @@ class TaskWatch:
         deadline_ns: int,
         errands: Errands | None = None,
     ) -> None:
-        """`deadline_ns`: the task's, by CLOCK_BOOTTIME; 0: none."""
+        """`deadline_ns`: the deadline of the task, by CLOCK_BOOTTIME; 0: none."""
         self._panel = panel
         self._orders = orders
         self._deadline_ns = deadline_ns
-        self._deadline_told = False  # from then on it is no reason to look again at once
+        self._deadline_reported = False  # from then on, the watch does not look again because of it
         self._errands = errands
 
     @property
@@ -56,17 +58,19 @@ class TaskWatch:
         end = now + LOOK_INTERVAL_NS
         if self._errands is not None and (due_ns := self._errands.due_ns):
             end = min(end, due_ns)
-        if self._deadline_ns and not self._deadline_told:
+        if self._deadline_ns and not self._deadline_reported:
             end = min(end, self._deadline_ns)
-        # What the steward says costs a look at the scoreboard, and can only be later than what the claim said.
+        # Reading the steward's renewal costs a look at the scoreboard. It can only be later than the claim's own
+        # end.
         if self._panel.claimed_lease_end_ns < end:
             end = min(end, self._panel.lease_end_ns())
         return max(0.0, (end - now) / 1e9)
 
     def is_too_late(self) -> bool:
-        """Whether the lease is over before the task was started, as where the answer to its claim came late.
+        """Whether the lease has ended before the task starts, for example because the reply to the claim came
+        late.
 
-        Others may be at the run already.
+        Another worker may already have the run.
         """
         now = boottime_ns()
         return now >= self._panel.claimed_lease_end_ns and now >= self._panel.lease_end_ns()
@@ -79,15 +83,15 @@ class TaskWatch:
         self._orders.read()
         now = boottime_ns()
         if self._deadline_ns and now >= self._deadline_ns:
-            self._deadline_told = True
-        # The lease first: beyond its end a second copy may be running, whatever else is true.
+            self._deadline_reported = True
+        # The lease comes first: after its end a second copy may be running, whatever else is true.
         if self._panel.lease().lost or now >= self._panel.lease_end_ns():
             return Stop.LEASE
         if self._orders.quit:
             return Stop.QUIT
         if self._is_cancelled():
             return Stop.CANCEL
-        return Stop.DEADLINE if self._deadline_told else None
+        return Stop.DEADLINE if self._deadline_reported else None
 
     def _is_cancelled(self) -> bool:
         cancelled = self._panel.lease().cancelled_run

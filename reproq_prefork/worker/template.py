@@ -1,8 +1,8 @@
 """The template: a process that has imported the application, and forks the workers of its generation.
 
-They are the master's children, not its own (`handover`), so nothing is supervised here, and a template that is
-stopped, hangs or dies stops nothing but the forks. It holds nothing that would have to be handed back: the
-master ends it by SIGKILL, and it ends itself as soon as anything is odd, for another to take its place.
+The workers are children of the master, not of the template (`reparented_fork`). So the template supervises
+nothing, and if it stops, hangs or dies, only the forks stop. It holds nothing that it would have to hand back. The
+master ends it by SIGKILL. It exits by itself as soon as anything is unusual, and another template takes its place.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from reproq_prefork.unix.channel import Channel, PeerGone
 from reproq_prefork.unix.reparented_fork import Handover, IntermediateLost
 from reproq_prefork.unix.signals import wait_readable
 
-FLUSH_INTERVAL_S = 0.05  # where the kernel is short of memory for a message
+FLUSH_INTERVAL_S = 0.05  # when the kernel is short of memory for a message
 
 
 class Template:
@@ -38,8 +38,8 @@ class Template:
         parent_death_signal: int,
         log: Log,
     ) -> None:
-        """`work` is what a worker runs, with the descriptors `keep_fds`; its master's death is told to it by
-        `parent_death_signal`.
+        """`work` is the function that a worker runs, with the descriptors `keep_fds`. A worker gets
+        `parent_death_signal` when its master dies.
         """
         self._channel = channel
         self._work = work
@@ -84,7 +84,7 @@ class Template:
         handover.complete()
 
     def _wait_until_expected(self, pid: int) -> None:
-        """Posts that come meanwhile wait for their turn."""
+        """Wait until the master expects this worker. Posts that arrive before that are kept for later."""
         posts: list[object] = []
         while True:
             message = self._hear()
@@ -94,7 +94,7 @@ class Template:
             posts.append(message)
 
     def _hear(self) -> object:
-        """The next message, as soon as there is one. Raises PeerGone."""
+        """Wait for the next message and return it. Raises PeerGone."""
         while not self._heard:
             wait_readable((self._channel.fileno(),), None if self._channel.all_sent else FLUSH_INTERVAL_S)
             self._channel.flush()

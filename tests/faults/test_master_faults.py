@@ -209,7 +209,7 @@ def test_09_without_a_steward_a_worker_ends_its_task_before_its_lease_is_over(
             " where id = (select leased_by from task_runs where id = %s)",
             [run_id],
         ).fetchone() == (True,)
-        supervisor.wait_for_log(f"run {run_id} was ended: the worker's lease had")
+        supervisor.wait_for_log(f"run {run_id} was stopped: the worker's lease had ended")
         assert "did not end its task" not in supervisor.log()
 
 

@@ -68,7 +68,7 @@ def test_migrate_refuses_a_changed_file_and_a_version_that_is_not_there(bare: Co
     with psycopg.connect(bare.environ["DATABASE_URL"]) as connection:
         connection.execute("update reproq_schema_migrations set checksum = 'x' where version = 2")
     told = bare.run("migrate", status=ExitStatus.SCHEMA_MISMATCH).stderr
-    assert "other files than this release ships: 0002_workers." in told
+    assert "other files than those of this release: 0002_workers." in told
 
 
 # --- enqueue ---
@@ -404,7 +404,7 @@ def test_check_has_a_line_for_each_thing_that_must_be_right(cli: CommandLine, ba
     assert [line.split()[0] for line in without_executor] == ["settings", "executor", "database", "schema"]
     assert "--executor-module" in without_executor[1]
     absent = cli.run("check", "--command", "no-such-program", status=ExitStatus.USAGE).stdout
-    assert "executor  The executor no-such-program is no program" in absent
+    assert "executor  The executor no-such-program is not a program" in absent
     no_schema = bare.run("check", "--command", "sh", status=ExitStatus.SCHEMA_MISMATCH).stdout
     assert "\ndatabase  ok\nschema    The database has no reproq schema" in no_schema
 

@@ -304,7 +304,7 @@ def test_what_is_no_task_of_an_allowed_module_is_refused_and_not_retried(
     )
     assert "is not a task" in refused({"v": 1, "task": f"{application.name}.no_task"})
     assert "not the dotted path of a task" in refused({"v": 1, "task": "add"})
-    assert "names no Python task" in refused({"value": 1})
+    assert "does not name a Python task" in refused({"value": 1})
     row = wait_for_status(
         connection, add_run(connection, {"v": 1, "task": f"{application.name}.absent"}), "FAILED"
     )
@@ -409,7 +409,7 @@ def test_threads_from_the_import_on_are_refused_at_the_start(
     )
     with supervisor_of(database_url, application).starting() as supervisor:
         assert supervisor.wait() == 1
-        assert "has started threads (poll), and beside threads no task can be forked" in supervisor.log()
+        assert "has started threads (poll), and a process with threads cannot fork tasks" in supervisor.log()
 
 
 def test_reload_brings_new_code_without_a_signal(

@@ -210,7 +210,7 @@ class World:
         how = f"status {status}"
         self.feed(WorkerExited(child.slot, child.worker_id, status, how, in_order, started, torn))
         for generation in self.fleet.generations.values():
-            for lost in (*generation.bereaved, *generation.lost):
+            for lost in (*generation.lost_with_orphans, *generation.lost):
                 self.lost.setdefault(lost.worker_id, lost)
 
     def kill(self, child: Child) -> None:

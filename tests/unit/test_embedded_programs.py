@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from reproq_prefork.demo.postgres import EmbeddedMissing, EmbeddedPostgres
+from reproq_prefork.demo.postgres import EmbeddedPostgres
+from reproq_prefork.demo.postgres_programs import EmbeddedMissing
 
 
 def test_a_missing_extra_is_told_in_one_sentence_with_the_command_to_run(

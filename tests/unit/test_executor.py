@@ -211,7 +211,7 @@ def test_retry_says_when(program: Program) -> None:
 def test_a_retry_at_no_time_is_an_error_of_the_handler(program: Program, after_s: str) -> None:
     failure = program.run(after_s).failure
     assert (failure.exception, failure.retry_after_s) == ("ValueError", None)
-    assert failure.message.startswith("after is a number of seconds")
+    assert failure.message.startswith("after must be a number of seconds")
 
 
 @handler("def handler(payload): raise executor.Snooze('not ready \\0\\udcff', after=90.5)")
@@ -280,7 +280,7 @@ def test_leaving_with_an_error_is_a_failed_attempt(
 def test_a_result_that_is_no_json_is_a_failed_attempt(program: Program, result: str, why: str) -> None:
     failure = program.run(result).failure
     assert failure.kind is FailureKind.FAILED
-    assert failure.message.startswith("the result of the task is no JSON: ")
+    assert failure.message.startswith("the result of the task is not JSON: ")
     assert why in failure.message
 
 

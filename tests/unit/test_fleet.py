@@ -524,7 +524,7 @@ def test_the_farewell_does_not_wait_for_ever_for_the_database(world: World) -> N
     assert world.goes_on()
     world.run_for(5)
     assert world.exit_status is ExitStatus.OK
-    assert world.logged("left to its lease")
+    assert world.logged("wait for the end of their leases")
 
 
 def test_a_steward_that_dies_in_the_farewell_is_replaced_while_it_is_needed(world: World) -> None:

@@ -260,10 +260,12 @@ class FleetMachine(RuleBasedStateMachine):
     def nobody_who_died_is_forgotten(self) -> None:
         world = self.world
         waiting = {
-            lost.worker_id for g in world.fleet.generations.values() for lost in (*g.bereaved, *g.lost)
+            lost.worker_id
+            for g in world.fleet.generations.values()
+            for lost in (*g.lost_with_orphans, *g.lost)
         }
         forgotten = world.died - world.reset - waiting
-        assert not forgotten or world.logged("left to its lease"), forgotten
+        assert not forgotten or world.logged("wait for the end of their leases"), forgotten
 
     @invariant()
     def a_reload_is_never_stuck_between_its_steps(self) -> None:
@@ -291,7 +293,7 @@ class FleetMachine(RuleBasedStateMachine):
             staying = [w for w in fleet.workers_of(fleet.current.number) if not w.told]
             assert len(staying) == fleet.current.target, "the number of workers converges"
             assert all(worker.ready for worker in staying)
-            assert world.died == world.reset or world.logged("left to its lease")
+            assert world.died == world.reset or world.logged("wait for the end of their leases")
         stubborn = world.workers[:1]
         for worker in stubborn:
             worker.obeys = False

@@ -170,8 +170,8 @@ def test_the_largest_result_arrives_whole() -> None:
     ("result", "why"),
     [
         ("x" * MAX_RESULT_BYTES, "is 1,048,578 bytes of JSON, the limit is 1,048,576"),
-        (float("nan"), "is no JSON: Out of range float values are not JSON compliant"),
-        ({1, 2}, "is no JSON: Object of type set is not JSON serializable"),
+        (float("nan"), "is not JSON: Out of range float values are not JSON compliant"),
+        ({1, 2}, "is not JSON: Object of type set is not JSON serializable"),
         ({"a": "\0"}, "cannot be kept: a: U+0000 cannot be stored in PostgreSQL"),
         (["\ud800"], "holds a lone surrogate"),
         (10**500, "cannot be kept: $: the number has more than 400 digits"),

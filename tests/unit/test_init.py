@@ -21,7 +21,8 @@ EXIT_TIMEOUT_S = 20.0
 PRELUDE = """
 import os, select, signal, sys, time
 from reproq_prefork.boot import pid1
-from reproq_prefork.unix.signals import MASTERS_OWN, SignalInbox
+from reproq_prefork.unix.signals import MASTERS_OWN
+from reproq_prefork.unix.signals import SignalInbox
 
 def say(words):
     os.write(1, f"{words}\\n".encode())

@@ -18,7 +18,8 @@ from reproq_prefork.model.limits import MAX_PAYLOAD_BYTES
 from reproq_prefork.model.new_run import InvalidRun, NewRun
 from reproq_prefork.model.run import TaskRun
 from reproq_prefork.settings.kinds import QUEUE_NAMES
-from reproq_prefork.spec import Spec, SpecError, spec_hash
+from reproq_prefork.spec import Spec, spec_hash
+from reproq_prefork.spec.rules import SpecError
 from reproq_prefork.store.json_columns import UnreadableJson, read_json
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from reproq_prefork import Task, TaskContext, task
 from reproq_prefork.model.new_run import InvalidRun, NewRun
-from reproq_prefork.spec import SpecError
+from reproq_prefork.spec.rules import SpecError
 
 ENQUEUED: list[tuple[object, NewRun]] = []
 

@@ -6,7 +6,10 @@ from decimal import Decimal
 import pytest
 
 from reproq_prefork.errors import ReproqError
-from reproq_prefork.spec import Spec, SpecError, canonical_json, parse_json, spec_hash
+from reproq_prefork.spec import Spec, spec_hash
+from reproq_prefork.spec.canonical import canonical_json
+from reproq_prefork.spec.parse import parse_json
+from reproq_prefork.spec.rules import SpecError
 
 EXAMPLE = {
     "v": 1,

@@ -13,7 +13,10 @@ from typing import Any
 
 import pytest
 
-from reproq_prefork.spec import Spec, SpecError, canonical_json, parse_json, spec_hash
+from reproq_prefork.spec import Spec, spec_hash
+from reproq_prefork.spec.canonical import canonical_json
+from reproq_prefork.spec.parse import parse_json
+from reproq_prefork.spec.rules import SpecError
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "spec-hash.md").read_text(encoding="utf-8")

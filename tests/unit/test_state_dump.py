@@ -40,7 +40,7 @@ def test_the_first_line_says_what_the_fleet_is_at() -> None:
 
 def test_a_generation_says_who_its_steward_is_and_whom_it_has_to_bury() -> None:
     board = Scoreboard(slots=8, stewards=2)
-    fleet = a_fleet(bereaved=(lost("a"),), lost=(lost("b"), lost("c")), draining=True)
+    fleet = a_fleet(lost_with_orphans=(lost("a"),), lost=(lost("b"), lost("c")), draining=True)
     line = "generation 1: 2 workers wanted, draining, 3 dead workers to be reset, steward"
     assert dump(fleet, board)[1] == f"{line} not up yet"
     board.write_steward(1, StewardRecord(55, NOW_NS - 2 * S, True))

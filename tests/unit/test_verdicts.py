@@ -63,7 +63,7 @@ def test_a_snooze_is_never_without_a_time() -> None:
 
 @pytest.mark.parametrize("after", [-1, float("nan"), float("inf"), 10**400, "60", timedelta(seconds=-1)])
 def test_a_retry_at_no_time_is_an_error_too(after: float) -> None:
-    with pytest.raises(ValueError, match="after is a number of seconds from 0 on"):
+    with pytest.raises(ValueError, match="after must be a number of seconds, 0 or more"):
         Retry(after=after)
 
 

@@ -370,7 +370,7 @@ def test_an_idle_worker_tells_until_nothing_is_left(wake: WakePipe) -> None:
         log=Log(LogLevel.ERROR, LogFormat.CONSOLE),
     )
     assert announcer.is_due
-    announcer.tell(all_there_are=True)
+    announcer.announce_due_ends(all_there_are=True)
     assert ledger.told == [3, 4, 5]
     assert not announcer.is_due
 
