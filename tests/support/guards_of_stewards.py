@@ -134,7 +134,11 @@ STEWARDS: Sequence[Guard] = (
     Guard(
         "a dead worker whose reset is refused is kept",
         [
-            Change("steward/loop.py", "self._lost.append(lost)  # the others first", "pass"),
+            Change(
+                "steward/loop.py",
+                "self._lost.append(lost)  # behind the others, so that they come first",
+                "pass",
+            ),
         ],
         [STEWARD],
     ),

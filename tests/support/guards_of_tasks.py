@@ -91,7 +91,7 @@ TASKS: Sequence[Guard] = (
     Guard(
         "an inline task that will not hear is killed",
         [
-            Change("executors/inline.py", "            self._end_the_stubborn()\n", "            pass\n"),
+            Change("executors/inline.py", "            self._kill_after_grace()\n", "            pass\n"),
         ],
         [STUB],
     ),

@@ -325,7 +325,7 @@ def test_what_workers_without_a_master_held_is_put_back_except_for_those_that_le
     office.board.write_unrecorded(0, UnrecordedRecord(10, ((5, 1), (6, 1))))
     office.board.write_worker(1, dead_worker(1, state=WorkerState.STOPPED))
     office.board.write_worker(2, dead_worker(2, steward=1))
-    office.steward._bury_orphans()
+    office.steward._end_orphaned_workers()
     assert office.scripted.lost == [
         LostWorker(
             "w0",
@@ -345,7 +345,7 @@ def test_where_nobody_knows_what_such_a_worker_carried_along_all_it_held_may_hav
     """It died as it wrote that. A run that may start once only must not start again."""
     office.board.write_worker(0, dead_worker(0, run_id=0))
     monkeypatch.setattr(office.board, "unrecorded_of", lambda slot, incarnation: None)
-    office.steward._bury_orphans()
+    office.steward._end_orphaned_workers()
     assert [(lost.worker_id, lost.charge_all) for lost in office.scripted.lost] == [("w0", True)]
 
 
