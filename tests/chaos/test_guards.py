@@ -28,9 +28,9 @@ from tests.chaos.load import external, on_site
 from tests.chaos.recovery import LENIENCE_S
 from tests.chaos.schedule import Planned
 from tests.chaos.storm import rage
-from tests.faketime import clock
-from tests.supervisor import Connection
-from tests.waiting import wait_until
+from tests.support.supervisor.supervisor import Connection
+from tests.support.unix.faketime import clock
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(180)]
 

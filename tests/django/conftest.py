@@ -20,11 +20,11 @@ from django.core.management import call_command  # noqa: E402
 from django.db import transaction  # noqa: E402
 from django.test import TestCase  # noqa: E402
 
-from tests.databases import make_logins, new_database  # noqa: E402
-from tests.django.browser import Browser, browser, need_browser  # noqa: E402
-from tests.django.databases import pointed_at  # noqa: E402
-from tests.servers import Server  # noqa: E402
-from tests.supervisor import Supervisor  # noqa: E402
+from tests.support.django.browser import Browser, browser, need_browser  # noqa: E402
+from tests.support.django.databases import pointed_at  # noqa: E402
+from tests.support.postgres.databases import make_logins, new_database  # noqa: E402
+from tests.support.postgres.servers import Server  # noqa: E402
+from tests.support.supervisor.supervisor import Supervisor  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 

@@ -19,7 +19,7 @@ from reproq_prefork.django import bulk_enqueue, call
 from reproq_prefork.django.families.compat import families
 from tests.django.app import tasks as typed_tasks
 from tests.django.conftest import ROOT, Workers
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 tasks: Any = typed_tasks
 FAMILY = families()[0]

@@ -16,7 +16,7 @@ from tests.django.app import tasks as typed_tasks
 from tests.django.app.models import Note
 from tests.django.conftest import Workers
 from tests.django.test_performing import IMMEDIATE, heard
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 tasks: Any = typed_tasks  # Django's types know nothing of what this backend adds
 FAMILY = families()[0]

@@ -21,12 +21,19 @@ from reproq_prefork.model.run import Settlement, Status
 from reproq_prefork.store import unfinished_runs
 from reproq_prefork.store.operator_store import OperatorStore
 from reproq_prefork.store.unfinished_runs import Selection
-from tests.integration.command_line import CommandLine
-from tests.restores import statuses_of
-from tests.shop import Shop
-from tests.stores import worker_store
-from tests.supervisor import Connection, Supervisor, add_run, diary, run_row, wait_for_status
-from tests.waiting import wait_until
+from tests.support.rows.restores import statuses_of
+from tests.support.rows.stores import worker_store
+from tests.support.supervisor.command_line import CommandLine
+from tests.support.supervisor.shop import Shop
+from tests.support.supervisor.supervisor import (
+    Connection,
+    Supervisor,
+    add_run,
+    diary,
+    run_row,
+    wait_for_status,
+)
+from tests.support.waiting import wait_until
 
 PENDING = frozenset({Status.PENDING})
 

@@ -17,9 +17,9 @@ from reproq_prefork.store.connection import (
     fetch,
     fetch_tuples,
 )
-from tests.pgbouncer import pooler
-from tests.stores import steward_store
-from tests.supervisor import Connection
+from tests.support.postgres.pgbouncer import pooler
+from tests.support.rows.stores import steward_store
+from tests.support.supervisor.supervisor import Connection
 
 SETTINGS = """
     select

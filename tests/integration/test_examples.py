@@ -23,11 +23,11 @@ import pytest
 from reproq_prefork.model.limits import MAX_ARGV_PAYLOAD_BYTES
 from reproq_prefork.settings.options import DEFAULT_SHUTDOWN_TIMEOUT_S
 from reproq_prefork.spec import spec_hash
-from tests.databases import new_database
-from tests.integration.command_line import CommandLine
-from tests.servers import Server
-from tests.supervisor import Connection, Supervisor, add_run, run_row, wait_for_status
-from tests.waiting import wait_until
+from tests.support.postgres.databases import new_database
+from tests.support.postgres.servers import Server
+from tests.support.supervisor.command_line import CommandLine
+from tests.support.supervisor.supervisor import Connection, Supervisor, add_run, run_row, wait_for_status
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"

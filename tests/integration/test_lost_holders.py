@@ -11,8 +11,8 @@ import pytest
 from reproq_prefork import enqueue
 from reproq_prefork.store.connection import fetch
 from reproq_prefork.store.statements import statement
-from tests.stores import end_leases, lost_worker, steward_store, worker_store
-from tests.supervisor import run_row
+from tests.support.rows.stores import end_leases, lost_worker, steward_store, worker_store
+from tests.support.supervisor.supervisor import run_row
 
 Connection = psycopg.Connection[Any]
 

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from reproq_prefork.model.run import Settlement, Status, handed_back
-from tests.integration.command_line import CommandLine
-from tests.shop import Shop
-from tests.stores import worker_store
-from tests.supervisor import Connection, Supervisor, add_run, run_row, wait_for_status
-from tests.waiting import wait_until
+from tests.support.rows.stores import worker_store
+from tests.support.supervisor.command_line import CommandLine
+from tests.support.supervisor.shop import Shop
+from tests.support.supervisor.supervisor import Connection, Supervisor, add_run, run_row, wait_for_status
+from tests.support.waiting import wait_until
 
 TASKS = """
 import asyncio

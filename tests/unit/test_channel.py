@@ -7,8 +7,8 @@ import pytest
 
 from reproq_prefork.model.run import FailureKind, LostWorker
 from reproq_prefork.unix.channel import MAX_MESSAGE_BYTES, Channel, PeerGone
-from tests.children import exit_status_of, forked
-from tests.waiting import wait_until
+from tests.support.unix.children import exit_status_of, forked
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from tests.chaos.executions import Story
 from tests.chaos.history import Answer, Edge, Fault, History, Moment, Page, Row, Told
 from tests.chaos.kinds import LEASE_S, SWEEP_S
 from tests.chaos.recovery import LENIENCE_S, recoveries
-from tests.unit.forged import broken_rules, is_claim_of, is_end_of, with_one, without
+from tests.support.fakes.forged import broken_rules, is_claim_of, is_end_of, with_one, without
 
 KILL = Fault("kill a worker", at=12.0, until=12.0, recovery_s=0.25)
 FREEZE = Fault("stop a host", at=20.0, until=26.0, recovery_s=7.0, pauses=True)

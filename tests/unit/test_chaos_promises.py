@@ -23,7 +23,7 @@ from tests.chaos.history import (
 )
 from tests.chaos.kinds import LEASE_S, SWEEP_S
 from tests.chaos.recovery import LENIENCE_S
-from tests.unit.forged import broken_rules, is_claim_of, is_end_of, with_one, without
+from tests.support.fakes.forged import broken_rules, is_claim_of, is_end_of, with_one, without
 
 TOO_LONG_S = LEASE_S + SWEEP_S + LENIENCE_S + 0.1
 

@@ -14,7 +14,7 @@ import pytest
 from reproq_prefork.unix import proc
 from reproq_prefork.unix.fork import STATUS_UNKNOWN, Child, fork
 from reproq_prefork.unix.signals import SignalInbox
-from tests.children import Pipe, exit_status_of, forked, open_fds, sleep_for_ever, status_of
+from tests.support.unix.children import Pipe, exit_status_of, forked, open_fds, sleep_for_ever, status_of
 
 NOBODY = 65_534
 

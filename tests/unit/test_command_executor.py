@@ -33,8 +33,8 @@ from reproq_prefork.model.run import (
 from reproq_prefork.settings import PayloadMode
 from reproq_prefork.unix import proc
 from reproq_prefork.unix.signals import SignalInbox
-from tests.children import exit_status_of, forked
-from tests.waiting import wait_until
+from tests.support.unix.children import exit_status_of, forked
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 SHELL_SLEEP = "sleep 60"

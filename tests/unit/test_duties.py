@@ -15,8 +15,8 @@ from reproq_prefork.store.steward_store import RunToCancel, Sight, StewardStore
 from reproq_prefork.unix import proc
 from reproq_prefork.unix.scoreboard import LeaseRecord, WorkerRecord, WorkerState, boottime_ns
 from reproq_prefork.unix.signals import CANCEL_SIGNAL
-from tests.children import exit_status_of, forked, sleep_for_ever
-from tests.unit.steward_host import STEWARD, Host, ScriptedStore
+from tests.support.fakes.steward_host import STEWARD, Host, ScriptedStore
+from tests.support.unix.children import exit_status_of, forked, sleep_for_ever
 
 
 @pytest.fixture

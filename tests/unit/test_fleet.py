@@ -24,7 +24,7 @@ from reproq_prefork.fleet.state import (
     WakeWorkers,
 )
 from reproq_prefork.model.run import FailureKind
-from tests.unit.fleet_world import (
+from tests.support.fakes.fleet_world import (
     BOOT_TIMEOUT_S,
     CONNECT_S,
     FENCE_GRACE_S,

@@ -18,7 +18,7 @@ from reproq_prefork.errors import ExitStatus
 from reproq_prefork.fleet import boots as boots
 from reproq_prefork.fleet import decide as rules
 from reproq_prefork.fleet.state import RESPAWN_BURST, Drained, Phase, Reload, Started
-from tests.unit.fleet_world import BOOT_TIMEOUT_S, SHUTDOWN_TIMEOUT_S, Child, World
+from tests.support.fakes.fleet_world import BOOT_TIMEOUT_S, SHUTDOWN_TIMEOUT_S, Child, World
 
 SLOTS = 8
 STORM_S = 4.0

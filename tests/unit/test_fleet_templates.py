@@ -10,7 +10,7 @@ from reproq_prefork.errors import ExitStatus
 from reproq_prefork.fleet import boots as boots
 from reproq_prefork.fleet import template as templates
 from reproq_prefork.fleet.state import ForkTemplate, ForkWorker, Phase, RequestWorker, Started
-from tests.unit.fleet_world import BOOT_TIMEOUT_S, Child, World
+from tests.support.fakes.fleet_world import BOOT_TIMEOUT_S, Child, World
 
 TERM, QUIT, KILL = signal.SIGTERM, signal.SIGQUIT, signal.SIGKILL
 

@@ -37,9 +37,9 @@ from reproq_prefork.model.run import (
 from reproq_prefork.task_exceptions import Discard, Retry, TaskCancelled, TaskTimeout
 from reproq_prefork.unix import proc
 from reproq_prefork.unix.signals import SignalInbox
+from tests.support.unix.worker_process import FunctionRuntime, ending_of, in_a_worker
+from tests.support.waiting import wait_until
 from tests.unit.test_command_executor import FakeWatch, a_run
-from tests.waiting import wait_until
-from tests.worker_process import FunctionRuntime, ending_of, in_a_worker
 
 
 def run(function: Callable[[], Any], watch: FakeWatch | None = None, *, announces: bool = False) -> Ending:

@@ -15,7 +15,7 @@ import pytest
 
 from reproq_prefork.boot.fork_safety import reseed_in_forks, threads_started, unfit_for_workers
 from reproq_prefork.unix import proc
-from tests.children import status_of
+from tests.support.unix.children import status_of
 
 
 def what_is_said_of(opens: Callable[[], Any]) -> str | None:

@@ -14,8 +14,8 @@ from reproq_prefork.unix import proc
 from reproq_prefork.unix.fork import Child, fork
 from reproq_prefork.unix.reparented_fork import Handover, IntermediateLost
 from reproq_prefork.unix.signals import SignalInbox
-from tests.children import Pipe, exit_status_of, forked, open_fds, sleep_for_ever, status_of
-from tests.waiting import wait_until
+from tests.support.unix.children import Pipe, exit_status_of, forked, open_fds, sleep_for_ever, status_of
+from tests.support.waiting import wait_until
 
 NOBODY = 65_534
 

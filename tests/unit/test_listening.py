@@ -16,7 +16,7 @@ from reproq_prefork.store.connection import StatementRefused
 from reproq_prefork.store.inbox import FLOOD_BYTES, FLOOD_MESSAGES
 from reproq_prefork.store.steward_store import News
 from reproq_prefork.unix.scoreboard import WorkerState
-from tests.unit.steward_host import STEWARD, Host
+from tests.support.fakes.steward_host import STEWARD, Host
 
 FLOOD = News(messages=FLOOD_MESSAGES)
 

@@ -19,7 +19,7 @@ from reproq_prefork.store.opening import (
     open_connection,
     split_addresses,
 )
-from tests.deaf import deaf_ports
+from tests.support.postgres.deaf import deaf_ports
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ import pytest
 from reproq_prefork.text import outlet
 from reproq_prefork.text.log import MAX_LINE_BYTES, Log, LogFormat, LogLevel
 from reproq_prefork.text.outlet import MAX_WHOLE_BYTES, Outlet, write_at_once, write_text_at_once
-from tests.children import exit_status_of, forked
-from tests.waiting import wait_until
+from tests.support.unix.children import exit_status_of, forked
+from tests.support.waiting import wait_until
 
 NOBODY = 65534
 LINE = b"x" * 99 + b"\n"

@@ -11,8 +11,8 @@ import pytest
 from reproq_prefork.errors import AlreadyRunning, ExitStatus, SettingsError
 from reproq_prefork.unix import proc
 from reproq_prefork.unix.pidfile import PidFile
-from tests.children import exit_status_of, forked
-from tests.waiting import wait_until
+from tests.support.unix.children import exit_status_of, forked
+from tests.support.waiting import wait_until
 
 REFUSED = ExitStatus.ALREADY_RUNNING
 

@@ -17,8 +17,16 @@ import pytest
 
 from reproq_prefork.model.identity import ProcessIdentity
 from reproq_prefork.unix import proc
-from tests.children import Pipe, exit_status_of, forked, open_fds, read_all, sleep_for_ever, status_of
-from tests.waiting import wait_until
+from tests.support.unix.children import (
+    Pipe,
+    exit_status_of,
+    forked,
+    open_fds,
+    read_all,
+    sleep_for_ever,
+    status_of,
+)
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 NOBODY = 65_534

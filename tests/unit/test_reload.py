@@ -13,8 +13,8 @@ from reproq_prefork.boot import file_watch
 from reproq_prefork.boot.file_watch import Changes, run_watched, scan
 from reproq_prefork.text.log import Log, LogFormat, LogLevel
 from reproq_prefork.unix.signals import SignalInbox, wait_readable
-from tests.children import exit_status_of, forked
-from tests.waiting import wait_until
+from tests.support.unix.children import exit_status_of, forked
+from tests.support.waiting import wait_until
 
 
 def write(path: Path, text: str = "") -> None:

@@ -24,8 +24,8 @@ from reproq_prefork.unix.scoreboard import (
     _Record,
     boottime_ns,
 )
-from tests.children import exit_status_of, forked
-from tests.waiting import wait_until
+from tests.support.unix.children import exit_status_of, forked
+from tests.support.waiting import wait_until
 
 WORDS = st.integers(-(2**63), 2**63 - 1)
 WORKERS = st.builds(

@@ -5,7 +5,7 @@ import select
 import signal
 
 from reproq_prefork.unix.signals import SignalInbox
-from tests.children import exit_status_of, forked
+from tests.support.unix.children import exit_status_of, forked
 
 
 def test_signals_are_read_in_the_order_in_which_they_came() -> None:

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 
 def test_it_returns_the_first_true_value() -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from reproq_prefork.unix.wake_pipe import Sleep, WakePipe
-from tests.children import exit_status_of, forked
-from tests.waiting import wait_until
+from tests.support.unix.children import exit_status_of, forked
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture

@@ -38,8 +38,8 @@ from reproq_prefork.worker.attempt import Attempt
 from reproq_prefork.worker.claiming import Turn
 from reproq_prefork.worker.finish_announcer import Announcer
 from reproq_prefork.worker.loop import NO_PROCESS_DELAY_S, Worker
+from tests.support.waiting import wait_until
 from tests.unit.test_settings import resolved
-from tests.waiting import wait_until
 
 RUN = ClaimedRun(
     7,

@@ -17,7 +17,7 @@ import psycopg
 import pytest
 
 from reproq_prefork.demo.postgres import EmbeddedPostgres
-from tests.memory import shared_memory
+from tests.support.unix.memory import shared_memory
 
 DEFAULT_IMAGE = "postgres:18"
 CONNECT_TIMEOUT_S = 10

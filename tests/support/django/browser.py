@@ -12,7 +12,7 @@ import pytest
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 PAGE_TIMEOUT_S = 20.0
 # It must ask nothing of any network, and runs as root in CI.

@@ -12,7 +12,7 @@ import psycopg
 
 from reproq_prefork.demo.postgres import EmbeddedPostgres
 from reproq_prefork.demo.postgres_programs import PostgresPrograms, log_tail
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 BACKUP_TIMEOUT_S = 60
 MAJOR = 18

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psycopg
 
-from tests.databases import as_login
-from tests.waiting import wait_until
+from tests.support.postgres.databases import as_login
+from tests.support.waiting import wait_until
 
 FLOOD = """
 import sys, psycopg

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 ADDRESS = "REPROQ_TEST_WARM_SERVER"  # for all processes that run a part of the tests
-CHECKOUT = Path(__file__).parent.parent
+CHECKOUT = Path(__file__).parents[3]
 
 
 @contextlib.contextmanager
@@ -27,7 +27,7 @@ def warm_server() -> Iterator[None]:
     """Have one until the end; it is no child of this process, for some tests end all that are."""
     with tempfile.TemporaryDirectory(prefix="reproq-warm-") as name:
         address = os.environ[ADDRESS] = str(Path(name, "socket"))
-        command = [sys.executable, "-m", "tests.warm_server", address]
+        command = [sys.executable, "-m", "tests.support.supervisor.warm_server", address]
         lives_as_long, keep = os.pipe()
         try:
             subprocess.run(command, cwd=CHECKOUT, stdin=lives_as_long, check=True)

@@ -13,11 +13,11 @@ from typing import Any
 import psycopg
 from hypothesis import strategies as st
 
-from tests.databases import as_login
-from tests.supervisor import Connection, Supervisor, insert_run
-from tests.waiting import wait_until
+from tests.support.postgres.databases import as_login
+from tests.support.supervisor.supervisor import Connection, Supervisor, insert_run
+from tests.support.waiting import wait_until
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 TASKS = """
 from reproq_prefork import task
 

@@ -1,4 +1,6 @@
-"""Forks `reproq-prefork` from a process that has imported it: `python -m tests.warm_server SOCKET`, by tests.warm.
+"""Forks `reproq-prefork` from a process that has imported it; `warm.py` beside it starts and uses this program.
+
+    python -m tests.support.supervisor.warm_server SOCKET
 
 A connection to the socket is one program. It says what is wanted as JSON, and hears the pid, and later how it
 ended, each in a line. It all ends where standard input does.

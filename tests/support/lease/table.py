@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from reproq_prefork.store.connection import DeadlineConnection
-from tests.lease_model import Edge
+from tests.support.lease.model import Edge
 
 ROWS = """
     select

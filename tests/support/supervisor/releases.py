@@ -11,7 +11,7 @@ from pathlib import Path
 
 import reproq_prefork
 from reproq_prefork.store.migration_files import known_migrations
-from tests.databases import MIGRATIONS
+from tests.support.postgres.databases import MIGRATIONS
 
 NEWEST = known_migrations()[-1].version
 COMMAND_TIMEOUT_S = 30.0

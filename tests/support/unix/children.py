@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator
 
 from reproq_prefork.unix import fork
 from reproq_prefork.unix.fork import Child
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 EXIT_TIMEOUT_S = 10.0
 

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from tests.databases import LOGINS, PASSWORD
-from tests.waiting import wait_until
+from tests.support.postgres.databases import LOGINS, PASSWORD
+from tests.support.waiting import wait_until
 
 ADDRESS = "127.0.0.1"
 ACCOUNT = "nobody"  # it refuses to run as root

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.supervisor import Connection, Supervisor, add_run, wait_for_status
+from tests.support.supervisor.supervisor import Connection, Supervisor, add_run, wait_for_status
 
 TASKS = """
 import os, random, time

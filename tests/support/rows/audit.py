@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from reproq_prefork.model.run import FINAL_STATUSES
-from tests.supervisor import Connection
+from tests.support.supervisor.supervisor import Connection
 
 
 def install(connection: Connection) -> None:

@@ -12,7 +12,7 @@ import psycopg
 from reproq_prefork import enqueue
 from reproq_prefork.model.run import Settlement, Status
 from reproq_prefork.spec import Spec
-from tests.stores import worker_store
+from tests.support.rows.stores import worker_store
 
 DUE, LATER, DONE, HELD = 20, 10, 30, 5
 

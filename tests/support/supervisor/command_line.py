@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.warm import WarmProgram
+from tests.support.supervisor.warm import WarmProgram
 
 TIMEOUT_S = 30
 

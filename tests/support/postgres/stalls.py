@@ -18,10 +18,10 @@ from pathlib import Path
 import psycopg
 
 from reproq_prefork.demo.postgres import EmbeddedPostgres
-from tests.databases import apply_migrations
-from tests.memory import shared_memory
-from tests.supervisor import Connection
-from tests.waiting import wait_until
+from tests.support.postgres.databases import apply_migrations
+from tests.support.supervisor.supervisor import Connection
+from tests.support.unix.memory import shared_memory
+from tests.support.waiting import wait_until
 
 COMMIT_DELAY_US = 100_000
 # How much of a statement pg_stat_activity shows: behind a pooler, settings stand before each of ours.

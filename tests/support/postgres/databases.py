@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import psycopg
 from psycopg import sql
 
-MIGRATIONS = Path(__file__).parent.parent / "migrations"
+MIGRATIONS = Path(__file__).parents[3] / "migrations"
 HAS_STRATEGIES = 150_000  # server_version
 
 _numbers = itertools.count(1)

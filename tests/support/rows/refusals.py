@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.supervisor import Connection
+from tests.support.supervisor.supervisor import Connection
 
 ANY_CHANGE = "true"
 ANY_END = "new.status <> 'RUNNING'"
