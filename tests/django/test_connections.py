@@ -11,7 +11,7 @@ import pytest
 
 from reproq_prefork.django import TaskTimeout
 from tests.django.app import tasks as typed_tasks
-from tests.django.conftest import Workers
+from tests.support.django.workers import Workers
 from tests.support.postgres.servers import Server
 from tests.support.waiting import wait_until
 

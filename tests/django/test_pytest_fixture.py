@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.django.conftest import ROOT
+from tests.support.checkout import CHECKOUT
 
 CONFTEST = """
 import django
@@ -47,7 +47,7 @@ def test_a_project_that_names_the_plugin_has_the_fixture(django_database: str, t
             **os.environ,
             "DATABASE_URL": django_database,
             "DJANGO_SETTINGS_MODULE": "tests.django.settings",
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": str(CHECKOUT),
         },
         capture_output=True,
         text=True,

@@ -30,8 +30,9 @@ from reproq_prefork.errors import ExitStatus
 from reproq_prefork.testing import run_tasks
 from tests.django.app import tasks as typed_tasks
 from tests.django.app.routers import Changeable
-from tests.django.conftest import ROOT, Workers
+from tests.support.checkout import CHECKOUT
 from tests.support.django.databases import connection_settings, run_async
+from tests.support.django.workers import Workers
 from tests.support.postgres.databases import apply_migrations, as_login, new_database
 from tests.support.postgres.pgbouncer import pooler
 from tests.support.postgres.servers import Server
@@ -325,7 +326,7 @@ def test_check_says_whether_a_backend_keeps_its_runs_there(django_database: str,
                 url,
             ],
             env={**os.environ, "DATABASE_URL": django_database},
-            cwd=ROOT,
+            cwd=CHECKOUT,
             capture_output=True,
             text=True,
         )

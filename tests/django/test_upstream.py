@@ -15,12 +15,12 @@ import pytest
 from django.db import connection
 from django.test import TransactionTestCase
 
-from tests.django.conftest import ROOT
 from tests.django.upstream.backends import LikeTheImmediate
 from tests.django.upstream.classes import Family
 from tests.django.upstream.log_records import FILE_VARIABLE
 from tests.django.upstream.skips import SKIPS
 from tests.django.upstream.sources import NoSources, suite_for_the_backport, suite_of_django
+from tests.support.checkout import CHECKOUT
 from tests.support.django.databases import pointed_at
 from tests.support.postgres.databases import new_database
 from tests.support.postgres.servers import Server
@@ -70,7 +70,7 @@ def database_with_workers(
     with new_database(server.url, django_template_url) as url:
         supervisor = Supervisor(
             url,
-            ROOT,
+            CHECKOUT,
             environ={"EXECUTOR_COMMAND": "", "PYTHONPATH": paths, FILE_VARIABLE: str(records)},
             arguments=("--django", "tests.django.upstream.worker_settings"),
             log_path=directory / "log",

@@ -13,6 +13,7 @@ import pytest
 from reproq_prefork import NewRun, Spec, enqueue, enqueue_many, get_run
 from reproq_prefork.cli import entry
 from reproq_prefork.errors import ReproqError
+from tests.support.checkout import CHECKOUT
 from tests.support.postgres.databases import PASSWORD, as_login
 from tests.support.supervisor.command_line import CommandLine
 from tests.support.supervisor.supervisor import Connection, Supervisor, add_run, run_row, wait_for_status
@@ -177,7 +178,11 @@ def test_a_payload_names_no_code_outside_the_allow_list(
 ) -> None:
     """With INSERT alone nobody runs what they like."""
     touched = tmp_path / "touched"
-    environ = {"EXECUTOR_COMMAND": "", "ALLOWED_TASK_MODULES": "tests.chaos.bodies", "PYTHONPATH": str(ROOT)}
+    environ = {
+        "EXECUTOR_COMMAND": "",
+        "ALLOWED_TASK_MODULES": "tests.chaos.bodies",
+        "PYTHONPATH": str(CHECKOUT),
+    }
     spec = Spec.of({"v": 1, "task": path, "args": [f"touch {touched}"], "kwargs": {}})
     with Supervisor(database_url, tmp_path, workers=1, environ=environ):
         with psycopg.connect(as_login(database_url, "producer"), autocommit=True) as producer:
@@ -185,6 +190,3 @@ def test_a_payload_names_no_code_outside_the_allow_list(
         row = wait_for_status(connection, run.id, "FAILED")
     assert row["errors"][0]["kind"] == "not_allowed"
     assert not touched.exists()
-
-
-ROOT = Path(__file__).parents[2]

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from reproq_prefork.errors import ExitStatus
+from tests.support.checkout import CHECKOUT
 from tests.support.postgres.databases import new_database
 from tests.support.postgres.postgres_programs import programs_for
 from tests.support.postgres.servers import Server
@@ -30,7 +31,7 @@ from tests.support.rows.restores import (
 )
 from tests.support.supervisor.command_line import CommandLine
 
-PAGE = (Path(__file__).parents[2] / "docs" / "backup.md").read_text(encoding="utf-8")
+PAGE = (CHECKOUT / "docs" / "backup.md").read_text(encoding="utf-8")
 TIMEOUT_S = 60
 
 Outcome = Callable[[str, str], None]

@@ -21,6 +21,7 @@ from reproq_prefork.model.run import Settlement, Status
 from reproq_prefork.store import unfinished_runs
 from reproq_prefork.store.operator_store import OperatorStore
 from reproq_prefork.store.unfinished_runs import Selection
+from tests.support.checkout import CHECKOUT
 from tests.support.rows.restores import statuses_of
 from tests.support.rows.stores import worker_store
 from tests.support.supervisor.command_line import CommandLine
@@ -226,7 +227,7 @@ def test_workers_go_on_beside_it_and_nobody_meets_a_deadlock(
 def test_the_statement_of_the_docs_does_not_wait_for_a_worker(
     database_url: str, connection: Connection
 ) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+    page = (CHECKOUT / "docs" / "operations.md").read_text(encoding="utf-8")
     (text,) = re.findall(r"^```sql\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
     held, *others = [enqueue(connection, number, queue_name="mail").id for number in range(1200)]
     with psycopg.connect(database_url) as holder:

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.chaos.builds import Change
+from tests.support.checkout import CHECKOUT
 from tests.support.guards import GUARDS, Guard
 
-CHECKOUT = Path(__file__).parents[2]
 PLACE = CHECKOUT / "build" / "mutants"
 TESTS_TIMEOUT_S = 600
 TESTS_FAILED = 1  # pytest's exit status

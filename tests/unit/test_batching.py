@@ -17,7 +17,7 @@ from reproq_prefork.worker.batch_size import (
     BatchSize,
     Frontier,
 )
-from tests.unit.test_worker import RUN, enqueued_at
+from tests.support.fakes.runs import RUN, enqueued_at
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 

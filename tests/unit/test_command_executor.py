@@ -10,7 +10,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -33,57 +33,12 @@ from reproq_prefork.model.run import (
 from reproq_prefork.settings import PayloadMode
 from reproq_prefork.unix import proc
 from reproq_prefork.unix.signals import SignalInbox
+from tests.support.fakes.runs import a_run
+from tests.support.fakes.watch import LONGEST_S, FakeWatch
 from tests.support.unix.children import exit_status_of, forked
 from tests.support.waiting import wait_until
 
-ROOT = Path(__file__).parents[2]
 SHELL_SLEEP = "sleep 60"
-LONGEST_S = 20.0
-
-
-class FakeWatch:
-    """Says what a test wants, once `when` holds; and counts how often it was asked."""
-
-    def __init__(
-        self,
-        stop: Stop | None = None,
-        when: Callable[[], bool] = lambda: True,
-        *,
-        deadline_unix_s: float | None = None,
-        look_s: float = 0.01,
-    ) -> None:
-        self._stop = stop
-        self._when = when
-        self._look_s = look_s
-        self._gives_up_at = time.monotonic() + LONGEST_S
-        self.deadline_unix_s = deadline_unix_s
-        self.fds: Sequence[int] = ()
-        self.looks = 0
-        self.asked_at: list[float] = []
-
-    def wait_s(self) -> float:
-        return self._look_s
-
-    def look(self) -> Stop | None:
-        self.looks += 1
-        self.asked_at.append(time.monotonic())
-        assert time.monotonic() < self._gives_up_at, "the task does not end"
-        return self._stop if self._stop is not None and self._when() else None
-
-
-def a_run(payload: str = "{}", **changes: object) -> ClaimedRun:
-    values: dict[str, object] = {
-        "id": 7,
-        "claim": 11,
-        "payload": payload,
-        "spec_hash": "ab" * 32,
-        "task_path": None,
-        "queue_name": "default",
-        "attempt": 2,
-        "max_attempts": 3,
-        "timeout_s": None,
-    }
-    return ClaimedRun(**{**values, **changes})  # type: ignore[arg-type]
 
 
 def an_executor(

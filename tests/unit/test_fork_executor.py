@@ -37,9 +37,11 @@ from reproq_prefork.model.run import (
 from reproq_prefork.task_exceptions import Discard, Retry, TaskCancelled, TaskTimeout
 from reproq_prefork.unix import proc
 from reproq_prefork.unix.signals import SignalInbox
+from tests.support.fakes.runs import a_run
+from tests.support.fakes.watch import FakeWatch
+from tests.support.unix.children import links_of_fds
 from tests.support.unix.worker_process import FunctionRuntime, ending_of, in_a_worker
 from tests.support.waiting import wait_until
-from tests.unit.test_command_executor import FakeWatch, a_run
 
 
 def run(function: Callable[[], Any], watch: FakeWatch | None = None, *, announces: bool = False) -> Ending:
@@ -62,15 +64,6 @@ def stay(ready: Path) -> None:
     ready.touch()
     while True:
         time.sleep(0.01)
-
-
-def links_of_fds() -> dict[str, str]:
-    """Where each descriptor of this process leads."""
-    links = {}
-    for fd in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(FileNotFoundError):  # the listing's own
-            links[fd] = str(Path(f"/proc/self/fd/{fd}").readlink())
-    return links
 
 
 # --- how it ends ---

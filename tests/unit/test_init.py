@@ -7,14 +7,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from reproq_prefork.unix import proc
 from reproq_prefork.unix.signals import MASTERS_OWN
+from tests.support.checkout import CHECKOUT
 
-ROOT = Path(__file__).parents[2]
 IN_NAMESPACE = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
 EXIT_TIMEOUT_S = 20.0
 
@@ -52,7 +51,7 @@ class Container:
         self._unshare = subprocess.Popen(
             [*IN_NAMESPACE, sys.executable, "-c", PRELUDE + program + RUN],
             stdout=subprocess.PIPE,
-            cwd=ROOT,
+            cwd=CHECKOUT,
             bufsize=0,
         )
 

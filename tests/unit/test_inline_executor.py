@@ -31,10 +31,11 @@ from reproq_prefork.model.run import (
 from reproq_prefork.task_exceptions import TaskStopped, TaskTimeout
 from reproq_prefork.unix import proc
 from reproq_prefork.unix.signals import CANCEL_SIGNAL, SignalInbox
+from tests.support.fakes.runs import a_run
+from tests.support.fakes.watch import FakeWatch
 from tests.support.unix.children import forked
 from tests.support.unix.worker_process import FunctionRuntime, ending_of, in_a_worker
 from tests.support.waiting import wait_until
-from tests.unit.test_command_executor import FakeWatch, a_run
 
 
 def run(function: Callable[[], Any], watch: FakeWatch | None = None) -> Ending:

@@ -29,7 +29,8 @@ from reproq_prefork.worker.attempt import Attempt
 from reproq_prefork.worker.claiming import LeaseLost, Turn
 from reproq_prefork.worker.database import Ledger
 from reproq_prefork.worker.link import ToldToStop
-from tests.unit.test_worker import RUN, ScriptedOrders, enqueued_at
+from tests.support.fakes.orders import ScriptedOrders
+from tests.support.fakes.runs import RUN, enqueued_at
 
 Troubles = dict[str, list[Exception]]
 

@@ -40,7 +40,8 @@ from reproq_prefork.worker import claiming, database, link, lone_claims, reconci
 from reproq_prefork.worker.attempt import Attempt
 from reproq_prefork.worker.claiming import LeaseLost
 from reproq_prefork.worker.database import Ledger
-from tests.unit.test_worker import RUN, ScriptedOrders
+from tests.support.fakes.orders import ScriptedOrders
+from tests.support.fakes.runs import RUN
 
 Token = tuple[int, int]
 LEASE_S = 30.0

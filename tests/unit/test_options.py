@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import tomllib
-from pathlib import Path
 
 import pytest
 
 from reproq_prefork.settings import options
 from reproq_prefork.settings.files import parse_config_file, parse_env_file
 from reproq_prefork.settings.options import OPTIONS, Option
+from tests.support.checkout import CHECKOUT
 
-PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
+PAGE = CHECKOUT / "docs" / "configuration.md"
 
 
 def code(text: str) -> str:

@@ -17,10 +17,13 @@ import pytest
 
 from reproq_prefork.model.identity import ProcessIdentity
 from reproq_prefork.unix import proc
+from tests.support.checkout import CHECKOUT
 from tests.support.unix.children import (
     Pipe,
+    a_sleeper,
     exit_status_of,
     forked,
+    is_gone,
     open_fds,
     read_all,
     sleep_for_ever,
@@ -28,26 +31,12 @@ from tests.support.unix.children import (
 )
 from tests.support.waiting import wait_until
 
-ROOT = Path(__file__).parents[2]
 NOBODY = 65_534
 SYS_CLONE = {"x86_64": 56, "aarch64": 220}
 KILL_WITHIN_S = 10.0
 LONGER_THAN_A_REACTION_S = 0.1  # of a process that sees that another has gone
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
-
-
-def a_sleeper() -> int:
-    """The pid of a child of this process that sleeps, and survives TERM."""
-    pid = os.fork()
-    if pid == 0:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        sleep_for_ever()
-    return pid
-
-
-def is_gone(pid: int) -> bool:
-    return proc.identity_of(pid) is None
 
 
 # --- descriptors ---
@@ -143,7 +132,7 @@ def test_a_process_that_cannot_be_looked_at_is_not_taken_for_dead() -> None:
 HIDDEN = f"""
 import os, signal
 from reproq_prefork.unix import proc
-from tests.unit.test_processes import a_sleeper
+from tests.support.unix.children import a_sleeper
 sleeper = proc.identity_of(a_sleeper())
 os.setgroups([])
 os.setgid({NOBODY})
@@ -165,7 +154,7 @@ def test_a_process_that_is_hidden_is_not_taken_for_dead() -> None:
     if subprocess.run([*in_namespace, "sh", "-c", hide], capture_output=True, check=False).returncode:
         pytest.skip("no namespace with a /proc of its own may be made here")
     script = [*in_namespace, "sh", "-c", f'{hide} && exec "$0" -c "$1"', sys.executable, HIDDEN]
-    result = subprocess.run(script, capture_output=True, text=True, check=False, timeout=30, cwd=ROOT)
+    result = subprocess.run(script, capture_output=True, text=True, check=False, timeout=30, cwd=CHECKOUT)
     assert result.returncode == 0, result.stderr
 
 

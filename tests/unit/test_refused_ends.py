@@ -19,7 +19,7 @@ from reproq_prefork.worker.refused_ends import (
     RefusedEnd,
     RefusedEnds,
 )
-from tests.unit.test_worker import RUN
+from tests.support.fakes.runs import RUN
 
 SUCCESS = Settlement(
     RUN.id, RUN.claim, Status.SUCCESSFUL, result='"done"', last_attempt='{"exit": "returned"}'

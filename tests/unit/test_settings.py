@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,36 +15,10 @@ from reproq_prefork.errors import SettingsError
 from reproq_prefork.model.limits import MAX_ARGV_PAYLOAD_BYTES
 from reproq_prefork.settings import ExecutorKind, PayloadMode, Settings
 from reproq_prefork.settings.options import OPTIONS, Option
-from reproq_prefork.settings.resolve import Resolved, describe, resolve
+from reproq_prefork.settings.resolve import describe, resolve
 from reproq_prefork.settings.sources import FlagValue, Sources
 from reproq_prefork.text.log import LogFormat, LogLevel
-
-CHDIR = Path("/srv/app/current")
-NOW = datetime(2026, 11, 24, 21, 31, 16, tzinfo=UTC)
-
-
-def resolved(
-    flags: Mapping[str, FlagValue] | None = None,
-    environ: Mapping[str, str] | None = None,
-    env_file: Mapping[str, str] | None = None,
-    config: Mapping[str, str] | None = None,
-    problems: tuple[str, ...] = (),
-    warnings: tuple[str, ...] = (),
-    hostname: str = "db-7",
-    cpu_count: int = 4,
-) -> Resolved:
-    sources = Sources(
-        flags or {},
-        environ or {},
-        CHDIR,
-        None if env_file is None else Path(".env"),
-        env_file or {},
-        None if config is None else Path("reproq.toml"),
-        config or {},
-        problems,
-        warnings,
-    )
-    return resolve(sources, hostname=hostname, now=NOW, cpu_count=cpu_count)
+from tests.support.fakes.settings import CHDIR, NOW, resolved
 
 
 def problems_of(**sources: Any) -> tuple[str, ...]:

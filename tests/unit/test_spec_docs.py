@@ -8,14 +8,14 @@ import shutil
 import struct
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from reproq_prefork.spec import Spec, SpecError, canonical_json, parse_json, spec_hash
+from tests.support.checkout import CHECKOUT
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = CHECKOUT / "docs"
 PAGE = (DOCS / "spec-hash.md").read_text(encoding="utf-8")
 VECTORS = json.loads((DOCS / "spec-hash-vectors.json").read_text(encoding="utf-8"))
 TIMEOUT_S = 30

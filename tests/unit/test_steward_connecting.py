@@ -19,8 +19,8 @@ from reproq_prefork.text.log import Log, LogFormat, LogLevel
 from reproq_prefork.unix.channel import Channel
 from reproq_prefork.unix.scoreboard import Scoreboard
 from reproq_prefork.unix.wake_pipe import WakePipe
-from tests.unit.test_settings import resolved
-from tests.unit.test_worker import ScriptedOrders
+from tests.support.fakes.orders import ScriptedOrders
+from tests.support.fakes.settings import resolved
 
 ROUNDS = 200  # of the steward's loop, in which what a test waits for must have come
 

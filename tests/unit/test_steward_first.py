@@ -9,7 +9,7 @@ import pytest
 from reproq_prefork.unix.scoreboard import Scoreboard, StewardRecord, WorkerPanel, WorkerRecord
 from reproq_prefork.worker import steward_first
 from reproq_prefork.worker.steward_first import STALE_S, await_steward
-from tests.unit.test_worker import ScriptedOrders
+from tests.support.fakes.orders import ScriptedOrders
 
 PLACE = 1
 

@@ -15,10 +15,17 @@ import pytest
 from reproq_prefork.unix import proc
 from reproq_prefork.unix.signals import SignalInbox
 from reproq_prefork.unix.task_fork import Program, TaskForks, spawn
-from tests.support.unix.children import Pipe, forked, open_fds, read_all, sleep_for_ever, status_of
+from tests.support.unix.children import (
+    Pipe,
+    forked,
+    is_gone,
+    links_of_fds,
+    open_fds,
+    read_all,
+    sleep_for_ever,
+    status_of,
+)
 from tests.support.waiting import wait_until
-from tests.unit.test_fork_executor import links_of_fds
-from tests.unit.test_processes import is_gone
 
 # --- another program ---
 

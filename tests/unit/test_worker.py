@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import pytest
@@ -28,7 +26,6 @@ from reproq_prefork.model.run import (
     Success,
 )
 from reproq_prefork.text.log import Log, LogFormat, LogLevel
-from reproq_prefork.unix.orders import Orders
 from reproq_prefork.unix.scoreboard import Scoreboard, StewardRecord, WorkerPanel, WorkerRecord, boottime_ns
 from reproq_prefork.unix.wake_pipe import Sleep, WakePipe
 from reproq_prefork.worker import batch, batch_size
@@ -38,40 +35,10 @@ from reproq_prefork.worker.attempt import Attempt
 from reproq_prefork.worker.claiming import Turn
 from reproq_prefork.worker.finish_announcer import Announcer
 from reproq_prefork.worker.loop import NO_PROCESS_DELAY_S, Worker
+from tests.support.fakes.orders import ScriptedOrders
+from tests.support.fakes.runs import RUN
+from tests.support.fakes.settings import resolved
 from tests.support.waiting import wait_until
-from tests.unit.test_settings import resolved
-
-RUN = ClaimedRun(
-    7,
-    3,
-    "{}",
-    "0" * 64,
-    None,
-    "default",
-    attempt=1,
-    max_attempts=3,
-    timeout_s=None,
-    history_json='[null, "2026-01-01T00:00:00+00:00", null, null, []]',
-)
-
-
-def enqueued_at(run: ClaimedRun, moment: datetime, *, run_after: datetime | None = None) -> ClaimedRun:
-    times = [None if time is None else time.isoformat() for time in (run_after, moment)]
-    return run._replace(history_json=json.dumps([*times, None, None, []]))
-
-
-class ScriptedOrders(Orders):
-    """Orders that a test gives."""
-
-    def __init__(self) -> None:
-        self.drain = self.quit = self.master_is_gone = False
-
-    @property
-    def fds(self) -> tuple[int, ...]:
-        return ()
-
-    def read(self) -> None:
-        pass
 
 
 class ScriptedLedger:

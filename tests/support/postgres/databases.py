@@ -6,13 +6,14 @@ import contextlib
 import itertools
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import psycopg
 from psycopg import sql
 
-MIGRATIONS = Path(__file__).parents[3] / "migrations"
+from tests.support.checkout import CHECKOUT
+
+MIGRATIONS = CHECKOUT / "migrations"
 HAS_STRATEGIES = 150_000  # server_version
 
 _numbers = itertools.count(1)

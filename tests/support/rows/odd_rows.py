@@ -13,11 +13,11 @@ from typing import Any
 import psycopg
 from hypothesis import strategies as st
 
+from tests.support.checkout import CHECKOUT
 from tests.support.postgres.databases import as_login
 from tests.support.supervisor.supervisor import Connection, Supervisor, insert_run
 from tests.support.waiting import wait_until
 
-ROOT = Path(__file__).parents[3]
 TASKS = """
 from reproq_prefork import task
 
@@ -158,7 +158,7 @@ def application(database_url: str, directory: Path, executor: str, *, workers: i
     if executor.startswith("django"):
         arguments = ("--django", "tests.django.settings")
         module, good, bad = "tests.django.app.tasks", ("add", [1, 2]), ("fail", ["it always fails"])
-        where = ROOT
+        where = CHECKOUT
     else:
         module, good, bad = "odd_tasks", ("succeed", [1]), ("fail", [])
         environ["ALLOWED_TASK_MODULES"] = module

@@ -17,11 +17,12 @@ from typing import Any, Self
 import psutil
 import psycopg
 
+from tests.support.checkout import CHECKOUT
 from tests.support.postgres.databases import as_login
 from tests.support.supervisor.warm import WarmProgram, can_be_warm
 from tests.support.waiting import wait_until
 
-TASK_PROGRAM = f"{sys.executable} -I -S {Path(__file__).parents[2] / 'programs' / 'task.py'}"
+TASK_PROGRAM = f"{sys.executable} -I -S {CHECKOUT / 'tests' / 'programs' / 'task.py'}"
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 20.0
 SHORT_LEASE = {"REPROQ_LEASE": "2s"}  # for tests that wait for its end

@@ -18,8 +18,9 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from tests.support.checkout import CHECKOUT
+
 ADDRESS = "REPROQ_TEST_WARM_SERVER"  # for all processes that run a part of the tests
-CHECKOUT = Path(__file__).parents[3]
 
 
 @contextlib.contextmanager

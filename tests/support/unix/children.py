@@ -8,8 +8,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
 
-from reproq_prefork.unix import fork
+from reproq_prefork.unix import fork, proc
 from reproq_prefork.unix.fork import Child
 from tests.support.waiting import wait_until
 
@@ -92,3 +93,25 @@ def _is_open(fd: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def a_sleeper() -> int:
+    """The pid of a child of this process that sleeps, and survives TERM."""
+    pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        sleep_for_ever()
+    return pid
+
+
+def is_gone(pid: int) -> bool:
+    return proc.identity_of(pid) is None
+
+
+def links_of_fds() -> dict[str, str]:
+    """Where each descriptor of this process leads."""
+    links = {}
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the listing's own
+            links[fd] = str(Path(f"/proc/self/fd/{fd}").readlink())
+    return links

@@ -14,8 +14,9 @@ from reproq_prefork.executors.python_outcome import outcome_of_error, outcome_of
 from reproq_prefork.model.run import ClaimedRun, Ending
 from reproq_prefork.unix import proc
 from reproq_prefork.unix.signals import CANCEL_SIGNAL, SignalInbox
+from tests.support.fakes.runs import a_run
+from tests.support.fakes.watch import FakeWatch
 from tests.support.unix.children import exit_status_of, forked
-from tests.unit.test_command_executor import FakeWatch, a_run
 
 T = TypeVar("T")
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
-FAULTS = Path(__file__).parents[1] / "faults"
+from tests.support.checkout import CHECKOUT
+
+FAULTS = CHECKOUT / "tests" / "faults"
 ROWS = {*(f"{row:02}" for row in range(1, 46)), "07b", "48", "50"}
 
 
