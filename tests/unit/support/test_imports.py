@@ -44,14 +44,14 @@ def test_nothing_imports_from_a_test_module() -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "from tests.unit.test_worker import RUN",
+        "from tests.unit.worker.test_loop import RUN",
         "    from tests.django.conftest import Workers",
         "from tests.unit import children, test_worker",
         "from tests.unit import (\n    children,\n    test_worker,\n)",
         "from .test_worker import RUN",
         "from . import test_worker",
-        "import tests.unit.test_worker",
-        "import tests.unit.test_worker as worker",
+        "import tests.unit.worker.test_loop",
+        "import tests.unit.worker.test_loop as worker",
     ],
 )
 def test_an_import_from_a_test_module_is_found(line: str) -> None:
