@@ -18,6 +18,7 @@ from reproq_prefork.errors import ExitStatus
 from reproq_prefork.fleet import boots as boots
 from reproq_prefork.fleet import decide as rules
 from reproq_prefork.fleet.state import RESPAWN_BURST, Drained, Phase, Reload, Started
+from tests.support.examples import examples
 from tests.support.fakes.fleet_world import BOOT_TIMEOUT_S, SHUTDOWN_TIMEOUT_S, Child, World
 
 SLOTS = 8
@@ -323,7 +324,7 @@ class FleetMachine(RuleBasedStateMachine):
 
 TestFleet = FleetMachine.TestCase
 TestFleet.settings = settings(
-    max_examples=200,
+    max_examples=examples(200),
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

@@ -40,6 +40,7 @@ from reproq_prefork.worker import claiming, database, link, lone_claims, reconci
 from reproq_prefork.worker.attempt import Attempt
 from reproq_prefork.worker.claiming import LeaseLost
 from reproq_prefork.worker.database import Ledger
+from tests.support.examples import examples
 from tests.support.fakes.orders import ScriptedOrders
 from tests.support.fakes.runs import RUN
 
@@ -322,7 +323,7 @@ def succeeded(run: ClaimedRun) -> Attempt:
 # --- whatever the server answers ---
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     batch=st.integers(1, 6),
     answers=st.lists(st.sampled_from(Answer), max_size=40),
@@ -350,7 +351,7 @@ def test_every_attempt_is_recorded_once_whatever_the_server_answers(
         assert made.unrecorded() == ()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     batch=st.integers(1, 8),
     doomed=st.dictionaries(
