@@ -19,7 +19,7 @@ def profile(name: str) -> Iterator[None]:
         settings.load_profile(before)
 
 
-@pytest.mark.parametrize("name", ["default", "first-failure"])
+@pytest.mark.parametrize("name", ["full", "first-failure"])
 def test_all_examples_are_tried_unless_a_run_asks_for_fewer(name: str) -> None:
     with profile(name):
         assert (settings().max_examples, examples(200), examples(1)) == (100, 200, 1)
