@@ -13,21 +13,19 @@ from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import Phase
-from hypothesis import settings as hypothesis_settings
 
 from reproq_prefork.demo.postgres import EmbeddedPostgres
-from tests.databases import apply_migrations, new_database
-from tests.memory import temporary_files_in_memory
-from tests.servers import Server, embedded_server, running_server
-from tests.warm import warm_server
+from tests.support.examples import register_profiles
+from tests.support.postgres.databases import apply_migrations, new_database
+from tests.support.postgres.servers import Server, embedded_server, running_server
+from tests.support.supervisor.warm import warm_server
+from tests.support.unix.memory import temporary_files_in_memory
 
 UNIT_TESTS = Path(__file__).parent / "unit"
 SKIP_NO_FAULT = "REPROQ_TEST_SKIP_NO_FAULT"
 FAULT_TESTS = Path(__file__).parent / "faults"
 
-# For who asks whether there is a failure, and not which is the smallest.
-hypothesis_settings.register_profile("first-failure", phases=[Phase.explicit, Phase.generate])
+register_profiles()
 
 _server_key = pytest.StashKey[Server]()
 _stack_key = pytest.StashKey[contextlib.ExitStack]()

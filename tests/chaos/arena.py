@@ -18,11 +18,11 @@ from reproq_prefork.demo.postgres import EmbeddedPostgres
 from tests.chaos import server_log
 from tests.chaos.hosts import EXIT_TIMEOUT_S, HOSTS, Host, environ_of
 from tests.chaos.log_pipe import LogPipe
-from tests.databases import apply_migrations
-from tests.proxy import Proxy
-from tests.supervisor import Connection, is_running
+from tests.support.checkout import CHECKOUT
+from tests.support.postgres.databases import apply_migrations
+from tests.support.postgres.proxy import Proxy
+from tests.support.supervisor.supervisor import Connection, is_running
 
-CHECKOUT = Path(__file__).parents[2]
 PRODUCERS = 3
 MARK = "REPROQ_STORM"  # the environment variable by which all that a storm has started is found
 GO_ON_S = 5.0  # how long more is enqueued once everything is healed

@@ -26,7 +26,7 @@ from tests.chaos.history import (
 )
 from tests.chaos.hosts import host_of
 from tests.chaos.load import SITE
-from tests.supervisor import Connection
+from tests.support.supervisor.supervisor import Connection
 
 MAX_CLOCK_SHIFT_S = 0.02
 ROWS = """

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.supervisor import Supervisor
+from tests.support.supervisor.supervisor import Supervisor
 
 IN_NAMESPACE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 MASTER = "reproq-prefork: master"

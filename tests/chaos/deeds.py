@@ -21,10 +21,10 @@ from tests.chaos.container import own_pid
 from tests.chaos.hosts import Host, worker_id_of
 from tests.chaos.kinds import FLOOD, READ_ONLY, STOP_IN_COMMIT, UNREAD_LOG
 from tests.chaos.schedule import Planned
-from tests.databases import as_login
-from tests.proxy import Break
-from tests.supervisor import Connection
-from tests.waiting import wait_until
+from tests.support.postgres.databases import as_login
+from tests.support.postgres.proxy import Break
+from tests.support.supervisor.supervisor import Connection
+from tests.support.waiting import wait_until
 
 NEXT_STATEMENTS = 12  # of which one loses its reply
 PRODUCERS_SHARE = 0.25

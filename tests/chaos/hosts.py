@@ -15,9 +15,9 @@ from tests.chaos import container, pages
 from tests.chaos.kinds import LEASE_S
 from tests.chaos.load import PROGRAMS_QUEUE, SITE_QUEUE
 from tests.chaos.log_pipe import LogPipe
-from tests.proxy import Proxy
-from tests.supervisor import Supervisor, is_running
-from tests.waiting import wait_until
+from tests.support.postgres.proxy import Proxy
+from tests.support.supervisor.supervisor import Supervisor, is_running
+from tests.support.waiting import wait_until
 
 PROGRAM = Path(__file__).parent / "program.py"
 EXIT_TIMEOUT_S = 15.0  # of what a dead master has left, and of a master that was told to stop

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.supervisor import Connection
+from tests.support.supervisor.supervisor import Connection
 
 # For `stall`: a commit waits for a standby only where the session asks for it.
 SETTINGS = {

@@ -13,8 +13,8 @@ from tests.chaos.collect import history, wall_clock_offset_s
 from tests.chaos.history import History
 from tests.chaos.nemesis import Nemesis
 from tests.chaos.schedule import Planned
-from tests.supervisor import Connection
-from tests.waiting import wait_until
+from tests.support.supervisor.supervisor import Connection
+from tests.support.waiting import wait_until
 
 STALL_S = 60.0  # without a run that ends, while there are some: nothing will come any more
 GONE_TIMEOUT_S = 10.0

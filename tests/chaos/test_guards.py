@@ -17,7 +17,7 @@ import pytest
 
 from reproq_prefork import NewRun, TaskRun, enqueue_many
 from tests.chaos import bodies, builds
-from tests.chaos.arena import CHECKOUT, Arena, arena
+from tests.chaos.arena import Arena, arena
 from tests.chaos.cancelling import CancelLog
 from tests.chaos.checker import violations
 from tests.chaos.clock import boottime
@@ -28,9 +28,10 @@ from tests.chaos.load import external, on_site
 from tests.chaos.recovery import LENIENCE_S
 from tests.chaos.schedule import Planned
 from tests.chaos.storm import rage
-from tests.faketime import clock
-from tests.supervisor import Connection
-from tests.waiting import wait_until
+from tests.support.checkout import CHECKOUT
+from tests.support.supervisor.supervisor import Connection
+from tests.support.unix.faketime import clock
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(180)]
 

@@ -12,6 +12,8 @@ from pathlib import Path
 import django
 import pytest
 
+from tests.support.checkout import CHECKOUT
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.django.settings")
 django.setup()
 
@@ -20,13 +22,11 @@ from django.core.management import call_command  # noqa: E402
 from django.db import transaction  # noqa: E402
 from django.test import TestCase  # noqa: E402
 
-from tests.databases import make_logins, new_database  # noqa: E402
-from tests.django.browser import Browser, browser, need_browser  # noqa: E402
-from tests.django.databases import pointed_at  # noqa: E402
-from tests.servers import Server  # noqa: E402
-from tests.supervisor import Supervisor  # noqa: E402
-
-ROOT = Path(__file__).parents[2]
+from tests.support.django.browser import Browser, browser, need_browser  # noqa: E402
+from tests.support.django.databases import pointed_at  # noqa: E402
+from tests.support.postgres.databases import make_logins, new_database  # noqa: E402
+from tests.support.postgres.servers import Server  # noqa: E402
+from tests.support.supervisor.supervisor import Supervisor  # noqa: E402
 
 Workers = Callable[..., Supervisor]
 
@@ -101,7 +101,7 @@ def django_workers(django_database: str, tmp_path: Path) -> Workers:
     ) -> Supervisor:
         return Supervisor(
             django_database,
-            ROOT,
+            CHECKOUT,
             workers=workers,
             environ={"EXECUTOR_COMMAND": "", **(environ or {})},
             arguments=("--django", "tests.django.settings", *arguments),

@@ -1,7 +1,7 @@
 """A Django site as its users write one. Its database is the one that DATABASE_URL names.
 
 Two parts read this: workers, in processes of their own, and the tests themselves, which are pointed at one
-database after the other (`tests/django/databases.py`) and start without any.
+database after the other (`tests/support/django/databases.py`) and start without any.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 
 import django
 
-from tests.django.databases import connection_settings
+from tests.support.django.databases import connection_settings
 
 SECRET_KEY = "of the tests"
 DEBUG = False

@@ -13,7 +13,7 @@ from django.test import Client, override_settings
 from django.test.utils import CaptureQueriesContext, setup_test_environment, teardown_test_environment
 
 from reproq_prefork.django.models import TaskRun
-from tests.django.runs import HASH, add_many, add_run, add_worker
+from tests.support.django.runs import HASH, add_many, add_run, add_worker
 
 LIST = "/admin/reproq_prefork/taskrun/"
 QUEUES = f"{LIST}queues/"

@@ -18,9 +18,9 @@ from django.test import Client
 from django.test.testcases import LiveServerThread
 
 from reproq_prefork.django.models import TaskRun
-from tests.django.browser import Browser
-from tests.django.runs import add_run, add_worker
-from tests.waiting import wait_until
+from tests.support.django.browser import Browser
+from tests.support.django.runs import add_run, add_worker
+from tests.support.waiting import wait_until
 
 WIDTH, HEIGHT = 1440, 940
 MIN_CONTRAST = 4.5  # of WCAG 2.2, level AA

@@ -12,9 +12,9 @@ import pytest
 from reproq_prefork.django.families.compat import families
 from tests.django.app import tasks as typed_tasks
 from tests.django.app.models import Note
-from tests.django.conftest import Workers
-from tests.stores import steward_store
-from tests.waiting import wait_until
+from tests.support.django.workers import Workers
+from tests.support.rows.stores import steward_store
+from tests.support.waiting import wait_until
 
 tasks: Any = typed_tasks
 STATUSES = families()[0].statuses

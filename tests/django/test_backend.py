@@ -14,8 +14,8 @@ from django.utils import timezone
 
 from reproq_prefork.django import ReproqBackend, bulk_enqueue, call, reproq_options
 from reproq_prefork.django.families.compat import families, family_of
+from reproq_prefork.django.testing import run_tasks
 from reproq_prefork.model.new_run import NewRun
-from reproq_prefork.testing import run_tasks
 from tests.django.app import tasks as typed_tasks
 
 tasks: Any = typed_tasks  # Django's types know nothing of what this backend adds

@@ -15,7 +15,7 @@ from django.db import connections
 from django.test import override_settings
 
 from reproq_prefork.django.project.checks import check_backend
-from tests.django.databases import pointed_at
+from tests.support.django.databases import pointed_at
 
 
 def told(*, queues: tuple[Any, ...] = ("default",), **options: Any) -> list[tuple[str, str]]:

@@ -11,9 +11,9 @@ import pytest
 
 from reproq_prefork.django import TaskTimeout
 from tests.django.app import tasks as typed_tasks
-from tests.django.conftest import Workers
-from tests.servers import Server
-from tests.waiting import wait_until
+from tests.support.django.workers import Workers
+from tests.support.postgres.servers import Server
+from tests.support.waiting import wait_until
 
 tasks: Any = typed_tasks
 
@@ -136,8 +136,8 @@ def test_tasks_may_be_kept_in_another_database(
     from django.db import connections
     from django.test import override_settings
 
-    from tests.databases import new_database
-    from tests.django.databases import connection_settings
+    from tests.support.django.databases import connection_settings
+    from tests.support.postgres.databases import new_database
 
     with new_database(server.url, django_template_url) as url:
         connections.settings["other"] = {**connections.settings["default"], **connection_settings(url)}

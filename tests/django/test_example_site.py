@@ -19,13 +19,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.databases import new_database
-from tests.django.browser import PAGE_TIMEOUT_S, Browser, browser, need_browser
-from tests.django.conftest import ROOT
-from tests.servers import Server
-from tests.waiting import wait_until
+from tests.support.checkout import CHECKOUT
+from tests.support.django.browser import PAGE_TIMEOUT_S, Browser, browser, need_browser
+from tests.support.postgres.databases import new_database
+from tests.support.postgres.servers import Server
+from tests.support.waiting import wait_until
 
-EXAMPLE = ROOT / "examples" / "django_site"
+EXAMPLE = CHECKOUT / "examples" / "django_site"
 MIGRATE, WORKER, SERVER = re.findall(
     r"^    (python3 manage\.py .*?)(?: +#.*)?$", (EXAMPLE / "README.md").read_text(), re.M
 )

@@ -8,7 +8,7 @@ from django.test import TestCase
 
 from reproq_prefork.django.families.compat import families
 from reproq_prefork.django.models import TaskRun
-from reproq_prefork.testing import run_tasks
+from reproq_prefork.django.testing import run_tasks
 from tests.django.app import tasks as typed_tasks
 
 tasks: Any = typed_tasks  # Django's types know nothing of what this backend adds

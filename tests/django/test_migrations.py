@@ -22,9 +22,9 @@ from reproq_prefork.settings.resolve import resolve
 from reproq_prefork.settings.sources import Sources
 from reproq_prefork.store.migrate import check_database, migrate
 from reproq_prefork.store.migration_files import known_migrations
-from tests.catalogue import catalogue
-from tests.databases import apply_migrations
-from tests.django.databases import pointed_at
+from tests.support.django.databases import pointed_at
+from tests.support.postgres.catalogue import catalogue
+from tests.support.postgres.databases import apply_migrations
 
 KNOWN = known_migrations()
 LABELS = [each.label for each in KNOWN]

@@ -12,10 +12,10 @@ from django.db import connections
 from django.test import override_settings
 
 from reproq_prefork.django.families.compat import families
+from reproq_prefork.django.testing import run_tasks
 from reproq_prefork.model.new_run import NewRun
-from reproq_prefork.testing import run_tasks
 from tests.django.app import tasks as typed_tasks
-from tests.odd_settings import FORMATS, set_for_database
+from tests.support.postgres.odd_settings import FORMATS, set_for_database
 
 tasks: Any = typed_tasks
 FAMILY = families()[0]

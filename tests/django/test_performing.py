@@ -15,7 +15,6 @@ from django.db import IntegrityError, OperationalError, connection
 from django.test import TestCase, TransactionTestCase, override_settings
 from django.utils import timezone
 
-from reproq_prefork.django import ReproqBackend
 from reproq_prefork.django.families.compat import families
 from reproq_prefork.django.perform.backends import own_backends
 from reproq_prefork.django.perform.in_process import perform_due
@@ -23,28 +22,11 @@ from reproq_prefork.django.perform.runs_database import HeldRun
 from reproq_prefork.django.testing import assert_enqueued, assert_not_enqueued, enqueued, run_tasks
 from tests.django.app import tasks as typed_tasks
 from tests.django.app.models import Note
+from tests.support.django.backend import IMMEDIATE, heard
 
 tasks: Any = typed_tasks  # Django's types know nothing of what this backend adds
 FAMILY = families()[0]
 STATUSES = FAMILY.statuses
-IMMEDIATE = {"default": {"BACKEND": "reproq_prefork.django.ReproqBackend", "OPTIONS": {"mode": "immediate"}}}
-
-
-@contextmanager
-def heard(name: str) -> Iterator[list[Any]]:
-    """What a signal of the family sends: the status and the number of errors each time."""
-    found: list[Any] = []
-
-    def hear(sender: Any, task_result: Any, **kwargs: Any) -> None:
-        assert sender is ReproqBackend
-        found.append((task_result.id, task_result.status, len(task_result.errors)))
-
-    signal = getattr(FAMILY.signals, name)
-    signal.connect(hear)
-    try:
-        yield found
-    finally:
-        signal.disconnect(hear)
 
 
 @contextmanager

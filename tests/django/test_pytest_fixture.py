@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.django.conftest import ROOT
+from tests.support.checkout import CHECKOUT
 
 CONFTEST = """
 import django
@@ -15,7 +15,7 @@ django.setup()
 pytest_plugins = ["reproq_prefork.testing"]
 """
 SUITE = """
-from reproq_prefork.testing import assert_enqueued
+from reproq_prefork.django.testing import assert_enqueued
 from tests.django.app.tasks import add
 
 def test_a_task_of_the_project(run_tasks):
@@ -47,7 +47,7 @@ def test_a_project_that_names_the_plugin_has_the_fixture(django_database: str, t
             **os.environ,
             "DATABASE_URL": django_database,
             "DJANGO_SETTINGS_MODULE": "tests.django.settings",
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": str(CHECKOUT),
         },
         capture_output=True,
         text=True,

@@ -18,8 +18,9 @@ from django.utils import timezone
 from reproq_prefork.django import bulk_enqueue, call
 from reproq_prefork.django.families.compat import families
 from tests.django.app import tasks as typed_tasks
-from tests.django.conftest import ROOT, Workers
-from tests.waiting import wait_until
+from tests.support.checkout import CHECKOUT
+from tests.support.django.workers import Workers
+from tests.support.waiting import wait_until
 
 tasks: Any = typed_tasks
 FAMILY = families()[0]
@@ -99,7 +100,7 @@ def test_finished_tasks_are_pruned_and_others_kept(django_database: str) -> None
     told = subprocess.run(
         [sys.executable, "-m", "reproq_prefork", "prune", "--older-than", "14d"],
         env={**os.environ, "DATABASE_URL": django_database, "REPROQ_DJANGO": "tests.django.settings"},
-        cwd=ROOT,
+        cwd=CHECKOUT,
         capture_output=True,
         text=True,
         check=True,
@@ -122,7 +123,7 @@ def test_manage_py_becomes_a_worker_that_runs_tasks(django_database: str, tmp_pa
         process = subprocess.Popen(
             [sys.executable, "-m", "django", "reproq_worker", "--workers", "1"],
             env=environ,
-            cwd=ROOT,
+            cwd=CHECKOUT,
             stdout=output,
             stderr=output,
         )

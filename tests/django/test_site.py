@@ -5,8 +5,8 @@ from __future__ import annotations
 from django.db import connection, transaction
 from django.test import Client, TestCase, TransactionTestCase
 
-from tests.databases import MIGRATIONS
 from tests.django.app.models import Note
+from tests.support.postgres.databases import MIGRATIONS
 
 
 class InATransaction(TestCase):

@@ -11,12 +11,12 @@ from django.utils import timezone
 
 from reproq_prefork.django.families.compat import families
 from reproq_prefork.django.models import TaskRun
-from reproq_prefork.testing import run_tasks
+from reproq_prefork.django.testing import run_tasks
 from tests.django.app import tasks as typed_tasks
 from tests.django.app.models import Note
-from tests.django.conftest import Workers
-from tests.django.test_performing import IMMEDIATE, heard
-from tests.waiting import wait_until
+from tests.support.django.backend import IMMEDIATE, heard
+from tests.support.django.workers import Workers
+from tests.support.waiting import wait_until
 
 tasks: Any = typed_tasks  # Django's types know nothing of what this backend adds
 FAMILY = families()[0]

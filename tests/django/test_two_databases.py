@@ -26,17 +26,18 @@ from reproq_prefork import enqueue
 from reproq_prefork.django import bulk_enqueue, call
 from reproq_prefork.django.families.compat import families
 from reproq_prefork.django.perform.runs_database import HeldRun
+from reproq_prefork.django.testing import run_tasks
 from reproq_prefork.errors import ExitStatus
-from reproq_prefork.testing import run_tasks
-from tests.databases import apply_migrations, as_login, new_database
 from tests.django.app import tasks as typed_tasks
 from tests.django.app.routers import Changeable
-from tests.django.conftest import ROOT, Workers
-from tests.django.databases import connection_settings, run_async
-from tests.pgbouncer import pooler
-from tests.servers import Server
-from tests.stores import worker_store
-from tests.supervisor import run_row
+from tests.support.checkout import CHECKOUT
+from tests.support.django.databases import connection_settings, run_async
+from tests.support.django.workers import Workers
+from tests.support.postgres.databases import apply_migrations, as_login, new_database
+from tests.support.postgres.pgbouncer import pooler
+from tests.support.postgres.servers import Server
+from tests.support.rows.stores import worker_store
+from tests.support.supervisor.supervisor import run_row
 
 tasks: Any = typed_tasks
 FAMILY = families()[0]
@@ -325,7 +326,7 @@ def test_check_says_whether_a_backend_keeps_its_runs_there(django_database: str,
                 url,
             ],
             env={**os.environ, "DATABASE_URL": django_database},
-            cwd=ROOT,
+            cwd=CHECKOUT,
             capture_output=True,
             text=True,
         )

@@ -15,16 +15,16 @@ import pytest
 from django.db import connection
 from django.test import TransactionTestCase
 
-from tests.databases import new_database
-from tests.django.conftest import ROOT
-from tests.django.databases import pointed_at
 from tests.django.upstream.backends import LikeTheImmediate
 from tests.django.upstream.classes import Family
 from tests.django.upstream.log_records import FILE_VARIABLE
 from tests.django.upstream.skips import SKIPS
 from tests.django.upstream.sources import NoSources, suite_for_the_backport, suite_of_django
-from tests.servers import Server
-from tests.supervisor import Supervisor
+from tests.support.checkout import CHECKOUT
+from tests.support.django.databases import pointed_at
+from tests.support.postgres.databases import new_database
+from tests.support.postgres.servers import Server
+from tests.support.supervisor.supervisor import Supervisor
 
 TESTS_FOR_THE_BACKPORT = "6.0"  # of the release that first had what the backport has
 
@@ -70,7 +70,7 @@ def database_with_workers(
     with new_database(server.url, django_template_url) as url:
         supervisor = Supervisor(
             url,
-            ROOT,
+            CHECKOUT,
             environ={"EXECUTOR_COMMAND": "", "PYTHONPATH": paths, FILE_VARIABLE: str(records)},
             arguments=("--django", "tests.django.upstream.worker_settings"),
             log_path=directory / "log",

@@ -18,11 +18,11 @@ from psycopg.conninfo import make_conninfo
 
 from reproq_prefork.demo.postgres import EmbeddedPostgres
 from reproq_prefork.django import waiting
-from tests.databases import as_login
 from tests.django.app import tasks as typed_tasks
-from tests.django.databases import pointed_at, run_async
-from tests.replica import replica_of
-from tests.waiting import wait_until
+from tests.support.django.databases import pointed_at, run_async
+from tests.support.postgres.databases import as_login
+from tests.support.postgres.replica import replica_of
+from tests.support.waiting import wait_until
 
 tasks: Any = typed_tasks
 

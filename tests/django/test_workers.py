@@ -21,9 +21,9 @@ from reproq_prefork.django.families.compat import families
 from reproq_prefork.executors.process_io import CANCEL_GRACE_S
 from tests.django.app import tasks as typed_tasks
 from tests.django.app.models import Note
-from tests.django.conftest import Workers
-from tests.supervisor import Supervisor, run_row
-from tests.waiting import wait_until
+from tests.support.django.workers import Workers
+from tests.support.supervisor.supervisor import Supervisor, run_row
+from tests.support.waiting import wait_until
 
 tasks: Any = typed_tasks
 FAMILY = families()[0]

@@ -8,9 +8,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.databases import new_database
-from tests.servers import Server
-from tests.supervisor import Connection, Supervisor
+from tests.support.postgres.databases import new_database
+from tests.support.postgres.servers import Server
+from tests.support.supervisor.supervisor import Connection, Supervisor
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.shop import Shop
-from tests.supervisor import Connection, wait_for_status
-from tests.waiting import wait_until
+from tests.support.supervisor.shop import Shop
+from tests.support.supervisor.supervisor import Connection, wait_for_status
+from tests.support.waiting import wait_until
 
 BOOT_TIMEOUT_S = 2
 MOST_FORKS = 20  # of two workers until the master gives up; a fork storm makes hundreds

@@ -17,16 +17,23 @@ from psycopg import sql
 from reproq_prefork.demo.postgres import EmbeddedPostgres
 from reproq_prefork.demo.postgres_programs import PostgresPrograms, log_tail
 from reproq_prefork.errors import ExitStatus
-from tests.databases import PASSWORD, apply_migrations, new_database
-from tests.integration.command_line import CommandLine
-from tests.memory import shared_memory
-from tests.postgres_programs import programs_for, run_program
-from tests.replica import promote, replica_of
-from tests.restores import assert_specs_and_sequence, give_a_past, marks_of, runs_of, statuses_of
-from tests.servers import Server, embedded_server
-from tests.stores import worker_store
-from tests.supervisor import Connection, Supervisor, add_run, diary, run_row, wait_for_status
-from tests.waiting import wait_until
+from tests.support.postgres.databases import PASSWORD, apply_migrations, new_database
+from tests.support.postgres.postgres_programs import programs_for, run_program
+from tests.support.postgres.replica import promote, replica_of
+from tests.support.postgres.servers import Server, embedded_server
+from tests.support.rows.restores import assert_specs_and_sequence, give_a_past, marks_of, runs_of, statuses_of
+from tests.support.rows.stores import worker_store
+from tests.support.supervisor.command_line import CommandLine
+from tests.support.supervisor.supervisor import (
+    Connection,
+    Supervisor,
+    add_run,
+    diary,
+    run_row,
+    wait_for_status,
+)
+from tests.support.unix.memory import shared_memory
+from tests.support.waiting import wait_until
 
 DUE = 20
 COPY = "is a copy: its runs came from the database"

@@ -14,11 +14,11 @@ import psycopg
 import pytest
 
 from reproq_prefork.model.run import LEGAL_EDGES
-from tests import audit
-from tests.databases import new_database
-from tests.proxy import Break, Proxy
-from tests.servers import Server
-from tests.supervisor import Connection, Supervisor, add_run, diary, run_row
+from tests.support.postgres.databases import new_database
+from tests.support.postgres.proxy import Break, Proxy
+from tests.support.postgres.servers import Server
+from tests.support.rows import audit
+from tests.support.supervisor.supervisor import Connection, Supervisor, add_run, diary, run_row
 
 LANES = 4  # which run side by side
 LONGEST_LIFE_S = 40.0

@@ -11,8 +11,16 @@ import psycopg
 import pytest
 
 from reproq_prefork.demo.postgres import EmbeddedPostgres
-from tests.supervisor import SHORT_LEASE, Connection, Supervisor, add_run, diary, run_row, wait_for_status
-from tests.waiting import wait_until
+from tests.support.supervisor.supervisor import (
+    SHORT_LEASE,
+    Connection,
+    Supervisor,
+    add_run,
+    diary,
+    run_row,
+    wait_for_status,
+)
+from tests.support.waiting import wait_until
 
 
 @pytest.mark.timeout(120)

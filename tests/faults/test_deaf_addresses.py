@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from tests.databases import as_login
-from tests.deaf import deaf_ports
-from tests.supervisor import Connection, Supervisor, add_run, is_running, wait_for_status
-from tests.waiting import wait_until
+from tests.support.postgres.databases import as_login
+from tests.support.postgres.deaf import deaf_ports
+from tests.support.supervisor.supervisor import Connection, Supervisor, add_run, is_running, wait_for_status
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(180)
 

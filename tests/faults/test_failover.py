@@ -11,12 +11,12 @@ import psycopg
 import pytest
 
 from reproq_prefork import enqueue
-from tests import audit
-from tests.databases import apply_migrations, as_login
-from tests.replica import promote, replica_of, url_of_either
-from tests.servers import embedded_server
-from tests.supervisor import Connection, Supervisor, diary
-from tests.waiting import wait_until
+from tests.support.postgres.databases import apply_migrations, as_login
+from tests.support.postgres.replica import promote, replica_of, url_of_either
+from tests.support.postgres.servers import embedded_server
+from tests.support.rows import audit
+from tests.support.supervisor.supervisor import Connection, Supervisor, diary
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.supervisor import Connection, Supervisor, add_run, is_running, wait_for_status
-from tests.waiting import wait_until
+from tests.support.supervisor.supervisor import Connection, Supervisor, add_run, is_running, wait_for_status
+from tests.support.waiting import wait_until
 
 DELAY_US = 1_000_000
 

@@ -9,11 +9,19 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.cgroups import cgroup
-from tests.faketime import clock
-from tests.shop import Shop
-from tests.supervisor import SHORT_LEASE, Connection, Supervisor, add_run, diary, run_row, wait_for_status
-from tests.waiting import wait_until
+from tests.support.supervisor.shop import Shop
+from tests.support.supervisor.supervisor import (
+    SHORT_LEASE,
+    Connection,
+    Supervisor,
+    add_run,
+    diary,
+    run_row,
+    wait_for_status,
+)
+from tests.support.unix.cgroups import cgroup
+from tests.support.unix.faketime import clock
+from tests.support.waiting import wait_until
 
 MIB = 1 << 20
 

@@ -11,10 +11,14 @@ import psycopg
 import pytest
 
 from reproq_prefork.demo.postgres import EmbeddedPostgres
-from tests.pgbouncer import pooler
-from tests.shop import Shop
-from tests.stalls import backend_of_worker, server_with_slow_commits, stopped_in_its_next_claim
-from tests.supervisor import (
+from tests.support.postgres.pgbouncer import pooler
+from tests.support.postgres.stalls import (
+    backend_of_worker,
+    server_with_slow_commits,
+    stopped_in_its_next_claim,
+)
+from tests.support.supervisor.shop import Shop
+from tests.support.supervisor.supervisor import (
     SHORT_LEASE,
     TASK_PROGRAM,
     Connection,
@@ -25,7 +29,7 @@ from tests.supervisor import (
     wait_for_start,
     wait_for_status,
 )
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.supervisor import (
+from tests.support.supervisor.supervisor import (
     SHORT_LEASE,
     Connection,
     Supervisor,
@@ -22,7 +22,7 @@ from tests.supervisor import (
     wait_for_start,
     wait_for_status,
 )
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 ORPHANS_BOUND_S = 5.0
 

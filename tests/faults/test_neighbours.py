@@ -13,9 +13,9 @@ import psycopg
 import pytest
 
 from reproq_prefork.demo.postgres import EmbeddedPostgres
-from tests.databases import as_login
-from tests.faults.neighbours import every_lock, flood
-from tests.supervisor import (
+from tests.support.postgres.databases import as_login
+from tests.support.postgres.neighbours import every_lock, flood
+from tests.support.supervisor.supervisor import (
     SHORT_LEASE,
     Connection,
     Supervisor,
@@ -24,7 +24,7 @@ from tests.supervisor import (
     wait_for_start,
     wait_for_status,
 )
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 MIB = 1 << 20
 AT_ONCE_S = 0.5

@@ -11,10 +11,9 @@ import psycopg
 import pytest
 
 from reproq_prefork import NewRun, enqueue_many
-from tests.network import namespace
-from tests.proxy import Break, Proxy
-from tests.shop import Shop
-from tests.supervisor import (
+from tests.support.postgres.proxy import Break, Proxy
+from tests.support.supervisor.shop import Shop
+from tests.support.supervisor.supervisor import (
     SHORT_LEASE,
     TASK_PROGRAM,
     Connection,
@@ -25,7 +24,8 @@ from tests.supervisor import (
     wait_for_start,
     wait_for_status,
 )
-from tests.waiting import wait_until
+from tests.support.unix.network import namespace
+from tests.support.waiting import wait_until
 
 
 @pytest.mark.timeout(120)

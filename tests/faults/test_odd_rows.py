@@ -13,7 +13,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.odd_rows import (
+from tests.support.rows.odd_rows import (
     BY_PRODUCER,
     EXECUTORS,
     OF_OTHERS,
@@ -28,7 +28,7 @@ from tests.odd_rows import (
     wait_for_ends,
     without_limits,
 )
-from tests.supervisor import (
+from tests.support.supervisor.supervisor import (
     SHORT_LEASE,
     Connection,
     Supervisor,
@@ -37,7 +37,7 @@ from tests.supervisor import (
     run_row,
     wait_for_status,
 )
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 OF_EACH = 5
 # Inputs that stopped the service for everybody when a producer inserted five rows of one of them.

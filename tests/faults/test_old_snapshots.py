@@ -10,11 +10,11 @@ import psycopg
 from reproq_prefork.cli.commands.horizon import held_back
 from reproq_prefork.demo.postgres import EmbeddedPostgres
 from reproq_prefork.store.horizon import HorizonHolder, horizon_holders
-from tests.memory import shared_memory
-from tests.replica import replica_of
-from tests.servers import embedded_server
-from tests.supervisor import Connection
-from tests.waiting import wait_until
+from tests.support.postgres.replica import replica_of
+from tests.support.postgres.servers import embedded_server
+from tests.support.supervisor.supervisor import Connection
+from tests.support.unix.memory import shared_memory
+from tests.support.waiting import wait_until
 
 
 def holders(connection: Connection) -> dict[str, HorizonHolder]:

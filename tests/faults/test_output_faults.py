@@ -10,8 +10,8 @@ import psutil
 import psycopg
 import pytest
 
-from tests.supervisor import Connection, Supervisor, add_run, wait_for_status
-from tests.waiting import wait_until
+from tests.support.supervisor.supervisor import Connection, Supervisor, add_run, wait_for_status
+from tests.support.waiting import wait_until
 
 MIB = 1024 * 1024
 

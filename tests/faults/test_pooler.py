@@ -13,10 +13,18 @@ import pytest
 from reproq_prefork import NewRun, cancel, enqueue, enqueue_many, get_run
 from reproq_prefork.store.migrate import migrate
 from reproq_prefork.store.migration_files import known_migrations
-from tests import audit
-from tests.pgbouncer import pooler
-from tests.supervisor import SHORT_LEASE, Connection, Supervisor, add_run, diary, run_row, wait_for_status
-from tests.waiting import wait_until
+from tests.support.postgres.pgbouncer import pooler
+from tests.support.rows import audit
+from tests.support.supervisor.supervisor import (
+    SHORT_LEASE,
+    Connection,
+    Supervisor,
+    add_run,
+    diary,
+    run_row,
+    wait_for_status,
+)
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(90)
 

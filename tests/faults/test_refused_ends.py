@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from reproq_prefork import cancel
-from tests.refusals import (
+from tests.support.rows.refusals import (
     ANY_CHANGE,
     ANY_END,
     RESULT_OR_ERRORS,
@@ -21,9 +21,16 @@ from tests.refusals import (
     refuse,
     relent,
 )
-from tests.shop import Shop
-from tests.supervisor import TASK_PROGRAM, Connection, Supervisor, add_run, run_row, wait_for_status
-from tests.waiting import wait_until
+from tests.support.supervisor.shop import Shop
+from tests.support.supervisor.supervisor import (
+    TASK_PROGRAM,
+    Connection,
+    Supervisor,
+    add_run,
+    run_row,
+    wait_for_status,
+)
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -12,10 +12,17 @@ import pytest
 
 from reproq_prefork.errors import ExitStatus
 from reproq_prefork.model.run import LEGAL_EDGES
-from tests import audit
-from tests.releases import NEWEST, LaterRelease, run_command
-from tests.supervisor import SHORT_LEASE, Connection, Supervisor, add_run, run_row, wait_for_status
-from tests.waiting import wait_until
+from tests.support.rows import audit
+from tests.support.supervisor.releases import NEWEST, LaterRelease, run_command
+from tests.support.supervisor.supervisor import (
+    SHORT_LEASE,
+    Connection,
+    Supervisor,
+    add_run,
+    run_row,
+    wait_for_status,
+)
+from tests.support.waiting import wait_until
 
 CLAIM = "        claims = least(claims, 9223372036854775806) + 1,\n"
 WAITERS = ("reproq_waiters", "reproq_listeners")

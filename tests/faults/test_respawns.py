@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.supervisor import Supervisor
-from tests.waiting import wait_until
+from tests.support.supervisor.supervisor import Supervisor
+from tests.support.waiting import wait_until
 
 RESPAWNS = 500
 WARM_AFTER = 50  # by then it has done everything at least once

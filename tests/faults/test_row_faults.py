@@ -9,8 +9,15 @@ import pytest
 
 from reproq_prefork import cancel, requeue
 from reproq_prefork.errors import UniqueKeyHeld
-from tests.supervisor import Connection, Supervisor, add_run, run_row, wait_for_start, wait_for_status
-from tests.waiting import wait_until
+from tests.support.supervisor.supervisor import (
+    Connection,
+    Supervisor,
+    add_run,
+    run_row,
+    wait_for_start,
+    wait_for_status,
+)
+from tests.support.waiting import wait_until
 
 
 def test_37_a_run_that_is_deleted_under_its_worker_is_forgotten(

@@ -13,10 +13,11 @@ import pytest
 from reproq_prefork import NewRun, Spec, enqueue, enqueue_many, get_run
 from reproq_prefork.cli import entry
 from reproq_prefork.errors import ReproqError
-from tests.databases import PASSWORD, as_login
-from tests.integration.command_line import CommandLine
-from tests.supervisor import Connection, Supervisor, add_run, run_row, wait_for_status
-from tests.waiting import wait_until
+from tests.support.checkout import CHECKOUT
+from tests.support.postgres.databases import PASSWORD, as_login
+from tests.support.supervisor.command_line import CommandLine
+from tests.support.supervisor.supervisor import Connection, Supervisor, add_run, run_row, wait_for_status
+from tests.support.waiting import wait_until
 
 MARK = "a-word-of-the-payload"
 
@@ -169,14 +170,19 @@ def test_a_line_of_the_log_is_one_line_whatever_a_task_says(
 
 
 @pytest.mark.parametrize(
-    "path", ["os.system", "tests.shop.__builtins__", "subprocess.run", "builtins.eval", "..x", ""]
+    "path",
+    ["os.system", "tests.support.supervisor.shop.__builtins__", "subprocess.run", "builtins.eval", "..x", ""],
 )
 def test_a_payload_names_no_code_outside_the_allow_list(
     database_url: str, connection: Connection, tmp_path: Path, path: str
 ) -> None:
     """With INSERT alone nobody runs what they like."""
     touched = tmp_path / "touched"
-    environ = {"EXECUTOR_COMMAND": "", "ALLOWED_TASK_MODULES": "tests.chaos.bodies", "PYTHONPATH": str(ROOT)}
+    environ = {
+        "EXECUTOR_COMMAND": "",
+        "ALLOWED_TASK_MODULES": "tests.chaos.bodies",
+        "PYTHONPATH": str(CHECKOUT),
+    }
     spec = Spec.of({"v": 1, "task": path, "args": [f"touch {touched}"], "kwargs": {}})
     with Supervisor(database_url, tmp_path, workers=1, environ=environ):
         with psycopg.connect(as_login(database_url, "producer"), autocommit=True) as producer:
@@ -184,6 +190,3 @@ def test_a_payload_names_no_code_outside_the_allow_list(
         row = wait_for_status(connection, run.id, "FAILED")
     assert row["errors"][0]["kind"] == "not_allowed"
     assert not touched.exists()
-
-
-ROOT = Path(__file__).parents[2]

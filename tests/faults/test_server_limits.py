@@ -18,9 +18,9 @@ import pytest
 from psycopg import sql
 
 from reproq_prefork.demo.postgres import EmbeddedPostgres
-from tests.databases import apply_migrations
-from tests.supervisor import Connection, Supervisor, add_run, diary, wait_for_status
-from tests.waiting import wait_until
+from tests.support.postgres.databases import apply_migrations
+from tests.support.supervisor.supervisor import Connection, Supervisor, add_run, diary, wait_for_status
+from tests.support.waiting import wait_until
 
 MIB = 1 << 20
 

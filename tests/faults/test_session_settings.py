@@ -10,10 +10,10 @@ import pytest
 from psycopg import sql
 
 from reproq_prefork.demo.postgres import EmbeddedPostgres
-from tests.odd_settings import FORMATS, MEANINGS, ODD, set_for_database
-from tests.pgbouncer import pooler
-from tests.supervisor import Connection, Supervisor, add_run, diary, wait_for_status
-from tests.waiting import wait_until
+from tests.support.postgres.odd_settings import FORMATS, MEANINGS, ODD, set_for_database
+from tests.support.postgres.pgbouncer import pooler
+from tests.support.supervisor.supervisor import Connection, Supervisor, add_run, diary, wait_for_status
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import audit
-from tests.supervisor import Connection, Supervisor, diary
-from tests.waiting import wait_until
+from tests.support.rows import audit
+from tests.support.supervisor.supervisor import Connection, Supervisor, diary
+from tests.support.waiting import wait_until
 
 RUNS = 2_000
 KILL_INTERVAL_S = 0.2

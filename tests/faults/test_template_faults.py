@@ -14,9 +14,9 @@ import psutil
 import pytest
 
 from reproq_prefork.unix import proc
-from tests.shop import Shop
-from tests.supervisor import Connection, Supervisor, is_running, run_row, wait_for_status
-from tests.waiting import wait_until
+from tests.support.supervisor.shop import Shop
+from tests.support.supervisor.supervisor import Connection, Supervisor, is_running, run_row, wait_for_status
+from tests.support.waiting import wait_until
 
 RECOVERY_S = 0.25
 GENEROUS = 8  # the machine is shared, so a test allows this many times as long

@@ -12,14 +12,14 @@ import psycopg
 import pytest
 
 from reproq_prefork import cancel
-from tests.databases import apply_migrations, new_database
-from tests.servers import Server
-from tests.supervisor import Connection, Supervisor, add_run, run_row, wait_for_status
-from tests.waiting import wait_until
+from tests.support.postgres.databases import apply_migrations, new_database
+from tests.support.postgres.servers import Server
+from tests.support.supervisor.supervisor import Connection, Supervisor, add_run, run_row, wait_for_status
+from tests.support.waiting import wait_until
 
 SETTINGS = """
 import importlib.util, os
-from tests.django.databases import connection_settings
+from tests.support.django.databases import connection_settings
 
 SECRET_KEY = "of the tests"
 USE_TZ = True

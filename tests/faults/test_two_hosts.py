@@ -8,11 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from tests import audit
-from tests.network import Namespace, namespace
-from tests.proxy import Proxy
-from tests.supervisor import SHORT_LEASE, Connection, Supervisor, add_run, diary, run_row, wait_for_status
-from tests.waiting import wait_until
+from tests.support.postgres.proxy import Proxy
+from tests.support.rows import audit
+from tests.support.supervisor.supervisor import (
+    SHORT_LEASE,
+    Connection,
+    Supervisor,
+    add_run,
+    diary,
+    run_row,
+    wait_for_status,
+)
+from tests.support.unix.network import Namespace, namespace
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(120)
 

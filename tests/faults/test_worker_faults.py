@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.supervisor import (
+from tests.support.supervisor.supervisor import (
     Connection,
     Supervisor,
     add_run,
@@ -22,7 +22,7 @@ from tests.supervisor import (
     wait_for_start,
     wait_for_status,
 )
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 RECOVERY_S = (
     0.25  # from the death of a worker to its task being PENDING; the machine is shared, so a test allows

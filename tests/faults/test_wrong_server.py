@@ -12,13 +12,13 @@ import psycopg
 import pytest
 
 from reproq_prefork.demo.postgres import EmbeddedPostgres
-from tests.databases import apply_migrations
-from tests.integration.command_line import CommandLine
-from tests.proxy import Proxy
-from tests.replica import promote, replica_of
-from tests.servers import embedded_server
-from tests.supervisor import Connection, Supervisor, add_run, run_row, wait_for_status
-from tests.waiting import wait_until
+from tests.support.postgres.databases import apply_migrations
+from tests.support.postgres.proxy import Proxy
+from tests.support.postgres.replica import promote, replica_of
+from tests.support.postgres.servers import embedded_server
+from tests.support.supervisor.command_line import CommandLine
+from tests.support.supervisor.supervisor import Connection, Supervisor, add_run, run_row, wait_for_status
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(120)
 

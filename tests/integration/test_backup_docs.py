@@ -13,10 +13,11 @@ import psycopg
 import pytest
 
 from reproq_prefork.errors import ExitStatus
-from tests.databases import new_database
-from tests.integration.command_line import CommandLine
-from tests.postgres_programs import programs_for
-from tests.restores import (
+from tests.support.checkout import CHECKOUT
+from tests.support.postgres.databases import new_database
+from tests.support.postgres.postgres_programs import programs_for
+from tests.support.postgres.servers import Server
+from tests.support.rows.restores import (
     DONE,
     DUE,
     HELD,
@@ -28,9 +29,9 @@ from tests.restores import (
     runs_of,
     statuses_of,
 )
-from tests.servers import Server
+from tests.support.supervisor.command_line import CommandLine
 
-PAGE = (Path(__file__).parents[2] / "docs" / "backup.md").read_text(encoding="utf-8")
+PAGE = (CHECKOUT / "docs" / "backup.md").read_text(encoding="utf-8")
 TIMEOUT_S = 60
 
 Outcome = Callable[[str, str], None]

@@ -15,9 +15,9 @@ from reproq_prefork import cancel
 from reproq_prefork.model.run import Place, Status
 from reproq_prefork.model.settlement import Settlement
 from reproq_prefork.store.worker_store import WorkerStore
-from tests.stores import lost_worker, steward_store, worker_store
-from tests.supervisor import Connection, Supervisor, add_run, run_row, wait_for_status
-from tests.waiting import wait_until
+from tests.support.rows.stores import lost_worker, steward_store, worker_store
+from tests.support.supervisor.supervisor import Connection, Supervisor, add_run, run_row, wait_for_status
+from tests.support.waiting import wait_until
 
 TASKS = """
 import os, signal, time

@@ -11,7 +11,7 @@ from benchmarks.storm.contestants import BODIES_FILE, Contestant, children_of, o
 from benchmarks.storm.odd_inputs import OURS, OddInput
 from benchmarks.storm.odd_rows import trial
 from benchmarks.storm.producers import our_producer
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 ACCEPTED = [odd for odd in OURS.inputs if "payload" in odd.columns]
 REFUSED = [odd for odd in OURS.inputs if odd.columns.keys() & {"run_after", "claims"}]

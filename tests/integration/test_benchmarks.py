@@ -5,11 +5,10 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-CHECKOUT = Path(__file__).parent.parent.parent
+from tests.support.checkout import CHECKOUT
 
 
 def benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -26,9 +26,9 @@ from reproq_prefork.model.stored_values import EARLIEST, LATEST
 from reproq_prefork.store.migrate import migrate
 from reproq_prefork.store.migration_files import known_migrations
 from reproq_prefork.store.runs import enqueue_new
-from tests.odd_rows import without_limits
-from tests.stores import worker_store
-from tests.supervisor import Connection, insert_run, restoring, run_row
+from tests.support.rows.odd_rows import without_limits
+from tests.support.rows.stores import worker_store
+from tests.support.supervisor.supervisor import Connection, insert_run, restoring, run_row
 
 KNOWN = known_migrations()
 BOUNDS = next(each.version for each in KNOWN if each.name == "bounds")

@@ -148,7 +148,7 @@ JSON = st.recursive(
 
 @pytest.fixture(scope="module")
 def module_connection(template_url: str, server: Any) -> Iterator[Connection]:
-    from tests.databases import new_database
+    from tests.support.postgres.databases import new_database
 
     with (
         new_database(server.url, template_url) as url,

@@ -22,12 +22,20 @@ from reproq_prefork.model.settlement import Settlement
 from reproq_prefork.store import unfinished_runs
 from reproq_prefork.store.operator_store import OperatorStore
 from reproq_prefork.store.unfinished_runs import Selection
-from tests.integration.command_line import CommandLine
-from tests.restores import statuses_of
-from tests.shop import Shop
-from tests.stores import worker_store
-from tests.supervisor import Connection, Supervisor, add_run, diary, run_row, wait_for_status
-from tests.waiting import wait_until
+from tests.support.checkout import CHECKOUT
+from tests.support.rows.restores import statuses_of
+from tests.support.rows.stores import worker_store
+from tests.support.supervisor.command_line import CommandLine
+from tests.support.supervisor.shop import Shop
+from tests.support.supervisor.supervisor import (
+    Connection,
+    Supervisor,
+    add_run,
+    diary,
+    run_row,
+    wait_for_status,
+)
+from tests.support.waiting import wait_until
 
 PENDING = frozenset({Status.PENDING})
 
@@ -220,7 +228,7 @@ def test_workers_go_on_beside_it_and_nobody_meets_a_deadlock(
 def test_the_statement_of_the_docs_does_not_wait_for_a_worker(
     database_url: str, connection: Connection
 ) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+    page = (CHECKOUT / "docs" / "operations.md").read_text(encoding="utf-8")
     (text,) = re.findall(r"^```sql\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
     held, *others = [enqueue(connection, number, queue_name="mail").id for number in range(1200)]
     with psycopg.connect(database_url) as holder:

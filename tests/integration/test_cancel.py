@@ -14,9 +14,16 @@ import pytest
 
 from reproq_prefork import Status, cancel, enqueue
 from reproq_prefork.errors import ExitStatus
-from tests.integration.command_line import CommandLine
-from tests.supervisor import Connection, Supervisor, add_run, diary, run_row, wait_for_status
-from tests.waiting import wait_until
+from tests.support.supervisor.command_line import CommandLine
+from tests.support.supervisor.supervisor import (
+    Connection,
+    Supervisor,
+    add_run,
+    diary,
+    run_row,
+    wait_for_status,
+)
+from tests.support.waiting import wait_until
 
 # Promised is half a second on an idle machine; the tests share theirs with others.
 WITHIN_S = 2.0

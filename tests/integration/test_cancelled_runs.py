@@ -18,9 +18,9 @@ from reproq_prefork.model.settlement import Settlement
 from reproq_prefork.store.statements import statement
 from reproq_prefork.store.steward_store import RunToCancel, StewardStore
 from reproq_prefork.store.worker_store import WorkerStore
-from tests.stores import lost_worker, steward_store, worker_store
-from tests.supervisor import restoring, run_row
-from tests.waiting import wait_until
+from tests.support.rows.stores import lost_worker, steward_store, worker_store
+from tests.support.supervisor.supervisor import restoring, run_row
+from tests.support.waiting import wait_until
 
 Connection = psycopg.Connection[Any]
 

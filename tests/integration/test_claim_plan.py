@@ -11,8 +11,8 @@ import pytest
 from psycopg import sql
 
 from reproq_prefork.store.statements import statement
-from tests.databases import new_database
-from tests.servers import Server
+from tests.support.postgres.databases import new_database
+from tests.support.postgres.servers import Server
 
 MAX_BUFFERS = 50
 QUEUES = ("default", "mail", "reports")

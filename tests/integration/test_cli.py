@@ -17,8 +17,8 @@ import pytest
 from reproq_prefork import __version__, enqueue
 from reproq_prefork.errors import ExitStatus
 from reproq_prefork.settings.options import OPTIONS
-from tests.integration.command_line import CommandLine
-from tests.waiting import wait_until
+from tests.support.supervisor.command_line import CommandLine
+from tests.support.waiting import wait_until
 
 Connection = psycopg.Connection[Any]
 NOBODYS_HASH = "ab" * 32

@@ -13,8 +13,8 @@ import pytest
 from reproq_prefork import Spec, Status, enqueue, get_run, requeue
 from reproq_prefork.errors import ExitStatus
 from reproq_prefork.store.migration_files import known_migrations
-from tests.integration.command_line import CommandLine
-from tests.supervisor import restoring
+from tests.support.supervisor.command_line import CommandLine
+from tests.support.supervisor.supervisor import restoring
 
 Connection = psycopg.Connection[Any]
 NEWEST = known_migrations()[-1]

@@ -11,9 +11,9 @@ from reproq_prefork.store.connection import TimeLimits, connect
 from reproq_prefork.store.deadline import DeadlineConnection
 from reproq_prefork.store.fetching import fetch, fetch_tuples
 from reproq_prefork.store.outcomes import ConnectionLost, StatementRefused, StatementTimedOut
-from tests.pgbouncer import pooler
-from tests.stores import steward_store
-from tests.supervisor import Connection
+from tests.support.postgres.pgbouncer import pooler
+from tests.support.rows.stores import steward_store
+from tests.support.supervisor.supervisor import Connection
 
 SETTINGS = """
     select

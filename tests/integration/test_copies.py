@@ -17,12 +17,12 @@ from reproq_prefork.store.connection import connect, end_backend_of
 from reproq_prefork.store.fetching import fetch
 from reproq_prefork.store.outcomes import ConnectionLost, StatementRefused
 from reproq_prefork.store.statements import statement
-from tests.databases import as_login, new_database
-from tests.integration.command_line import CommandLine
-from tests.restores import give_a_past, marks_of, statuses_of
-from tests.servers import Server
-from tests.stores import steward_store, worker_store
-from tests.supervisor import Connection, Supervisor
+from tests.support.postgres.databases import as_login, new_database
+from tests.support.postgres.servers import Server
+from tests.support.rows.restores import give_a_past, marks_of, statuses_of
+from tests.support.rows.stores import steward_store, worker_store
+from tests.support.supervisor.command_line import CommandLine
+from tests.support.supervisor.supervisor import Connection, Supervisor
 
 EXECUTOR = {"EXECUTOR_COMMAND": "true"}
 

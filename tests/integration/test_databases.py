@@ -8,8 +8,8 @@ import psycopg
 import pytest
 
 from reproq_prefork.demo.postgres import EmbeddedPostgres
-from tests.databases import MIGRATIONS, new_database
-from tests.servers import Server
+from tests.support.postgres.databases import MIGRATIONS, new_database
+from tests.support.postgres.servers import Server
 
 TABLES = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace ORDER BY 1"
 

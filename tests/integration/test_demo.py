@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.integration.command_line import CommandLine
-from tests.waiting import wait_until
+from tests.support.supervisor.command_line import CommandLine
+from tests.support.waiting import wait_until
 
 TIMEOUT_S = 100  # it takes some ten seconds, and gives up by itself after 90
 HOSTILE = {

@@ -15,8 +15,9 @@ import psutil
 import psycopg
 import pytest
 
-from reproq_prefork.demo.postgres import EmbeddedFailed, EmbeddedPostgres, StopMode
-from tests.waiting import wait_until
+from reproq_prefork.demo.postgres import EmbeddedPostgres, StopMode
+from reproq_prefork.demo.postgres_programs import EmbeddedFailed
+from tests.support.waiting import wait_until
 
 # Runs a server and tells where, until it is told to go on or killed.
 # A shell that runs the suite in the background has set SIGINT to be ignored, which children inherit.

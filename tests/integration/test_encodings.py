@@ -10,10 +10,10 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tests.databases import apply_migrations
-from tests.integration.command_line import CommandLine
-from tests.servers import Server
-from tests.supervisor import TASK_PROGRAM, add_run
+from tests.support.postgres.databases import apply_migrations
+from tests.support.postgres.servers import Server
+from tests.support.supervisor.command_line import CommandLine
+from tests.support.supervisor.supervisor import TASK_PROGRAM, add_run
 
 
 @pytest.fixture(params=["SQL_ASCII", "LATIN1", "EUC_JP"])

@@ -11,10 +11,10 @@ import pytest
 
 from reproq_prefork import cancel
 from reproq_prefork.errors import ExitStatus
-from tests.integration.command_line import CommandLine
-from tests.supervisor import Connection, Supervisor, add_run, wait_for_status
-from tests.tls import Certificate, encrypted, self_signed
-from tests.waiting import wait_until
+from tests.support.postgres.tls import Certificate, encrypted, self_signed
+from tests.support.supervisor.command_line import CommandLine
+from tests.support.supervisor.supervisor import Connection, Supervisor, add_run, wait_for_status
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture(scope="module")

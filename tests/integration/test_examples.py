@@ -23,15 +23,15 @@ import pytest
 from reproq_prefork.model.limits import MAX_ARGV_PAYLOAD_BYTES
 from reproq_prefork.settings.options import DEFAULT_SHUTDOWN_TIMEOUT_S
 from reproq_prefork.spec import spec_hash
-from tests.databases import new_database
-from tests.integration.command_line import CommandLine
-from tests.servers import Server
-from tests.supervisor import Connection, Supervisor, add_run, run_row, wait_for_status
-from tests.waiting import wait_until
+from tests.support.checkout import CHECKOUT
+from tests.support.postgres.databases import new_database
+from tests.support.postgres.servers import Server
+from tests.support.supervisor.command_line import CommandLine
+from tests.support.supervisor.supervisor import Connection, Supervisor, add_run, run_row, wait_for_status
+from tests.support.waiting import wait_until
 
-ROOT = Path(__file__).parents[2]
-EXAMPLES = ROOT / "examples"
-VECTORS = json.loads((ROOT / "docs" / "spec-hash-vectors.json").read_text(encoding="utf-8"))
+EXAMPLES = CHECKOUT / "examples"
+VECTORS = json.loads((CHECKOUT / "docs" / "spec-hash-vectors.json").read_text(encoding="utf-8"))
 PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # as in an activated .venv
 TIMEOUT_S = 30
 
@@ -144,7 +144,7 @@ def output_of(example: str, database_url: str) -> str:
     (command,) = documented_commands(EXAMPLES / example)
     done = subprocess.run(
         [word.replace("$DATABASE_URL", database_url) for word in command],
-        cwd=ROOT,
+        cwd=CHECKOUT,
         env={"PATH": PATH, "DATABASE_URL": database_url},
         capture_output=True,
         text=True,
@@ -199,7 +199,7 @@ def unit() -> configparser.SectionProxy:
     parser = configparser.ConfigParser(interpolation=None)
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     text = (EXAMPLES / "systemd" / "reproq-prefork.service").read_text()
-    parser.read_string(text.replace("\\\n", " ").replace("/srv/reproq-prefork", str(ROOT)))
+    parser.read_string(text.replace("\\\n", " ").replace("/srv/reproq-prefork", str(CHECKOUT)))
     return parser["Service"]
 
 

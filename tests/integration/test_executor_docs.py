@@ -24,9 +24,10 @@ from reproq_prefork.model.limits import (
 )
 from reproq_prefork.model.outcome import Failure, FailureKind, Outcome, Snoozed
 from reproq_prefork.task_exceptions import MAX_SNOOZE_S, Discard, Snooze
-from tests.supervisor import Connection, Supervisor, add_run, wait_for_status
+from tests.support.checkout import CHECKOUT
+from tests.support.supervisor.supervisor import Connection, Supervisor, add_run, wait_for_status
 
-PAGE = (Path(__file__).parents[2] / "docs" / "executors.md").read_text(encoding="utf-8")
+PAGE = (CHECKOUT / "docs" / "executors.md").read_text(encoding="utf-8")
 TIMEOUT_S = 30
 
 # What a program sees of itself before Python has touched anything.

@@ -12,8 +12,8 @@ import pytest
 from reproq_prefork import cancel, enqueue
 from reproq_prefork.store.statements import statement
 from reproq_prefork.store.worker_store import WorkerStore
-from tests.stores import steward_store, worker_store
-from tests.supervisor import restoring, run_row
+from tests.support.rows.stores import steward_store, worker_store
+from tests.support.supervisor.supervisor import restoring, run_row
 
 Connection = psycopg.Connection[Any]
 

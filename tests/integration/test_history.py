@@ -20,11 +20,11 @@ from reproq_prefork.model.run import OMITTED, Status, omitted_entries
 from reproq_prefork.model.settlement import Settlement, handed_back
 from reproq_prefork.store.runs import cancel, get_run
 from reproq_prefork.store.worker_store import WorkerStore
-from tests.databases import as_login, new_database
-from tests.integration.command_line import CommandLine
-from tests.servers import Server
-from tests.stores import lost_worker, steward_store, worker_store
-from tests.supervisor import Connection, add_run, run_row
+from tests.support.postgres.databases import as_login, new_database
+from tests.support.postgres.servers import Server
+from tests.support.rows.stores import lost_worker, steward_store, worker_store
+from tests.support.supervisor.command_line import CommandLine
+from tests.support.supervisor.supervisor import Connection, add_run, run_row
 
 KEPT = 20
 MAX_BYTES = 2048  # of a text of an older entry
@@ -204,7 +204,7 @@ def test_no_search_path_of_a_caller_changes_what_it_does(connection: Connection)
 def test_a_worker_may_add_also_where_new_functions_are_nobodys(
     server: Server, empty_database_url: str
 ) -> None:
-    from tests.databases import apply_migrations
+    from tests.support.postgres.databases import apply_migrations
 
     with psycopg.connect(empty_database_url, autocommit=True) as owner:
         owner.execute("alter default privileges revoke execute on functions from public")

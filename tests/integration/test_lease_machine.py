@@ -54,10 +54,18 @@ from reproq_prefork.store.fetching import fetch
 from reproq_prefork.store.operator_store import OperatorStore
 from reproq_prefork.store.statements import statement
 from reproq_prefork.store.worker_store import WorkerStore
-from tests import audit, stores
-from tests.databases import new_database
-from tests.lease_draws import QUEUES, SPECS, Turn, new_runs, options_of, outcomes, several_turns, turns, which
-from tests.lease_model import (
+from tests.support.lease.draws import (
+    QUEUES,
+    SPECS,
+    Turn,
+    new_runs,
+    options_of,
+    outcomes,
+    several_turns,
+    turns,
+    which,
+)
+from tests.support.lease.model import (
     CANCELLED,
     FAILED,
     LIVE,
@@ -70,8 +78,10 @@ from tests.lease_model import (
     Run,
     Token,
 )
-from tests.lease_table import LeaseTable
-from tests.servers import Server
+from tests.support.lease.table import LeaseTable
+from tests.support.postgres.databases import new_database
+from tests.support.postgres.servers import Server
+from tests.support.rows import audit, stores
 
 EXAMPLES = int(os.environ.get("REPROQ_LEASE_MACHINE_EXAMPLES", "250"))
 FEW_EXAMPLES = 100  # in `make test`, which is to be quick

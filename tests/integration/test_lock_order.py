@@ -19,9 +19,9 @@ from reproq_prefork import NewRun, enqueue_many, get_run
 from reproq_prefork.model.run import Status
 from reproq_prefork.model.settlement import Settlement
 from reproq_prefork.store import bulk
-from tests.stores import lost_worker, steward_store, worker_store
-from tests.supervisor import Connection, add_run
-from tests.waiting import wait_until
+from tests.support.rows.stores import lost_worker, steward_store, worker_store
+from tests.support.supervisor.supervisor import Connection, add_run
+from tests.support.waiting import wait_until
 
 PRODUCERS, CALLS, KEYS = 4, 7, 400
 TIMEOUT_S = 120

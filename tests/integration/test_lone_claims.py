@@ -13,8 +13,8 @@ from reproq_prefork import cancel, enqueue
 from reproq_prefork.model.run import ClaimedRun
 from reproq_prefork.store.steward_store import StewardStore
 from reproq_prefork.store.worker_store import WorkerStore
-from tests.stores import end_leases, lost_worker, steward_store, worker_store
-from tests.supervisor import run_row
+from tests.support.rows.stores import end_leases, lost_worker, steward_store, worker_store
+from tests.support.supervisor.supervisor import run_row
 
 Connection = psycopg.Connection[Any]
 

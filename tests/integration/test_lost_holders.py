@@ -13,8 +13,8 @@ from reproq_prefork.model.run import Status
 from reproq_prefork.model.settlement import Settlement
 from reproq_prefork.store.fetching import fetch
 from reproq_prefork.store.statements import statement
-from tests.stores import end_leases, lost_worker, steward_store, worker_store
-from tests.supervisor import run_row
+from tests.support.rows.stores import end_leases, lost_worker, steward_store, worker_store
+from tests.support.supervisor.supervisor import run_row
 
 Connection = psycopg.Connection[Any]
 

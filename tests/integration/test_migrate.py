@@ -29,9 +29,9 @@ from reproq_prefork.store.migrate import (
 )
 from reproq_prefork.store.migration_files import Migration, known_migrations
 from reproq_prefork.store.migration_plan import Direction
-from tests.catalogue import catalogue
-from tests.databases import MIGRATIONS, apply_migrations
-from tests.waiting import wait_until
+from tests.support.postgres.catalogue import catalogue
+from tests.support.postgres.databases import MIGRATIONS, apply_migrations
+from tests.support.waiting import wait_until
 
 KNOWN = known_migrations()
 NEWEST = KNOWN[-1].version

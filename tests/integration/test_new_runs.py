@@ -11,9 +11,9 @@ import psycopg
 import pytest
 
 from reproq_prefork.store.steward_store import StewardStore
-from tests.stores import steward_store
-from tests.supervisor import Supervisor, add_run, wait_for_status
-from tests.waiting import wait_until
+from tests.support.rows.stores import steward_store
+from tests.support.supervisor.supervisor import Supervisor, add_run, wait_for_status
+from tests.support.waiting import wait_until
 
 Connection = psycopg.Connection[Any]
 

@@ -15,12 +15,12 @@ from reproq_prefork.store.fetching import fetch
 from reproq_prefork.store.operator_store import OperatorStore
 from reproq_prefork.store.outcomes import ValueRefused
 from reproq_prefork.store.worker_store import WorkerStore
-from tests.databases import new_database
-from tests.odd_settings import ODD, set_for_database
-from tests.pgbouncer import pooler
-from tests.servers import Server
-from tests.stores import HOST, steward_store, worker_store
-from tests.supervisor import Connection, add_run
+from tests.support.postgres.databases import new_database
+from tests.support.postgres.odd_settings import ODD, set_for_database
+from tests.support.postgres.pgbouncer import pooler
+from tests.support.postgres.servers import Server
+from tests.support.rows.stores import HOST, steward_store, worker_store
+from tests.support.supervisor.supervisor import Connection, add_run
 
 PAYLOAD = {"text": "50 % of 'it' \\ costs 9 €, 日本", "numbers": [0.1, 1e300, 2**70]}
 

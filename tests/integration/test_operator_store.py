@@ -12,7 +12,7 @@ import pytest
 from reproq_prefork import Status, enqueue, requeue
 from reproq_prefork.store import operator_store
 from reproq_prefork.store.operator_store import OperatorStore
-from tests.supervisor import restoring
+from tests.support.supervisor.supervisor import restoring
 
 Connection = psycopg.Connection[Any]
 DAY_S = 86_400.0

@@ -16,8 +16,8 @@ from reproq_prefork.store.fetching import fetch
 from reproq_prefork.store.statements import statement
 from reproq_prefork.store.steward_store import StewardStore
 from reproq_prefork.store.worker_store import WorkerStore
-from tests.stores import lost_worker, steward_store, worker_store
-from tests.supervisor import run_row
+from tests.support.rows.stores import lost_worker, steward_store, worker_store
+from tests.support.supervisor.supervisor import run_row
 
 Connection = psycopg.Connection[Any]
 

@@ -12,10 +12,10 @@ import psycopg
 import pytest
 
 from reproq_prefork.store.steward_store import StewardStore
-from tests.pgbouncer import pooler
-from tests.stores import steward_store
-from tests.supervisor import Connection, add_run
-from tests.waiting import wait_until
+from tests.support.postgres.pgbouncer import pooler
+from tests.support.rows.stores import steward_store
+from tests.support.supervisor.supervisor import Connection, add_run
+from tests.support.waiting import wait_until
 
 POOL = 4  # connections to the server
 ROUNDS = 6

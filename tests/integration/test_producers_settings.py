@@ -12,8 +12,8 @@ import pytest
 from reproq_prefork import NewRun, cancel, enqueue, enqueue_many, get_run, requeue
 from reproq_prefork.model.run import TaskRun
 from reproq_prefork.store import bulk
-from tests.odd_settings import FORMATS, MEANINGS, set_for_database
-from tests.supervisor import Connection
+from tests.support.postgres.odd_settings import FORMATS, MEANINGS, set_for_database
+from tests.support.supervisor.supervisor import Connection
 
 DUE = datetime(2031, 5, 17, 8, 30, 1, 250, tzinfo=UTC)
 # Other text cannot be sent at all over a connection of LATIN1, and limits of time are the producer's own.

@@ -18,13 +18,17 @@ import psycopg
 import pytest
 
 from reproq_prefork import Task, cancel, enqueue_many
-from tests.supervisor import Connection, Supervisor, add_run, run_row, wait_for_status
-from tests.waiting import wait_until
+from tests.support.supervisor.supervisor import Connection, Supervisor, add_run, run_row, wait_for_status
+from tests.support.waiting import wait_until
 
 TASKS = """
 import asyncio, os, signal, sys, time
 from pathlib import Path
-from reproq_prefork import Discard, Retry, TaskCancelled, TaskTimeout, task
+from reproq_prefork import Discard
+from reproq_prefork import Retry
+from reproq_prefork import TaskCancelled
+from reproq_prefork import TaskTimeout
+from reproq_prefork import task
 
 VERSION = 1
 

@@ -18,9 +18,9 @@ from reproq_prefork.store.outcomes import StatementRefused
 from reproq_prefork.store.steward_store import StewardStore
 from reproq_prefork.store.worker_store import ChangeableRun, WorkerStore
 from reproq_prefork.text.log import Log, LogFormat, LogLevel
-from tests.refusals import ANY_CHANGE, ANY_END, doom, refuse
-from tests.stores import lost_worker, steward_store, worker_store
-from tests.supervisor import restoring, run_row
+from tests.support.rows.refusals import ANY_CHANGE, ANY_END, doom, refuse
+from tests.support.rows.stores import lost_worker, steward_store, worker_store
+from tests.support.supervisor.supervisor import restoring, run_row
 
 Connection = psycopg.Connection[Any]
 

@@ -12,9 +12,10 @@ import pytest
 from reproq_prefork import enqueue
 from reproq_prefork.store.migrate import migrate
 from reproq_prefork.store.migration_files import known_migrations
-from tests.databases import new_database
-from tests.postgres_programs import programs_for, run_program
-from tests.restores import (
+from tests.support.postgres.databases import new_database
+from tests.support.postgres.postgres_programs import programs_for, run_program
+from tests.support.postgres.servers import Server
+from tests.support.rows.restores import (
     assert_arrived_once,
     assert_specs_and_sequence,
     give_a_past,
@@ -22,8 +23,7 @@ from tests.restores import (
     runs_of,
     specs_of,
 )
-from tests.servers import Server
-from tests.supervisor import Connection
+from tests.support.supervisor.supervisor import Connection
 
 NO_MIGRATIONS = "--exclude-table-data=*.reproq_schema_migrations"  # where no trigger passes them by
 

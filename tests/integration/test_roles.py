@@ -14,10 +14,10 @@ import pytest
 from reproq_prefork import NewRun, Status, enqueue, enqueue_many, get_run, requeue
 from reproq_prefork.store.migrate import migrate
 from reproq_prefork.store.migration_files import known_migrations
-from tests.databases import LOGINS, PASSWORD, as_login
-from tests.integration.command_line import CommandLine
-from tests.servers import embedded_server
-from tests.supervisor import Connection, Supervisor, add_run, run_row
+from tests.support.postgres.databases import LOGINS, PASSWORD, as_login
+from tests.support.postgres.servers import embedded_server
+from tests.support.supervisor.command_line import CommandLine
+from tests.support.supervisor.supervisor import Connection, Supervisor, add_run, run_row
 
 LOGIN = next(login for login, role in LOGINS.items() if role == "reproq_producer")
 

@@ -20,7 +20,8 @@ from reproq_prefork import Spec, Status, TaskRun, enqueue, get_run, requeue
 from reproq_prefork.errors import RunNotFound, UniqueKeyHeld
 from reproq_prefork.model.limits import MAX_PAYLOAD_BYTES
 from reproq_prefork.model.new_run import InvalidRun
-from reproq_prefork.spec import SpecError, spec_hash
+from reproq_prefork.spec import spec_hash
+from reproq_prefork.spec.rules import SpecError
 from reproq_prefork.store.json_columns import UnreadableJson
 from reproq_prefork.store.runs import PsycopgSender
 from reproq_prefork.store.statements import statement

@@ -14,10 +14,10 @@ import pytest
 from reproq_prefork.cli import entry
 from reproq_prefork.store import horizon
 from reproq_prefork.store.horizon import HorizonHolder, horizon_holders
-from tests.databases import as_login, new_database
-from tests.servers import Server
-from tests.supervisor import Connection
-from tests.waiting import wait_until
+from tests.support.postgres.databases import as_login, new_database
+from tests.support.postgres.servers import Server
+from tests.support.supervisor.supervisor import Connection
+from tests.support.waiting import wait_until
 
 
 def holders(connection: Connection, pid: int, **bounds: Any) -> list[HorizonHolder]:

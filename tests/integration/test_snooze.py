@@ -15,15 +15,18 @@ import pytest
 
 from reproq_prefork.model.run import Status
 from reproq_prefork.model.settlement import Settlement, handed_back
-from tests.integration.command_line import CommandLine
-from tests.shop import Shop
-from tests.stores import worker_store
-from tests.supervisor import Connection, Supervisor, add_run, run_row, wait_for_status
-from tests.waiting import wait_until
+from tests.support.rows.stores import worker_store
+from tests.support.supervisor.command_line import CommandLine
+from tests.support.supervisor.shop import Shop
+from tests.support.supervisor.supervisor import Connection, Supervisor, add_run, run_row, wait_for_status
+from tests.support.waiting import wait_until
 
 TASKS = """
 import asyncio
-from reproq_prefork import Discard, Snooze, TaskCancelled, TaskInterrupted
+from reproq_prefork import Discard
+from reproq_prefork import Snooze
+from reproq_prefork import TaskCancelled
+from reproq_prefork import TaskInterrupted
 
 @task(max_attempts=1, takes_context=True)
 def poll(context, path):

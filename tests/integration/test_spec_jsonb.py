@@ -1,7 +1,6 @@
 """jsonb keeps the value of a number and not its spelling: the hash must not depend on what it changes."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -9,12 +8,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reproq_prefork.spec import Spec, canonical_json
+from reproq_prefork.spec import Spec
+from reproq_prefork.spec.canonical import canonical_json
 from reproq_prefork.spec.rules import MAX_DEPTH
+from tests.support.checkout import CHECKOUT
 
-VECTORS = json.loads(
-    (Path(__file__).parents[2] / "docs" / "spec-hash-vectors.json").read_text(encoding="utf-8")
-)
+VECTORS = json.loads((CHECKOUT / "docs" / "spec-hash-vectors.json").read_text(encoding="utf-8"))
 
 storable_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"))
 number_texts = st.from_regex(r"-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,2})?", fullmatch=True)

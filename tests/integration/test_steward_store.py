@@ -19,10 +19,10 @@ from reproq_prefork.store.fetching import fetch
 from reproq_prefork.store.inbox import Inbox
 from reproq_prefork.store.outcomes import ConnectionLost, StatementRefused
 from reproq_prefork.store.steward_store import WAITERS_BATCH, StewardStore
-from tests.databases import as_login
-from tests.stores import HOST, lost_worker, steward_store, worker_store
-from tests.supervisor import Connection, add_run
-from tests.waiting import wait_until
+from tests.support.postgres.databases import as_login
+from tests.support.rows.stores import HOST, lost_worker, steward_store, worker_store
+from tests.support.supervisor.supervisor import Connection, add_run
+from tests.support.waiting import wait_until
 
 # It ends no sooner, and the server sends what has been announced before its answer.
 HEAR_FIRST = "select 1 as one"

@@ -9,8 +9,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.supervisor import Connection, Supervisor, add_run, diary, run_row, wait_for_start, wait_for_status
-from tests.waiting import wait_until
+from tests.support.supervisor.supervisor import (
+    Connection,
+    Supervisor,
+    add_run,
+    diary,
+    run_row,
+    wait_for_start,
+    wait_for_status,
+)
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import psutil
 import pytest
 
 from reproq_prefork.unix import proc
-from tests.shop import Shop
-from tests.supervisor import Connection, Supervisor, is_running, wait_for_status
-from tests.waiting import wait_until
+from tests.support.supervisor.shop import Shop
+from tests.support.supervisor.supervisor import Connection, Supervisor, is_running, wait_for_status
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture(params=["fork", "inline"])

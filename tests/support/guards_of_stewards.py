@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from tests.chaos.builds import Change
 from tests.support.guard import Guard
 
-STEWARD = "tests/unit/test_steward.py"
-DUTIES = "tests/unit/test_duties.py"
+STEWARD = "tests/unit/steward/test_loop.py"
+DUTIES = "tests/unit/steward/test_duties.py"
 
 STEWARDS: Sequence[Guard] = (
     Guard(
@@ -185,7 +185,7 @@ STEWARDS: Sequence[Guard] = (
                 "settings/__init__.py", "return self.lease_s - self.fence_margin_s", "return self.lease_s"
             ),
         ],
-        ["tests/unit/test_settings.py"],
+        ["tests/unit/settings/test_resolve.py"],
     ),
     Guard(
         "a master ends a worker before the lease ends",
@@ -194,6 +194,6 @@ STEWARDS: Sequence[Guard] = (
                 "settings/__init__.py", "return self.fence_margin_s / 2", "return self.fence_margin_s * 2"
             ),
         ],
-        ["tests/unit/test_settings.py"],
+        ["tests/unit/settings/test_resolve.py"],
     ),
 )

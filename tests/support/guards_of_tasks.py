@@ -15,7 +15,7 @@ TASKS: Sequence[Guard] = (
     Guard(
         "a tree is stopped before it is killed",
         [Change("unix/kill.py", "send_signal(pid, signal.SIGSTOP)", "pass")],
-        ["tests/unit/test_processes.py"],
+        ["tests/unit/unix/test_proc.py"],
     ),
     Guard(
         "a worker ends its task before its lease is over",
@@ -27,7 +27,7 @@ TASKS: Sequence[Guard] = (
             )
         ],
         [
-            "tests/unit/test_watch.py",
+            "tests/unit/worker/test_task_watch.py",
             "tests/faults/test_master_faults.py"
             "::test_09_without_a_steward_a_worker_ends_its_task_before_its_lease_is_over",
         ],

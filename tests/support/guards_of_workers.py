@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from tests.chaos.builds import Change
 from tests.support.guard import Guard
 
-LEDGER = "tests/unit/test_ledger.py"
-LOOP = "tests/unit/test_ledger_loop.py"
+LEDGER = "tests/unit/worker/test_database.py"
+LOOP = "tests/unit/worker/test_database_loop.py"
 
 WORKERS: Sequence[Guard] = (
     Guard(
@@ -40,7 +40,7 @@ WORKERS: Sequence[Guard] = (
                 "self._in_doubt_until, self._others_unseen = now, False\n        elif old_is_gone",
             ),
         ],
-        ["tests/unit/test_asking.py"],
+        ["tests/unit/worker/test_asking.py"],
     ),
     Guard(
         "a draining worker connects for what it holds",

@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.chaos.builds import Change
+from tests.support.checkout import CHECKOUT
 from tests.support.guard import Guard
 from tests.support.guards import GUARDS
 
-CHECKOUT = Path(__file__).parents[2]
 PLACE = CHECKOUT / "build" / "mutants"
 TESTS_TIMEOUT_S = 600
 TESTS_FAILED = 1  # pytest's exit status

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.children import Pipe
+from tests.support.unix.children import Pipe
 
 
 @pytest.fixture

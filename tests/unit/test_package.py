@@ -6,11 +6,11 @@ import re
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import pytest
 
 import reproq_prefork
+from tests.support.checkout import CHECKOUT
 
 TIMEOUT_S = 30
 
@@ -57,7 +57,7 @@ def test_an_executor_pays_for_the_helper_and_nothing_else() -> None:
 
 
 def test_the_oldest_dependencies_that_are_tested_are_the_oldest_that_are_allowed() -> None:
-    root = Path(__file__).parents[2]
+    root = CHECKOUT
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     requirements = [*project["dependencies"], *extras["django"], *extras["embedded"], "psycopg-binary>=3.2.4"]

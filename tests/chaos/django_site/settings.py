@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 
-from tests.django.databases import connection_settings
+from tests.support.django.databases import connection_settings
 
 SECRET_KEY = "of a storm"
 USE_TZ = True

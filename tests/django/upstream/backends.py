@@ -9,7 +9,7 @@ from django.db import connection, transaction
 
 from reproq_prefork.django import ReproqBackend
 from tests.django.upstream.log_records import log_again
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 RUN_TIMEOUT_S = 20.0
 

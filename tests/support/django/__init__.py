@@ -1,0 +1,1 @@
+"""What the tests of the Django wing share: databases, rows, a browser."""

@@ -1,0 +1,1 @@
+"""What the store must do, as plain Python, to be compared with the table after each step."""

@@ -1,0 +1,1 @@
+"""`reproq-prefork` as a user runs it, in processes of its own."""

@@ -1,0 +1,1 @@
+"""Processes, control groups, clocks and networks of a test."""

@@ -1,0 +1,81 @@
+"""The table of options, and the page of the docs that must follow it."""
+
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+
+from reproq_prefork.settings import options
+from reproq_prefork.settings.files import parse_config_file, parse_env_file
+from reproq_prefork.settings.options import OPTIONS, Option
+from tests.support.checkout import CHECKOUT
+
+PAGE = CHECKOUT / "docs" / "configuration.md"
+
+
+def code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
+def table_row(option: Option) -> str:
+    metavar = code(option.kind.metavar.replace("|", "\\|"))
+    default = option.show_default()
+    cells = [
+        " ".join([", ".join(code(flag) for flag in option.flags), metavar]).strip(),
+        code(option.env),
+        code(option.toml_key or ""),
+        default if " " in default else code(default),
+        option.help,
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def code_block(language: str) -> str:
+    return PAGE.read_text().split(f"```{language}\n")[1].split("```")[0]
+
+
+def test_the_docs_hold_exactly_the_options_there_are() -> None:
+    rows = [line for line in PAGE.read_text().splitlines() if line.startswith("| `-")]
+    assert rows == [table_row(option) for option in OPTIONS]
+
+
+def test_the_docs_example_of_a_config_file_is_valid() -> None:
+    values, problems = parse_config_file(code_block("toml"))
+    assert problems == []
+    assert len(values) == len(tomllib.loads(code_block("toml")))
+
+
+def test_the_docs_example_of_an_env_file_is_valid() -> None:
+    assert parse_env_file(code_block("sh")).keys() <= {option.env for option in OPTIONS}
+
+
+@pytest.mark.parametrize("attribute", ["name", "env", "toml_key", "long_flag"])
+def test_no_two_options_share_a_name(attribute: str) -> None:
+    names = [getattr(option, attribute) for option in OPTIONS if getattr(option, attribute) is not None]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
+def test_an_option_explains_itself(option: Option) -> None:
+    assert option.help.endswith(".")
+    assert option.long_flag.startswith("--")
+    assert option.env.isupper()
+    assert option.multiple <= (option.kind.join is not None)
+    assert option.secret == (option.name == "database_url")
+
+
+@pytest.mark.parametrize(
+    "option", [option for option in OPTIONS if option.default is not None], ids=lambda option: option.name
+)
+def test_a_default_is_a_value_that_people_could_set(option: Option) -> None:
+    assert option.kind.parse(option.show_default()) == option.default
+
+
+def test_the_defaults_are_those_of_the_design() -> None:
+    assert options.DEFAULT_POLL_INTERVAL_S == 1
+    assert options.DEFAULT_LEASE_S == 30
+    assert options.DEFAULT_TIMEOUT_S == 3600
+    assert options.DEFAULT_BOOT_TIMEOUT_S == 60
+    assert (options.DEFAULT_RETRY_BASE_S, options.DEFAULT_RETRY_MAX_S) == (5, 3600)
+    assert options.DEFAULT_SHUTDOWN_TIMEOUT_S == 25
