@@ -44,7 +44,7 @@ def from_the_head(queues: Sequence[str] = ("default",)) -> str:
     return json.dumps([{"queue_name": queue} for queue in queues])
 
 
-def endings(rows: Sequence[Row]) -> str:
+def settlements(rows: Sequence[Row]) -> str:
     """Of runs that were claimed, and have succeeded."""
     ended = (f'{{"id":{row[0]},"claim":{row[1]},"status":"SUCCESSFUL","result":null}}' for row in rows)
     return f"[{','.join(ended)}]"
@@ -81,15 +81,15 @@ def prepared(url: str) -> psycopg.Connection[tuple[Any, ...]]:
 def claim_and_finish(url: str, batch: int) -> None:
     """Until there is nothing left."""
     text: Any = statement(FINISH_AND_CLAIM)
-    parameters = {**FIXED, "max_runs": batch, "endings": NOTHING_ENDED, "places": from_the_head()}
+    parameters = {**FIXED, "max_runs": batch, "settlements": NOTHING_ENDED, "places": from_the_head()}
     with prepared(url) as connection:
         cursor = connection.cursor()
         while True:
             rows = cursor.execute(text, parameters).fetchall()
             if rows[0][0] is not None:
-                parameters |= {"endings": endings(rows), "places": behind(rows[-1])}
+                parameters |= {"settlements": settlements(rows), "places": behind(rows[-1])}
             elif parameters["places"] != from_the_head():
-                parameters |= {"endings": NOTHING_ENDED, "places": from_the_head()}
+                parameters |= {"settlements": NOTHING_ENDED, "places": from_the_head()}
             else:
                 return
 
@@ -126,11 +126,11 @@ def listen_and_claim(url: str, starts: str) -> None:
             for _ in connection.notifies(stop_after=1):
                 pass
             rows = cursor.execute(
-                text, {**FIXED, "max_runs": 1, "endings": ended, "places": from_the_head()}
+                text, {**FIXED, "max_runs": 1, "settlements": ended, "places": from_the_head()}
             ).fetchall()
             file.write(f"{number} {time.time()!r}\n")
             file.flush()
-            ended = endings(rows)
+            ended = settlements(rows)
 
 
 def _be_told(connection: psycopg.Connection[tuple[Any, ...]]) -> None:

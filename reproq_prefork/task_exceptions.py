@@ -103,3 +103,8 @@ class TaskCancelled(TaskStopped):
 
 class TaskInterrupted(TaskStopped):
     """Raised in a task whose worker must stop at once, or has lost its lease. The run will be executed again."""
+
+
+# Rows and logs name an exception by its path, and some are kept for years: so that path is the public one.
+for _exception in (Discard, Retry, Snooze, TaskCancelled, TaskInterrupted, TaskTimeout):
+    _exception.__module__ = "reproq_prefork"

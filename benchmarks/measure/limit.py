@@ -17,7 +17,9 @@ DATABASE = "limit"
 
 # What a call hands to the next one: what its runs have become, and behind which of them to go on. All were
 # enqueued at the same moment, with the same priority.
-_ENDINGS = "jsonb_agg(jsonb_build_object('id', id, 'claim', claims, 'status', 'SUCCESSFUL', 'result', null))"
+_SETTLEMENTS = (
+    "jsonb_agg(jsonb_build_object('id', id, 'claim', claims, 'status', 'SUCCESSFUL', 'result', null))"
+)
 _PLACES = (
     "jsonb_build_array("
     "jsonb_build_object('queue_name', 'default', 'above', 0), "
@@ -31,7 +33,7 @@ def script(batch: int) -> Script:
         bare_loops.FINISH_AND_CLAIM,
         literals={**bare_loops.FIXED, "max_runs": batch},
         carried={
-            "endings": Carried(_ENDINGS, bare_loops.NOTHING_ENDED),
+            "settlements": Carried(_SETTLEMENTS, bare_loops.NOTHING_ENDED),
             "places": Carried(_PLACES, bare_loops.from_the_head()),
         },
     )

@@ -162,18 +162,18 @@ def _claim_times_ms(url: str, backlog: Backlog, claims: int) -> Sequence[float]:
         connection.autocommit = False
         cursor = connection.cursor()
         for number in range(WARM_UP_CLAIMS + claims):
-            parameters = {**fixed, "max_runs": 1, "endings": ended}
+            parameters = {**fixed, "max_runs": 1, "settlements": ended}
             began = time.perf_counter()
             rows = cursor.execute(text, parameters).fetchall()
             took_s = time.perf_counter() - began
             connection.commit()
             if rows[0][0] is None:
                 raise RuntimeError(f"nothing was claimed from the table with {backlog.name}")
-            ended = bare_loops.endings(rows)
+            ended = bare_loops.settlements(rows)
             if number >= WARM_UP_CLAIMS:
                 times.append(took_s * 1000)
         # What is held is finished, so that the next round finds no old holder.
-        cursor.execute(text, {**fixed, "max_runs": 0, "endings": ended})
+        cursor.execute(text, {**fixed, "max_runs": 0, "settlements": ended})
         connection.commit()
     return times
 

@@ -231,7 +231,7 @@ def test_a_task_is_retried_by_its_own_rules(connection: Connection, application:
     ]
     assert all("cpu_seconds" in error for error in row["errors"])
     row = failed(connection, application.task("hopeless"))
-    assert (row["attempts"], row["errors"][0]["exception"]) == (1, "reproq_prefork.task_exceptions.Discard")
+    assert (row["attempts"], row["errors"][0]["exception"]) == (1, "reproq_prefork.Discard")
     assert result_of(connection, application.task("later")) == 2
 
 

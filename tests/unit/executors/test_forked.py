@@ -214,7 +214,7 @@ def test_a_task_is_told_of_its_deadline_by_an_exception(tmp_path: Path) -> None:
 
     outcome = failure_of(task, FakeWatch(Stop.DEADLINE, ready.exists))
     assert (outcome.kind, outcome.message) == (FailureKind.TIMEOUT, Stop.DEADLINE.value)
-    assert outcome.exception == "reproq_prefork.task_exceptions.TaskTimeout"
+    assert outcome.exception == "reproq_prefork.TaskTimeout"
     assert told.exists()
 
 
@@ -269,7 +269,7 @@ def test_a_coroutine_is_told_by_its_cancellation(tmp_path: Path) -> None:
     outcome = failure_of(task, FakeWatch(Stop.DEADLINE, ready.exists))
     assert (outcome.kind, outcome.exception) == (
         FailureKind.TIMEOUT,
-        "reproq_prefork.task_exceptions.TaskTimeout",
+        "reproq_prefork.TaskTimeout",
     )
     assert told.exists()
 

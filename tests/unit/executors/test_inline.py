@@ -130,7 +130,7 @@ def test_a_task_past_its_deadline_has_timed_out() -> None:
     outcome = failure_of(lambda: time.sleep(30), FakeWatch(Stop.DEADLINE))
     assert (outcome.kind, outcome.exception) == (
         FailureKind.TIMEOUT,
-        "reproq_prefork.task_exceptions.TaskTimeout",
+        "reproq_prefork.TaskTimeout",
     )
 
 
