@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import click
 
-from reproq_prefork.settings.options import OPTIONS, Option
+from reproq_prefork.settings.options import OPTIONS, Group, Option
 from reproq_prefork.settings.sources import FlagValue
 
-# The groups of the help.
-GROUPS: Mapping[str, tuple[str, ...]] = {
-    "Where things are": ("database_url", "django", "env_file", "config", "chdir"),
-    "What runs": ("queues", "excluded_queues", "executor", "task_env", "task_memory"),
-    "Python tasks": ("allowed_task_modules",),
-    "Programs": ("command", "executor_module", "python_path", "payload_mode"),
-    "Workers": ("workers", "worker_id", "poll_interval", "max_tasks", "max_rss", "drain", "reload"),
-    "Times": ("timeout", "lease", "shutdown_timeout", "boot_timeout"),
-    "Attempts": ("max_attempts", "retry_base", "retry_max"),
-    "The process": ("pid_file", "log_level", "log_format"),
-}
-CONNECTING = GROUPS["Where things are"]
+CONNECTING = tuple(option.name for option in OPTIONS if option.group is Group.WHERE)
 ALL = tuple(option.name for option in OPTIONS)
 
 # Distinguishes a setting from a command's own parameter with the same name.

@@ -6,29 +6,30 @@ from collections.abc import Sequence
 
 import click
 
-from reproq_prefork.cli.flags import GROUPS, SettingFlag
+from reproq_prefork.cli.flags import SettingFlag
 from reproq_prefork.errors import ExitStatus
+from reproq_prefork.settings.options import Group
 
 
 class HelpfulCommand(click.Command):
     """A command whose help shows its own flags first, then the settings by group."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        own, settings = [], {}
+        own = []
+        settings: dict[Group, list[tuple[str, str]]] = {group: [] for group in Group}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is None or isinstance(parameter, click.Argument):
                 continue
             if isinstance(parameter, SettingFlag):
-                settings[parameter.setting.name] = record
+                settings[parameter.setting.group].append(record)
             else:
                 own.append(record)
         with formatter.section("Options"):
             formatter.write_dl(own)
-        for title, names in GROUPS.items():
-            shown = [settings[name] for name in names if name in settings]
+        for group, shown in settings.items():
             if shown:
-                with formatter.section(title):
+                with formatter.section(group.value):
                     formatter.write_dl(shown)
 
 

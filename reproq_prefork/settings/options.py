@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import enum
+from dataclasses import KW_ONLY, dataclass
 
 from reproq_prefork.model.limits import DAY_S, MAX_ATTEMPTS
 from reproq_prefork.settings import ExecutorKind, PayloadMode
@@ -43,6 +44,19 @@ DEFAULT_CONFIG_FILE = "reproq.toml"
 MAX_WORKERS = 1024
 
 
+class Group(enum.StrEnum):
+    """The headings under which `--help` lists the options, in this order."""
+
+    WHERE = "Where things are"
+    RUNS = "What runs"
+    PYTHON = "Python tasks"
+    PROGRAMS = "Programs"
+    WORKERS = "Workers"
+    TIMES = "Times"
+    ATTEMPTS = "Attempts"
+    PROCESS = "The process"
+
+
 @dataclass(frozen=True, slots=True)
 class Option:
     """One option. The code uses `name`; people set the flag or the variable.
@@ -57,6 +71,9 @@ class Option:
     kind: Kind
     default: object
     help: str
+    _: KW_ONLY
+    group: Group
+    field: str = ""  # of `Settings`, if it has another name there
     default_text: str = ""
     secret: bool = False
     multiple: bool = False  # the flag can be repeated
@@ -88,6 +105,7 @@ OPTIONS: tuple[Option, ...] = (
         None,
         "The PostgreSQL server, as a URL or as key=value pairs.",
         secret=True,
+        group=Group.WHERE,
     ),
     Option(
         "workers",
@@ -97,6 +115,7 @@ OPTIONS: tuple[Option, ...] = (
         None,
         "The number of worker processes. Each executes one task at a time.",
         default_text="number of CPUs",
+        group=Group.WORKERS,
     ),
     Option(
         "queues",
@@ -107,6 +126,7 @@ OPTIONS: tuple[Option, ...] = (
         "The queues to take tasks from. Repeat the option, or give a list with commas. Their order is not a "
         "priority. If it is not set, the queues of the Django project are used.",
         multiple=True,
+        group=Group.RUNS,
     ),
     Option(
         "excluded_queues",
@@ -117,6 +137,7 @@ OPTIONS: tuple[Option, ...] = (
         "Queues to leave to other hosts.",
         default_text="none",
         multiple=True,
+        group=Group.RUNS,
     ),
     Option(
         "worker_id",
@@ -126,6 +147,7 @@ OPTIONS: tuple[Option, ...] = (
         None,
         "The name of this host's workers in the database.",
         default_text="worker-<hostname>-<timestamp>",
+        group=Group.WORKERS,
     ),
     Option(
         "poll_interval",
@@ -134,6 +156,8 @@ OPTIONS: tuple[Option, ...] = (
         duration(0.01, 3600.0),
         DEFAULT_POLL_INTERVAL_S,
         "How often to look for tasks that no notification announced.",
+        group=Group.WORKERS,
+        field="poll_interval_s",
     ),
     Option(
         "executor",
@@ -143,6 +167,7 @@ OPTIONS: tuple[Option, ...] = (
         None,
         "What executes a task: a program, a fork of the worker for each Python task, or the worker itself.",
         default_text="command if one is set, else fork",
+        group=Group.RUNS,
     ),
     Option(
         "allowed_task_modules",
@@ -152,6 +177,7 @@ OPTIONS: tuple[Option, ...] = (
         None,
         "The modules that may hold Python tasks. Modules below them are allowed too.",
         multiple=True,
+        group=Group.PYTHON,
     ),
     Option(
         "django",
@@ -160,6 +186,8 @@ OPTIONS: tuple[Option, ...] = (
         MODULE,
         None,
         "Execute the tasks of a Django application. The value is its settings module.",
+        group=Group.WHERE,
+        field="django_settings",
     ),
     Option(
         "python_path",
@@ -168,6 +196,7 @@ OPTIONS: tuple[Option, ...] = (
         TEXT,
         DEFAULT_PYTHON_PATH,
         "The Python that runs the executor module.",
+        group=Group.PROGRAMS,
     ),
     Option(
         "executor_module",
@@ -176,6 +205,7 @@ OPTIONS: tuple[Option, ...] = (
         MODULE,
         None,
         "Run each task as `PYTHON_PATH -m MODULE --payload <json>`.",
+        group=Group.PROGRAMS,
     ),
     Option(
         "command",
@@ -184,6 +214,7 @@ OPTIONS: tuple[Option, ...] = (
         COMMAND,
         None,
         "Run each task as `COMMAND --payload <json>`, for any program. A shell's rules split it into words.",
+        group=Group.PROGRAMS,
     ),
     Option(
         "task_env",
@@ -193,6 +224,7 @@ OPTIONS: tuple[Option, ...] = (
         None,
         "The environment variables that tasks get: all of them, or only the named ones.",
         default_text="inherit",
+        group=Group.RUNS,
     ),
     Option(
         "payload_mode",
@@ -202,6 +234,7 @@ OPTIONS: tuple[Option, ...] = (
         PayloadMode.ARGV,
         "How a task gets its payload. Every user of the host can see an argument. A payload that is too large for "
         "an argument goes to standard input in either mode.",
+        group=Group.PROGRAMS,
     ),
     Option(
         "lease",
@@ -210,6 +243,8 @@ OPTIONS: tuple[Option, ...] = (
         duration(1.0, DAY_S),
         DEFAULT_LEASE_S,
         "How long a claim is valid without a renewal. After that time, the tasks of a lost host start elsewhere.",
+        group=Group.TIMES,
+        field="lease_s",
     ),
     Option(
         "timeout",
@@ -218,6 +253,8 @@ OPTIONS: tuple[Option, ...] = (
         duration(0.001, 365 * DAY_S, zero_means="no deadline"),
         DEFAULT_TIMEOUT_S,
         "How long a task may run if the run does not set a timeout; 0: no deadline.",
+        group=Group.TIMES,
+        field="timeout_s",
     ),
     Option(
         "max_attempts",
@@ -227,6 +264,8 @@ OPTIONS: tuple[Option, ...] = (
         None,
         "The most attempts that a run may have on this host, even if the run itself allows more.",
         default_text="what each run allows",
+        group=Group.ATTEMPTS,
+        field="max_attempts_ceiling",
     ),
     Option(
         "shutdown_timeout",
@@ -235,6 +274,8 @@ OPTIONS: tuple[Option, ...] = (
         duration(0.0, DAY_S),
         DEFAULT_SHUTDOWN_TIMEOUT_S,
         "How long running tasks may take to finish after SIGTERM. After that they are handed back.",
+        group=Group.TIMES,
+        field="shutdown_timeout_s",
     ),
     Option(
         "boot_timeout",
@@ -243,6 +284,8 @@ OPTIONS: tuple[Option, ...] = (
         duration(1.0, DAY_S),
         DEFAULT_BOOT_TIMEOUT_S,
         "How long the import of the application may take, and then how long a worker may take to become ready.",
+        group=Group.TIMES,
+        field="boot_timeout_s",
     ),
     Option(
         "retry_base",
@@ -251,6 +294,8 @@ OPTIONS: tuple[Option, ...] = (
         duration(0.0, DAY_S),
         DEFAULT_RETRY_BASE_S,
         "Upper limit of the random wait before attempt 2. It doubles with each attempt.",
+        group=Group.ATTEMPTS,
+        field="retry_base_s",
     ),
     Option(
         "retry_max",
@@ -259,6 +304,8 @@ OPTIONS: tuple[Option, ...] = (
         duration(0.0, 365 * DAY_S),
         DEFAULT_RETRY_MAX_S,
         "Upper limit of the wait before any attempt.",
+        group=Group.ATTEMPTS,
+        field="retry_max_s",
     ),
     Option(
         "max_tasks",
@@ -267,6 +314,7 @@ OPTIONS: tuple[Option, ...] = (
         whole_number(0, 1_000_000_000),
         DEFAULT_MAX_TASKS,
         "Replace a worker after about so many tasks; 0: never.",
+        group=Group.WORKERS,
     ),
     Option(
         "max_rss",
@@ -275,6 +323,8 @@ OPTIONS: tuple[Option, ...] = (
         size(1024**2, 1024**4, zero_means="never"),
         DEFAULT_MAX_RSS_BYTES,
         "Replace a worker that uses more memory than this after a task; 0: never.",
+        group=Group.WORKERS,
+        field="max_rss_kib",
     ),
     Option(
         "task_memory",
@@ -283,6 +333,8 @@ OPTIONS: tuple[Option, ...] = (
         size(16 * 1024**2, 1024**4, zero_means="no limit"),
         DEFAULT_TASK_MEMORY_BYTES,
         "How much memory each process of a task may use, as address space; 0: no limit. Not for inline tasks.",
+        group=Group.RUNS,
+        field="task_memory_bytes",
     ),
     Option(
         "pid_file",
@@ -291,6 +343,7 @@ OPTIONS: tuple[Option, ...] = (
         PATH,
         None,
         "The file in which to write the process id of the master.",
+        group=Group.PROCESS,
     ),
     Option(
         "log_level",
@@ -299,6 +352,7 @@ OPTIONS: tuple[Option, ...] = (
         choice(LogLevel),
         LogLevel.INFO,
         "Log events of this level and above.",
+        group=Group.PROCESS,
     ),
     Option(
         "log_format",
@@ -307,6 +361,7 @@ OPTIONS: tuple[Option, ...] = (
         choice(LogFormat),
         LogFormat.CONSOLE,
         "Lines for people, or one JSON object per line.",
+        group=Group.PROCESS,
     ),
     Option(
         "drain",
@@ -315,6 +370,7 @@ OPTIONS: tuple[Option, ...] = (
         SWITCH,
         False,
         "Exit with 0 once no task in the queues is running, due, or waiting for a retry.",
+        group=Group.WORKERS,
     ),
     Option(
         "reload",
@@ -323,6 +379,7 @@ OPTIONS: tuple[Option, ...] = (
         SWITCH,
         False,
         "For development: reload when a Python file, .env or reproq.toml below --chdir changes.",
+        group=Group.WORKERS,
     ),
     Option(
         "env_file",
@@ -333,6 +390,7 @@ OPTIONS: tuple[Option, ...] = (
         "A file of NAME=value lines. If you name a file, it must exist.",
         default_text=f"{DEFAULT_ENV_FILE}, if it exists",
         locates_files=True,
+        group=Group.WHERE,
     ),
     Option(
         "config",
@@ -343,6 +401,7 @@ OPTIONS: tuple[Option, ...] = (
         "A TOML file of settings. If you name a file, it must exist.",
         default_text=f"{DEFAULT_CONFIG_FILE}, if it exists",
         locates_files=True,
+        group=Group.WHERE,
     ),
     Option(
         "chdir",
@@ -353,5 +412,6 @@ OPTIONS: tuple[Option, ...] = (
         "The working directory. Relative paths, `.env` and `reproq.toml` start there.",
         default_text="current directory",
         locates_files=True,
+        group=Group.WHERE,
     ),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +28,7 @@ _MASTERS_OWN_VARIABLES = frozenset(
         "LISTEN_PIDFDID",
     }
 )
+_FIELDS = frozenset(field.name for field in fields(Settings))  # all options but the two that name files
 _OPTION_VARIABLES = frozenset(option.env for option in OPTIONS)
 _MAX_HOSTNAME_CHARS = 70  # leaves room for the rest of a worker id
 
@@ -197,39 +198,13 @@ def _worker_id(hostname: str, now: datetime) -> str:
 
 
 def _settings(values: Mapping[str, ResolvedValue], sources: Sources) -> Settings:
-    found: dict[str, Any] = {name: value.value for name, value in values.items()}
-    return Settings(
-        database_url=found["database_url"],
-        database_url_is_flag=values["database_url"].place is Precedence.FLAG,
-        workers=found["workers"],
-        queues=found["queues"],
-        excluded_queues=found["excluded_queues"] or (),
-        queues_are_given=values["queues"].place is not Precedence.DEFAULT,
-        worker_id=found["worker_id"],
-        poll_interval_s=found["poll_interval"],
-        python_path=found["python_path"],
-        executor_module=found["executor_module"],
-        command=found["command"],
-        executor=found["executor"],
-        allowed_task_modules=found["allowed_task_modules"] or (),
-        django_settings=found["django"],
-        task_env=found["task_env"],
-        payload_mode=found["payload_mode"],
-        lease_s=found["lease"],
-        timeout_s=found["timeout"],
-        max_attempts_ceiling=found["max_attempts"],
-        shutdown_timeout_s=found["shutdown_timeout"],
-        boot_timeout_s=found["boot_timeout"],
-        retry_base_s=found["retry_base"],
-        retry_max_s=found["retry_max"],
-        max_tasks=found["max_tasks"],
-        max_rss_kib=-(-found["max_rss"] // 1024),
-        task_memory_bytes=found["task_memory"],
-        pid_file=found["pid_file"],
-        log_level=found["log_level"],
-        log_format=found["log_format"],
-        drain=found["drain"],
-        reload=found["reload"],
-        chdir=found["chdir"],
-        task_environ=task_environ(sources.environ, sources.env_file_values, found["task_env"]),
-    )
+    found: dict[str, Any] = {option.field or option.name: values[option.name].value for option in OPTIONS}
+    found |= {
+        "database_url_is_flag": values["database_url"].place is Precedence.FLAG,
+        "queues_are_given": values["queues"].place is not Precedence.DEFAULT,
+        "excluded_queues": found["excluded_queues"] or (),
+        "allowed_task_modules": found["allowed_task_modules"] or (),
+        "max_rss_kib": -(-found["max_rss_kib"] // 1024),
+        "task_environ": task_environ(sources.environ, sources.env_file_values, found["task_env"]),
+    }
+    return Settings(**{name: value for name, value in found.items() if name in _FIELDS})

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 
 from reproq_prefork import __version__, enqueue
 from reproq_prefork.errors import ExitStatus
-from reproq_prefork.settings.options import OPTIONS
+from reproq_prefork.settings.options import OPTIONS, Group
 from tests.support.supervisor.command_line import CommandLine
 from tests.support.waiting import wait_until
 
@@ -57,11 +58,15 @@ def test_the_help_names_every_option_variable_command_and_exit_status(offline: C
         assert "Usage: reproq-prefork " + name in offline.output(name, "--help")
 
 
-def test_every_option_is_in_one_group_of_the_help() -> None:
-    from reproq_prefork.cli.flags import GROUPS
-
-    grouped = [name for names in GROUPS.values() for name in names]
-    assert sorted(grouped) == sorted(option.name for option in OPTIONS)
+def test_every_option_is_in_one_group_of_the_help(offline: CommandLine) -> None:
+    text = offline.output("--help")
+    headings = [text.index(f"\n{group.value}:\n") for group in Group]
+    assert headings == sorted(headings)
+    sections = dict(zip(Group, pairwise([*headings, text.index("\nExamples:\n")]), strict=True))
+    for option in OPTIONS:
+        listed = re.compile(rf"^  .*{option.long_flag}(?![\w-])", re.MULTILINE)
+        begin, end = sections[option.group]
+        assert [match.start() for match in listed.finditer(text) if begin < match.start() < end], option.name
 
 
 def test_the_version_is_told(offline: CommandLine) -> None:
