@@ -62,7 +62,7 @@ def test_every_option_is_in_one_group_of_the_help(offline: CommandLine) -> None:
     text = offline.output("--help")
     headings = [text.index(f"\n{group.value}:\n") for group in Group]
     assert headings == sorted(headings)
-    sections = dict(zip(Group, pairwise([*headings, text.index("\nExamples:\n")]), strict=True))
+    sections = dict(zip(Group, pairwise([*headings, text.index("\n  Examples:\n")]), strict=True))
     for option in OPTIONS:
         listed = re.compile(rf"^  .*{option.long_flag}(?![\w-])", re.MULTILINE)
         begin, end = sections[option.group]
