@@ -408,7 +408,7 @@ def test_a_server_that_takes_no_change_at_all_blames_no_run(office: Office, toke
     office.scripted.refuses_all = True
     office.lose("w", *tokens)
     assert office.serve() == []
-    office.serve_for(40)
+    office.serve_for(60)  # a look each 0.75 to 1.25 s, at steps of half a second: 40 at least
     assert office.scripted.failed == []
     assert office.scripted.looks > 30, "the other duties are done meanwhile"
     office.scripted.refuses_all = False
