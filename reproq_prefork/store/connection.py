@@ -20,7 +20,12 @@ from psycopg.rows import namedtuple_row
 from psycopg.types.numeric import Int8Dumper
 
 from reproq_prefork.errors import DatabaseUnavailable, ReproqError
-from reproq_prefork.store.deadline import CLIENT_DEADLINE_S, DeadlineConnection, ServerProcess
+from reproq_prefork.store.deadline import (
+    CLIENT_DEADLINE_S,
+    DeadlineConnection,
+    FirstStatements,
+    ServerProcess,
+)
 from reproq_prefork.store.fetching import fetch
 from reproq_prefork.store.iso_times import IsoTimestamptzLoader
 from reproq_prefork.store.opening import GoesOn, always, longest_open_s, open_connection
@@ -140,6 +145,7 @@ def _address(parameters: Mapping[str, Any]) -> str:
 
 def _ask_server(connection: DeadlineConnection, *, asks_system: bool) -> None:
     """Learn which server answers, which of its processes, and whether that process is ours alone."""
+    connection.first = FirstStatements.of(statement("without_jit"), statement("with_time"))
     (row,) = fetch(connection, statement("server_facts"), {})
     system = None
     if asks_system:
@@ -165,10 +171,11 @@ def _set_up(connection: DeadlineConnection, limits: TimeLimits, *, catalog_first
         # A session's settings and prepared statements would stay on a connection that is shared with others.
         connection.adapters.register_loader("timestamptz", IsoTimestamptzLoader)
         bound = psycopg.ClientCursor(connection).mogrify(statement("settings"), settings)
-        connection.settings = f"{statement('read_committed')};\n{bound}"
+        connection.first = FirstStatements.of(statement("without_jit"), statement("read_committed"), bound)
     else:
+        fetch(connection, statement("settings"), settings)
+        connection.first = None
         connection.prepare_threshold = 0
-        connection.execute(statement("settings"), settings)
 
 
 def reconnect_delays_s(random_source: Callable[[], float] = random.random) -> Iterator[float]:

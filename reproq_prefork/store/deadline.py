@@ -30,17 +30,29 @@ class ServerProcess:
     pooled: bool
 
 
+@dataclass(frozen=True, slots=True)
+class FirstStatements:
+    """What is sent before a statement, in the same message and so in the same transaction; `count` of them."""
+
+    text: str
+    count: int
+
+    @classmethod
+    def of(cls, *statements: str) -> FirstStatements:
+        return cls(";\n".join(statements), len(statements))
+
+
 class DeadlineConnection(psycopg.Connection[Any]):
     """A psycopg connection that gives up a statement after `deadline_s`, and knows its `server` and `backend`.
 
-    `settings`: behind a pooler, statements that are sent before each statement, in the same transaction. `inbox`:
-    if the connection listens, the place for its notifications.
+    `first`: what is sent before each statement: while the connection is set up, and always behind a pooler.
+    `inbox`: if the connection listens, the place for its notifications.
     """
 
     deadline_s: float = CLIENT_DEADLINE_S
     server: Server
     backend: ServerProcess
-    settings: str | None = None
+    first: FirstStatements | None = None
     inbox: Inbox | None = None
 
     def wait(self, gen: Generator[Any, Any, T], *args: Any, **kwargs: Any) -> T:

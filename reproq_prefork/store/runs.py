@@ -45,7 +45,7 @@ class PsycopgSender:
         return self._connection.info.timezone
 
     def fetch(self, name: str, parameters: Mapping[str, Any]) -> Sequence[Any]:
-        if isinstance(self._connection, DeadlineConnection) and self._connection.settings is not None:
+        if isinstance(self._connection, DeadlineConnection) and self._connection.first is not None:
             # A command's own connection, behind a pooler.
             return fetch(self._connection, statement(name), parameters)
         if not writes_iso(self._connection):

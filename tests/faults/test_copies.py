@@ -227,7 +227,7 @@ def test_50_a_promoted_replica_is_the_database_that_it_was(tmp_path: Path) -> No
             assert marks_of(replica.url)[0] == 0
             cli = CommandLine(tmp_path, replica.url)
             said = cli.run("adopt", "--cancel-unfinished", "--yes", status=ExitStatus.FAILURE).stderr
-            assert "has 1 worker alive" in said  # for all that is known: its lease has not ended
+            assert "has 1 live worker" in said  # for all that is known: its lease has not ended
             with psycopg.connect(replica.url, autocommit=True) as connection:
                 connection.execute("update reproq_workers set lease_expires_at = now()")
             cli.output("adopt", "--cancel-unfinished", "--yes")

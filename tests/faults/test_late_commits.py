@@ -158,6 +158,13 @@ def test_42_an_idle_worker_asks_once_a_lease_what_it_holds(
 
 @pytest.mark.parametrize("executor", ["command", "fork", "inline"])
 def test_42_a_worker_asks_in_the_middle_of_a_task_while_its_old_server_process_is_there(
+    private_server: EmbeddedPostgres, tmp_path: Path, executor: str
+) -> None:
+    with psycopg.connect(private_server.url, autocommit=True) as connection:
+        _asks_in_the_middle_of_a_task(private_server.url, connection, tmp_path, executor)
+
+
+def _asks_in_the_middle_of_a_task(
     database_url: str, connection: Connection, tmp_path: Path, executor: str
 ) -> None:
     shop = Shop(tmp_path)

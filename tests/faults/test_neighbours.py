@@ -125,9 +125,10 @@ def test_41_a_flood_that_came_while_the_steward_was_stopped_is_not_read_to_its_e
         with flood(database_url, tmp_path, "reproq_task_runs"):
             steward.suspend()
             wait_until(
-                lambda: (tmp_path / "flood-0").stat().st_size > 1000,
-                60,
-                "two million notifications to be sent",
+                # A master takes a steward for dead that shows no sign of life for 20 s.
+                lambda: (tmp_path / "flood-0").stat().st_size > 250,
+                15,
+                "half a million notifications to be sent",
             )
             size = steward.memory_info().rss
             steward.resume()
