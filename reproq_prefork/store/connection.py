@@ -171,7 +171,9 @@ def _set_up(connection: DeadlineConnection, limits: TimeLimits, *, catalog_first
         # A session's settings and prepared statements would stay on a connection that is shared with others.
         connection.adapters.register_loader("timestamptz", IsoTimestamptzLoader)
         bound = psycopg.ClientCursor(connection).mogrify(statement("settings"), settings)
-        connection.first = FirstStatements.of(statement("without_jit"), statement("read_committed"), bound)
+        connection.first = FirstStatements.of(
+            statement("without_jit"), statement("with_time"), statement("read_committed"), bound
+        )
     else:
         fetch(connection, statement("settings"), settings)
         connection.first = None

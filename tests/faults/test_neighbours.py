@@ -126,9 +126,9 @@ def test_41_a_flood_that_came_while_the_steward_was_stopped_is_not_read_to_its_e
             steward.suspend()
             wait_until(
                 # A master takes a steward for dead that shows no sign of life for 20 s.
-                lambda: (tmp_path / "flood-0").stat().st_size > 250,
+                lambda: (tmp_path / "flood-0").stat().st_size > 100,
                 15,
-                "half a million notifications to be sent",
+                "two hundred thousand notifications to be sent",
             )
             size = steward.memory_info().rss
             steward.resume()
