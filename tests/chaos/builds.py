@@ -22,6 +22,12 @@ class Change:
 GUARDS: Mapping[str, tuple[Change, ...]] = {
     "the claim's token in the finish": (
         Change("store/sql/worker/finish_and_claim.sql", "and run.claims = settlement.claim and", "and"),
+        # And what stands before it: a worker that was away first asks which runs it holds, and drops the others.
+        Change(
+            "worker/recording.py",
+            "return [settlement for settlement in attempts if settlement.token in held]",
+            "return [settlement for settlement in attempts]",
+        ),
     ),
     "the kill of what a dead worker's task has started": (
         Change(
