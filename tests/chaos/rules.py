@@ -10,6 +10,7 @@ from reproq_prefork.model.run import FINAL_STATUSES, LEGAL_EDGES, Status
 from tests.chaos.executions import CLOCK_SLACK_S, Story, faults_between
 from tests.chaos.history import Answer, Moment
 
+BEGUN_S = 0.25  # for so long what a killed worker had begun may go on: the bound for the kill of it
 PROGRESS_S = 10.0  # after everything is healed
 STOPPED_S, WORK_WITHIN_S = 2.0, 1.5  # after so long whoever stops for a fault has stopped
 BUSY_S, BUSY_CLAIMS = 5.0, 500  # before it: there is work for such a host at any moment
@@ -118,9 +119,12 @@ def each_second_execution_is_explained(story: Story) -> Iterator[str]:
             if story.failed_by_itself(earlier):
                 continue
             needs_connection = story.needed_its_connection(earlier)
-            faults = faults_between(story.history.faults, earlier.started_at, later.started_at)
+            # A fork that was begun may write its first line after its worker is dead, until it is killed too.
+            faults = faults_between(story.history.faults, earlier.started_at - BEGUN_S, later.started_at)
             if any(
-                earlier.was_hit_by(fault) and (fault.reruns or (fault.disconnects and needs_connection))
+                earlier.was_hit_by(fault)
+                and (fault.pids or fault.until >= earlier.started_at - CLOCK_SLACK_S)
+                and (fault.reruns or (fault.disconnects and needs_connection))
                 for fault in faults
             ):
                 continue

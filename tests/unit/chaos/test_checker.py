@@ -69,6 +69,11 @@ def test_a_good_history_is_one() -> None:
     assert (round(recovery.free_s, 3), round(recovery.again_s or 0, 3)) == (0.05, 0.1)
 
 
+def test_a_worker_may_be_killed_before_the_task_that_it_forks_writes_its_first_line() -> None:
+    killed = replace(GOOD, faults=(replace(KILL, at=11.4, until=11.4, pids=frozenset({51})), FREEZE, CUT))
+    assert "each second execution is explained" not in {violation.rule for violation in violations(killed)}
+
+
 LIES: dict[str, tuple[str, History]] = {
     "an acknowledged run is gone": (
         "nothing is lost",
@@ -161,6 +166,14 @@ LIES: dict[str, tuple[str, History]] = {
     "a run runs again for what has hit another worker": (
         "each second execution is explained",
         replace(GOOD, faults=(replace(KILL, pids=frozenset({77})), FREEZE, CUT)),
+    ),
+    "a run runs again for what has hit its worker long before it started": (
+        "each second execution is explained",
+        replace(GOOD, faults=(replace(KILL, at=11.1, until=11.1, pids=frozenset({51})), FREEZE, CUT)),
+    ),
+    "a run runs again for what was over on all of its host before it started": (
+        "each second execution is explained",
+        replace(GOOD, faults=(replace(KILL, at=11.4, until=11.4, pids=frozenset()), FREEZE, CUT)),
     ),
     "a run runs again for what is no reason": (
         "each second execution is explained",
