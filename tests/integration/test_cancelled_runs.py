@@ -18,25 +18,13 @@ from reproq_prefork.model.settlement import Settlement
 from reproq_prefork.store.statements import statement
 from reproq_prefork.store.steward_store import RunToCancel, StewardStore
 from reproq_prefork.store.worker_store import WorkerStore
-from tests.support.rows.stores import lost_worker, steward_store, worker_store
+from tests.support.rows.stores import lost_worker, worker_store
 from tests.support.supervisor.supervisor import restoring, run_row
 from tests.support.waiting import wait_until
 
 Connection = psycopg.Connection[Any]
 
 TASK = {"v": 1, "task": "shop.send", "args": [], "kwargs": {}}
-
-
-@pytest.fixture
-def worker(database_url: str) -> Iterator[WorkerStore]:
-    with closing(worker_store(database_url)) as store:
-        yield store
-
-
-@pytest.fixture
-def steward(database_url: str) -> Iterator[StewardStore]:
-    with closing(steward_store(database_url)) as store:
-        yield store
 
 
 def claimed(worker: WorkerStore) -> ClaimedRun:

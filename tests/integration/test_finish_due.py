@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
@@ -19,12 +18,6 @@ Connection = psycopg.Connection[Any]
 
 MAX_BUFFERS = 60
 TASK = {"v": 1, "task": "shop.send", "args": [], "kwargs": {}}
-
-
-@pytest.fixture
-def worker(database_url: str) -> Iterator[WorkerStore]:
-    with closing(worker_store(database_url)) as store:
-        yield store
 
 
 def ended(connection: Connection, queue_name: str = "default") -> int:

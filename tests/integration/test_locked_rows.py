@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -19,7 +19,7 @@ from reproq_prefork import enqueue
 from reproq_prefork.model.run import ClaimedRun
 from reproq_prefork.store.steward_store import StewardStore
 from reproq_prefork.store.worker_store import WorkerStore
-from tests.support.rows.stores import end_leases, lost_worker, steward_store, worker_store
+from tests.support.rows.stores import end_leases, lost_worker
 from tests.support.supervisor.supervisor import run_row
 from tests.support.waiting import wait_until
 
@@ -29,18 +29,6 @@ AT_ONCE_S = 1.0  # half of what a statement waits for a lock before it is refuse
 WAITS_FOR_A_LOCK = """
     select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'
 """
-
-
-@pytest.fixture
-def worker(database_url: str) -> Iterator[WorkerStore]:
-    with closing(worker_store(database_url)) as store:
-        yield store
-
-
-@pytest.fixture
-def steward(database_url: str) -> Iterator[StewardStore]:
-    with closing(steward_store(database_url)) as store:
-        yield store
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
@@ -13,22 +12,10 @@ from reproq_prefork import cancel, enqueue
 from reproq_prefork.model.run import ClaimedRun
 from reproq_prefork.store.steward_store import StewardStore
 from reproq_prefork.store.worker_store import WorkerStore
-from tests.support.rows.stores import end_leases, lost_worker, steward_store, worker_store
+from tests.support.rows.stores import end_leases, lost_worker, worker_store
 from tests.support.supervisor.supervisor import run_row
 
 Connection = psycopg.Connection[Any]
-
-
-@pytest.fixture
-def worker(database_url: str) -> Iterator[WorkerStore]:
-    with closing(worker_store(database_url)) as store:
-        yield store
-
-
-@pytest.fixture
-def steward(database_url: str) -> Iterator[StewardStore]:
-    with closing(steward_store(database_url)) as store:
-        yield store
 
 
 # --- one run by its id ---

@@ -19,24 +19,12 @@ from reproq_prefork.store.steward_store import StewardStore
 from reproq_prefork.store.worker_store import ChangeableRun, WorkerStore
 from reproq_prefork.text.log import Log, LogFormat, LogLevel
 from tests.support.rows.refusals import ANY_CHANGE, ANY_END, doom, refuse
-from tests.support.rows.stores import lost_worker, steward_store, worker_store
+from tests.support.rows.stores import lost_worker
 from tests.support.supervisor.supervisor import restoring, run_row
 
 Connection = psycopg.Connection[Any]
 
 TASK = {"v": 1, "task": "shop.send", "args": [], "kwargs": {}}
-
-
-@pytest.fixture
-def worker(database_url: str) -> Iterator[WorkerStore]:
-    with closing(worker_store(database_url)) as store:
-        yield store
-
-
-@pytest.fixture
-def steward(database_url: str) -> Iterator[StewardStore]:
-    with closing(steward_store(database_url)) as store:
-        yield store
 
 
 @pytest.fixture

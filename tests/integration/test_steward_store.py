@@ -6,7 +6,6 @@ import itertools
 import os
 import signal
 import time
-from collections.abc import Iterator
 from contextlib import closing
 
 import psycopg
@@ -26,12 +25,6 @@ from tests.support.waiting import wait_until
 
 # It ends no sooner, and the server sends what has been announced before its answer.
 HEAR_FIRST = "select 1 as one"
-
-
-@pytest.fixture
-def steward(database_url: str) -> Iterator[StewardStore]:
-    with closing(steward_store(database_url)) as steward:
-        yield steward
 
 
 def announce(

@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from reproq_prefork.errors import ExitStatus
-from reproq_prefork.fleet import boots as boots
+from reproq_prefork.fleet import boots
 from reproq_prefork.fleet import decide as rules
 from reproq_prefork.fleet.actions import (
     DumpState,

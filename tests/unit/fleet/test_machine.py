@@ -15,7 +15,7 @@ from hypothesis.stateful import (
 )
 
 from reproq_prefork.errors import ExitStatus
-from reproq_prefork.fleet import boots as boots
+from reproq_prefork.fleet import boots
 from reproq_prefork.fleet import decide as rules
 from reproq_prefork.fleet.events import Drained, Started
 from reproq_prefork.fleet.state import RESPAWN_BURST, Phase, Reload

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from reproq_prefork.errors import ExitStatus
-from reproq_prefork.fleet import boots as boots
+from reproq_prefork.fleet import boots
 from reproq_prefork.fleet import template as templates
 from reproq_prefork.fleet.actions import ForkTemplate, ForkWorker, RequestWorker
 from reproq_prefork.fleet.events import Started
