@@ -20,25 +20,7 @@ select
     (extract(epoch from now()) - extract(epoch from oldest.due))::float8 as waited_seconds
 from queue
 cross join lateral (
-    with recursive level as (
-        (
-            select priority, coalesce(run_after, enqueued_at) as first_due
-            from task_runs
-            where status = 'PENDING' and queue_name = queue.queue_name
-            order by queue_name, priority desc, coalesce(run_after, enqueued_at)
-            limit 1
-        )
-        union all
-        select lower.priority, lower.first_due
-        from level
-        cross join lateral (
-            select priority, coalesce(run_after, enqueued_at) as first_due
-            from task_runs
-            where status = 'PENDING' and queue_name = queue.queue_name and priority < level.priority
-            order by queue_name, priority desc, coalesce(run_after, enqueued_at)
-            limit 1
-        ) as lower
-    )
+    with recursive {{first_due_of_levels}}
     select min(first_due) as due from level where first_due <= now()
 ) as oldest
 where oldest.due is not null

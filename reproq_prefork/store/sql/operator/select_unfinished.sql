@@ -7,25 +7,13 @@ with matching as materialized (
     from task_runs
     where status = 'PENDING'
       and %(pending)s::boolean
-      and id < %(before_id)s::bigint
-      and (%(queues)s::text[] is null or queue_name = any (%(queues)s::text[]))
-      and (%(task_like)s::text is null or task_path like %(task_like)s::text)
-      and (
-          %(older_than_seconds)s::float8 is null
-          or enqueued_at < now() - make_interval(secs => %(older_than_seconds)s::float8)
-      )
+      and {{is_selected}}
     union all
     select id
     from task_runs
     where status = 'RUNNING'
       and %(running)s::boolean
-      and id < %(before_id)s::bigint
-      and (%(queues)s::text[] is null or queue_name = any (%(queues)s::text[]))
-      and (%(task_like)s::text is null or task_path like %(task_like)s::text)
-      and (
-          %(older_than_seconds)s::float8 is null
-          or enqueued_at < now() - make_interval(secs => %(older_than_seconds)s::float8)
-      )
+      and {{is_selected}}
 )
 select
     (select count(*) from matching) as matching,

@@ -30,27 +30,9 @@ from (
     from (
         select exists (
             select
-            from unnest(string_to_array(%(queues)s, ',')) as queue (name)
+            from unnest(string_to_array(%(queues)s, ',')) as queue (queue_name)
             where exists (
-                with recursive level as (
-                    (
-                        select priority, coalesce(run_after, enqueued_at) as first_due
-                        from task_runs
-                        where status = 'PENDING' and queue_name = queue.name
-                        order by queue_name, priority desc, coalesce(run_after, enqueued_at)
-                        limit 1
-                    )
-                    union all
-                    select lower.priority, lower.first_due
-                    from level
-                    cross join lateral (
-                        select priority, coalesce(run_after, enqueued_at) as first_due
-                        from task_runs
-                        where status = 'PENDING' and queue_name = queue.name and priority < level.priority
-                        order by queue_name, priority desc, coalesce(run_after, enqueued_at)
-                        limit 1
-                    ) as lower
-                )
+                with recursive {{first_due_of_levels}}
                 select from level where level.first_due <= now()
             )
         ) as runs_are_due
