@@ -15,8 +15,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, transaction
 
 from reproq_prefork.store.odd_sessions import fetch_binary, writes_iso
+from reproq_prefork.store.sender import named_rows
 from reproq_prefork.store.statements import statement
-from reproq_prefork.store.task_runs import named_rows
 
 
 class DjangoSender:

@@ -50,6 +50,10 @@ def omitted_entries(entry: object) -> int | None:
     return omitted if isinstance(omitted, int) else 0
 
 
+Token = tuple[int, int]
+"""The `id` of a run and the number of its claim: a write that names both changes nothing of a later claim."""
+
+
 class Place(NamedTuple):
     """The position of a run in its queue, by the claim order. `due`: as the server wrote it, to be sent back."""
 
@@ -94,7 +98,7 @@ class ClaimedRun(NamedTuple):
     metadata: str | None = None  # JSON text
 
     @property
-    def token(self) -> tuple[int, int]:
+    def token(self) -> Token:
         return self.id, self.claim
 
     @property

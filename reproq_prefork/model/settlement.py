@@ -18,7 +18,7 @@ from reproq_prefork.model.outcome import (
     Success,
     Usage,
 )
-from reproq_prefork.model.run import ClaimedRun, Status
+from reproq_prefork.model.run import ClaimedRun, Status, Token
 
 # 2^64 times any useful base is above every limit; with more doublings a float would overflow.
 _MAX_DOUBLINGS = 64
@@ -52,7 +52,7 @@ class Settlement(NamedTuple):
     finish_due: bool = False  # if the run ends now, its end must still be announced to the application
 
     @property
-    def token(self) -> tuple[int, int]:
+    def token(self) -> Token:
         return self.run_id, self.claim
 
 

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from reproq_prefork.model.run import Token
 from reproq_prefork.steward.workers import workers_of
 from reproq_prefork.store.steward_store import (
     RunToCancel,
@@ -39,7 +40,7 @@ class NoticeCancels:
 
     def tell(self, workers: Mapping[int, WorkerRecord], to_cancel: Iterable[RunToCancel]) -> None:
         """`workers` are by slot. `to_cancel` are all of their runs that somebody has cancelled."""
-        cancelled: dict[str, list[tuple[int, int]]] = {}
+        cancelled: dict[str, list[Token]] = {}
         for run in to_cancel:
             cancelled.setdefault(run.worker_id, []).append((run.id, run.claim))
         self._deaf_since = {key: at for key, at in self._deaf_since.items() if key[0] in cancelled}
@@ -47,7 +48,7 @@ class NoticeCancels:
             if record.worker_id in cancelled:
                 self._tell(slot, record, cancelled[record.worker_id])
 
-    def _tell(self, slot: int, record: WorkerRecord, runs: Sequence[tuple[int, int]]) -> None:
+    def _tell(self, slot: int, record: WorkerRecord, runs: Sequence[Token]) -> None:
         # A worker may not have started the run yet. Then it finds this on the scoreboard when it starts the run.
         started = record.started_run
         run_id, claim = cancelled = started if started is not None and started in runs else runs[0]

@@ -15,11 +15,11 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from reproq_prefork.errors import ReproqError
+from reproq_prefork.model.run import Token
 from reproq_prefork.store.outcomes import ServerShort, StatementRefused, ValueRefused
 from reproq_prefork.store.steward_store import SWEEP_BATCH, ResetRun, StewardStore
 from reproq_prefork.text.log import Log
 
-Token = tuple[int, int]
 Change = Callable[[Collection[int] | None], tuple[ResetRun, ...]]
 
 FIRST_WAIT_S = 1.0  # after the first refusal of a run; doubles with each refusal

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import enum
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing
-from typing import Any
 
 from reproq_prefork.errors import DatabaseUnavailable, ReproqError
 from reproq_prefork.store.connection import connect
 from reproq_prefork.store.fetching import fetch
 from reproq_prefork.store.outcomes import translated_errors
+from reproq_prefork.store.sender import Fetch
 from reproq_prefork.store.statements import statement
 
 NUMBERS = 2**31  # each half of the lock's number is a positive integer of four bytes
-
-Fetch = Callable[[str, Mapping[str, Any]], Sequence[Any]]
 
 
 class Where(enum.Enum):

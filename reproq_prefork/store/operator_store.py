@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from reproq_prefork.model.stored_values import read_texts
 from reproq_prefork.store.connection import TimeLimits, connect
 from reproq_prefork.store.fetching import fetch
 from reproq_prefork.store.run_rows import read_status
+from reproq_prefork.store.sender import Fetch
 from reproq_prefork.store.statements import statement
 from reproq_prefork.store.unfinished_runs import Selection, UnfinishedRuns
 
@@ -75,7 +76,7 @@ class OperatorReads:
     """The state of the database, read on any connection. `fetch` takes the name of a statement and its parameters,
     and returns its rows, with columns as attributes. Its errors pass through."""
 
-    def __init__(self, fetch: Callable[[str, Mapping[str, Any]], Sequence[Any]]) -> None:
+    def __init__(self, fetch: Fetch) -> None:
         self._fetch = fetch
 
     def queues(self) -> tuple[QueueState, ...]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import namedtuple
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import tzinfo
 from functools import cache
 from typing import Any, Protocol
 
 import psycopg
+
+# `Sender.fetch` alone, for code that needs no more: the name of a statement and its parameters in, its rows out.
+Fetch = Callable[[str, Mapping[str, Any]], Sequence[Any]]
 
 
 class Sender(Protocol):

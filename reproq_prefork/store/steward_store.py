@@ -12,7 +12,7 @@ from typing import Any
 from reproq_prefork.model.identity import HostIdentity, ProcessIdentity
 from reproq_prefork.model.limits import MAX_ATTEMPTS
 from reproq_prefork.model.outcome import FailureKind
-from reproq_prefork.model.run import LostWorker, Status
+from reproq_prefork.model.run import LostWorker, Status, Token
 from reproq_prefork.store.connection import (
     BACKEND_GONE_POLL_S,
     BACKEND_GONE_TIMEOUT_S,
@@ -258,7 +258,7 @@ class StewardStore:
         """Delete its registration, unless it holds a run."""
         self._run("deregister_worker", {"worker_id": worker_id})
 
-    def held_runs(self, worker_id: str) -> tuple[tuple[int, int], ...]:
+    def held_runs(self, worker_id: str) -> tuple[Token, ...]:
         """The (`id`, `claim`) of every run that a worker holds."""
         return tuple((row.id, row.claims) for row in self._run("held_runs", {"worker_id": worker_id}))
 
@@ -280,7 +280,7 @@ class StewardStore:
         parameters = {"worker_id": worker_id, "run_id": run_id, "claim": claim, "only": _ids(only)}
         return tuple(_reset_run(row) for row in self._run("hand_back_waiting", parameters))
 
-    def expired_runs(self) -> Iterator[tuple[int, int]]:
+    def expired_runs(self) -> Iterator[Token]:
         """The (`id`, `claim`) of every run that `sweep_expired` would reset, read page by page."""
         after_id = 0
         while True:

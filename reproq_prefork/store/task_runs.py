@@ -18,11 +18,9 @@ from reproq_prefork.model.new_run import InvalidRun, NewRun
 from reproq_prefork.model.run import TaskRun
 from reproq_prefork.store.bulk import enqueue_many
 from reproq_prefork.store.run_rows import inserted_run, task_run
-from reproq_prefork.store.sender import Sender, named_rows
+from reproq_prefork.store.sender import Sender
 from reproq_prefork.store.unique_keys import MAX_KEY_TRIES, KeyChangesHands
 from reproq_prefork.text.printable import quoted
-
-__all__ = ["KeyChangesHands", "Sender", "TaskRuns", "named_rows"]
 
 MAX_ID_SHOWN = 10**30  # str() refuses thousands of digits
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from reproq_prefork.model.run import Status
+from reproq_prefork.store.sender import Fetch
 
 PAGE_RUNS = 500_000  # ids held in memory
 BATCH_RUNS = 1_000  # per transaction
@@ -43,9 +44,7 @@ class CancelledBatch:
 class UnfinishedRuns:
     """`fetch` takes the name of a statement and its parameters. Its errors pass through."""
 
-    def __init__(
-        self, fetch: Callable[[str, Mapping[str, Any]], Sequence[Any]], selection: Selection
-    ) -> None:
+    def __init__(self, fetch: Fetch, selection: Selection) -> None:
         self._fetch = fetch
         self._statuses = {
             "pending": Status.PENDING in selection.statuses,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from types import MappingProxyType
@@ -12,7 +12,7 @@ from typing import Any
 
 from reproq_prefork.model.identity import WorkerIdentity
 from reproq_prefork.model.outcome import FailureKind
-from reproq_prefork.model.run import ClaimedRun, Place, UnreadableRun
+from reproq_prefork.model.run import ClaimedRun, Place, Token, UnreadableRun
 from reproq_prefork.model.settlement import Settlement
 from reproq_prefork.store.claimed_runs import CLAIMED_FIELDS, claimed_runs
 from reproq_prefork.store.connection import BACKEND_GONE_TIMEOUT_S, end_backend_of
@@ -20,14 +20,13 @@ from reproq_prefork.store.copies import connect_unless_copy
 from reproq_prefork.store.deadline import ServerProcess
 from reproq_prefork.store.fetching import fetch, fetch_tuples
 from reproq_prefork.store.opening import GoesOn, always
+from reproq_prefork.store.sender import Fetch
 from reproq_prefork.store.statements import statement
 
 HASTE_S = 1.0
 ANNOUNCE_AGAIN_S = 60.0  # the time to announce an end, before another worker may take it
 
 _RUN_ID = attrgetter("run_id")
-
-Run = Callable[[str, dict[str, Any]], Sequence[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,7 @@ class WorkerStatements:
     """What a worker asks, whoever sends it. Every method is one statement, unless it says otherwise."""
 
     def __init__(
-        self, identity: WorkerIdentity, *, lease_s: float, backend: ServerProcess, run: Run, run_hot: Run
+        self, identity: WorkerIdentity, *, lease_s: float, backend: ServerProcess, run: Fetch, run_hot: Fetch
     ) -> None:
         """`run`: sends the statement of this name and returns its rows, with columns as attributes. `run_hot`: the
         same as tuples, for the statements that are sent for each run."""
@@ -169,7 +168,7 @@ class WorkerStatements:
         )
         return ClaimedAlone(row.holds_lease, run)
 
-    def read_claimed(self, token: tuple[int, int]) -> ClaimedRun | UnreadableRun | None:
+    def read_claimed(self, token: Token) -> ClaimedRun | UnreadableRun | None:
         """The run that was claimed alone. None: this worker has lost it."""
         run_id, claim = token
         rows = self._run_hot("read_claimed", {"run_id": run_id, "claim": claim})
@@ -183,12 +182,12 @@ class WorkerStatements:
         error = json.dumps({"kind": FailureKind.UNREADABLE.value, "message": why})
         self._run("fail_run", {"run_id": run_id, "error": error})
 
-    def held_runs(self) -> frozenset[tuple[int, int]]:
+    def held_runs(self) -> frozenset[Token]:
         """The (`id`, `claim`) of every run that this worker holds, according to the database."""
         rows = self._run("held_runs", {"worker_id": self._identity.id})
         return frozenset((row.id, row.claims) for row in rows)
 
-    def changeable_runs(self, tokens: Collection[tuple[int, int]]) -> Mapping[tuple[int, int], ChangeableRun]:
+    def changeable_runs(self, tokens: Collection[Token]) -> Mapping[Token, ChangeableRun]:
         """Of these runs, those that are still held, by (`id`, `claim`), and whether each could be written now."""
         wanted = [{"id": run_id, "claim": claim} for run_id, claim in tokens]
         rows = self._run("changeable_runs", {"tokens": json.dumps(wanted)})

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 
 from reproq_prefork.errors import ReproqError
+from reproq_prefork.model.run import Token
 from reproq_prefork.model.settlement import RetryPolicy, Settlement
 from reproq_prefork.store.outcomes import ConnectionLost, StatementRefused, ValueRefused
 from reproq_prefork.store.worker_store import WorkerStore
@@ -32,7 +33,7 @@ from reproq_prefork.worker.asking import Asking
 from reproq_prefork.worker.claiming import Claiming, LeaseLost, Turn
 from reproq_prefork.worker.link import Link
 from reproq_prefork.worker.reconciling import Reconciling
-from reproq_prefork.worker.recording import Fault, Recording, Token
+from reproq_prefork.worker.recording import Fault, Recording
 
 LEAVE_PATIENCE_S = 5.0  # to record ends that are refused
 LEAVE_INTERVAL_S = 0.25

@@ -10,12 +10,13 @@ import time
 from collections.abc import Collection
 
 from reproq_prefork.errors import ReproqError
+from reproq_prefork.model.run import Token
 from reproq_prefork.store.outcomes import ConnectionLost, StatementRefused, ValueRefused
 from reproq_prefork.text.log import Log
 from reproq_prefork.unix.panel import WorkerPanel
 from reproq_prefork.worker.asking import Asking
 from reproq_prefork.worker.link import Link
-from reproq_prefork.worker.recording import Recording, Token
+from reproq_prefork.worker.recording import Recording
 
 
 class Reconciling:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable, Sequence
 
 from reproq_prefork.errors import ReproqError
-from reproq_prefork.model.run import Status
+from reproq_prefork.model.run import Status, Token
 from reproq_prefork.model.settlement import Settlement, handed_back
 from reproq_prefork.store.outcomes import StatementRefused, ValueRefused
 from reproq_prefork.text.log import Log
@@ -25,8 +25,6 @@ from reproq_prefork.unix.panel import WorkerPanel
 from reproq_prefork.worker.asking import Asking
 from reproq_prefork.worker.link import Link
 from reproq_prefork.worker.refused_ends import RefusedEnd, RefusedEnds
-
-Token = tuple[int, int]
 
 
 class Fault(enum.Enum):

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from reproq_prefork.errors import ReproqError
+from reproq_prefork.model.run import Token
 from reproq_prefork.model.settlement import Settlement
 from reproq_prefork.store.outcomes import ServerShort, ValueRefused
 from reproq_prefork.unix.scoreboard import MAX_UNRECORDED
@@ -65,7 +66,7 @@ class RefusedEnd:
         return end
 
     @property
-    def token(self) -> tuple[int, int]:
+    def token(self) -> Token:
         return self.settlement.token
 
     def next_end(self, now: float, *, leaving: bool) -> Settlement:
@@ -130,7 +131,7 @@ class RefusedEnds:
     """All ends that one worker carries along."""
 
     def __init__(self) -> None:
-        self._ends: dict[tuple[int, int], RefusedEnd] = {}
+        self._ends: dict[Token, RefusedEnd] = {}
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -138,11 +139,11 @@ class RefusedEnds:
     def __iter__(self) -> Iterator[RefusedEnd]:
         return iter(tuple(self._ends.values()))
 
-    def get(self, token: tuple[int, int] | None) -> RefusedEnd | None:
+    def get(self, token: Token | None) -> RefusedEnd | None:
         return None if token is None else self._ends.get(token)
 
     @property
-    def tokens(self) -> tuple[tuple[int, int], ...]:
+    def tokens(self) -> tuple[Token, ...]:
         return tuple(self._ends)
 
     @property
@@ -176,7 +177,7 @@ class RefusedEnds:
     def add(self, end: RefusedEnd) -> None:
         self._ends[end.token] = end
 
-    def drop(self, token: tuple[int, int]) -> None:
+    def drop(self, token: Token) -> None:
         del self._ends[token]
 
     def hasten(self) -> None:

@@ -13,7 +13,8 @@ from django.utils.html import format_html
 from reproq_prefork.errors import RunNotFound, UniqueKeyHeld
 from reproq_prefork.model.limits import MAX_PRIORITY, MIN_PRIORITY
 from reproq_prefork.model.run import Status
-from reproq_prefork.store.task_runs import KeyChangesHands, TaskRuns
+from reproq_prefork.store.task_runs import TaskRuns
+from reproq_prefork.store.unique_keys import KeyChangesHands
 
 MAX_RUNS = 1_000
 MAX_SENTENCES = 20
