@@ -131,7 +131,7 @@ SQL: Sequence[Guard] = (
     Guard(
         "an atomic end wakes who waits for it",
         [
-            Change("store/sql/worker/complete_run.sql", "where run_id = completed.id", "where false"),
+            Change("store/sql/worker/complete_run.sql", "(select count(*) from notified)", "0"),
         ],
         [OWED],
     ),

@@ -17,7 +17,7 @@ with held as (
     order by id
     for update skip locked
 ),
-cancelled as (
+changed as (
     update task_runs as run
     set status = verdict,
         cancel_requested_at = coalesce(run.cancel_requested_at, now()),
@@ -38,17 +38,13 @@ cancelled as (
     where run.id = held.id
     returning run.id, run.status, run.leased_by
 ),
-told as (
+{{notified}},
+asked as (
     select pg_notify('reproq_cancel', running.worker)
-    from (select distinct left(leased_by, 200) as worker from cancelled where status = 'RUNNING') as running
-    union all
-    select pg_notify('reproq_finished', cancelled.id::text)
-    from cancelled
-    cross join lateral (select from reproq_waiters where run_id = cancelled.id limit 1) as waiter
-    where cancelled.status = 'CANCELLED'
+    from (select distinct left(leased_by, 200) as worker from changed where status = 'RUNNING') as running
 )
 select
     count(*) filter (where status = 'CANCELLED') as cancelled,
     count(*) filter (where status = 'RUNNING') as asked,
-    (select count(*) from told) as told
-from cancelled
+    (select count(*) from notified) + (select count(*) from asked) as notified
+from changed

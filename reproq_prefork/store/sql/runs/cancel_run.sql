@@ -3,15 +3,12 @@
 --
 -- A claim or an end that commits meanwhile holds the row's lock. This statement waits for it, and then acts on the
 -- new status. A second cancel notifies the steward again, and keeps the time of the first request.
-with cancelled as (
+with changed as (
     update task_runs
     set status = case when status = 'PENDING' then 'CANCELLED' else status end,
         cancel_requested_at = coalesce(cancel_requested_at, now()),
         errors = case
-            when status = 'PENDING' then reproq_append_error(
-                errors,
-                jsonb_build_object('kind', 'cancelled', 'message', 'the task was cancelled', 'ended_at', now())
-            )
+            when status = 'PENDING' then reproq_append_error(errors, {{cancelled_error}})
             else errors
         end,
         finished_at = case when status = 'PENDING' then now() end,
@@ -20,12 +17,8 @@ with cancelled as (
     returning
         {{run_columns}}
 ),
-told as (
-    select pg_notify('reproq_cancel', left(leased_by, 200)) from cancelled where status = 'RUNNING'
-    union all
-    select pg_notify('reproq_finished', cancelled.id::text)
-    from cancelled
-    cross join lateral (select from reproq_waiters where run_id = cancelled.id limit 1) as waiter
-    where cancelled.status = 'CANCELLED'
+{{notified}},
+asked as (
+    select pg_notify('reproq_cancel', left(leased_by, 200)) from changed where status = 'RUNNING'
 )
-select cancelled.*, (select count(*) from told) as told from cancelled
+select changed.*, (select count(*) from notified) as notified, (select count(*) from asked) as asked from changed

@@ -1,8 +1,8 @@
 -- Ends a run that has lost its holder, if the server refuses again and again to reset it: the smallest write that
 -- ends it. `error` null: not even the reason is written. The attempt counts, since nobody knows whether it had
 -- started. The claim number is the fence: a lease that has ended is never renewed, and each new holder has another
--- claim number. `told` notifies the processes that wait for the end.
-with failed as (
+-- claim number. `notified` notifies the processes that wait for the end.
+with changed as (
     update task_runs
     set status = case when cancel_requested_at is null then 'FAILED' else 'CANCELLED' end,
         errors = case
@@ -15,9 +15,5 @@ with failed as (
     where id = %(run_id)s::bigint and claims = %(claim)s::bigint and status = 'RUNNING'
     returning id, status, queue_name
 ),
-told as (
-    select pg_notify('reproq_finished', failed.id::text)
-    from failed
-    cross join lateral (select from reproq_waiters where run_id = failed.id limit 1) as waiter
-)
-select id, status, queue_name, true as charged, (select count(*) from told) as told from failed
+{{notified}}
+select id, status, queue_name, true as charged, (select count(*) from notified) as notified from changed

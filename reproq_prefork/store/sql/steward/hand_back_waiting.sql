@@ -26,17 +26,14 @@ waiting as (
     order by run.id  -- every statement that locks several runs and waits for them uses this order
     for update of run
 ),
-reset as (
+changed as (
     update task_runs as run
     set status = case when run.cancel_requested_at is null then 'PENDING' else 'CANCELLED' end,
         finished_at = case when run.cancel_requested_at is not null then now() end,
         finish_due_at = case when run.cancel_requested_at is not null and run.task_path is not null then now() end,
         errors = case
             when run.cancel_requested_at is null then run.errors
-            else reproq_append_error(
-                run.errors,
-                jsonb_build_object('kind', 'cancelled', 'message', 'the task was cancelled', 'ended_at', now())
-            )
+            else reproq_append_error(run.errors, {{cancelled_error}})
         end,
         attempts = greatest(run.attempts - 1, 0),
         worker_ids = run.worker_ids[:cardinality(run.worker_ids) - 1],
@@ -47,10 +44,5 @@ reset as (
     where run.id = waiting.id
     returning run.id, run.status, run.queue_name
 ),
-told as (
-    select pg_notify('reproq_finished', reset.id::text)
-    from reset
-    cross join lateral (select from reproq_waiters where run_id = reset.id limit 1) as waiter
-    where reset.status <> 'PENDING'
-)
-select id, status, queue_name, false as charged, (select count(*) from told) as told from reset
+{{notified}}
+select id, status, queue_name, false as charged, (select count(*) from notified) as notified from changed

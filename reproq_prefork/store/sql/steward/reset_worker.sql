@@ -8,7 +8,7 @@
 -- only: the ids of some of them, if the server has refused to change all of them together; null: all.
 --
 -- A cancelled run becomes CANCELLED in every case. If the attempt counts, its entry in errors says how the worker
--- was lost, and its status says that it was cancelled. `told` notifies the processes that wait for an end.
+-- was lost, and its status says that it was cancelled. `notified` notifies the processes that wait for an end.
 with held as (
     select
         id,
@@ -37,7 +37,7 @@ verdict as (
         select had_started and (not %(refund_started)s::boolean or attempts_allowed = 1) as charged
     ) as charge
 ),
-reset as (
+changed as (
     update task_runs as run
     set status = verdict.status,
         finished_at = case when verdict.status <> 'PENDING' then now() end,
@@ -50,10 +50,7 @@ reset as (
                     'started_at', run.last_attempted_at, 'ended_at', now()
                 )
             )
-            when verdict.status = 'CANCELLED' then reproq_append_error(
-                run.errors,
-                jsonb_build_object('kind', 'cancelled', 'message', 'the task was cancelled', 'ended_at', now())
-            )
+            when verdict.status = 'CANCELLED' then reproq_append_error(run.errors, {{cancelled_error}})
             else run.errors
         end,
         attempts = case when charged then run.attempts else greatest(run.attempts - 1, 0) end,
@@ -68,13 +65,8 @@ reset as (
     where run.id = verdict.id
     returning run.id, run.status, run.queue_name, charged
 ),
-told as (
-    select pg_notify('reproq_finished', reset.id::text)
-    from reset
-    cross join lateral (select from reproq_waiters where run_id = reset.id limit 1) as waiter
-    where reset.status <> 'PENDING'
-),
+{{notified}},
 gone as (
     delete from reproq_workers where id = %(worker_id)s and not %(keep_registration)s::boolean
 )
-select id, status, queue_name, charged, (select count(*) from told) as told from reset
+select id, status, queue_name, charged, (select count(*) from notified) as notified from changed

@@ -4,7 +4,7 @@
 -- the end of the old lease.
 --
 -- A cancelled run becomes CANCELLED: its entry in errors says how it ended, and its status says that it was
--- cancelled. `told` notifies the processes that wait for an end.
+-- cancelled. `notified` notifies the processes that wait for an end.
 --
 -- only: the ids of some of them, if the server has refused to change all of them together; null: all.
 --
@@ -25,7 +25,7 @@ with expired as (
     limit %(max_runs)s
     for update of run skip locked
 ),
-reset as (
+changed as (
     update task_runs as run
     set status = verdict,
         finished_at = case when verdict <> 'PENDING' then now() end,
@@ -43,15 +43,10 @@ reset as (
     where run.id = expired.id
     returning run.id, run.status, run.queue_name
 ),
-told as (
-    select pg_notify('reproq_finished', reset.id::text)
-    from reset
-    cross join lateral (select from reproq_waiters where run_id = reset.id limit 1) as waiter
-    where reset.status <> 'PENDING'
-),
+{{notified}},
 forgotten_workers as (
     delete from reproq_workers as worker
     where worker.lease_expires_at < now() - interval '1 minute'
       and not exists (select from task_runs where leased_by = worker.id and status = 'RUNNING')
 )
-select id, status, queue_name, true as charged, (select count(*) from told) as told from reset
+select id, status, queue_name, true as charged, (select count(*) from notified) as notified from changed

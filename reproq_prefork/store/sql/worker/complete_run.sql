@@ -1,10 +1,10 @@
 -- Records the success of an atomic task in the transaction of its own effects: both are committed, or neither. The
--- fence is that of `settled` in finish_and_claim: no row means that the worker has lost the run, and the
+-- fence is that of `changed` in finish_and_claim: no row means that the worker has lost the run, and the
 -- transaction must not be committed. The worker's id is named too, since this uses another connection than the
 -- claim. That id is never used again anywhere, so in another database no row can match. finish_due_at is a minute
 -- ahead: the process that executed the task announces its end and clears it. The claim was the last to change the
 -- row, so this works at every isolation level.
-with completed as (
+with changed as (
     update task_runs
     set status = 'SUCCESSFUL',
         result = %(result)s::jsonb,
@@ -14,13 +14,7 @@ with completed as (
         leased_by = null,
         lease_expires_at = null
     where id = %(run_id)s and claims = %(claim)s and leased_by = %(worker_id)s and status = 'RUNNING'
-    returning id
-)
-select completed.id, told.done
-from completed
-left join lateral (
-    select pg_notify('reproq_finished', completed.id::text) as done
-    from reproq_waiters
-    where run_id = completed.id
-    limit 1
-) as told on true
+    returning id, status
+),
+{{notified}}
+select id, (select count(*) from notified) as notified from changed

@@ -1,7 +1,7 @@
 -- Ends a run that nobody can claim: FAILED by its id, with the reason. It changes only the columns that it must,
--- and keeps the errors of earlier attempts only if it can append to them. `told` notifies the processes that wait
--- for the end.
-with failed as (
+-- and keeps the errors of earlier attempts only if it can append to them. `notified` notifies the processes that
+-- wait for the end.
+with changed as (
     update task_runs
     set status = 'FAILED',
         errors = reproq_append_error(
@@ -11,11 +11,7 @@ with failed as (
         finished_at = now(),
         finish_due_at = case when task_path is not null then now() end
     where id = %(run_id)s::bigint and status = 'PENDING'
-    returning id
+    returning id, status
 ),
-told as (
-    select pg_notify('reproq_finished', failed.id::text)
-    from failed
-    cross join lateral (select from reproq_waiters where run_id = failed.id limit 1) as waiter
-)
-select id, (select count(*) from told) as told from failed
+{{notified}}
+select id, (select count(*) from notified) as notified from changed

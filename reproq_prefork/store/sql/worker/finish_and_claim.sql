@@ -3,11 +3,11 @@
 -- empty `settlements` records nothing, and max_runs = 0 claims nothing.
 --
 -- `settlements` is one JSON array, since a statement with an SQL array parameter would be planned at each call.
--- `settled` is fenced by (id, claims, RUNNING): no row means that the lease was lost meanwhile. A cancelled run
+-- `changed` is fenced by (id, claims, RUNNING): no row means that the lease was lost meanwhile. A cancelled run
 -- does not go back to PENDING. No process of its task can have announced that end, so for a Python task the end is
--- due to be announced, whatever the worker says. `told` notifies the processes that wait for the end.
+-- due to be announced, whatever the worker says. `notified` notifies the processes that wait for the end.
 --
--- `settled` may wait for a lock that another session has on one of its runs. So it comes first: `queue` counts its
+-- `changed` may wait for a lock that another session has on one of its runs. So it comes first: `queue` counts its
 -- rows, only to force this order. While it waits, nothing else is locked, and what comes after it waits for
 -- nobody. The caller orders the settlements by id, and the planner, as a rule, keeps that order.
 --
@@ -28,7 +28,7 @@
 --
 -- The worker's own lease is checked in the same snapshot: a worker with an ended lease or without a row claims
 -- nothing.
-with recursive settled as (
+with recursive changed as (
     update task_runs as run
     set status = case
             when settlement.status = 'PENDING' and run.cancel_requested_at is not null then 'CANCELLED'
@@ -45,10 +45,7 @@ with recursive settled as (
                 )
             )
             when settlement.status = 'PENDING' and run.cancel_requested_at is not null
-            then reproq_append_error(
-                run.errors,
-                jsonb_build_object('kind', 'cancelled', 'message', 'the task was cancelled', 'ended_at', now())
-            )
+            then reproq_append_error(run.errors, {{cancelled_error}})
             else run.errors
         end,
         run_after = case
@@ -76,12 +73,7 @@ with recursive settled as (
     where run.id = settlement.id and run.claims = settlement.claim and run.status = 'RUNNING'
     returning run.id, run.status
 ),
-told as (
-    select pg_notify('reproq_finished', settled.id::text)
-    from settled
-    cross join lateral (select from reproq_waiters where run_id = settled.id limit 1) as waiter
-    where settled.status <> 'PENDING'
-),
+{{notified}},
 holder as (
     select exists (
         select from reproq_workers where id = %(worker_id)s and lease_expires_at > now()
@@ -94,7 +86,7 @@ queue as (
     )
     where (select holds_lease from holder)
       and %(max_runs)s::integer > 0
-      and (select count(*) from settled) >= 0
+      and (select count(*) from changed) >= 0
 ),
 candidate as (
     select next_run.id, next_run.priority, next_run.due, next_run.alone, next_run.stored_bytes
@@ -174,8 +166,8 @@ select
     claimed.attempts, claimed.max_attempts, claimed.timeout_seconds, claimed.executor, claimed.atomic,
     claimed.retry_base_seconds, claimed.retry_max_seconds, claimed.priority, claimed.history, claimed.errors,
     claimed.metadata, claimed.unreadable,
-    (select count(*) from settled) as settled,
-    (select count(*) from told) as told,
+    (select count(*) from changed) as settled,
+    (select count(*) from notified) as notified,
     (select holds_lease from holder) as holds_lease,
     (select count(*) from candidate) as found
 from (values (1)) as always
