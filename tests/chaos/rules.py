@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 from reproq_prefork.model.run import FINAL_STATUSES, LEGAL_EDGES, Status
@@ -147,25 +147,30 @@ def what_succeeds_has_run(story: Story) -> Iterator[str]:
 
 
 def who_is_hit_works_on(story: Story) -> Iterator[str]:
-    """A log that nobody reads, or what others announce, keeps no host from its work, if it had some before."""
-    faults = [
-        fault
-        for fault in story.history.faults
-        if fault.keeps_working and fault.until - fault.at >= STOPPED_S + WORK_WITHIN_S
-    ]
-    if not faults:
-        return
+    """A log that nobody reads, or what others announce, keeps no host from its work.
+
+    Only a host that was busy before counts, and only if others have found work at the same time. A host whose
+    workers all run long tasks claims nothing, and works: its bodies show it.
+    """
     claims = [edge for edge in story.history.edges if edge.new == Status.RUNNING]
-    for fault in faults:
+    for fault in story.history.faults:
+        if not fault.keeps_working or fault.until - fault.at < STOPPED_S + WORK_WITHIN_S:
+            continue
         of_host = [edge.at for edge in claims if fault.host in (None, edge.host)]
-        before = sum(fault.at - BUSY_S <= at < fault.at for at in of_host)
-        if before >= BUSY_CLAIMS and not any(
-            fault.until - WORK_WITHIN_S <= at < fault.until for at in of_host
-        ):
+        of_others = [edge.at for edge in claims if fault.host not in (None, edge.host)]
+        bodies = [page.at for page in story.history.pages if fault.host in (None, page.host)]
+        last = (fault.until - WORK_WITHIN_S, fault.until)
+        was_busy = _within(of_host, (fault.at - BUSY_S, fault.at)) >= BUSY_CLAIMS
+        had_work = fault.host is None or _within(of_others, last) >= BUSY_CLAIMS * WORK_WITHIN_S / BUSY_S
+        if was_busy and had_work and not _within(of_host + bodies, last):
             yield (
-                f"{fault.kind}: host {fault.host or 'any'} has claimed nothing in the last {WORK_WITHIN_S:g} s "
-                f"of {fault.until - fault.at:.1f} s"
+                f"{fault.kind}: host {fault.host or 'any'} has neither claimed nor run anything in the last "
+                f"{WORK_WITHIN_S:g} s of {fault.until - fault.at:.1f} s"
             )
+
+
+def _within(times: Iterable[float], span: tuple[float, float]) -> int:
+    return sum(span[0] <= at < span[1] for at in times)
 
 
 def nothing_is_left(story: Story) -> Iterator[str]:
