@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
@@ -243,3 +244,31 @@ def test_41_no_renewal_waits_for_dead_workers_to_be_reset(
         finally:
             for _, backend_pid in rows:
                 os.kill(backend_pid, signal.SIGCONT)
+
+
+@pytest.mark.timeout(120)
+def test_41_no_renewal_waits_for_a_reset_that_takes_longer_than_the_lease(
+    database_url: str, connection: Connection, tmp_path: Path
+) -> None:
+    """By a trigger that somebody has put on the table. The run that it concerns is FAILED in the end."""
+    with a_busy_host(database_url, connection, tmp_path):
+        connection.execute(
+            "create function be_slow() returns trigger language plpgsql as"
+            " 'begin perform pg_sleep(4); return new; end';"
+            "create trigger be_slow before update on task_runs for each row"
+            " when (old.status = 'RUNNING' and new.status = 'PENDING') execute function be_slow()"
+        )
+        lost = add_run(
+            connection,
+            {},
+            status="RUNNING",
+            claims=1,
+            attempts=1,
+            max_attempts=3,
+            leased_by="nobody",
+            lease_expires_at=datetime.now(UTC),
+            started_at=datetime.now(UTC),
+            last_attempted_at=datetime.now(UTC),
+        )
+        leases_are_renewed(connection, times=40)
+        wait_for_status(connection, lost, "FAILED", timeout_s=60)

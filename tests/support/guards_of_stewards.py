@@ -196,4 +196,18 @@ STEWARDS: Sequence[Guard] = (
         ],
         ["tests/unit/settings/test_resolve.py"],
     ),
+    Guard(
+        "a statement of a steward takes no longer than its leases allow",
+        [
+            Change(
+                "boot/children.py",
+                "                max_statement_s=RENEWALS_A_STATEMENT * settings.renew_interval_s,\n",
+                "",
+            ),
+        ],
+        [
+            "tests/faults/test_neighbours.py"
+            "::test_41_no_renewal_waits_for_a_reset_that_takes_longer_than_the_lease"
+        ],
+    ),
 )
