@@ -16,7 +16,7 @@ from reproq_prefork.boot.application import Application, executor_of, load_appli
 from reproq_prefork.boot.fork_safety import unfit_for_workers
 from reproq_prefork.errors import DatabaseIsCopy, DatabaseUnavailable, ExitStatus, ReproqError
 from reproq_prefork.master.loop import WORKERS_DEATH_SIGNAL
-from reproq_prefork.master.post import StewardPost
+from reproq_prefork.master.programs import StewardPost
 from reproq_prefork.model.identity import KnownServer, WorkerIdentity
 from reproq_prefork.model.messages import TemplateUnfit, WorkerPost
 from reproq_prefork.model.settlement import RetryPolicy

@@ -50,9 +50,9 @@ from reproq_prefork.fleet.events import (
 )
 from reproq_prefork.fleet.state import Fleet, Phase
 from reproq_prefork.master.check import SettingsCheck
-from reproq_prefork.master.post import Programs, StewardPost
+from reproq_prefork.master.peers import Templates
+from reproq_prefork.master.programs import Programs, StewardPost
 from reproq_prefork.master.state_dump import state_dump
-from reproq_prefork.master.templates import Templates
 from reproq_prefork.master.views import Views
 from reproq_prefork.model.messages import (
     QueuesDrained,
