@@ -19,8 +19,7 @@ from reproq_prefork.fleet.actions import (
     AdoptSettings,
     DumpState,
     EndMaster,
-    ForkSteward,
-    ForkTemplate,
+    Fork,
     ForkWorker,
     NotifySystemd,
     RequestWorker,
@@ -35,20 +34,18 @@ from reproq_prefork.fleet.decide import decide
 from reproq_prefork.fleet.events import (
     Drained,
     Event,
+    Exited,
+    Forked,
     ForkFailed,
     OrphansGone,
     RunsReset,
     SignalCame,
     Started,
-    StewardExited,
-    StewardForked,
-    TemplateExited,
     TemplateReady,
     TemplateRefused,
     WorkerExited,
-    WorkerForked,
 )
-from reproq_prefork.fleet.state import Fleet, Phase
+from reproq_prefork.fleet.state import Fleet, Phase, Role
 from reproq_prefork.master.check import SettingsCheck
 from reproq_prefork.master.peers import Templates
 from reproq_prefork.master.programs import Programs, StewardPost
@@ -177,7 +174,7 @@ class Master:
                 del self._stewards[generation]
                 self._hear_steward(generation)
                 self._channels.pop(generation).close()
-                self._feed(StewardExited(generation, proc.describe_exit(process.exitcode)))
+                self._feed(Exited(Role.STEWARD, generation, proc.describe_exit(process.exitcode)))
         checked = self._check.ended()
         if checked is not None:
             self._feed(checked)
@@ -239,11 +236,11 @@ class Master:
                     self._feed(TemplateRefused(generation, reason))
                 case WorkerMade(slot, incarnation, pid):
                     self._know_worker(self._post(generation, slot, incarnation), Child(pid))
-                    self._feed(WorkerForked(slot, pid))
+                    self._feed(Forked(Role.WORKER, generation, pid, slot))
                     self._templates.expect(generation, pid)
                 case WorkerNotMade(slot, _, reason):
-                    self._feed(ForkFailed(generation, slot, reason))
-                case TemplateExited():
+                    self._feed(ForkFailed(Role.WORKER, generation, reason, slot))
+                case Exited():
                     self._feed(message)
 
     # --- actions ---
@@ -263,9 +260,9 @@ class Master:
                 return self._fork_worker(action)
             case RequestWorker(generation, slot, incarnation):
                 self._templates.request(generation, self._post(generation, slot, incarnation))
-            case ForkTemplate(generation):
+            case Fork(Role.TEMPLATE, generation):
                 return self._fork_template(generation)
-            case ForkSteward(generation):
+            case Fork(Role.STEWARD, generation):
                 return self._fork_steward(generation)
             case SendSignal(pid, signum):
                 # Our child, and not reaped yet, so no other process can have its pid.
@@ -307,9 +304,9 @@ class Master:
                 parent_death_signal=WORKERS_DEATH_SIGNAL,
             )
         except OSError as error:
-            return ForkFailed(action.generation, action.slot, error.strerror or str(error))
+            return ForkFailed(Role.WORKER, action.generation, error.strerror or str(error), action.slot)
         self._know_worker(post, worker)
-        return WorkerForked(action.slot, worker.pid)
+        return Forked(Role.WORKER, action.generation, worker.pid, action.slot)
 
     def _post(self, generation: int, slot: int, incarnation: int) -> WorkerPost:
         return WorkerPost(
@@ -340,7 +337,7 @@ class Master:
         try:
             ours, theirs = Channel.pair()
         except OSError as error:
-            return ForkFailed(generation, None, error.strerror or str(error))
+            return ForkFailed(Role.STEWARD, generation, error.strerror or str(error))
         post = StewardPost(self._scoreboard.steward_place(generation), theirs, self._life_fd)
         try:
             # No parent death signal: it lives a moment longer than the master, to end the workers and reset their
@@ -352,9 +349,9 @@ class Master:
             )
         except OSError as error:
             ours.close()
-            return ForkFailed(generation, None, error.strerror or str(error))
+            return ForkFailed(Role.STEWARD, generation, error.strerror or str(error))
         finally:
             theirs.close()
         self._stewards[generation] = steward
         self._channels[generation] = ours
-        return StewardForked(generation, steward.pid)
+        return Forked(Role.STEWARD, generation, steward.pid)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Collection, Iterator
 
-from reproq_prefork.fleet.events import Event, TemplateExited, TemplateForked, TemplateNotForked
+from reproq_prefork.fleet.events import Event, Exited, Forked, ForkFailed
+from reproq_prefork.fleet.state import Role
 from reproq_prefork.model.messages import WorkerExpected, WorkerPost
 from reproq_prefork.unix import proc
 from reproq_prefork.unix.channel import Channel, PeerGone
@@ -32,7 +33,7 @@ class Templates:
         try:
             ours, theirs = Channel.pair()
         except OSError as error:
-            return TemplateNotForked(generation, error.strerror or str(error))
+            return ForkFailed(Role.TEMPLATE, generation, error.strerror or str(error))
         try:
             child = fork(
                 lambda: program(theirs),
@@ -41,12 +42,12 @@ class Templates:
             )
         except OSError as error:
             ours.close()
-            return TemplateNotForked(generation, error.strerror or str(error))
+            return ForkFailed(Role.TEMPLATE, generation, error.strerror or str(error))
         finally:
             theirs.close()
         self._children[generation] = child
         self._channels[generation] = ours
-        return TemplateForked(generation, child.pid)
+        return Forked(Role.TEMPLATE, generation, child.pid)
 
     def request(self, generation: int, post: WorkerPost) -> None:
         self._channels[generation].send(post)
@@ -62,13 +63,13 @@ class Templates:
             yield from self._heard_of(generation)
 
     def reap(self) -> Iterator[tuple[int, object]]:
-        """The last messages of each dead template, followed by a TemplateExited."""
+        """The last messages of each dead template, followed by an Exited."""
         for generation, child in list(self._children.items()):
             if child.exitcode is not None:
                 yield from self._heard_of(generation)
                 del self._children[generation]
                 self._channels.pop(generation).close()
-                yield generation, TemplateExited(generation, proc.describe_exit(child.exitcode))
+                yield generation, Exited(Role.TEMPLATE, generation, proc.describe_exit(child.exitcode))
 
     def _heard_of(self, generation: int) -> Iterator[tuple[int, object]]:
         try:
