@@ -6,7 +6,7 @@ import gc
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from setproctitle import setproctitle
@@ -15,8 +15,8 @@ from reproq_prefork import __version__
 from reproq_prefork.boot.application import Application, executor_of, load_application
 from reproq_prefork.boot.fork_safety import unfit_for_workers
 from reproq_prefork.errors import DatabaseIsCopy, DatabaseUnavailable, ExitStatus, ReproqError
-from reproq_prefork.master.loop import WORKERS_DEATH_SIGNAL
-from reproq_prefork.master.post import StewardPost
+from reproq_prefork.fleet.state import Role
+from reproq_prefork.master.programs import Kind, PeerPost, Shared
 from reproq_prefork.model.identity import KnownServer, WorkerIdentity
 from reproq_prefork.model.messages import TemplateUnfit, WorkerPost
 from reproq_prefork.model.settlement import RetryPolicy
@@ -27,12 +27,10 @@ from reproq_prefork.store.steward_store import StewardStore
 from reproq_prefork.store.worker_store import WorkerStore
 from reproq_prefork.text.log import Log
 from reproq_prefork.unix import proc
-from reproq_prefork.unix.channel import Channel
 from reproq_prefork.unix.orders import Orders
 from reproq_prefork.unix.panel import WorkerPanel
-from reproq_prefork.unix.scoreboard import Scoreboard, WorkerRecord, WorkerState
+from reproq_prefork.unix.scoreboard import WorkerRecord, WorkerState
 from reproq_prefork.unix.signals import CANCEL_SIGNAL, MASTERS_OWN, SignalInbox
-from reproq_prefork.unix.wake_pipe import WakePipe
 from reproq_prefork.worker.database import Ledger
 from reproq_prefork.worker.loop import Worker
 from reproq_prefork.worker.steward_first import await_steward
@@ -63,6 +61,12 @@ class ForkedPrograms:
         self._read_settings = read_settings
         self._check_database = check_database
         self._log = log
+        self.worker = Kind(self._work, signal.SIGTERM)
+        self.peers: Mapping[Role, Kind[PeerPost]] = {
+            Role.TEMPLATE: Kind(self._prepare, signal.SIGKILL),  # it holds nothing
+            # A steward lives a moment longer than its master, to end the workers and reset their runs.
+            Role.STEWARD: Kind(self._attend, death_signal=0),
+        }
 
     def check(self, *, first: bool) -> Settings:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -104,12 +108,11 @@ class ForkedPrograms:
                     is_logged = True
                 time.sleep(CHECK_RETRY_S)
 
-    def prepare(
-        self, settings: Settings, channel: Channel, scoreboard: Scoreboard, wake: WakePipe, life_fd: int
-    ) -> int:
+    def _prepare(self, settings: Settings, shared: Shared, post: PeerPost) -> int:
+        """Be a template, which forks workers that run `_work`."""
         SignalInbox((), ignored=MASTERS_OWN)
-        setproctitle("reproq-prefork: template")
-        log = self._log_of(settings, "template")
+        setproctitle(f"reproq-prefork: {Role.TEMPLATE}")
+        log = self._log_of(settings, Role.TEMPLATE)
         try:
             application = load_application(settings)
         except ReproqError as error:
@@ -119,7 +122,7 @@ class ForkedPrograms:
             signal.signal(signum, signal.SIG_IGN)
         unfit = unfit_for_workers(application.files)
         if unfit is not None:
-            channel.send(TemplateUnfit(unfit))
+            post.channel.send(TemplateUnfit(unfit))
             return ExitStatus.OK
         read_statements()  # otherwise each worker would read them, into its own pages
         # The objects that exist now stay. If the garbage collector leaves them alone, their pages stay shared with
@@ -127,41 +130,35 @@ class ForkedPrograms:
         gc.collect()
         gc.freeze()
         template = Template(
-            channel=channel,
-            work=lambda post: self._work(settings, post, scoreboard, wake, application),
-            keep_fds={*wake.fds, life_fd, *application.files},
-            parent_death_signal=WORKERS_DEATH_SIGNAL,
+            channel=post.channel,
+            work=lambda worker: self._work(settings, shared, worker, application),
+            keep_fds={*shared.fds, *application.files},
+            parent_death_signal=self.worker.death_signal,
             log=log,
         )
         return template.run()
 
-    def work(self, settings: Settings, post: WorkerPost, scoreboard: Scoreboard, wake: WakePipe) -> int:
-        return self._work(settings, post, scoreboard, wake, None)
-
     def _work(
-        self,
-        settings: Settings,
-        post: WorkerPost,
-        scoreboard: Scoreboard,
-        wake: WakePipe,
-        application: Application | None,
+        self, settings: Settings, shared: Shared, post: WorkerPost, application: Application | None = None
     ) -> int:
         """`application` None: the worker imports it itself."""
         inbox = SignalInbox(
             (signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD, CANCEL_SIGNAL),
             ignored=[signum for signum in NOT_FOR_CHILDREN if signum != CANCEL_SIGNAL],
         )
-        setproctitle(f"reproq-prefork: worker {post.slot} [booting]")
+        name = f"{Role.WORKER} {post.slot}"
+        setproctitle(f"reproq-prefork: {name} [booting]")
         proc.adopt_orphans()
         process = proc.own_identity()
+        steward = shared.scoreboard.steward_place(post.generation)
         panel = WorkerPanel(
-            scoreboard,
+            shared.scoreboard,
             post.slot,
             WorkerRecord(
                 incarnation=post.incarnation,
                 pid=process.pid,
                 pid_started=process.started,
-                steward=post.steward,
+                steward=steward,
                 state=WorkerState.BOOTING,
                 worker_id=post.worker_id,
             ),
@@ -170,11 +167,11 @@ class ForkedPrograms:
             id=post.worker_id,
             host=proc.host_identity(),
             process=process,
-            master=post.master,
+            master=shared.master,
             version=__version__,
             queues=settings.queues,
         )
-        log = self._log_of(settings, f"worker {post.slot}")
+        log = self._log_of(settings, name)
         if application is None:
             try:
                 application = load_application(settings)
@@ -182,11 +179,11 @@ class ForkedPrograms:
                 log.error(str(error))
                 return error.exit_status
         executor = executor_of(settings, application)
-        orders = Orders(inbox, post.life_fd)
+        orders = Orders(inbox, shared.life_fd)
         policy = RetryPolicy(settings.retry_base_s, settings.retry_max_s, settings.max_attempts_ceiling)
 
         def connect() -> WorkerStore:
-            await_steward(scoreboard, post.steward, panel, orders)
+            await_steward(shared.scoreboard, steward, panel, orders)
             return WorkerStore(
                 settings.require_database_url(),
                 identity,
@@ -206,11 +203,11 @@ class ForkedPrograms:
         worker = Worker(
             settings=settings,
             slot=post.slot,
-            steward=post.steward,
-            scoreboard=scoreboard,
+            steward=steward,
+            scoreboard=shared.scoreboard,
             panel=panel,
             orders=orders,
-            wake=wake,
+            wake=shared.wake,
             ledger=ledger,
             policy=policy,
             executor=executor,
@@ -218,17 +215,17 @@ class ForkedPrograms:
         )
         return worker.run()
 
-    def attend(self, settings: Settings, post: StewardPost, scoreboard: Scoreboard, wake: WakePipe) -> int:
+    def _attend(self, settings: Settings, shared: Shared, post: PeerPost) -> int:
         inbox = SignalInbox((signal.SIGQUIT,), ignored=(*NOT_FOR_CHILDREN, signal.SIGTERM))
-        setproctitle("reproq-prefork: steward")
+        setproctitle(f"reproq-prefork: {Role.STEWARD}")
         host = proc.host_identity()
         steward = Steward(
             settings=settings,
-            index=post.index,
-            scoreboard=scoreboard,
+            index=shared.scoreboard.steward_place(post.generation),
+            scoreboard=shared.scoreboard,
             channel=post.channel,
-            orders=Orders(inbox, post.life_fd),
-            wake=wake,
+            orders=Orders(inbox, shared.life_fd),
+            wake=shared.wake,
             host=host,
             connect=lambda goes_on: StewardStore(
                 settings.require_database_url(),
@@ -241,7 +238,7 @@ class ForkedPrograms:
                 max_statement_s=RENEWALS_A_STATEMENT * settings.renew_interval_s,
             ),
             announces=settings.django_settings is not None,
-            log=self._log_of(settings, "steward"),
+            log=self._log_of(settings, Role.STEWARD),
         )
         return steward.run()
 

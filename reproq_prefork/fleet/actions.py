@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from reproq_prefork.errors import ExitStatus
+from reproq_prefork.fleet.state import Role
 from reproq_prefork.model.run import LostWorker
 from reproq_prefork.text.log import LogLevel
 
@@ -27,6 +28,14 @@ class AdoptSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Fork:
+    """Fork a steward or a template."""
+
+    role: Role
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
 class ForkWorker:
     generation: int
     slot: int
@@ -35,21 +44,11 @@ class ForkWorker:
 
 @dataclass(frozen=True, slots=True)
 class RequestWorker:
-    """Ask the template to fork a worker. WorkerForked, ForkFailed or TemplateExited follows later."""
+    """Ask the template to fork a worker. Forked, ForkFailed, or Exited of the template follows later."""
 
     generation: int
     slot: int
     incarnation: int
-
-
-@dataclass(frozen=True, slots=True)
-class ForkTemplate:
-    generation: int
-
-
-@dataclass(frozen=True, slots=True)
-class ForkSteward:
-    generation: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +98,9 @@ Action = (
     StartCheck
     | AbandonCheck
     | AdoptSettings
+    | Fork
     | ForkWorker
     | RequestWorker
-    | ForkTemplate
-    | ForkSteward
     | SendSignal
     | TellSteward
     | ShowQuiet

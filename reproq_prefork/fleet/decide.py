@@ -15,7 +15,7 @@ from reproq_prefork.fleet.actions import (
     Action,
     DumpState,
     EndMaster,
-    ForkSteward,
+    Fork,
     ForkWorker,
     RequestWorker,
     SendSignal,
@@ -30,25 +30,21 @@ from reproq_prefork.fleet.events import (
     CheckPassed,
     Drained,
     Event,
+    Exited,
+    Forked,
     ForkFailed,
     OrphansGone,
     RunsReset,
     ScoreboardRead,
     SignalCame,
     Started,
-    StewardExited,
-    StewardForked,
-    TemplateExited,
-    TemplateForked,
-    TemplateNotForked,
     TemplateReady,
     TemplateRefused,
     WorkerExited,
-    WorkerForked,
     WorkerView,
 )
 from reproq_prefork.fleet.reload import check_ended, reload, start_check
-from reproq_prefork.fleet.state import Fleet, FleetSteward, FleetWorker, Phase
+from reproq_prefork.fleet.state import Fleet, FleetSteward, FleetWorker, Phase, Role
 from reproq_prefork.model.outcome import FailureKind
 from reproq_prefork.model.run import LostWorker
 from reproq_prefork.text.log import LogLevel
@@ -89,27 +85,20 @@ class _Decision(Draft):
                 start_check(self)
             case SignalCame(signum):
                 self._signal_came(signum)
-            case WorkerForked(slot, pid):
-                self.set_worker(slot, pid=pid, forked_at=self.now)
-                templates.answered(self, self.fleet.workers[slot].generation)
-            case StewardForked(generation, pid):
-                self._steward_forked(generation, pid)
-            case TemplateForked(generation, pid):
-                templates.forked(self, generation, pid)
-            case TemplateNotForked(generation, reason):
-                templates.not_forked(self, generation, reason)
+            case Forked():
+                self._forked(event)
+            case ForkFailed():
+                self._fork_failed(event)
             case TemplateReady(generation):
                 templates.loaded(self, generation)
             case TemplateRefused(generation, reason):
                 templates.unfit(self, generation, reason)
-            case TemplateExited():
-                templates.exited(self, event)
-            case ForkFailed():
-                self._fork_failed(event)
+            case Exited(Role.TEMPLATE, generation, how):
+                templates.exited(self, generation, how)
+            case Exited(Role.STEWARD, generation, how):
+                self._steward_exited(generation, how)
             case WorkerExited():
                 self._worker_exited(event)
-            case StewardExited():
-                self._steward_exited(event)
             case CheckPassed() | CheckFailed():
                 check_ended(self, event)
             case OrphansGone():
@@ -163,19 +152,29 @@ class _Decision(Draft):
         self.set_generation(current.number, target=target)
         self.log(f"the number of workers is now {target}")
 
-    def _steward_forked(self, number: int, pid: int) -> None:
-        self.set_generation(number, steward=FleetSteward(pid=pid, forked_at=self.now))
-        for lost in self.fleet.generations[number].lost:
-            self.actions.append(TellSteward(number, lost))
+    def _forked(self, event: Forked) -> None:
+        match event:
+            case Forked(Role.TEMPLATE, number, pid):
+                templates.forked(self, number, pid)
+            case Forked(Role.WORKER, number, pid, int(slot)):
+                self.set_worker(slot, pid=pid, forked_at=self.now)
+                templates.answered(self, number)
+            case Forked(Role.STEWARD, number, pid):
+                self.set_generation(number, steward=FleetSteward(pid=pid, forked_at=self.now))
+                for lost in self.fleet.generations[number].lost:
+                    self.actions.append(TellSteward(number, lost))
 
     def _fork_failed(self, event: ForkFailed) -> None:
         again_at = fork_failed(self, event.reason)
-        if event.slot is None:
-            self.set_generation(event.generation, steward=FleetSteward(fork_at=again_at))
-        else:
-            self.remove_worker(event.slot)
-            self.postpone_forks(event.generation, again_at)
-            templates.answered(self, event.generation)
+        match event:
+            case ForkFailed(Role.TEMPLATE, number):
+                templates.not_forked(self, number, again_at)
+            case ForkFailed(Role.WORKER, number, _, int(slot)):
+                self.remove_worker(slot)
+                self.postpone_forks(number, again_at)
+                templates.answered(self, number)
+            case ForkFailed(Role.STEWARD, number):
+                self.set_generation(number, steward=FleetSteward(fork_at=again_at))
 
     def _worker_exited(self, event: WorkerExited) -> None:
         worker = self.fleet.workers[event.slot]
@@ -202,15 +201,13 @@ class _Decision(Draft):
             problem = f"worker {event.slot} ended before it was ready: {event.how}"
             boot_failed(self, worker.generation, forked_at=worker.forked_at, problem=problem)
 
-    def _steward_exited(self, event: StewardExited) -> None:
-        generation = self.fleet.generations[event.generation]
-        if not generation.steward.told:
-            self.log(f"the steward ended: {event.how}; starting another", LogLevel.WARNING)
-        lived_s = self.now - generation.steward.forked_at
+    def _steward_exited(self, number: int, how: str) -> None:
+        steward = self.fleet.generations[number].steward
+        if not steward.told:
+            self.log(f"the steward ended: {how}; starting another", LogLevel.WARNING)
+        lived_s = self.now - steward.forked_at
         fork_at = self.now if lived_s > STEWARD_BACKOFF_S else self.now + STEWARD_BACKOFF_S
-        self.set_generation(
-            event.generation, steward=FleetSteward(fork_at=fork_at, told=generation.steward.told)
-        )
+        self.set_generation(number, steward=FleetSteward(fork_at=fork_at, told=steward.told))
 
     def _orphans_gone(self) -> None:
         for generation in list(self.fleet.generations.values()):
@@ -373,7 +370,7 @@ class _Decision(Draft):
         if generation.steward.told or self.now < generation.steward.fork_at:
             return
         self.set_generation(number, steward=replace(generation.steward, being_forked=True))
-        self.actions.append(ForkSteward(number))
+        self.actions.append(Fork(Role.STEWARD, number))
 
 
 def _lost_worker(worker: FleetWorker, event: WorkerExited) -> LostWorker:

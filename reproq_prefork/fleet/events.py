@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from reproq_prefork.errors import ExitStatus
-from reproq_prefork.fleet.state import Limits
+from reproq_prefork.fleet.state import Limits, Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,27 +20,23 @@ class SignalCame:
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerForked:
-    slot: int
-    pid: int
+class Forked:
+    """`slot`: only of a worker."""
 
-
-@dataclass(frozen=True, slots=True)
-class StewardForked:
+    role: Role
     generation: int
     pid: int
+    slot: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class TemplateForked:
-    generation: int
-    pid: int
+class ForkFailed:
+    """`slot`: only of a worker."""
 
-
-@dataclass(frozen=True, slots=True)
-class TemplateNotForked:
+    role: Role
     generation: int
     reason: str
+    slot: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,20 +53,12 @@ class TemplateRefused:
 
 
 @dataclass(frozen=True, slots=True)
-class TemplateExited:
-    """The template exited. Every worker that it forked has already been reported."""
+class Exited:
+    """A steward or a template exited. All its messages have already been reported."""
 
+    role: Role
     generation: int
     how: str
-
-
-@dataclass(frozen=True, slots=True)
-class ForkFailed:
-    """A fork failed. `slot` None: it was the fork of the steward."""
-
-    generation: int
-    slot: int | None
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +76,6 @@ class WorkerExited:
     torn: bool
     registered: bool = False
     unrecorded: tuple[tuple[int, int], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class StewardExited:
-    generation: int
-    how: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,16 +136,12 @@ class ScoreboardRead:
 Event = (
     Started
     | SignalCame
-    | WorkerForked
-    | StewardForked
-    | TemplateForked
-    | TemplateNotForked
+    | Forked
+    | ForkFailed
     | TemplateReady
     | TemplateRefused
-    | TemplateExited
-    | ForkFailed
+    | Exited
     | WorkerExited
-    | StewardExited
     | CheckPassed
     | CheckFailed
     | OrphansGone

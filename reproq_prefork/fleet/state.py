@@ -16,6 +16,14 @@ from reproq_prefork.model.run import LostWorker
 RESPAWN_BURST = 50.0  # so many dead workers are replaced at once; then `boots.RESPAWNS_A_SECOND`
 
 
+class Role(enum.StrEnum):
+    """What a child of the master is. The value is the word for it in log lines and in process titles."""
+
+    TEMPLATE = "template"
+    WORKER = "worker"
+    STEWARD = "steward"
+
+
 class Phase(enum.IntEnum):
     """The phase of the whole fleet. Phases only advance."""
 

@@ -10,11 +10,10 @@ import signal
 from dataclasses import replace
 from typing import Any
 
-from reproq_prefork.fleet.actions import ForkTemplate, SendSignal
-from reproq_prefork.fleet.boots import BOOT_BACKOFF_MAX_S, boot_failed, fork_failed
+from reproq_prefork.fleet.actions import Fork, SendSignal
+from reproq_prefork.fleet.boots import BOOT_BACKOFF_MAX_S, boot_failed
 from reproq_prefork.fleet.draft import Draft
-from reproq_prefork.fleet.events import TemplateExited
-from reproq_prefork.fleet.state import FleetTemplate
+from reproq_prefork.fleet.state import FleetTemplate, Role
 from reproq_prefork.text.log import LogLevel
 
 ANSWER_TIMEOUT_S = 10.0  # between a request, or the last answer, and the next answer
@@ -27,16 +26,16 @@ def keep(draft: Draft, number: int) -> None:
     if template is None or template.pid or template.being_forked or draft.now < generation.fork_at:
         return
     _set(draft, number, being_forked=True)
-    draft.actions.append(ForkTemplate(number))
+    draft.actions.append(Fork(Role.TEMPLATE, number))
 
 
 def forked(draft: Draft, number: int, pid: int) -> None:
     draft.set_generation(number, template=FleetTemplate(pid=pid, forked_at=draft.now))
 
 
-def not_forked(draft: Draft, number: int, reason: str) -> None:
+def not_forked(draft: Draft, number: int, again_at: float) -> None:
     draft.set_generation(number, template=FleetTemplate())
-    draft.postpone_forks(number, fork_failed(draft, reason))
+    draft.postpone_forks(number, again_at)
 
 
 def loaded(draft: Draft, number: int) -> None:
@@ -55,8 +54,7 @@ def unfit(draft: Draft, number: int, reason: str) -> None:
     end(draft, number)
 
 
-def exited(draft: Draft, event: TemplateExited) -> None:
-    number = event.generation
+def exited(draft: Draft, number: int, how: str) -> None:
     template = draft.fleet.generations[number].template
     assert template is not None
     for worker in draft.fleet.workers_of(number):
@@ -66,11 +64,11 @@ def exited(draft: Draft, event: TemplateExited) -> None:
     draft.set_generation(number, left_behind=True, template=None if template.unfit else FleetTemplate())
     if template.told:
         return
-    draft.log(f"the template (pid {template.pid}) ended: {event.how}", LogLevel.WARNING)
+    draft.log(f"the template (pid {template.pid}) ended: {how}", LogLevel.WARNING)
     if template.ready and draft.now - template.forked_at > BOOT_BACKOFF_MAX_S:
         draft.set_generation(number, boot_failures=0)
     when = "" if template.ready else " before it was ready"
-    problem = f"the template ended{when}: {event.how}"
+    problem = f"the template ended{when}: {how}"
     boot_failed(draft, number, forked_at=template.forked_at, problem=problem)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import replace
 
 from reproq_prefork.errors import ExitStatus
@@ -19,8 +19,7 @@ from reproq_prefork.fleet.actions import (
     AdoptSettings,
     DumpState,
     EndMaster,
-    ForkSteward,
-    ForkTemplate,
+    Fork,
     ForkWorker,
     NotifySystemd,
     RequestWorker,
@@ -35,29 +34,27 @@ from reproq_prefork.fleet.decide import decide
 from reproq_prefork.fleet.events import (
     Drained,
     Event,
+    Exited,
     ForkFailed,
     OrphansGone,
     RunsReset,
     SignalCame,
     Started,
-    StewardExited,
-    StewardForked,
-    TemplateExited,
     TemplateReady,
     TemplateRefused,
-    WorkerExited,
-    WorkerForked,
 )
-from reproq_prefork.fleet.state import Fleet, Phase
+from reproq_prefork.fleet.state import Fleet, Phase, Role
 from reproq_prefork.master.check import SettingsCheck
-from reproq_prefork.master.post import Programs, StewardPost
+from reproq_prefork.master.peers import Peers
+from reproq_prefork.master.programs import Programs, Shared
 from reproq_prefork.master.state_dump import state_dump
-from reproq_prefork.master.templates import Templates
 from reproq_prefork.master.views import Views
+from reproq_prefork.master.workers import Workers
 from reproq_prefork.model.messages import (
     QueuesDrained,
     TemplateLoaded,
     TemplateUnfit,
+    WorkerExpected,
     WorkerMade,
     WorkerNotMade,
     WorkerPost,
@@ -66,15 +63,13 @@ from reproq_prefork.model.messages import (
 from reproq_prefork.settings import Settings
 from reproq_prefork.text.log import Log
 from reproq_prefork.unix import kill, proc
-from reproq_prefork.unix.channel import Channel, PeerGone
-from reproq_prefork.unix.fork import Child, fork
-from reproq_prefork.unix.scoreboard import MasterRecord, Scoreboard, WorkerRecord, WorkerState, boottime_ns
+from reproq_prefork.unix.fork import Child
+from reproq_prefork.unix.scoreboard import MasterRecord, Scoreboard, boottime_ns
 from reproq_prefork.unix.signals import MASTERS_OWN, SignalInbox, wait_readable
 from reproq_prefork.unix.systemd import Notifier
 from reproq_prefork.unix.wake_pipe import WakePipe
 
 MASTER_SIGNALS = (*MASTERS_OWN, signal.SIGCHLD)
-WORKERS_DEATH_SIGNAL = signal.SIGTERM  # when their master dies
 CALM_WAIT_S = 0.25
 BUSY_WAIT_S = 0.02  # while something is expected that no descriptor reports
 ORPHANS_TIMEOUT_S = 0.2
@@ -94,22 +89,17 @@ class Master:
         """`token` is unique to this master, so the ids of its workers are unique too."""
         self._programs = programs
         self._inbox = inbox
-        self._scoreboard = scoreboard
         self._notifier = notifier
         self._log = log
         self._token = token
-        self._identity = proc.own_identity()
-        self._wake = WakePipe()
         # When this process is gone, the children read the pipe as closed. Nothing is ever written to it.
-        self._life_fd, self._life_writer = os.pipe2(os.O_CLOEXEC)
+        life_fd, self._life_writer = os.pipe2(os.O_CLOEXEC)
+        self._shared = Shared(proc.own_identity(), scoreboard, WakePipe(), life_fd)
         self._fleet = Fleet(max_slots=scoreboard.slots, max_generations=scoreboard.stewards)
         self._settings: dict[int, Settings] = {}
-        self._workers: dict[int, Child] = {}
-        self._worker_ids: dict[int, str] = {}
+        self._workers = Workers(programs.worker, self._shared)
+        self._peers = {role: Peers(role, kind, self._shared) for role, kind in programs.peers.items()}
         self._views = Views(scoreboard)
-        self._stewards: dict[int, Child] = {}
-        self._templates = Templates()
-        self._channels: dict[int, Channel] = {}
         self._check = SettingsCheck()
         self._exit_status: ExitStatus | None = None
 
@@ -119,15 +109,72 @@ class Master:
         self._feed(Started())
         while self._exit_status is None:
             self._wait()
-            for signum in self._inbox.take():
-                self._feed(SignalCame(signum))
-            self._reap()
-            self._end_orphans()
-            self._hear_stewards()
-            self._hear_templates(self._templates.hear())
-            self._feed(self._views.of(self._fleet))
+            for event in self._notice():
+                self._feed(event)
             self._notifier.show_life()
         return self._exit_status
+
+    # --- wait, and notice events ---
+
+    def _wait(self) -> None:
+        fleet = self._fleet
+        in_motion = (
+            fleet.awaits_orphans
+            or fleet.phase is not Phase.RUNNING
+            or any(not worker.ready for worker in fleet.workers.values())
+        )
+        channels = (fd for peers in self._peers.values() for fd in peers.fds)
+        wait_readable((self._inbox.fileno(), *channels), BUSY_WAIT_S if in_motion else CALM_WAIT_S)
+
+    def _notice(self) -> Iterator[Event]:
+        """What has happened. The fleet knows each event before the next is looked for."""
+        yield from map(SignalCame, self._inbox.take())
+        # Look at every known child, because signals that come together are merged (50 deaths gave 31 SIGCHLD).
+        # The steward last: it ends after the workers, and then no other must follow it.
+        yield from self._workers.reap()
+        for peers in self._peers.values():
+            yield from self._hear(peers.reap())
+        checked = self._check.ended()
+        if checked is not None:
+            yield checked
+        yield from self._end_orphans()
+        for peers in self._peers.values():
+            yield from self._hear(peers.hear())
+        yield self._views.of(self._fleet)
+
+    def _end_orphans(self) -> Iterator[OrphansGone]:
+        """Kill the processes that dead workers' tasks, and dead templates, have started.
+
+        They are now children of this process, but not its own ones. A worker that a template forks is known before
+        it becomes a child.
+        """
+        if not self._fleet.awaits_orphans:
+            return
+        peers = (pid for peers in self._peers.values() for pid in peers.pids)
+        spared = {*self._workers.pids, *peers, *self._check.pids}
+        if kill.kill_own_descendants(spare=spared, within_s=ORPHANS_TIMEOUT_S):
+            yield OrphansGone()
+
+    def _hear(self, messages: Iterator[tuple[int, object]]) -> Iterator[Event]:
+        for generation, message in messages:
+            match message:
+                case WorkerReset(worker_id):
+                    yield RunsReset(generation, worker_id)
+                case QueuesDrained():
+                    yield Drained(generation)
+                case TemplateLoaded():
+                    yield TemplateReady(generation)
+                case TemplateUnfit(reason):
+                    yield TemplateRefused(generation, reason)
+                case WorkerMade(post, pid):
+                    yield self._workers.know(post, Child(pid))
+                    self._peers[Role.TEMPLATE].send(generation, WorkerExpected(pid))
+                case WorkerNotMade(post, reason):
+                    yield ForkFailed(Role.WORKER, generation, reason, post.slot)
+                case Exited():
+                    yield message
+
+    # --- decide ---
 
     def _feed(self, event: Event) -> None:
         events = deque([event])
@@ -152,101 +199,7 @@ class Master:
             if (settings.log_level, settings.log_format) != (self._log.level, self._log.format):
                 self._log = replace(self._log, level=settings.log_level, format=settings.log_format)
 
-    # --- events ---
-
-    def _wait(self) -> None:
-        fleet = self._fleet
-        in_motion = (
-            fleet.awaits_orphans
-            or fleet.phase is not Phase.RUNNING
-            or any(not worker.ready for worker in fleet.workers.values())
-        )
-        channels = (channel.fileno() for channel in self._channels.values())
-        fds = (self._inbox.fileno(), *channels, *self._templates.fds)
-        wait_readable(fds, BUSY_WAIT_S if in_motion else CALM_WAIT_S)
-
-    def _reap(self) -> None:
-        """Look at every known child, because signals that come together are merged (50 deaths gave 31 SIGCHLD)."""
-        self._hear_templates(self._templates.reap())
-        for slot, process in list(self._workers.items()):
-            if process.exitcode is not None:
-                del self._workers[slot]
-                self._feed(self._worker_exited(slot, process.exitcode))
-        for generation, process in list(self._stewards.items()):
-            if process.exitcode is not None:
-                del self._stewards[generation]
-                self._hear_steward(generation)
-                self._channels.pop(generation).close()
-                self._feed(StewardExited(generation, proc.describe_exit(process.exitcode)))
-        checked = self._check.ended()
-        if checked is not None:
-            self._feed(checked)
-
-    def _worker_exited(self, slot: int, status: int) -> WorkerExited:
-        record = self._scoreboard.read_worker(slot)
-        incarnation = self._fleet.workers[slot].incarnation
-        if record is not None and record.incarnation != incarnation:
-            record = WorkerRecord()  # it died before it wrote anything
-        unrecorded = self._scoreboard.unrecorded_of(slot, incarnation)
-        return WorkerExited(
-            slot,
-            self._worker_ids.pop(slot),
-            status,
-            proc.describe_exit(status),
-            left_in_order=record is not None and record.state is WorkerState.STOPPED,
-            started=None if record is None else record.started_run,
-            unrecorded=unrecorded or (),
-            torn=record is None or unrecorded is None,
-            registered=record is not None and record.lease_end_ns > 0,
-        )
-
-    def _end_orphans(self) -> None:
-        """Kill the processes that dead workers' tasks, and dead templates, have started.
-
-        They are now children of this process, but not its own ones. A worker that a template forks is known before
-        it becomes a child.
-        """
-        if not self._fleet.awaits_orphans:
-            return
-        own = (*self._workers.values(), *self._stewards.values())
-        spared = {*(child.pid for child in own), *self._check.pids, *self._templates.pids}
-        if kill.kill_own_descendants(spare=spared, within_s=ORPHANS_TIMEOUT_S):
-            self._feed(OrphansGone())
-
-    def _hear_stewards(self) -> None:
-        for generation in list(self._channels):
-            self._channels[generation].flush()
-            self._hear_steward(generation)
-
-    def _hear_steward(self, generation: int) -> None:
-        try:
-            messages = self._channels[generation].receive()
-        except PeerGone:
-            return  # its exit will be seen
-        for message in messages:
-            match message:
-                case WorkerReset(worker_id):
-                    self._feed(RunsReset(generation, worker_id))
-                case QueuesDrained():
-                    self._feed(Drained(generation))
-
-    def _hear_templates(self, messages: Iterable[tuple[int, object]]) -> None:
-        for generation, message in messages:
-            match message:
-                case TemplateLoaded():
-                    self._feed(TemplateReady(generation))
-                case TemplateUnfit(reason):
-                    self._feed(TemplateRefused(generation, reason))
-                case WorkerMade(slot, incarnation, pid):
-                    self._know_worker(self._post(generation, slot, incarnation), Child(pid))
-                    self._feed(WorkerForked(slot, pid))
-                    self._templates.expect(generation, pid)
-                case WorkerNotMade(slot, _, reason):
-                    self._feed(ForkFailed(generation, slot, reason))
-                case TemplateExited():
-                    self._feed(message)
-
-    # --- actions ---
+    # --- act ---
 
     def _act(self, action: Action) -> Event | None:  # noqa: C901 (one line an action)
         match action:
@@ -259,27 +212,24 @@ class Master:
                 assert self._check.checked is not None
                 self._note_other_server(self._check.checked)
                 self._settings[generation], self._check.checked = self._check.checked, None
-            case ForkWorker():
-                return self._fork_worker(action)
-            case RequestWorker(generation, slot, incarnation):
-                self._templates.request(generation, self._post(generation, slot, incarnation))
-            case ForkTemplate(generation):
-                return self._fork_template(generation)
-            case ForkSteward(generation):
-                return self._fork_steward(generation)
+            case Fork(role, generation):
+                return self._peers[role].fork(generation, self._settings[generation])
+            case ForkWorker(generation):
+                return self._workers.fork(self._post(action), self._settings[generation])
+            case RequestWorker(generation):
+                self._peers[Role.TEMPLATE].send(generation, self._post(action))
             case SendSignal(pid, signum):
                 # Our child, and not reaped yet, so no other process can have its pid.
                 kill.send_signal(pid, signum)
             case TellSteward(generation, lost):
-                if generation in self._channels:
-                    self._channels[generation].send(lost)
+                self._peers[Role.STEWARD].send(generation, lost)
             case ShowQuiet(quiet):
-                self._scoreboard.write_master(MasterRecord(quiet=quiet))
+                self._shared.scoreboard.write_master(MasterRecord(quiet=quiet))
             case WakeWorkers():
-                workers = len(self._workers)
-                self._wake.wake(workers, at_most_waiting=workers)
+                workers = len(self._workers.pids)
+                self._shared.wake.wake(workers, at_most_waiting=workers)
             case DumpState():
-                for line in state_dump(self._fleet, self._scoreboard, boottime_ns()):
+                for line in state_dump(self._fleet, self._shared.scoreboard, boottime_ns()):
                     self._log.info(line)
             case NotifySystemd(state):
                 self._notifier.tell(state)
@@ -297,64 +247,7 @@ class Master:
         if new.known_server.system != newest.known_server.system:
             self._log.warning("the database is on another server now", system=new.known_server.system)
 
-    def _fork_worker(self, action: ForkWorker) -> Event:
-        settings = self._settings[action.generation]
-        post = self._post(action.generation, action.slot, action.incarnation)
-        try:
-            worker = fork(
-                lambda: self._programs.work(settings, post, self._scoreboard, self._wake),
-                keep_fds={*self._wake.fds, self._life_fd},
-                parent_death_signal=WORKERS_DEATH_SIGNAL,
-            )
-        except OSError as error:
-            return ForkFailed(action.generation, action.slot, error.strerror or str(error))
-        self._know_worker(post, worker)
-        return WorkerForked(action.slot, worker.pid)
-
-    def _post(self, generation: int, slot: int, incarnation: int) -> WorkerPost:
-        return WorkerPost(
-            slot=slot,
-            incarnation=incarnation,
-            steward=self._scoreboard.steward_place(generation),
-            worker_id=f"{self._settings[generation].worker_id}/{slot}-{self._token}-{incarnation}",
-            master=self._identity,
-            life_fd=self._life_fd,
-        )
-
-    def _know_worker(self, post: WorkerPost, worker: Child) -> None:
-        self._workers[post.slot] = worker
-        self._worker_ids[post.slot] = post.worker_id
-
-    def _fork_template(self, generation: int) -> Event:
-        settings = self._settings[generation]
-        return self._templates.fork(
-            generation,
-            lambda channel: self._programs.prepare(
-                settings, channel, self._scoreboard, self._wake, self._life_fd
-            ),
-            keep_fds={*self._wake.fds, self._life_fd},
-        )
-
-    def _fork_steward(self, generation: int) -> Event:
-        settings = self._settings[generation]
-        try:
-            ours, theirs = Channel.pair()
-        except OSError as error:
-            return ForkFailed(generation, None, error.strerror or str(error))
-        post = StewardPost(self._scoreboard.steward_place(generation), theirs, self._life_fd)
-        try:
-            # No parent death signal: it lives a moment longer than the master, to end the workers and reset their
-            # runs.
-            steward = fork(
-                lambda: self._programs.attend(settings, post, self._scoreboard, self._wake),
-                keep_fds={*self._wake.fds, self._life_fd, theirs.fileno()},
-                parent_death_signal=0,
-            )
-        except OSError as error:
-            ours.close()
-            return ForkFailed(generation, None, error.strerror or str(error))
-        finally:
-            theirs.close()
-        self._stewards[generation] = steward
-        self._channels[generation] = ours
-        return StewardForked(generation, steward.pid)
+    def _post(self, action: ForkWorker | RequestWorker) -> WorkerPost:
+        of_host = self._settings[action.generation].worker_id
+        worker_id = f"{of_host}/{action.slot}-{self._token}-{action.incarnation}"
+        return WorkerPost(action.generation, action.slot, action.incarnation, worker_id)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reproq_prefork.model.identity import ProcessIdentity
-
 # --- a steward to its master ---
 
 
@@ -28,12 +26,10 @@ class QueuesDrained:
 class WorkerPost:
     """The place of a worker fork. Sent to a template, it means: fork it."""
 
+    generation: int
     slot: int
     incarnation: int
-    steward: int  # the place of its steward on the scoreboard
     worker_id: str
-    master: ProcessIdentity
-    life_fd: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +58,11 @@ class TemplateUnfit:
 class WorkerMade:
     """The worker exists. It starts when the master has said that it expects it."""
 
-    slot: int
-    incarnation: int
+    post: WorkerPost
     pid: int
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerNotMade:
-    slot: int
-    incarnation: int
+    post: WorkerPost
     reason: str

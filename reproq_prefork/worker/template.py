@@ -73,10 +73,10 @@ class Template:
                 parent_death_signal=self._parent_death_signal,
             )
         except OSError as error:
-            self._channel.send(WorkerNotMade(post.slot, post.incarnation, error.strerror or str(error)))
+            self._channel.send(WorkerNotMade(post, error.strerror or str(error)))
             return
         try:
-            self._channel.send(WorkerMade(post.slot, post.incarnation, handover.pid))
+            self._channel.send(WorkerMade(post, handover.pid))
             self._wait_until_expected(handover.pid)
         except PeerGone:
             handover.drop()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Any
 
 from reproq_prefork.errors import ExitStatus
 from reproq_prefork.fleet.actions import (
@@ -15,8 +16,7 @@ from reproq_prefork.fleet.actions import (
     Action,
     AdoptSettings,
     EndMaster,
-    ForkSteward,
-    ForkTemplate,
+    Fork,
     ForkWorker,
     NotifySystemd,
     RequestWorker,
@@ -30,24 +30,20 @@ from reproq_prefork.fleet.events import (
     CheckFailed,
     CheckPassed,
     Event,
+    Exited,
+    Forked,
     ForkFailed,
     OrphansGone,
     RunsReset,
     ScoreboardRead,
     SignalCame,
     Started,
-    StewardExited,
-    StewardForked,
-    TemplateExited,
-    TemplateForked,
-    TemplateNotForked,
     TemplateReady,
     TemplateRefused,
     WorkerExited,
-    WorkerForked,
     WorkerView,
 )
-from reproq_prefork.fleet.state import Fleet, Limits, Phase
+from reproq_prefork.fleet.state import Fleet, Limits, Phase, Role
 from reproq_prefork.model.run import LostWorker
 
 TICK_S = 0.25
@@ -66,9 +62,10 @@ def limits(
 
 @dataclass(slots=True)
 class Child:
+    role: Role
     pid: int
     generation: int
-    slot: int | None = None  # None: a steward or a template
+    slot: int | None = None  # only of a worker
     incarnation: int = 0
     forked_at: float = 0.0
     obeys: bool = True
@@ -86,7 +83,6 @@ class Child:
     asked_for: list[RequestWorker] = field(default_factory=list)
     signals: list[int] = field(default_factory=list)
     told: list[LostWorker] = field(default_factory=list)
-    is_template: bool = False
 
     @property
     def worker_id(self) -> str:
@@ -125,15 +121,18 @@ class World:
 
     @property
     def workers(self) -> list[Child]:
-        return sorted((c for c in self.children.values() if c.slot is not None), key=lambda c: c.slot or 0)
+        return sorted(self._children_of(Role.WORKER), key=lambda child: child.slot or 0)
 
     @property
     def stewards(self) -> list[Child]:
-        return [child for child in self.children.values() if child.slot is None and not child.is_template]
+        return self._children_of(Role.STEWARD)
 
     @property
     def templates(self) -> list[Child]:
-        return [child for child in self.children.values() if child.is_template]
+        return self._children_of(Role.TEMPLATE)
+
+    def _children_of(self, role: Role) -> list[Child]:
+        return [child for child in self.children.values() if child.role is role]
 
     def workers_of(self, generation: int) -> list[Child]:
         return [child for child in self.workers if child.generation == generation]
@@ -198,16 +197,13 @@ class World:
         """The child is dead and reaped."""
         if self.children.pop(child.pid, None) is None:
             return
-        if child.is_template:
-            self.feed(TemplateExited(child.generation, f"status {status}"))
-            return
+        how = f"status {status}"
         if child.slot is None:
-            self.feed(StewardExited(child.generation, f"status {status}"))
+            self.feed(Exited(child.role, child.generation, how))
             return
         if not in_order:
             self.died.add(child.worker_id)
         started = None if in_order or torn else child.started
-        how = f"status {status}"
         self.feed(WorkerExited(child.slot, child.worker_id, status, how, in_order, started, torn))
         for generation in self.fleet.generations.values():
             for lost in (*generation.lost_with_orphans, *generation.lost):
@@ -261,9 +257,9 @@ class World:
     def _live(self, child: Child) -> None:
         if signal.SIGKILL in child.signals:
             self.kill(child)
-        elif child.is_template:
+        elif child.role is Role.TEMPLATE:
             self._live_as_template(child)
-        elif child.slot is None:
+        elif child.role is Role.STEWARD:
             if signal.SIGQUIT in child.signals and not child.frozen:
                 self.end(child)
         elif child.signals and child.obeys:
@@ -286,10 +282,7 @@ class World:
     def answer(self, template: Child) -> None:
         """It does the oldest of what it was asked for."""
         asked = template.asked_for.pop(0)
-        if self.forks_fail:
-            self.feed(ForkFailed(asked.generation, asked.slot, "Resource temporarily unavailable"))
-        else:
-            self.feed(WorkerForked(asked.slot, self._new_worker(asked).pid))
+        self.feed(self._new_worker(asked))
 
     # --- what the fleet wants done ---
 
@@ -312,9 +305,9 @@ class World:
                 return self._fork_worker(action)
             case RequestWorker():
                 self._request_worker(action)
-            case ForkTemplate(generation):
+            case Fork(Role.TEMPLATE, generation):
                 return self._fork_template(generation)
-            case ForkSteward(generation):
+            case Fork(Role.STEWARD, generation):
                 return self._fork_steward(generation)
             case SendSignal(pid, signum):
                 assert pid in self.children, f"signal {signum} to {pid}, which is nobody"
@@ -334,9 +327,7 @@ class World:
         generation = self.fleet.generations[action.generation]
         assert generation.template is None, "the template should have been asked"
         self._note_fork(action)
-        if self.forks_fail:
-            return ForkFailed(action.generation, action.slot, "Resource temporarily unavailable")
-        return WorkerForked(action.slot, self._new_worker(action).pid)
+        return self._new_worker(action)
 
     def _request_worker(self, action: RequestWorker) -> None:
         self._note_fork(action)
@@ -352,33 +343,32 @@ class World:
         assert action.slot not in taken, f"slot {action.slot} is taken"
         self.fork_times.append(self.now)
 
-    def _new_worker(self, action: ForkWorker | RequestWorker) -> Child:
-        child = self._new_child(action.generation, action.slot, action.incarnation)
-        child.boots, child.obeys = self.workers_boot, self.workers_obey
-        return child
+    def _new_worker(self, action: ForkWorker | RequestWorker) -> Event:
+        return self._new_child(
+            Role.WORKER,
+            action.generation,
+            action.slot,
+            incarnation=action.incarnation,
+            boots=self.workers_boot,
+            obeys=self.workers_obey,
+            connects=self.workers_connect,
+        )
 
     def _fork_template(self, generation: int) -> Event:
         assert generation not in {template.generation for template in self.templates}
         assert self.fleet.phase is Phase.RUNNING
         self.template_fork_times.append(self.now)
-        if self.forks_fail:
-            return TemplateNotForked(generation, "Resource temporarily unavailable")
-        child = self._new_child(generation)
-        child.is_template = True
-        child.loads, child.answers = self.templates_load, self.templates_answer
-        return TemplateForked(generation, child.pid)
+        return self._new_child(
+            Role.TEMPLATE, generation, loads=self.templates_load, answers=self.templates_answer
+        )
 
     def _fork_steward(self, generation: int) -> Event:
         assert generation not in {steward.generation for steward in self.stewards}
-        if self.forks_fail:
-            return ForkFailed(generation, None, "Resource temporarily unavailable")
-        child = self._new_child(generation)
-        child.frozen = self.stewards_are_frozen
-        return StewardForked(generation, child.pid)
+        return self._new_child(Role.STEWARD, generation, frozen=self.stewards_are_frozen)
 
-    def _new_child(self, generation: int, slot: int | None = None, incarnation: int = 0) -> Child:
+    def _new_child(self, role: Role, generation: int, slot: int | None = None, **traits: Any) -> Event:
+        if self.forks_fail:
+            return ForkFailed(role, generation, "Resource temporarily unavailable", slot)
         self._pids += 1
-        child = Child(self._pids, generation, slot, incarnation, forked_at=self.now)
-        child.connects = self.workers_connect
-        self.children[child.pid] = child
-        return child
+        self.children[self._pids] = Child(role, self._pids, generation, slot, forked_at=self.now, **traits)
+        return Forked(role, generation, self._pids, slot)

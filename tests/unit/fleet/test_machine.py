@@ -18,7 +18,7 @@ from reproq_prefork.errors import ExitStatus
 from reproq_prefork.fleet import boots
 from reproq_prefork.fleet import decide as rules
 from reproq_prefork.fleet.events import Drained, Started
-from reproq_prefork.fleet.state import RESPAWN_BURST, Phase, Reload
+from reproq_prefork.fleet.state import RESPAWN_BURST, Phase, Reload, Role
 from tests.support.examples import examples
 from tests.support.fakes.fleet_world import BOOT_TIMEOUT_S, SHUTDOWN_TIMEOUT_S, Child, World
 
@@ -140,7 +140,7 @@ class FleetMachine(RuleBasedStateMachine):
     @rule(which=st.integers(0, 20))
     def freeze_a_steward(self, which: int) -> None:
         child = self._child(which)
-        if child is not None and child.slot is None and not child.is_template:
+        if child is not None and child.role is Role.STEWARD:
             child.frozen = True
 
     @alive

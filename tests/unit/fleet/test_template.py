@@ -9,7 +9,7 @@ import pytest
 from reproq_prefork.errors import ExitStatus
 from reproq_prefork.fleet import boots
 from reproq_prefork.fleet import template as templates
-from reproq_prefork.fleet.actions import ForkTemplate, ForkWorker, RequestWorker
+from reproq_prefork.fleet.actions import ForkWorker, RequestWorker
 from reproq_prefork.fleet.events import Started
 from reproq_prefork.fleet.state import Phase
 from tests.support.fakes.fleet_world import BOOT_TIMEOUT_S, Child, World
@@ -157,7 +157,7 @@ def test_where_the_application_does_not_survive_a_fork_each_worker_imports_it_fo
     assert world.told_systemd == ["READY=1"]
     world.kill(world.workers[0])
     world.run_for(1)
-    assert (len(world.workers), world.count(ForkTemplate)) == (3, 1)
+    assert (len(world.workers), len(world.template_fork_times)) == (3, 1)
 
 
 def test_the_next_generation_tries_a_template_again() -> None:
