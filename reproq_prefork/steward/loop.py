@@ -31,9 +31,10 @@ from reproq_prefork.steward.one_by_one import OneByOne
 from reproq_prefork.steward.renew_leases import RenewLeases
 from reproq_prefork.steward.reset_abandoned import ResetAbandoned
 from reproq_prefork.steward.reset_log import log_reset
+from reproq_prefork.steward.reset_lost import ResetLost
 from reproq_prefork.steward.sweep_expired import SweepExpired
 from reproq_prefork.steward.workers import workers_of
-from reproq_prefork.store.connection import UNSEEN_S, reconnect_delays_s
+from reproq_prefork.store.connection import reconnect_delays_s
 from reproq_prefork.store.opening import GoesOn
 from reproq_prefork.store.outcomes import ConnectionLost
 from reproq_prefork.store.steward_store import ResetRun, StewardStore
@@ -47,10 +48,7 @@ from reproq_prefork.unix.signals import pause, wait_readable
 from reproq_prefork.unix.wake_pipe import WakePipe
 
 HEARTBEAT_INTERVAL_S = 1.0
-RESETS_S = 1.0  # for dead workers one after the other, before other duties get their turn
 HEARD_LOOK_S = 0.05  # between two looks because of a NOTIFY about cancels, which anybody can send
-RESET_AGAIN_S = 1.0  # if a dead worker's server process was not seen gone, or one of its runs was refused
-RESET_AGAIN_AT_LEAST_EACH_S = 4.0
 ORPHAN_PATIENCE_S = 2.0  # how long workers have to stop by themselves after their master is gone
 ORPHAN_KILL_S = 1.0
 
@@ -59,16 +57,6 @@ ORPHAN_KILL_S = 1.0
 class _Appointment:
     duty: Duty
     at: float  # monotonic seconds
-
-
-@dataclass(slots=True)
-class _ResetAgain:
-    """A dead worker whose reset is repeated, until `ends_at` at the latest."""
-
-    lost: LostWorker
-    at: float  # monotonic seconds
-    ends_at: float
-    wait_s: float = RESET_AGAIN_S
 
 
 class Steward:
@@ -123,17 +111,20 @@ class Steward:
         self._connect_at = 0.0
         self._delays_s = reconnect_delays_s()
         self._was_lost = False  # the last connection
-        self._lost: list[LostWorker] = []
-        self._reset_at = math.inf  # when to continue with them
-        self._again: dict[str, _ResetAgain] = {}  # by the worker's id
         self._one_by_one = OneByOne(log)
+        self._reset_lost = ResetLost(
+            lease_s=settings.lease_s,
+            one_by_one=self._one_by_one,
+            on_reset=lambda runs, lost: self._after_reset(runs, lost.message),
+            answer=lambda lost: self._channel.send(WorkerReset(lost.worker_id)),
+        )
         self._appointments = [_Appointment(duty, 0.0) for duty in self._duties(host)]
 
     def _duties(self, host: HostIdentity) -> Sequence[Duty]:
         settings = self._settings
         duties: list[Duty] = [
             LeaveCopy(period_s=SWEEP_INTERVAL_S),
-            ResetAbandoned(host, period_s=SWEEP_INTERVAL_S, on_lost=self._note_lost),
+            ResetAbandoned(host, period_s=SWEEP_INTERVAL_S, on_lost=self._reset_lost.note),
             SweepExpired(
                 period_s=SWEEP_INTERVAL_S,
                 one_by_one=self._one_by_one,
@@ -164,7 +155,7 @@ class Steward:
             if self._orders.master_is_gone:
                 self._end_orphaned_workers()
                 return ExitStatus.OK
-            if self._orders.quit and (self._store is None or not self._lost):
+            if self._orders.quit and (self._store is None or not self._reset_lost.waiting):
                 return ExitStatus.OK
             self._show_heartbeat()
             self._serve()
@@ -178,7 +169,7 @@ class Steward:
             if store is None:
                 return
             self._do_first(store)
-            self._do(self._reset_lost, store)
+            self._do(self._reset_lost.run, store)
             for appointment in self._appointments:
                 if time.monotonic() >= appointment.at:
                     period_s = appointment.duty.period_s
@@ -277,68 +268,9 @@ class Steward:
         try:
             for message in self._channel.receive():
                 assert isinstance(message, LostWorker)
-                self._note_lost(message)
+                self._reset_lost.note(message)
         except PeerGone:
             pass  # the life pipe reports the same
-
-    def _note_lost(self, lost: LostWorker) -> None:
-        if lost not in self._lost:
-            self._lost.append(lost)
-            self._reset_at = 0.0
-
-    def _reset_lost(self, store: StewardStore, within_s: float = RESETS_S) -> None:
-        gives_way_at = time.monotonic() + within_s
-        self._reset_at = math.inf
-        while self._lost:
-            if time.monotonic() > gives_way_at:
-                self._reset_at = 0.0
-                break
-            lost = self._lost.pop(0)
-            try:
-                self._reset(store, lost)
-            except ReproqError:
-                self._lost.append(lost)  # behind the others, so that they come first
-                raise
-            # Answer even if one of its runs was refused: the steward handles that run alone.
-            self._channel.send(WorkerReset(lost.worker_id))
-        for again in [entry for entry in self._again.values() if entry.at <= time.monotonic()]:
-            self._reset_again(store, again)
-
-    def _reset(self, store: StewardStore, lost: LostWorker) -> None:
-        if lost.worker_id in self._again:
-            return  # its reset is already being repeated
-        # Until its server process is gone, the last claim that the worker sent may still be committed.
-        seen_gone = not store.backend.pooled and store.end_backend_of(lost.worker_id)
-        if not self._reset_once(store, lost, seen_gone=seen_gone):
-            now = time.monotonic()
-            ends_at = now + max(self._settings.lease_s, UNSEEN_S)
-            self._again[lost.worker_id] = _ResetAgain(lost, now + RESET_AGAIN_S, ends_at)
-
-    def _reset_once(self, store: StewardStore, lost: LostWorker, *, seen_gone: bool) -> bool:
-        """Reset its runs. Returns whether none is left and no late claim can add one."""
-        # The registration names the server process, so it stays until that is seen gone.
-        keep = not seen_gone and not store.backend.pooled
-        done = self._one_by_one.do(
-            store,
-            lambda only: store.reset_worker(lost, only=only, keep_registration=keep or only is not None),
-            lambda: store.held_runs(lost.worker_id),
-            may_fail=True,
-        )
-        self._after_reset(done.runs, lost.message)
-        if done.is_apart and not keep:
-            store.forget_worker(lost.worker_id)
-        return seen_gone and done.is_all
-
-    def _reset_again(self, store: StewardStore, again: _ResetAgain) -> None:
-        now = time.monotonic()
-        is_last = now >= again.ends_at  # after that, the sweep resets what is left
-        seen_gone = not store.backend.pooled and store.end_backend_of(again.lost.worker_id, within_s=0.0)
-        is_done = self._reset_once(store, again.lost, seen_gone=seen_gone or is_last)
-        if is_done or is_last:
-            del self._again[again.lost.worker_id]
-        else:
-            again.at = now + again.wait_s
-            again.wait_s = min(2 * again.wait_s, RESET_AGAIN_AT_LEAST_EACH_S)
 
     def _after_reset(self, runs: tuple[ResetRun, ...], why: str) -> None:
         log_reset(self._log, runs, why)
@@ -375,9 +307,8 @@ class Steward:
         else:
             times = [
                 self._renewals.due_at,
-                self._reset_at,
+                self._reset_lost.due_at,
                 *(appointment.at for appointment in self._appointments),
-                *(again.at for again in self._again.values()),
             ]
         longest_s = IDLE_CHECK_S if self._await_new_runs.is_watching() else HEARTBEAT_INTERVAL_S
         wait_s = min(longest_s, min(times) - now)
@@ -402,7 +333,7 @@ class Steward:
             last = self._scoreboard.read_worker(slot)
             unrecorded = self._scoreboard.unrecorded_of(slot, worker.incarnation)
             if last is None or last.state is not WorkerState.STOPPED:
-                self._lost.append(
+                self._reset_lost.note(
                     LostWorker(
                         worker.worker_id,
                         started=None if last is None else last.started_run,
@@ -417,6 +348,6 @@ class Steward:
         try:
             store = self._connected_store()
             if store is not None:
-                self._reset_lost(store, within_s=math.inf)
+                self._reset_lost.run(store, within_s=math.inf)
         except ReproqError as error:
             self._log.error("the workers' runs could not be reset; their leases will end", reason=str(error))

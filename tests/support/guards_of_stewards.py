@@ -102,14 +102,16 @@ STEWARDS: Sequence[Guard] = (
     Guard(
         "a reset is repeated until the server process is seen gone",
         [
-            Change("steward/loop.py", "return seen_gone and done.is_all", "return done.is_all"),
+            Change("steward/reset_lost.py", "return seen_gone and done.is_all", "return done.is_all"),
         ],
         [STEWARD],
     ),
     Guard(
         "a registration stays until the server process is seen gone",
         [
-            Change("steward/loop.py", "keep = not seen_gone and not store.backend.pooled", "keep = False"),
+            Change(
+                "steward/reset_lost.py", "keep = not seen_gone and not store.backend.pooled", "keep = False"
+            ),
         ],
         [STEWARD],
     ),
@@ -117,8 +119,8 @@ STEWARDS: Sequence[Guard] = (
         "a reset is repeated longer than a statement may take",
         [
             Change(
-                "steward/loop.py",
-                "ends_at = now + max(self._settings.lease_s, UNSEEN_S)",
+                "steward/reset_lost.py",
+                "ends_at = now + max(self._lease_s, UNSEEN_S)",
                 "ends_at = now + 10",
             ),
         ],
@@ -127,7 +129,7 @@ STEWARDS: Sequence[Guard] = (
     Guard(
         "a death that is told again begins no new reset",
         [
-            Change("steward/loop.py", "if lost.worker_id in self._again:", "if False:"),
+            Change("steward/reset_lost.py", "if lost.worker_id in self._again:", "if False:"),
         ],
         [STEWARD],
     ),
@@ -135,7 +137,7 @@ STEWARDS: Sequence[Guard] = (
         "a dead worker whose reset is refused is kept",
         [
             Change(
-                "steward/loop.py",
+                "steward/reset_lost.py",
                 "self._lost.append(lost)  # behind the others, so that they come first",
                 "pass",
             ),
@@ -145,7 +147,7 @@ STEWARDS: Sequence[Guard] = (
     Guard(
         "a reset that is refused keeps no other duty",
         [
-            Change("steward/loop.py", "self._do(self._reset_lost, store)", "self._reset_lost(store)"),
+            Change("steward/loop.py", "self._do(self._reset_lost.run, store)", "self._reset_lost.run(store)"),
         ],
         [STEWARD],
     ),
@@ -154,7 +156,7 @@ STEWARDS: Sequence[Guard] = (
         [
             Change(
                 "steward/loop.py",
-                "if self._orders.quit and (self._store is None or not self._lost):",
+                "if self._orders.quit and (self._store is None or not self._reset_lost.waiting):",
                 "if self._orders.quit:",
             ),
         ],

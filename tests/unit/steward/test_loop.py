@@ -14,7 +14,7 @@ from reproq_prefork.model.messages import WorkerReset
 from reproq_prefork.model.outcome import FailureKind
 from reproq_prefork.model.run import LostWorker, Status
 from reproq_prefork.steward import loop as steward_module
-from reproq_prefork.steward import one_by_one
+from reproq_prefork.steward import one_by_one, reset_lost
 from reproq_prefork.steward.loop import Steward
 from reproq_prefork.steward.one_by_one import OneByOne
 from reproq_prefork.store.deadline import ServerProcess
@@ -146,7 +146,7 @@ class ScriptedStore:
 class Office:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.clock = Clock()
-        for module in (steward_module, one_by_one):
+        for module in (steward_module, one_by_one, reset_lost):
             monkeypatch.setattr(module, "time", self.clock)
         self.scripted = ScriptedStore()
         self.store = cast(StewardStore, self.scripted)
