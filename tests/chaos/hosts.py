@@ -129,6 +129,7 @@ def environ_of(name: str, directory: Path, package: Path, checkout: Path) -> Map
     return {
         pages.DIARY: str(directory / "diary"),
         pages.HOST: name,
+        pages.SITE_LOG: str(directory / f"site-{name}.log"),
         "TMPDIR": str(temporary),
         "PYTHONPATH": f"{package}:{checkout}",
         "EXECUTOR_COMMAND": f"{sys.executable} -I -S {PROGRAM}",

@@ -9,7 +9,8 @@ import os
 import select
 import time
 
-DIARY, HOST = "STORM_DIARY", "STORM_HOST"  # environment variables of a host of the storm
+# Environment variables of a host of the storm.
+DIARY, HOST, SITE_LOG = "STORM_DIARY", "STORM_HOST", "STORM_SITE_LOG"
 BEAT_INTERVAL_S = 0.02
 MEMORY_BYTES = 512 << 20  # of each process of a task
 

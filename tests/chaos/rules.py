@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from reproq_prefork.model.run import FINAL_STATUSES, LEGAL_EDGES, Status
 from tests.chaos.executions import CLOCK_SLACK_S, Story, faults_between
@@ -147,7 +147,10 @@ def what_succeeds_has_run(story: Story) -> Iterator[str]:
 
 
 def who_is_hit_works_on(story: Story) -> Iterator[str]:
-    """A log that nobody reads, or what others announce, keeps no host from its work, if it had some before."""
+    """A log that nobody reads, or what others announce, keeps no host from its work, if it had some before.
+
+    A host whose workers all run long tasks claims nothing, and works: its bodies show it.
+    """
     faults = [
         fault
         for fault in story.history.faults
@@ -159,12 +162,13 @@ def who_is_hit_works_on(story: Story) -> Iterator[str]:
     for fault in faults:
         of_host = [edge.at for edge in claims if fault.host in (None, edge.host)]
         before = sum(fault.at - BUSY_S <= at < fault.at for at in of_host)
-        if before >= BUSY_CLAIMS and not any(
-            fault.until - WORK_WITHIN_S <= at < fault.until for at in of_host
-        ):
+        if before < BUSY_CLAIMS:
+            continue
+        bodies = (page.at for page in story.history.pages if fault.host in (None, page.host))
+        if not any(fault.until - WORK_WITHIN_S <= at < fault.until for at in chain(of_host, bodies)):
             yield (
-                f"{fault.kind}: host {fault.host or 'any'} has claimed nothing in the last {WORK_WITHIN_S:g} s "
-                f"of {fault.until - fault.at:.1f} s"
+                f"{fault.kind}: host {fault.host or 'any'} has neither claimed nor run anything in the last "
+                f"{WORK_WITHIN_S:g} s of {fault.until - fault.at:.1f} s"
             )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 
+from tests.chaos.pages import SITE_LOG
 from tests.support.django.databases import connection_settings
 
 SECRET_KEY = "of a storm"
@@ -21,4 +22,11 @@ INSTALLED_APPS = [
     "reproq_prefork.django",
     "tests.chaos.django_site",
 ]
+# What the site logs itself would wait for a reader, as the output of any task: here only our own lines are tried.
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {"file": {"class": "logging.FileHandler", "filename": os.environ.get(SITE_LOG, os.devnull)}},
+    "root": {"handlers": ["file"]},
+}
 TASKS = {"default": {"BACKEND": "reproq_prefork.django.ReproqBackend", "QUEUES": ["site"]}}

@@ -285,16 +285,23 @@ def test_a_run_may_wait_for_a_server_that_takes_nothing_and_for_no_other_fault(
 
 
 @pytest.mark.parametrize(
-    ("claims_before", "claims_meanwhile", "allowed"), [(1000, 1, True), (1000, 0, False), (3, 0, True)]
+    ("claims_before", "claims_meanwhile", "beats_meanwhile", "allowed"),
+    [(1000, 1, 0, True), (1000, 0, 1, True), (1000, 0, 0, False), (3, 0, 0, True)],
 )
 def test_a_host_whose_log_nobody_reads_works_on(
-    claims_before: int, claims_meanwhile: int, allowed: bool
+    claims_before: int, claims_meanwhile: int, beats_meanwhile: int, allowed: bool
 ) -> None:
     fault = Fault("leave a log unread", at=20.0, until=24.0, recovery_s=1.0, host="a", keeps_working=True)
     times = [*(19.0 for _ in range(claims_before)), *(23.0 for _ in range(claims_meanwhile))]
     claims = [Edge(1000 + place, "PENDING", "RUNNING", 1, at, host="a") for place, at in enumerate(times)]
     elsewhere = Edge(999, "PENDING", "RUNNING", 1, 23.5, host="b")
-    history = replace(GOOD, faults=(*GOOD.faults, fault), edges=(*GOOD.edges, *claims, elsewhere))
+    beats = [Page(Moment.BEAT, 101, 1, 50, 23.0, host="a") for _ in range(beats_meanwhile)]
+    history = replace(
+        GOOD,
+        faults=(*GOOD.faults, fault),
+        edges=(*GOOD.edges, *claims, elsewhere),
+        pages=(*GOOD.pages, *beats, Page(Moment.BEAT, 101, 1, 50, 23.5, host="b")),
+    )
     assert ("what harms nobody stops nobody" in broken_rules(history)) is not allowed
 
 
