@@ -62,7 +62,7 @@ GOOD = History(
 )
 
 
-def test_a_good_history_is_one() -> None:
+def test_a_good_history_has_no_violations() -> None:
     assert violations(GOOD) == []
     (recovery,) = recoveries(Story(GOOD))
     assert recovery.fault is KILL
@@ -251,13 +251,13 @@ LIES: dict[str, tuple[str, History]] = {
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_each_lie_is_caught_by_its_rule(lie: str) -> None:
+def test_each_forged_history_breaks_its_rule(lie: str) -> None:
     rule, history = LIES[lie]
     assert rule in broken_rules(history)
 
 
 @pytest.mark.parametrize(("fault", "allowed"), [(FREEZE, True), (CUT, False), (KILL, False)])
-def test_only_a_pause_allows_two_executions_side_by_side(fault: Fault, allowed: bool) -> None:
+def test_only_a_paused_process_allows_two_executions_at_once(fault: Fault, allowed: bool) -> None:
     """A partition does not: a host that is cut off ends its own tasks before anybody else may start them."""
     during = replace(fault, at=12.0, until=13.0)
     history = replace(GOOD, pages=(*GOOD.pages, Page(Moment.END, 102, 1, 51, 12.9)), faults=(during,))
@@ -268,7 +268,7 @@ def test_only_a_pause_allows_two_executions_side_by_side(fault: Fault, allowed: 
     ("stalls", "host", "allowed"),
     [(True, None, True), (True, "a", True), (True, "b", False), (False, None, False), (False, "a", False)],
 )
-def test_a_run_may_wait_for_a_server_that_takes_nothing_and_for_no_other_fault(
+def test_a_run_may_wait_while_the_server_refuses_everything_but_for_no_other_fault(
     stalls: bool, host: str | None, allowed: bool
 ) -> None:
     fault = Fault("crash the server", at=11.1, until=11.3, recovery_s=5.0, host=host, stalls=stalls)
@@ -305,7 +305,7 @@ def test_a_host_whose_log_nobody_reads_works_on(
     assert ("what harms nobody stops nobody" in broken_rules(history)) is not allowed
 
 
-def test_a_body_may_run_for_as_long_as_it_likes() -> None:
+def test_the_code_of_a_task_may_run_for_any_time() -> None:
     """What shows signs of life is no row that is held by nobody."""
     end = 11.1 + 10 * TOO_LONG_S
     long = replace(
@@ -316,7 +316,7 @@ def test_a_body_may_run_for_as_long_as_it_likes() -> None:
     assert violations(long) == []
 
 
-def test_an_unknown_answer_may_be_either() -> None:
+def test_an_enqueue_without_an_answer_may_have_worked_or_not() -> None:
     row = Row(105, 5, "SUCCESSFUL", 1, 3, 1)
     there = replace(
         GOOD,

@@ -108,7 +108,7 @@ GOOD = History(
 )
 
 
-def test_a_good_history_is_one() -> None:
+def test_a_good_history_has_no_violations() -> None:
     assert violations(GOOD) == []
 
 
@@ -211,18 +211,18 @@ LIES: dict[str, tuple[str, History]] = {
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_each_lie_is_caught_by_its_rule(lie: str) -> None:
+def test_each_forged_history_breaks_its_rule(lie: str) -> None:
     rule, history = LIES[lie]
     assert rule in broken_rules(history)
 
 
-def test_a_cancel_waits_for_a_server_that_takes_nothing() -> None:
+def test_a_cancel_may_wait_while_the_server_refuses_everything() -> None:
     stall = Fault("crash the server", at=11.0, until=16.0, recovery_s=5.0, stalls=True)
     late = replace(GOOD, edges=with_one(GOOD.edges, is_end_of(103), at=10.25 + TOO_LONG_S))
     assert CANCELS not in broken_rules(replace(late, faults=(stall,)))
 
 
-def test_a_retry_that_was_broken_off_by_a_fault_need_not_wait() -> None:
+def test_a_retry_interrupted_by_a_fault_need_not_wait() -> None:
     """Its worker died before the wait was recorded."""
     soon = replace(
         GOOD,

@@ -59,7 +59,7 @@ def test_a_live_master_is_not_replaced(path: Path) -> None:
         assert pid_in(path) == master.pid
 
 
-def test_what_a_killed_master_left_is_taken_over(path: Path) -> None:
+def test_the_pid_file_of_a_killed_master_is_taken_over(path: Path) -> None:
     with forked(lambda: hold(path)) as master:
         wait_until(lambda: pid_in(path) == master.pid, 5, "the pid file")
         master.kill()
@@ -151,7 +151,7 @@ def test_a_file_that_cannot_be_written_is_a_wrong_setting(tmp_path: Path, where:
         PidFile(tmp_path / where).acquire()
 
 
-def test_a_full_disk_is_said_so(path: Path) -> None:
+def test_a_full_disk_is_reported(path: Path) -> None:
     def acquire_without_room() -> int:
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
         try:
