@@ -131,7 +131,7 @@ def claimed(connection: Connection, stores: Stores, payload: object, **options: 
 
 @pytest.mark.parametrize("payload", [TASK, PROGRAM], ids=["a task", "a program"])
 @pytest.mark.parametrize("name", ENDS_OF_A_CANCELLED_RUN)
-def test_the_end_of_a_cancelled_run_is_owed(
+def test_the_end_of_a_cancelled_run_is_due_for_announcement(
     connection: Connection, stores: Stores, name: str, payload: object
 ) -> None:
     run = claimed(connection, stores, payload)
@@ -146,7 +146,7 @@ def test_the_end_of_a_cancelled_run_is_owed(
 
 @pytest.mark.parametrize("payload", [TASK, PROGRAM], ids=["a task", "a program"])
 @pytest.mark.parametrize("name", ENDS_OF_THE_LAST_ATTEMPT)
-def test_the_end_of_the_last_attempt_is_owed(
+def test_the_end_of_the_last_attempt_is_due_for_announcement(
     connection: Connection, stores: Stores, name: str, payload: object
 ) -> None:
     if payload is PROGRAM and name == "its process did not announce its end":
@@ -159,7 +159,7 @@ def test_the_end_of_the_last_attempt_is_owed(
 
 
 @pytest.mark.parametrize("payload", [TASK, PROGRAM], ids=["a task", "a program"])
-def test_the_end_of_a_run_that_is_cancelled_while_it_waits_is_owed(
+def test_the_end_of_a_waiting_run_that_is_cancelled_is_due_for_announcement(
     connection: Connection, payload: object
 ) -> None:
     row = run_row(connection, cancel(connection, enqueue(connection, payload).id).id)
@@ -169,7 +169,7 @@ def test_the_end_of_a_run_that_is_cancelled_while_it_waits_is_owed(
 
 @pytest.mark.parametrize("status", [Status.SUCCESSFUL, Status.FAILED, Status.CANCELLED])
 @pytest.mark.parametrize("is_cancelled", [False, True])
-def test_an_end_that_the_tasks_process_has_announced_is_not_owed(
+def test_an_end_that_the_task_process_has_announced_is_not_due_again(
     connection: Connection, stores: Stores, status: Status, is_cancelled: bool
 ) -> None:
     run = claimed(connection, stores, TASK)
@@ -181,7 +181,9 @@ def test_an_end_that_the_tasks_process_has_announced_is_not_owed(
 
 
 @pytest.mark.parametrize("name", ENDS_OF_A_CANCELLED_RUN)
-def test_a_run_that_will_run_again_owes_nothing(connection: Connection, stores: Stores, name: str) -> None:
+def test_a_run_that_will_run_again_has_no_due_announcement(
+    connection: Connection, stores: Stores, name: str
+) -> None:
     """By the same statements, without a cancel."""
     run = claimed(connection, stores, TASK)
     ENDS_OF_A_CANCELLED_RUN[name](connection, stores, run)
@@ -200,7 +202,7 @@ def test_a_run_that_will_run_again_owes_nothing(connection: Connection, stores: 
     ],
     ids=[*ENDS_OF_THE_LAST_ATTEMPT, "success", "atomic", "cancelled", "cancelled as it waits"],
 )
-def test_whoever_waits_for_an_end_is_woken(
+def test_waiters_for_an_end_are_notified(
     database_url: str, connection: Connection, stores: Stores, end: End
 ) -> None:
     run = claimed(connection, stores, TASK, max_attempts=1)
