@@ -122,7 +122,7 @@ def test_with_all_guards_no_rule_is_broken(guard: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("guard", SCENES)
-def test_a_guard_that_is_taken_out_is_missed(guard: str, tmp_path: Path) -> None:
+def test_without_a_guard_its_rule_is_broken(guard: str, tmp_path: Path) -> None:
     build = builds.without(guard, tmp_path / "build")
     assert SCENES[guard].caught_by in _broken_rules(SCENES[guard], tmp_path, build)
 

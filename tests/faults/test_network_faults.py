@@ -180,7 +180,7 @@ def test_22_a_link_that_is_half_open_is_given_up_and_replaced(
 
 
 @pytest.mark.parametrize("how", [Break.BEFORE, Break.AFTER])
-def test_19_a_producer_that_hears_no_answer_has_added_all_or_nothing(
+def test_19_a_producer_without_an_answer_has_added_all_runs_or_none(
     database_url: str, connection: Connection, how: Break
 ) -> None:
     """Whichever statement it is that breaks, of those by which many runs are copied."""

@@ -48,7 +48,7 @@ def test_24_under_serializable_isolation_every_run_is_done_once(
 
 
 @pytest.mark.parametrize("code", ["40P01", "40001"], ids=["deadlock", "serialization"])
-def test_24_a_statement_that_was_the_victim_is_sent_again_and_charges_nobody(
+def test_24_a_statement_aborted_by_a_conflict_is_sent_again_and_charges_no_run(
     database_url: str, connection: Connection, tmp_path: Path, code: str
 ) -> None:
     pages = tmp_path / "diary"
@@ -98,7 +98,7 @@ def _limit_connections(connection: Connection, role: str, limit: int) -> None:
 
 
 @pytest.mark.timeout(90)
-def test_25_where_no_connection_can_be_had_those_that_there_are_work_on(
+def test_25_processes_with_a_connection_go_on_if_no_new_one_can_be_opened(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     with (
