@@ -89,7 +89,7 @@ SCENES = {
         caught_by="a cancelled run does not run again",
         cancels_after_s=3 * BEGIN_S,
     ),
-    "the word to a worker that its run was cancelled": Scene(
+    "the notice to a worker that its run was cancelled": Scene(
         runs=[bodies.long.new_run(number, TOO_LONG_S + 2) for number in range(ALL)],
         faults=[],
         caught_by="a cancelled run does not run again",

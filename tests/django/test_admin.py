@@ -223,7 +223,7 @@ def _rows_of(node: dict[str, Any]) -> Iterator[int]:
 
 
 def test_no_list_reads_the_whole_table(many_runs: Client) -> None:
-    """Of 150,000, few of which are what is looked for: the newest 100,000 at most, and once to find these."""
+    """Of 150,000 rows, a list reads the newest 100,000 at most, and once more to find them."""
     for url in PAGES:
         for sql in read_by(many_runs, url):
             if "task_runs" in sql and "pg_class" not in sql:
@@ -425,7 +425,7 @@ def test_runs_are_queued_again_and_each_is_reported(admin: Client) -> None:
 
 
 def test_runs_are_queued_again_in_the_order_of_their_keys(admin: Client) -> None:
-    """In one transaction, where requests are atomic: two who choose the same runs must not wait for each other."""
+    """Atomic requests use one transaction: two users who choose the same runs must not deadlock."""
     keys = ["b", None, "a", "Z", None]
     runs = [add_run(status="FAILED", unique_key=key) for key in keys]
     act(admin, "requeue_runs", *runs)

@@ -45,7 +45,7 @@ def test_atomic_tasks_work_at_every_isolation_level(
 def test_atomic_tasks_may_take_longer_than_the_lease(
     django_workers: Workers, django_database: str, executor: str
 ) -> None:
-    """The claim's own lease is over by then; that of the worker is renewed, and the sweep looks at both."""
+    """The lease of the claim has ended by then. The worker's lease is renewed, and the sweep checks both."""
     with (
         django_workers("--executor", executor, "--lease", "1s"),
         closing(steward_store(django_database)) as steward,

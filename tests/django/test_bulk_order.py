@@ -31,7 +31,7 @@ class TwoBackendsOnOneDatabase(TransactionTestCase):
         assert ids[1] < ids[0] == ids[2] < ids[3]
 
     def test_callers_with_opposite_orders_meet_no_deadlock(self) -> None:
-        """In a transaction of their own, so that what each backend has inserted stays locked for the next one."""
+        """Each caller has its own transaction, so the rows of each backend stay locked for the next one."""
         barrier = threading.Barrier(2, timeout=60)
         troubles: list[BaseException] = []
 

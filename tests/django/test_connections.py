@@ -114,7 +114,7 @@ def test_a_pool_works_in_workers(django_workers: Workers, executor: str) -> None
 
 @pytest.mark.parametrize("executor", ["fork", "inline"])
 def test_no_process_forks_beside_a_thread(django_workers: Workers, executor: str) -> None:
-    """Python warns of it from 3.12 on; here that is an error wherever it happens."""
+    """Python 3.12 and newer warn about it. Here the warning is an error everywhere."""
     environ = {"PYTHONWARNINGS": "error::DeprecationWarning"}
     with django_workers("--executor", executor, workers=2, environ=environ) as supervisor:
         results = [

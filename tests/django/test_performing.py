@@ -232,7 +232,7 @@ class Atomic(TransactionTestCase):
                 assert not Note.objects.exists()
 
     def test_a_refused_commit_is_a_failure_without_effects(self) -> None:
-        """Also where nobody can be asked whether it was committed: then the worker's own fence tells."""
+        """Also if the outcome of the commit cannot be read: then the worker's own fence decides."""
         for asked in (contextlib.nullcontext(), failing("is_completed")):
             with self.subTest(asked=asked), asked:
                 result = tasks.write_what_the_commit_refuses.using(max_attempts=1).enqueue()
@@ -245,7 +245,7 @@ class Atomic(TransactionTestCase):
                 assert not Note.objects.exists()
 
     def test_the_end_stays_due_until_it_was_announced(self) -> None:
-        """Where that cannot be noted, the task has succeeded all the same, and its end is told once more."""
+        """If the announcement is not recorded, the task has succeeded, and its end is announced again."""
         told, owed = tasks.write_note_atomically.enqueue("one"), tasks.write_note_atomically.enqueue("two")
         with failing("announced", of=owed):
             run_tasks()
@@ -269,7 +269,7 @@ class Atomic(TransactionTestCase):
     def test_if_the_outcome_of_the_commit_is_unknown_no_end_is_announced(
         self,
     ) -> None:
-        """It was, so the worker's own statement changes nothing, and the true end is owed."""
+        """It was committed, so the worker's own statement changes nothing, and the true end stays due."""
         result = tasks.write_note_and_fail_after_the_commit.using(max_attempts=1).enqueue("kept")
         with failing("is_completed"), heard("task_finished") as finished:
             run_tasks()

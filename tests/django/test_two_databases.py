@@ -84,7 +84,7 @@ def router() -> Iterator[type[Changeable]]:
 def test_a_result_stays_with_the_database_of_its_run(
     django_database: str, other_url: str, router: type[Changeable]
 ) -> None:
-    """Where a router leads elsewhere by now, the id is that of another run."""
+    """If the router now points to another database, the id belongs to another run there."""
     here = tasks.add.enqueue(1, 2)
     router.alias = "other"
     there = tasks.add.enqueue(3, 4)
@@ -114,7 +114,7 @@ def test_a_backend_finds_the_run_of_a_result_of_another_backend(django_database:
 
 
 def test_tasks_run_in_the_database_that_they_were_enqueued_in(django_database: str, other_url: str) -> None:
-    """By its decorator each is of the backend "default", where a run of its number is held meanwhile."""
+    """The decorator of each task names the backend "default", where a run with the same id is held."""
     with override_settings(TASKS=backends(default="default", second="other")):
         there = [
             task.using(backend="second").enqueue(*args)
@@ -142,7 +142,7 @@ def test_tasks_run_in_the_database_that_they_were_enqueued_in(django_database: s
 def test_a_write_after_its_alias_points_to_another_database_changes_no_run(
     django_database: str, other_url: str
 ) -> None:
-    """Such as where a name leads to another server: there a run has the same id and the same claim."""
+    """For example, a host name now points to another server, where a run has the same id and claim."""
     tasks.add.enqueue(1, 2)
     hold_all(django_database)
     with psycopg.connect(other_url, autocommit=True) as other:
@@ -305,7 +305,7 @@ def with_a_schema_of_its_own(url: str) -> str:
 def test_a_master_waits_for_djangos_database_if_it_cannot_connect(
     django_workers: Workers, django_database: str, tmp_path: Path
 ) -> None:
-    """It is no fault of the settings, and nothing is started that could act on another database."""
+    """The settings are not at fault. Nothing is started that could act on another database."""
     environ = {"REPROQ_TEST_CONNECTION": json.dumps({"PORT": "1"})}
     with django_workers("--database-url", django_database, environ=environ).starting() as supervisor:
         supervisor.wait_for_log('The database of DATABASES["default"] cannot be used')

@@ -142,7 +142,7 @@ def test_the_end_of_a_killed_task_is_announced(
 def test_the_end_of_a_run_cancelled_between_claim_and_start_is_announced(
     django_workers: Workers, django_database: str, tmp_path: Path
 ) -> None:
-    """Of a batch of inline runs: they are handed back when one before them takes long, and end by that."""
+    """A long run of an inline batch hands back the runs behind it, which ends the cancelled ones."""
     heard = tmp_path / "heard"
     calls = [call(tasks.add, number, 0) for number in range(400)]
     for place in (200, 300):  # it claims many at a time by then

@@ -132,7 +132,7 @@ def test_50_a_restore_without_triggers_under_a_live_master_is_noticed(
 def test_50_workers_whose_database_is_replaced_by_a_copy_change_nothing_in_it(
     server: Server, template_url: str, tmp_path: Path
 ) -> None:
-    """Somebody renames databases under them. What a task has done meanwhile is recorded where it was claimed."""
+    """The databases are renamed while workers run. A result is recorded in the database of its claim."""
     go = tmp_path / "go"
     with ExitStack() as stack:
         url = stack.enter_context(new_database(server.url, template_url))
@@ -182,7 +182,7 @@ def swap(administrator: Connection, name: str, other: str) -> None:
 def test_50_a_dump_from_another_server_is_recognised_by_the_server_identifier(
     original_url: str, tmp_path: Path
 ) -> None:
-    """The database may have the same oid there, such as 5, `postgres`."""
+    """The database may have the same oid there, for example 5 (`postgres`)."""
     with embedded_server() as first, embedded_server() as second:
         apply_migrations(first.url)
         worker_store(first.url).close()
@@ -219,7 +219,7 @@ def test_50_without_a_server_identifier_a_copy_is_recognised_by_its_oid(tmp_path
 
 
 def test_50_a_promoted_replica_is_not_a_copy(tmp_path: Path) -> None:
-    """A snapshot of a server is, too: so for staging it is adopted before a master starts there."""
+    """A snapshot of a server is not a copy either. For staging, adopt it before a master starts there."""
     with embedded_server() as primary:
         apply_migrations(primary.url)
         give_a_past(primary.url)

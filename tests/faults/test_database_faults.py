@@ -140,7 +140,7 @@ def test_23_a_locked_table_is_waited_out_and_no_attempt_is_charged(
 def test_23_a_lock_that_lasts_longer_than_the_lease_expires_no_lease(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
-    """Renewals go on beside what waits for the table."""
+    """Renewals go on while other statements wait for the table."""
     with Supervisor(database_url, tmp_path, workers=1, environ=SHORT_LEASE) as supervisor:
         run_id = add_run(connection, {"sleep": 5})
         wait_for_status(connection, run_id, "RUNNING")

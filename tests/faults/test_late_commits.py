@@ -104,7 +104,7 @@ def test_42_a_claim_of_a_killed_worker_that_is_committed_late_is_charged_to_nobo
 def test_42_behind_a_pooler_held_runs_are_read_until_no_statement_can_be_running(
     slow_server: EmbeddedPostgres, tmp_path: Path
 ) -> None:
-    """Nobody sees that server process gone: it is the pooler's."""
+    """No process can see the end of that server process: it belongs to the pooler."""
     pages = tmp_path / "diary"
     with (
         psycopg.connect(slow_server.url, autocommit=True) as connection,

@@ -195,7 +195,7 @@ def test_09_a_death_that_a_dead_steward_did_not_handle_is_passed_to_the_next(
 def test_09_without_a_steward_a_worker_ends_its_task_before_its_lease_ends(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
-    """The worker itself does: the master would kill it later, and with the lease over for others."""
+    """The worker ends it itself. The master would kill it only after the lease has ended for others."""
     pages = tmp_path / "diary"
     with Supervisor(database_url, tmp_path, workers=1, environ={"REPROQ_LEASE": "6s"}) as supervisor:
         run_id = add_run(connection, {"sleep": 60, "diary": str(pages)})

@@ -248,7 +248,7 @@ def test_39_a_run_that_can_be_neither_claimed_nor_ended_is_skipped(
 def test_39_a_trigger_that_refuses_every_claim_fails_no_run(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
-    """It is the database's fault then, and may be put right."""
+    """Then the database is at fault, and an operator may repair it."""
     refuse(connection, "new.status = 'RUNNING'", "P0001")
     with Supervisor(database_url, tmp_path, workers=2) as supervisor:
         runs = [add_run(connection, {"n": n}, priority=7) for n in range(10)]
@@ -274,11 +274,11 @@ def _run_of_a_killed_worker(
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("sqlstate", SQLSTATES)
-@pytest.mark.parametrize("is_last", [False, True], ids=["can be ended", "can be neither"])
+@pytest.mark.parametrize("is_last", [False, True], ids=["can be failed", "can be neither reset nor failed"])
 def test_39_a_run_that_cannot_be_reset_does_not_block_other_runs(
     database_url: str, connection: Connection, tmp_path: Path, sqlstate: str, is_last: bool
 ) -> None:
-    """Its worker is killed, and then another: both are replaced, and what the second one held is run again."""
+    """Two workers are killed and replaced. The run of the second one is executed again."""
     refuse(
         connection, "new.status <> 'RUNNING'" + ("" if is_last else " and new.status <> 'FAILED'"), sqlstate
     )

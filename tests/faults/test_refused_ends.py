@@ -282,7 +282,7 @@ def test_48_an_end_that_takes_too_long_each_time_is_replaced_by_a_smaller_one(
 def test_48_after_a_dead_worker_a_run_with_an_unrecorded_end_counts_as_started(
     connection: Connection, host: Host
 ) -> None:
-    """It must not run twice, though the worker was at something else when it died."""
+    """It must not run twice, although the worker executed another run when it died."""
     refuse(connection, what=ANY_END)
     with host.supervisor as supervisor:
         run_id = host.start_run(max_attempts=1)
@@ -323,7 +323,7 @@ def test_48_a_dead_workers_run_that_cannot_be_reset_blocks_no_slot_and_no_other_
 def test_48_after_a_dead_master_a_run_with_an_unrecorded_end_counts_as_started(
     connection: Connection, host: Host
 ) -> None:
-    """Its worker was at something else; its steward buries what they leave."""
+    """The worker executed another run. The steward resets the runs of the dead workers."""
     shut_down = "new.status = 'FAILED' and new.errors::text like '%master died%'"
     refuse(connection, what=f"{ANY_END} and not ({shut_down})")
     with host.supervisor as supervisor:

@@ -37,7 +37,7 @@ def test_37_a_run_that_is_deleted_under_its_worker_is_forgotten(
 def test_37_a_worker_does_not_record_a_run_that_was_taken_from_it(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
-    """An operator has put it back by hand: the worker that is at it has lost it, whatever comes out."""
+    """An operator has reset it by hand, so its worker has lost it, whatever the result is."""
     pages = tmp_path / "diary"
     with Supervisor(database_url, tmp_path, workers=2) as supervisor:
         run_id = add_run(

@@ -176,7 +176,7 @@ def test_a_log_event_is_one_line_whatever_a_task_prints(
 def test_a_payload_cannot_run_code_outside_the_allow_list(
     database_url: str, connection: Connection, tmp_path: Path, path: str
 ) -> None:
-    """With INSERT alone nobody runs what they like."""
+    """The right to INSERT is not enough to run arbitrary code."""
     touched = tmp_path / "touched"
     environ = {
         "EXECUTOR_COMMAND": "",

@@ -141,7 +141,7 @@ def small_server() -> Iterator[EmbeddedPostgres]:
 def test_25_a_host_with_more_workers_than_connections_is_ready_with_those_that_have_one(
     small_server: EmbeddedPostgres, tmp_path: Path
 ) -> None:
-    """It was never ready, wrote ten warnings a second, and ended after three boot timeouts."""
+    """Earlier, it was never ready, wrote ten warnings a second, and exited after three boot timeouts."""
     workers, patience = 10, {"REPROQ_BOOT_TIMEOUT": "3s"}
     with (
         psycopg.connect(small_server.url, autocommit=True) as connection,

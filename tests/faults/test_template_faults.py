@@ -189,7 +189,7 @@ def _called(supervisor: Supervisor, title: str) -> list[int]:
 def test_any_process_between_template_and_master_may_be_killed_and_every_run_is_done(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
-    """Each worker runs one task, so there is always a fork under way, and half a second long it is shot at."""
+    """Each worker runs one task, so forks never stop, and for half a second processes are killed."""
     shop = Shop(tmp_path)
     environ = {"REPROQ_MAX_TASKS": "1", "REPROQ_BOOT_TIMEOUT": "5s"}
     with shop.supervisor(database_url, workers=4, executor="inline", environ=environ) as supervisor:

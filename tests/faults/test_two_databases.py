@@ -305,7 +305,7 @@ def test_40_a_worker_announces_the_end_of_the_run_in_its_own_database(
 def test_40_results_are_not_mixed_up_if_every_id_is_used_twice(
     masters: None, places: tuple[Place, Place]
 ) -> None:
-    """Many at a time, by all that a worker may do with one: none meets the other of its number."""
+    """Many runs at once, with everything a worker may do to a run: no run affects the one with its id."""
     tasks = ("write", "progress", "look", "shout")
     added = [
         (place, task, place.add(task, atomic=task == "write"))

@@ -100,7 +100,7 @@ def test_43_a_database_that_is_made_read_only_for_new_sessions_lets_the_old_ones
 def test_43_after_a_switchover_behind_one_name_all_processes_leave_the_old_primary(
     private_server: EmbeddedPostgres, tmp_path: Path
 ) -> None:
-    """It keeps their sockets open, answers every read, and says for ever that nothing is due."""
+    """It keeps the sockets open, answers every read, and always answers that nothing is due."""
     with (
         replica_of(private_server) as replica,
         Proxy(private_server.url) as proxy,

@@ -74,7 +74,7 @@ def test_a_batch_is_the_first_runs_in_claim_order(database_url: str, connection:
 ALONE = [{"max_attempts": 1}, {"attempts": 1}, {"atomic": True}]
 
 
-@pytest.mark.parametrize("columns", ALONE, ids=["one attempt", "an attempt behind it", "atomic"])
+@pytest.mark.parametrize("columns", ALONE, ids=["one attempt", "an attempt already made", "atomic"])
 def test_runs_that_should_not_be_interrupted_are_claimed_alone_and_in_order(
     database_url: str, connection: Connection, columns: dict[str, Any]
 ) -> None:

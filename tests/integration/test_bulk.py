@@ -162,7 +162,7 @@ def module_connection(template_url: str, server: Any) -> Iterator[Connection]:
 def test_a_payload_arrives_as_the_same_document(
     module_connection: Connection, payloads: list[Any], by_copy: bool
 ) -> None:
-    """What the table holds is what one INSERT of the canonical text would have put there."""
+    """The table holds the same document as after one INSERT of the canonical text."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bulk, "COPY_FROM", 1 if by_copy else 10**9)
         runs = enqueue_many(module_connection, [NewRun.of(payload) for payload in payloads])
@@ -227,7 +227,7 @@ def test_an_insert_is_tried_again_if_the_holder_of_the_key_finishes(
 def test_inserted_rows_are_rolled_back_before_a_smaller_key_is_tried_again(
     database_url: str, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else this caller holds `b` and waits for `a`, and another one who holds `a` waits for `b`."""
+    """Otherwise this caller holds `b` and waits for `a`, and a caller that holds `a` waits for `b`."""
     enqueue(connection, "held", unique_key="a")
     fetch, names = PsycopgSender.fetch, []
 
@@ -359,7 +359,7 @@ def test_runs_added_by_a_copy_can_be_read_in_any_order(
 def test_callers_who_add_the_same_keys_at_once_add_each_once(
     database_url: str, connection: Connection
 ) -> None:
-    """In one order, so that nobody waits for somebody who waits for them."""
+    """All callers use one order of keys, so no two wait for each other."""
     callers, rounds = 4, 10
     barrier = threading.Barrier(callers, timeout=30)
     seen: list[Sequence[TaskRun]] = []

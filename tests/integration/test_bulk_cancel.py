@@ -144,7 +144,7 @@ def test_pages_and_batches_leave_nothing_out(
 
 
 def test_a_locked_run_is_skipped_at_once(database_url: str, cli: CommandLine, connection: Connection) -> None:
-    """To wait for it, with others locked, is how a DELETE of all of them ends in a deadlock with a worker."""
+    """A DELETE of all runs that waits for it while it locks others ends in a deadlock with a worker."""
     held, *others = [enqueue(connection, number).id for number in range(3)]
     with psycopg.connect(database_url) as holder:
         holder.execute("select from task_runs where id = %s for update", [held])
@@ -205,7 +205,7 @@ def test_tasks_that_run_are_ended_by_their_workers(
 def test_workers_go_on_during_a_bulk_cancel_without_a_deadlock(
     cli: CommandLine, database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
-    """As in the field, where one DELETE of all that waits met one within seconds."""
+    """In production, one DELETE of all waiting runs met a deadlock within seconds."""
     shop = Shop(tmp_path)
     calls = NewRun.of({"v": 1, "task": f"{shop.name}.version", "args": [], "kwargs": {}})
     enqueue_many(connection, [calls] * 20_000)

@@ -147,7 +147,7 @@ def test_a_copy_of_a_cancelled_run_is_not_cancelled(connection: Connection) -> N
 def test_a_cancel_that_waits_for_a_claim_cancels_the_run_as_claimed(
     database_url: str, connection: Connection, listener: Listener
 ) -> None:
-    """It must not take a run from under a worker whose claim it did not see."""
+    """It must not cancel as waiting a run that a worker has just claimed."""
     run_id = enqueue(connection, TASK).id
     answers: list[Status] = []
 
@@ -187,7 +187,7 @@ def test_a_cancelled_run_is_not_retried_or_handed_back(
 def test_a_cancelled_run_that_ends_instead_of_a_retry_is_still_announced(
     connection: Connection, worker: WorkerStore, cancelled: bool
 ) -> None:
-    """The task's process told nobody: as it knew, the attempt that failed was not the last."""
+    """The task's process announced nothing, because the failed attempt was not the last one."""
     run_id = enqueue(connection, TASK).id
     run = claimed(worker)
     if cancelled:

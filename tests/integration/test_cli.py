@@ -289,7 +289,7 @@ def test_the_master_runs_what_was_enqueued_and_ends_with_0(cli: CommandLine, con
 def test_a_reload_reads_the_files_again_and_keeps_the_worker_name(
     cli: CommandLine, connection: Connection
 ) -> None:
-    """HUP: the same flags and environment, the files as they are now, and no new name for the workers."""
+    """HUP keeps the flags, the environment and the worker name, and reads the files as they are now."""
     program = executor(cli.directory)
     write_private(cli.directory / ".env", f"EXECUTOR_COMMAND={program}\nQUEUE_NAME=first\n")
 

@@ -29,7 +29,7 @@ def connected(url: str) -> Iterator[DeadlineConnection]:
         yield connection
 
 
-@pytest.fixture(params=["a connection of its own", "behind a pooler"])
+@pytest.fixture(params=["a direct connection", "behind a pooler"])
 def url(request: pytest.FixtureRequest, database_url: str) -> Iterator[str]:
     if request.param == "behind a pooler":
         with pooler(database_url, connections=1) as url:
@@ -68,7 +68,7 @@ def test_no_setting_remains_on_a_pooled_connection(database_url: str) -> None:
 
 
 def test_a_poll_notices_that_the_server_has_become_read_only(database_url: str) -> None:
-    """It only reads, and would say for ever that nothing is due."""
+    """A read-only server would always answer that nothing is due."""
     with closing(steward_store(database_url)) as steward:
         steward.look([], announces=False)
         steward._connection.execute("set default_transaction_read_only = on")

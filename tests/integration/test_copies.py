@@ -53,7 +53,7 @@ def notes_of(url: str) -> list[Any]:
 def test_a_database_that_never_had_workers_may_be_copied_within_its_server(
     server: Server, database_url: str
 ) -> None:
-    """As the template of a test suite is, and the databases of Django's parallel tests."""
+    """A test suite copies its template, and Django's parallel tests copy their databases."""
     with psycopg.connect(database_url) as connection:
         enqueue(connection, 1)
     with new_database(server.url, database_url) as url:
@@ -187,7 +187,7 @@ def test_a_steward_deletes_registrations_that_no_trigger_deleted(
 def test_the_server_process_of_an_original_worker_is_not_ended_from_a_copy(
     server: Server, database_url: str, connection: Connection
 ) -> None:
-    """They are of one server, so their pids are those of pg_stat_activity there, too."""
+    """Both databases are on one server, so pg_stat_activity shows the same pids in the copy."""
     with closing(worker_store(database_url)) as worker, new_database(server.url, None) as url:
         row = connection.execute("select backend_pid, backend_started from reproq_workers").fetchone()
         with closing(connect(url, application_name="a copy")) as copy:

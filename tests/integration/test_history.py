@@ -371,7 +371,7 @@ def test_a_run_is_claimed_whatever_list_of_workers_it_has(
 def test_a_retry_storm_writes_a_bounded_row_and_a_bounded_log(
     database_url: str, connection: Connection
 ) -> None:
-    """Each attempt writes 64 KiB that no compression helps with; before, the 200th wrote 13 MB and the last 65."""
+    """Each attempt writes 64 KiB that cannot be compressed. Earlier, the last one wrote 65 MB."""
     attempts = 200
     run_id = add_run(connection, {}, max_attempts=1_000)
     with closing(worker_store(database_url)) as store:

@@ -68,7 +68,7 @@ def finish(url: str, stop: Event) -> None:
 @pytest.mark.parametrize(
     ("batch_runs", "keys_are_given_back"),
     [(5_000, False), (50, False), (5_000, True)],
-    ids=["one insert", "many inserts", "keys are given back"],
+    ids=["one insert", "many inserts", "runs with keys finish"],
 )
 def test_producers_who_add_equal_keys_in_any_order_meet_no_deadlock(
     database_url: str, connection: Connection, batch_runs: int, keys_are_given_back: bool
@@ -139,7 +139,7 @@ def test_ids_follow_the_list_except_for_runs_with_unordered_keys(connection: Con
 def test_keys_are_ordered_by_code_points_whatever_the_collation(
     database_url: str, connection: Connection
 ) -> None:
-    """Producers in other languages have the same order, and none has to ask the database for one."""
+    """Producers in other languages can use the same order without asking the database."""
     keys = ["ä", "Z", "a", "10", "9", "\U0001f600", "\ue000", "z"]
     runs = enqueue_many(connection, [NewRun.of(0, unique_key=key) for key in keys])
     by_id = [run.unique_key for run in sorted(runs, key=lambda run: run.id)]
@@ -216,7 +216,7 @@ def test_waiting_runs_are_handed_back_in_the_order_of_their_ids(
 def test_ends_are_recorded_in_the_order_of_ids_before_any_other_run_is_locked(
     database_url: str, connection: Connection
 ) -> None:
-    """While a worker waits for one of its own runs, it keeps nobody from those that wait."""
+    """While a worker waits for one of its own runs, it does not lock waiting runs."""
     ids, runs = three_held_runs(database_url, connection, last=0)
     pending = [add_run(connection, {}) for _ in range(3)]
     ends = [Settlement(run.id, run.claim, Status.SUCCESSFUL, result="1") for run in reversed(runs)]

@@ -98,7 +98,7 @@ def test_a_sweep_skips_a_locked_run_at_once(
 def test_a_reset_waits_for_a_locked_run_and_uses_its_latest_state(
     database_url: str, connection: Connection, worker: WorkerStore, steward: StewardStore, what: str
 ) -> None:
-    """A cancel that is on its way is not missed: the run would be PENDING, and run again."""
+    """A concurrent cancel is not missed. Otherwise the run would be PENDING and run again."""
     runs = [enqueue(connection, number).id for number in range(2)]
     at, waiting = claimed(worker, 2)
     assert [at.id, waiting.id] == runs

@@ -50,7 +50,7 @@ def test_without_a_lease_nothing_is_claimed(connection: Connection, worker: Work
 def test_a_locked_run_is_skipped(
     database_url: str, connection: Connection, worker: WorkerStore, what: str
 ) -> None:
-    """Whoever waited would be refused after two seconds, and blame the run."""
+    """A statement that waited would be refused after two seconds, and the run would be blamed."""
     first, second = (enqueue(connection, number).id for number in range(2))
     with psycopg.connect(database_url) as other:
         other.execute("select from task_runs where id = %s for update", [first])

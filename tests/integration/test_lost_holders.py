@@ -40,7 +40,7 @@ def test_a_run_is_swept_once_its_lease_and_the_lease_of_its_worker_have_ended(
 def test_an_impossible_lease_counts_as_ended(
     database_url: str, connection: Connection, lease: str | None, swept: bool
 ) -> None:
-    """Else its run would be RUNNING for ever once the worker is gone."""
+    """Otherwise its run would be RUNNING for ever after its worker is gone."""
     run_id = enqueue(connection, {}).id
     with closing(steward_store(database_url)) as steward, closing(worker_store(database_url)) as worker:
         worker.finish_and_claim((), max_runs=1)

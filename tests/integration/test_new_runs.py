@@ -57,7 +57,7 @@ def steward(database_url: str) -> Iterator[StewardStore]:
 def test_a_notification_during_a_statement_of_the_steward_is_received_after_it(
     steward: StewardStore, connection: Connection
 ) -> None:
-    """psycopg before 3.2.4 throws away what arrives together with a reply."""
+    """psycopg before 3.2.4 drops notifications that arrive together with a reply."""
     steward.listen()
     steward.await_new_runs()
     heard = 0

@@ -77,7 +77,7 @@ def test_behind_a_session_pooler_notifications_are_received(
                 assert _heard(steward, connection)
 
 
-@pytest.mark.parametrize("takes_turns", [False, True], ids=["the last one", "in turns"])
+@pytest.mark.parametrize("takes_turns", [False, True], ids=["last used first", "in turns"])
 @pytest.mark.parametrize("mode", ["transaction", "statement"])
 @pytest.mark.parametrize("others", [0, 1, 3 * POOL])
 def test_behind_a_transaction_pooler_listening_never_seems_to_work(

@@ -144,7 +144,7 @@ def test_specs_left_without_runs_by_an_earlier_restore_block_no_run(
 def test_existing_runs_stay_once_and_the_sequence_stays_ahead_after_adopting(
     original: Original, database_url: str, connection: Connection
 ) -> None:
-    """The ids meet: the runs are refused as a whole, and psql sets the sequence back."""
+    """The ids are the same, so all runs are refused, and psql sets the sequence back."""
     here = [enqueue(connection, {"here": number}).id for number in range(100)]
     status, said = original.psql(original.dump("--data-only"), database_url)
     assert (status, said.count("ERROR")) == (0, 1)
@@ -227,7 +227,7 @@ def test_a_full_dump_is_restored_into_an_empty_database_by_psql(
 def test_a_full_dump_into_a_migrated_database_restores_each_run_once(
     original: Original, database_url: str
 ) -> None:
-    """psql says of each part of the schema that it exists, and exits with 0; that was asked for."""
+    """psql reports that each part of the schema exists, and exits with 0, its default."""
     status, said = original.psql(original.dump(), database_url)
     errors = [line for line in said.splitlines() if "ERROR" in line]
     assert status == 0
@@ -267,7 +267,7 @@ def test_a_dump_of_the_schema_alone_is_not_a_copy(original: Original, empty_data
 def test_a_database_may_be_restored_from_its_own_dump(
     server: Server, template_url: str, tmp_path: Path
 ) -> None:
-    """It is itself, so nobody has to say what becomes of the runs."""
+    """It is the same database, so nobody has to decide what becomes of the runs."""
     with new_database(server.url, template_url) as url:
         give_a_past(url)
         own = Original(url, programs_for(url), tmp_path)

@@ -150,7 +150,7 @@ def test_producers_and_observers_can_lock_no_table_and_no_row(
 
 
 class TestWaiters:
-    """A producer says by a function that it waits for the end of a run."""
+    """A producer calls a function to wait for the end of a run."""
 
     def waiters(self, connection: Connection) -> list[tuple[object, ...]]:
         return connection.execute(
@@ -231,7 +231,7 @@ class TestWaiters:
 
 
 def test_every_function_that_other_roles_can_trigger_has_its_own_search_path(connection: Connection) -> None:
-    """Of a function without one, whoever calls it decides what its names mean."""
+    """Without one, the caller of a function decides what its names mean."""
     without = connection.execute("""
         select proname
         from pg_proc
@@ -288,7 +288,7 @@ def test_an_observer_can_read_everything_and_change_nothing(
 def test_an_owner_who_cannot_create_roles_can_migrate_and_sees_what_is_missing(
     tmp_path: Path,
 ) -> None:
-    """As on a managed server. Once an administrator has made the roles, the owner gives them their rights."""
+    """As on a managed server. After an administrator has created the roles, the owner grants their rights."""
     with embedded_server() as server, psycopg.connect(server.url, autocommit=True) as administrator:
         administrator.execute(f"create role owner login password '{PASSWORD}'")
         administrator.execute("create database app owner owner")

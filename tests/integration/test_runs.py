@@ -237,7 +237,7 @@ def test_a_key_is_free_again_when_its_run_has_finished(connection: Connection) -
 def test_the_holder_may_finish_between_the_two_statements(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The insert meets a live holder that has finished by the time it is looked for: tried again."""
+    """The insert meets a holder that finishes before it is read: the insert is tried again."""
     first = enqueue(connection, 1, unique_key="k")
     fetch, asked = PsycopgSender.fetch, []
 
@@ -262,7 +262,7 @@ def test_a_key_that_changes_hands_without_end_is_an_error_with_a_sentence(
 
 
 def test_one_of_many_who_enqueue_a_key_at_once_gets_it(database_url: str) -> None:
-    """200 rounds of four, while the run of the round before is finished under their hands."""
+    """200 rounds of four callers, while the run of the round before finishes."""
     rounds, callers = 200, 4
     barrier = threading.Barrier(callers, timeout=30)
     seen: list[list[TaskRun]] = [[] for _ in range(rounds)]
@@ -408,7 +408,7 @@ def test_a_run_whose_key_is_held_cannot_be_copied(connection: Connection) -> Non
 
 
 def test_a_run_is_found_by_its_hash_beside_another_spec_of_the_same_key(connection: Connection) -> None:
-    """Its first 16 digits are the other's too."""
+    """Both hashes have the same first 16 digits."""
     one, other = "ab" * 32, "ab" * 8 + "cd" * 24
     ids = {}
     for each in (one, other, other):
@@ -441,7 +441,7 @@ def specs(connection: Connection) -> dict[int, int]:
 
 
 def test_a_table_of_the_caller_does_not_replace_the_table_of_specs(connection: Connection) -> None:
-    """The triggers act by the rights of the schema's owner, so they must not be led elsewhere."""
+    """The triggers have the rights of the schema's owner, so they must not use another table."""
     connection.execute("create temporary table reproq_specs (spec_key bigint, run_id bigint)")
     run = enqueue(connection, 1)
     assert connection.execute("select count(*) from pg_temp.reproq_specs").fetchone() == (0,)
@@ -486,7 +486,7 @@ def test_the_newest_run_of_a_hash_is_found_by_its_index(connection: Connection) 
 def test_enqueue_returns_the_run_as_it_is_stored(
     connection: Connection, payload: Any, seconds: float | None, run_after: datetime | timedelta | None
 ) -> None:
-    """Most of a new run is known without asking the server for it."""
+    """Most values of a new run are known without asking the server."""
     connection.execute("set time zone 'Asia/Kathmandu'")
     run = enqueue(
         connection,

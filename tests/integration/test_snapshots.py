@@ -64,7 +64,7 @@ def test_a_session_that_has_written_is_reported_even_without_a_snapshot(
 
 
 def test_a_session_that_holds_nothing_is_not_named(database_url: str, connection: Connection) -> None:
-    """Idle in a transaction, with statements that have ended: it has no snapshot between them."""
+    """It is idle in a transaction, after its statements have ended, so it has no snapshot."""
     with psycopg.connect(database_url) as session:
         session.execute("select 1")
         assert holders(connection, session.info.backend_pid) == []

@@ -205,7 +205,7 @@ def test_a_draining_worker_can_snooze_its_last_run(
 def test_an_interrupted_task_may_snooze_to_say_that_it_has_done_nothing(
     supervisor: Supervisor, connection: Connection, shop: Shop, tmp_path: Path
 ) -> None:
-    """With one attempt it would be FAILED otherwise, since it had started."""
+    """It has one attempt and had started, so otherwise it would be FAILED."""
     started = tmp_path / "started"
     run_id = enqueue(connection, shop, "snooze_when_told", str(started), max_attempts=1)
     wait_until(started.exists, 20, "the task to start")

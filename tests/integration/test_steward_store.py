@@ -84,7 +84,7 @@ def test_leases_can_be_renewed_while_a_server_process_does_not_end(
 
 
 class TestNews:
-    """What is announced is read in bounded steps, and kept in bounded memory."""
+    """Notifications are read in bounded steps and kept in bounded memory."""
 
     def test_of_many_notifications_the_first_are_kept_and_all_are_counted(
         self, database_url: str, steward: StewardStore

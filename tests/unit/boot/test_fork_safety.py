@@ -46,7 +46,7 @@ def what_is_said_of(opens: Callable[[], Any]) -> str | None:
         lambda: Path("/dev/urandom").open("rb"),  # noqa: SIM115
         lambda: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM),
     ],
-    ids=["nothing", "a file", "a device", "what sends datagrams"],
+    ids=["nothing", "a file", "a device", "a datagram socket"],
 )
 def test_descriptors_that_workers_may_share_are_accepted(opens: Callable[[], Any]) -> None:
     assert what_is_said_of(opens) is None

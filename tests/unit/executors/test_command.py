@@ -495,7 +495,7 @@ def test_a_directory_that_is_not_there_is_named() -> None:
 
 @pytest.mark.parametrize("spare", range(12))
 def test_without_free_descriptors_a_task_is_not_started_but_may_start_later(spare: int) -> None:
-    """With however few are left: it is either run to its end, or `NoProcess`."""
+    """However few are left, the task either runs to its end or raises `NoProcess`."""
 
     def worker() -> int:
         SignalInbox((signal.SIGCHLD,))

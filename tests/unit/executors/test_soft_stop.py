@@ -159,7 +159,7 @@ def test_a_signal_at_any_moment_loses_no_result_and_raises_nothing_outside_the_t
 
 
 def test_a_signal_that_is_handled_as_the_task_returns_comes_too_late(stop: SignalledStop) -> None:
-    """The handler runs in the frame of `call` then: that is what it must recognise."""
+    """Then the handler runs in the frame of `call`, and it must recognise this."""
     seen: list[str] = []
 
     def task() -> int:

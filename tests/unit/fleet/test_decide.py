@@ -322,7 +322,7 @@ def a_start_with_connections_for(ready: int, of: int) -> World:
 
 
 def test_a_host_whose_workers_cannot_all_connect_is_ready_with_those_that_can() -> None:
-    """`max_connections` is too small: it was never ready, and ended after three boot timeouts, at work."""
+    """`max_connections` is too small. Earlier, the host exited after three boot timeouts."""
     world = a_start_with_connections_for(2, of=5)
     world.run_for(BOOT_TIMEOUT_S - 1)
     assert world.told_systemd == []
@@ -351,7 +351,7 @@ def test_such_a_host_is_not_ready_while_another_worker_still_boots() -> None:
 
 
 def test_if_no_worker_can_connect_each_has_the_time_that_the_address_allows() -> None:
-    """Four addresses that swallow packets, of 21 s each: the one behind them was never reached."""
+    """Four addresses drop packets, for 21 s each. Earlier, the address behind them was never reached."""
     world = a_start_with_connections_for(0, of=2)
     world.run_for(BOOT_TIMEOUT_S + CONNECT_S - 1)
     assert [worker.signals for worker in world.workers] == [[], []]

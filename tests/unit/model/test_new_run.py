@@ -155,7 +155,7 @@ def test_the_size_of_a_payload_is_that_of_its_text_in_the_database() -> None:
 
 
 def test_enqueue_has_the_options_of_a_new_run_in_its_signature() -> None:
-    """The options are listed in one place; `help(enqueue)` and type checkers read them from there."""
+    """The options are listed once; `help(enqueue)` and type checkers read that list."""
     own, options = ["connection", "payload"], list(signature(NewRun.of).parameters.values())[1:]
     shown = list(signature(enqueue).parameters.values())
     assert [parameter.name for parameter in shown[:2]] == own

@@ -183,7 +183,7 @@ def test_the_source_of_the_database_and_of_the_queues_is_known() -> None:
 @pytest.mark.parametrize("name", ["default", "flag prod.env", "flag", "environment DATABASE_URL"])
 @pytest.mark.parametrize("is_env_file", [True, False])
 def test_the_name_of_a_file_decides_nothing(name: str, is_env_file: bool) -> None:
-    """`source` is a text for people: a file's name may look like any other of these."""
+    """`source` is text for users: the name of a file may look like any other source."""
     by_variable = {
         "DATABASE_URL": "postgresql:///a",
         "QUEUE_NAME": "mail",

@@ -119,7 +119,7 @@ class LateStore(ScriptedStore):
 def test_a_late_renewal_by_the_old_steward_does_not_change_the_lease_of_the_next_worker(
     host: Host, old: str
 ) -> None:
-    """Its worker has ended, and the new steward has said of the next one in that slot until when it may work."""
+    """The worker has exited, and the new steward has written the lease of the next worker in that slot."""
     newer = RenewLeases(host.board, STEWARD - 1, period_s=1, lease_s=60, believed_lease_s=50)
 
     def another_takes_the_slot() -> None:
@@ -263,7 +263,7 @@ def test_a_renewal_that_is_refused_is_sent_again_before_the_next_one_is_due(host
         ({"lease_end_ns": 0}, False),
         ({"steward": STEWARD - 1}, False),
     ],
-    ids=["busy", "idle", "left", "not registered", "another's"],
+    ids=["busy", "idle", "left", "not registered", "of another steward"],
 )
 def test_which_leases_are_renewed(host: Host, changes: dict[str, Any], is_renewed: bool) -> None:
     host.add_worker(0, **changes)
@@ -298,7 +298,7 @@ class WithWaiting(ScriptedStore):
         (1.5, {"state": WorkerState.SETTLING}, False),
         (1.5, {"steward": STEWARD - 1}, False),
     ],
-    ids=["late", "in time", "nothing waits", "not started", "it has ended", "another's"],
+    ids=["late", "in time", "no waiting runs", "not started", "ended", "of another steward"],
 )
 def test_runs_that_wait_behind_a_long_run_are_handed_back(
     host: Host, late_s: float, changes: dict[str, Any], is_handed_back: bool
@@ -351,7 +351,7 @@ def test_a_sweep_that_reached_its_limit_is_followed_by_another_at_once(host: Hos
 def test_a_worker_is_abandoned_once_it_and_its_master_are_gone(
     host: Host, worker_is_alive: bool, master_is_alive: bool
 ) -> None:
-    """A master that lives ends first what a dead worker's task has started. Nobody knows what had started."""
+    """A live master first kills the processes of a dead worker's task. Which runs had started is unknown."""
     alive = proc.own_identity()
     gone = ProcessIdentity(alive.pid, alive.started + 1)  # of a process that had this pid before
     found: list[LostWorker] = []
@@ -370,7 +370,7 @@ def test_a_worker_is_abandoned_once_it_and_its_master_are_gone(
 def test_a_renewed_lease_counts_from_the_request_and_for_less_than_it_lasts(
     host: Host,
 ) -> None:
-    """However long the server takes to answer: the lease counts from when it was given."""
+    """The lease counts from the request, however long the server takes to answer."""
     host.add_worker(0)
     host.scripted.renewal_takes_s = 0.3
     began_ns = boottime_ns()

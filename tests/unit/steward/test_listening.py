@@ -162,7 +162,7 @@ class TestListening:
 
 
 class TestAwaitNewRuns:
-    """Messages are asked for while a worker is idle, and no more once many have found none."""
+    """Notifications are requested while a worker is idle, until many have come without an idle worker."""
 
     @pytest.fixture
     def resumed(self) -> list[bool]:

@@ -249,7 +249,7 @@ def test_the_reset_is_repeated_until_the_server_process_is_gone(office: Office) 
 
 
 def test_repeated_reports_of_a_death_do_not_repeat_the_reset_for_ever(office: Office) -> None:
-    """As it is while the worker is registered: by a new master, each time that it looks for such workers."""
+    """A new master reports it each time that it looks for dead workers that are still registered."""
     office.scripted.is_gone = False
     office.lose("w", (1, 1))
     office.serve()
@@ -262,7 +262,7 @@ def test_repeated_reports_of_a_death_do_not_repeat_the_reset_for_ever(office: Of
 
 @pytest.mark.parametrize("refused", [set(), {1}])
 def test_a_reset_is_not_repeated_for_ever(office: Office, refused: set[int]) -> None:
-    """What is left then is left to the sweep."""
+    """After that, the sweep resets the remaining runs."""
     office.scripted.is_gone = False
     office.scripted.refused = office.scripted.refuses_the_end_of = refused
     office.lose("w", (1, 1))
@@ -342,7 +342,7 @@ def test_runs_of_workers_without_a_master_are_reset_unless_the_worker_exited_cle
 def test_if_the_unrecorded_ends_of_such_a_worker_are_unknown_all_its_runs_may_have_started(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It died as it wrote that. A run that may start once only must not start again."""
+    """The worker died during the write of its record. A run that may start only once must not start again."""
     office.board.write_worker(0, dead_worker(0, run_id=0))
     monkeypatch.setattr(office.board, "unrecorded_of", lambda slot, incarnation: None)
     office.steward._end_orphaned_workers()

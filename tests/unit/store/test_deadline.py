@@ -67,7 +67,7 @@ def test_an_answer_that_arrived_while_the_process_was_stopped_still_counts(clock
 
 
 def test_messages_without_end_do_not_extend_the_deadline(clock: list[float]) -> None:
-    """As notifications do, that others send faster than they are read."""
+    """For example notifications that other sessions send faster than they are read."""
     gen = _with_deadline(answer_after(10**9), 8.0)
     next(gen)
     for _ in range(5 * LATE_READS):

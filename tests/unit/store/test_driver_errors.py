@@ -52,7 +52,7 @@ def test_the_sqlstate_says_what_is_at_fault(sqlstate: str, kind: type[ReproqErro
     ids=lambda error: type(error).__name__,
 )
 def test_errors_of_python_that_come_out_of_psycopg_are_translated(error: Exception) -> None:
-    """They come of a reply that the server has sent, so what it was asked may be committed."""
+    """The server has sent a reply, so the statement may be committed."""
     with pytest.raises(ReplyUnreadable) as unreadable, translated_errors():
         raise error
     assert unreadable.value.__cause__ is error

@@ -261,7 +261,7 @@ class TestDropped:
     def test_a_line_that_was_cut_is_ended_before_the_next(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        """As by a disk that is full in the middle of it."""
+        """For example by a disk that becomes full in the middle of a write."""
         path = tmp_path / "log"
         fd = os.open(path, os.O_WRONLY | os.O_CREAT)
         room = [10]

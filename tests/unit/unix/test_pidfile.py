@@ -108,7 +108,7 @@ def test_a_child_of_a_dead_master_does_not_keep_the_file(path: Path) -> None:
 
 
 def test_a_master_that_leaves_never_lets_two_others_in(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second opens the file, the first deletes it, the second locks what it has opened."""
+    """The second master opens the file, the first deletes it, then the second locks the deleted file."""
     first = PidFile(path)
     first.acquire()
     real_open = os.open

@@ -310,7 +310,7 @@ def test_no_process_started_by_a_child_survives(kind: Callable[[Callable[[int], 
 
 
 def test_no_process_of_a_tree_can_act_on_the_death_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All are stopped before the first is killed: two that replace each other would go on for ever."""
+    """All are stopped before the first is killed: two that replace each other would otherwise survive."""
     send_signal = kill.send_signal
 
     def send_slowly(pid: int, signum: int) -> None:

@@ -103,7 +103,7 @@ def test_a_handed_over_process_waits_for_the_end_of_the_handover(pipe: Pipe) -> 
 
 
 def test_a_handed_over_process_starts_as_a_fork_does(pipe: Pipe) -> None:
-    """Signals that come before its own handlers are in place wait, and no descriptor but its own is open."""
+    """Signals wait until its handlers are set, and only its own descriptors are open."""
 
     def template() -> int:
         SignalInbox(())

@@ -57,7 +57,7 @@ def test_behind_a_pooler_the_doubt_lasts_longer_than_a_statement_may_take(asking
 def test_a_server_process_that_is_not_registered_leaves_doubt_for_as_long(
     asking: Asking, seen_as_it_reconnects: bool
 ) -> None:
-    """The connection was lost once more while the first old process was awaited: only the first is registered."""
+    """The connection was lost again during the wait for the first process: only the first is registered."""
     asking.connected_again(10.0, pooled=False, old_is_gone=False)
     asking.connected_again(20.0, pooled=False, old_is_gone=seen_as_it_reconnects)
     if not seen_as_it_reconnects:

@@ -202,7 +202,7 @@ def test_a_payload_that_is_never_read_in_time_costs_an_attempt_and_not_the_queue
 def test_no_claim_of_many_runs_includes_a_suspected_run(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a moment in which nothing was due, a claim of many met it again, and was lost again."""
+    """Earlier, after a moment without due runs, a claim of many included it again and was lost again."""
     store = SlowToRead(setting.troubles, setting.calls)
     setting.ledger._link._connect = lambda: cast(WorkerStore, store)
     ledger = setting.opened()
@@ -510,7 +510,7 @@ def test_a_worker_that_drains_waits_for_the_database_while_it_has_something_to_r
 def test_an_end_whose_connection_was_lost_counts_as_something_to_record(
     setting: Setting, queue: Queue
 ) -> None:
-    """Once more, that is: by itself, after it was lost together with a claim. It is carried along then."""
+    """It was lost with a claim, and then again alone. From then on it is kept as an unrecorded end."""
     setting.troubles["finish_and_claim"] = [ConnectionLost("gone"), ConnectionLost("gone")]
     connections = iter([None, DatabaseUnavailable("here", "gone"), None])
 

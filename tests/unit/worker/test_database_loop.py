@@ -494,7 +494,7 @@ def test_a_full_disk_is_waited_for_and_costs_no_result() -> None:
 
 
 def test_a_worker_waits_for_a_server_that_refuses_changes_and_fails_no_run() -> None:
-    """Its tables may be read meanwhile, and rows of them locked."""
+    """Meanwhile its tables can be read and rows can be locked."""
     with world() as made:
         runs = made.claim(3)
         made.server.takes_changes = False
@@ -526,7 +526,7 @@ def test_the_end_of_a_locked_row_is_recorded_unchanged(comes_late: bool) -> None
 
 
 def test_a_batch_does_not_wait_for_each_locked_row_in_turn(made: World) -> None:
-    """A statement that meets one takes two seconds."""
+    """A statement that meets a locked row takes two seconds."""
     runs = made.claim(64)
     made.server.locked = {run.id for run in runs[::4]}
     made.server.doomed = {run_id: frozenset() for run_id in made.server.locked}
@@ -691,7 +691,7 @@ def test_a_worker_that_exits_cleanly_shows_it_on_the_scoreboard(made: World) -> 
 def test_a_lease_counts_from_the_time_of_the_request(
     made: World, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """However long the server takes to answer: it counts from when it gave it."""
+    """However long the server takes to answer, the lease counts from the request."""
     if name == "claim_run":  # as after a lost reply
         made.server.answers = iter([Answer.LOST_BEFORE])
     answer = getattr(Connection, name)

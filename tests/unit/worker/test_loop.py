@@ -253,12 +253,12 @@ def test_an_attempt_recorded_by_its_own_task_is_not_recorded_again(wake: WakePip
         (PYTHON_RUN, AttemptReport(Snoozed(60)), True, True),
     ],
     ids=[
-        "not told",
-        "told by the task",
-        "nobody to tell",
+        "not announced",
+        "announced by the task",
+        "no announcer",
         "cancelled",
-        "no Python task",
-        "cancelled meanwhile",
+        "not a Python task",
+        "cancelled before its snooze",
     ],
 )
 def test_an_end_that_the_task_has_not_announced_is_due(

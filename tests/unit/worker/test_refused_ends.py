@@ -186,7 +186,7 @@ def test_a_worker_that_is_to_stop_has_less_patience() -> None:
 
 
 def test_after_a_slow_refusal_the_next_try_waits() -> None:
-    """Each takes the server's whole time limit, and a worker has other runs."""
+    """Each refusal takes the whole time limit of the server, and a worker has other runs."""
     trial = Trial()
     trial.go_on(60.0, took_s=5.0)
     times = [at for at, _end in trial.tried]
