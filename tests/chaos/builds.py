@@ -72,7 +72,7 @@ GUARDS: Mapping[str, tuple[Change, ...]] = {
             "when false then 'CANCELLED'",
         ),
     ),
-    "the word to a worker that its run was cancelled": (
+    "the notice to a worker that its run was cancelled": (
         Change(
             "steward/notice_cancels.py",
             "self._scoreboard.update_lease(slot, record, cancel_run_id=run_id, cancel_claim=claim)",

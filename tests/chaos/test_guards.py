@@ -89,7 +89,7 @@ SCENES = {
         caught_by="a cancelled run does not run again",
         cancels_after_s=3 * BEGIN_S,
     ),
-    "the word to a worker that its run was cancelled": Scene(
+    "the notice to a worker that its run was cancelled": Scene(
         runs=[bodies.long.new_run(number, TOO_LONG_S + 2) for number in range(ALL)],
         faults=[],
         caught_by="a cancelled run does not run again",
@@ -122,7 +122,7 @@ def test_with_all_guards_no_rule_is_broken(guard: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("guard", SCENES)
-def test_a_guard_that_is_taken_out_is_missed(guard: str, tmp_path: Path) -> None:
+def test_without_a_guard_its_rule_is_broken(guard: str, tmp_path: Path) -> None:
     build = builds.without(guard, tmp_path / "build")
     assert SCENES[guard].caught_by in _broken_rules(SCENES[guard], tmp_path, build)
 

@@ -78,13 +78,13 @@ def statuses() -> dict[int, str]:
 # The list
 
 
-def test_the_newest_run_stands_first(admin: Client) -> None:
+def test_the_newest_run_is_listed_first(admin: Client) -> None:
     runs = [add_run(priority=priority) for priority in (3, 1, 2)]
     columns = range(-9, 10)
     assert [listed(admin, f"o={column}") for column in columns] == [runs[::-1]] * len(columns)
 
 
-def test_a_row_says_what_how_often_and_how_long(admin: Client) -> None:
+def test_a_row_shows_the_task_its_attempts_and_its_duration(admin: Client) -> None:
     add_run(
         status="FAILED",
         attempts=2,
@@ -120,7 +120,7 @@ def test_a_row_says_what_how_often_and_how_long(admin: Client) -> None:
         ("q=%25", []),
     ],
 )
-def test_runs_are_found(query: str, expected: list[str], admin: Client) -> None:
+def test_runs_are_found_by_search_and_filters(query: str, expected: list[str], admin: Client) -> None:
     runs = {
         "mail": add_run(queue_name="mail"),
         "failed": add_run(status="FAILED", spec_hash="cd" * 32),
@@ -179,7 +179,7 @@ def read_by(client: Client, url: str) -> list[str]:
 
 
 @pytest.mark.parametrize("url", PAGES)
-def test_a_list_counts_no_further_than_it_lists(url: str, admin: Client) -> None:
+def test_a_count_stops_at_the_length_of_the_list(url: str, admin: Client) -> None:
     add_run()
     counts = [sql for sql in read_by(admin, url) if "COUNT(" in sql.upper()]
     assert counts
@@ -187,7 +187,7 @@ def test_a_list_counts_no_further_than_it_lists(url: str, admin: Client) -> None
 
 
 @pytest.mark.parametrize("url", PAGES)
-def test_a_list_asks_as_much_for_many_runs_as_for_few(url: str, admin: Client) -> None:
+def test_a_list_sends_as_many_queries_for_many_runs_as_for_few(url: str, admin: Client) -> None:
     add_run()
     few = len(read_by(admin, url))
     for _ in range(5):
@@ -223,7 +223,7 @@ def _rows_of(node: dict[str, Any]) -> Iterator[int]:
 
 
 def test_no_list_reads_the_whole_table(many_runs: Client) -> None:
-    """Of 150,000, few of which are what is looked for: the newest 100,000 at most, and once to find these."""
+    """Of 150,000 rows, a list reads the newest 100,000 at most, and once more to find them."""
     for url in PAGES:
         for sql in read_by(many_runs, url):
             if "task_runs" in sql and "pg_class" not in sql:
@@ -234,7 +234,7 @@ def test_no_list_reads_the_whole_table(many_runs: Client) -> None:
                 assert rows_read(sql) <= 10_001, (url, sql)
 
 
-def test_a_long_list_says_about_how_long(many_runs: Client) -> None:
+def test_a_long_list_shows_an_estimate_of_its_length(many_runs: Client) -> None:
     text = text_of(many_runs.get(LIST))
     found = re.search(r"About ([\d,]+) runs; the newest 10,000 are listed", text)
     assert found is not None
@@ -246,7 +246,7 @@ def test_a_long_list_says_about_how_long(many_runs: Client) -> None:
     assert many_runs.get(f"{LIST}?p=201").status_code == 302
 
 
-def test_a_run_is_found_among_the_newest_only_where_there_is_no_index(many_runs: Client) -> None:
+def test_a_search_without_an_index_finds_only_the_newest_runs(many_runs: Client) -> None:
     with connection.cursor() as cursor:
         cursor.execute("update task_runs set status = 'FAILED' where id in (1, 149999)")
         cursor.execute("update task_runs set status = 'PENDING' where id = 2")
@@ -257,7 +257,7 @@ def test_a_run_is_found_among_the_newest_only_where_there_is_no_index(many_runs:
 # One run
 
 
-def test_a_page_tells_everything_about_a_run(admin: Client) -> None:
+def test_a_page_shows_everything_about_a_run(admin: Client) -> None:
     run_id = add_run(
         status="FAILED",
         attempts=2,
@@ -362,7 +362,7 @@ def test_whatever_is_stored_can_be_shown(payload: str, admin: Client) -> None:
     ],
     ids=["junk", "object", "markup", "types", "much"],
 )
-def test_whatever_errors_hold_is_shown_as_text(errors: Any, admin: Client) -> None:
+def test_any_stored_errors_are_shown_as_text(errors: Any, admin: Client) -> None:
     run_id = add_run(
         task=HOSTILE,
         queue_name=HOSTILE,
@@ -379,7 +379,7 @@ def test_whatever_errors_hold_is_shown_as_text(errors: Any, admin: Client) -> No
 
 
 @pytest.mark.parametrize(("last", "shown"), [(20, 20), (5, 20)])
-def test_attempts_of_which_nothing_is_kept_are_counted_and_not_shown(
+def test_attempts_without_a_kept_entry_are_counted_but_not_shown(
     admin: Client, last: int, shown: int
 ) -> None:
     entries: list[Any] = [{"kind": "failed", "attempt": n, "message": f"no {n}"} for n in range(1, 21 + last)]
@@ -390,7 +390,7 @@ def test_attempts_of_which_nothing_is_kept_are_counted_and_not_shown(
     assert response.context["attempts"][0].title == f"Attempt {20 + last}"
 
 
-def test_a_run_that_is_not_there_leads_back(admin: Client) -> None:
+def test_the_page_of_a_missing_run_redirects(admin: Client) -> None:
     for wrong in ("999", "abc", "9" * 30, "1_0"):
         assert admin.get(f"{LIST}{wrong}/change/").status_code == 302
 
@@ -413,7 +413,7 @@ def settings_with_separators() -> Iterator[None]:
 # What can be done
 
 
-def test_runs_are_queued_again_and_each_is_told(admin: Client) -> None:
+def test_runs_are_queued_again_and_each_is_reported(admin: Client) -> None:
     one, two = add_run(status="FAILED"), add_run(status="FAILED", unique_key="k")
     holder = add_run(unique_key="k")
     response = act(admin, "requeue_runs", one, two)
@@ -425,7 +425,7 @@ def test_runs_are_queued_again_and_each_is_told(admin: Client) -> None:
 
 
 def test_runs_are_queued_again_in_the_order_of_their_keys(admin: Client) -> None:
-    """In one transaction, where requests are atomic: two who choose the same runs must not wait for each other."""
+    """Atomic requests use one transaction: two users who choose the same runs must not deadlock."""
     keys = ["b", None, "a", "Z", None]
     runs = [add_run(status="FAILED", unique_key=key) for key in keys]
     act(admin, "requeue_runs", *runs)
@@ -435,7 +435,7 @@ def test_runs_are_queued_again_in_the_order_of_their_keys(admin: Client) -> None
     assert list(again) == [(None, runs[1]), (None, runs[4]), ("Z", runs[3]), ("a", runs[2]), ("b", runs[0])]
 
 
-def test_runs_are_cancelled_and_each_is_told(admin: Client) -> None:
+def test_runs_are_cancelled_and_each_is_reported(admin: Client) -> None:
     waiting, running, done = add_run(), add_run(status="RUNNING"), add_run(status="SUCCESSFUL")
     response = act(admin, "cancel_runs", waiting, running, done)
     assert told(response) == [
@@ -447,7 +447,7 @@ def test_runs_are_cancelled_and_each_is_told(admin: Client) -> None:
     assert TaskRun.objects.get(pk=running).cancel_requested_at is not None
 
 
-def test_a_priority_is_asked_for_and_given_to_those_that_wait(admin: Client) -> None:
+def test_a_new_priority_is_asked_for_and_set_on_waiting_runs(admin: Client) -> None:
     waiting, done = add_run(), add_run(status="FAILED")
     assert "2 runs chosen" in text_of(act(admin, "change_priorities", waiting, done))
     assert TaskRun.objects.get(pk=waiting).priority == 0
@@ -485,20 +485,20 @@ def test_a_run_has_buttons_for_what_can_be_done(admin: Client) -> None:
     assert "queued again" in told(admin.post(f"{LIST}{done}/requeue/", follow=True))[0]
 
 
-def test_what_was_done_is_in_the_history_of_the_run(admin: Client) -> None:
+def test_an_action_is_recorded_in_the_history_of_the_run(admin: Client) -> None:
     run_id = add_run()
     admin.post(f"{LIST}{run_id}/cancel/")
     assert "Cancelled." in text_of(admin.get(f"{LIST}{run_id}/history/"))
 
 
-def test_many_runs_are_told_of_in_few_lines(admin: Client) -> None:
+def test_many_runs_are_reported_in_a_few_lines(admin: Client) -> None:
     response = act(admin, "cancel_runs", *[add_run() for _ in range(30)])
     assert told(response)[-1] == "And 10 more: 10 done, 0 not changed."
     assert set(statuses().values()) == {"CANCELLED"}
 
 
 @pytest.mark.parametrize("name", ["requeue", "cancel", "priority"])
-def test_nothing_is_done_by_a_get_or_from_another_site(name: str, admin: Client) -> None:
+def test_a_get_request_or_another_site_changes_nothing(name: str, admin: Client) -> None:
     run_id = add_run()
     url = f"{LIST}{run_id}/{name}/"
     assert admin.get(url).status_code == 405
@@ -512,7 +512,7 @@ def test_nothing_is_done_by_a_get_or_from_another_site(name: str, admin: Client)
 # Who may
 
 
-def test_who_may_only_look_can_do_nothing(django_transaction: None) -> None:
+def test_a_user_with_only_the_view_permission_can_change_nothing(django_transaction: None) -> None:
     viewer = somebody_who_may("view_taskrun")
     run_id = add_run()
     assert "requeue" not in text_of(viewer.get(page(run_id)))
@@ -525,14 +525,14 @@ def test_who_may_only_look_can_do_nothing(django_transaction: None) -> None:
     assert viewer.get(WORKERS).status_code == 403
 
 
-def test_who_may_change_can_cancel(django_transaction: None) -> None:
+def test_a_user_with_the_change_permission_can_cancel(django_transaction: None) -> None:
     editor = somebody_who_may("change_taskrun")
     run_id = add_run()
     editor.post(f"{LIST}{run_id}/cancel/")
     assert statuses() == {run_id: "CANCELLED"}
 
 
-def test_without_a_permission_there_is_nothing_to_see(django_transaction: None) -> None:
+def test_a_user_without_a_permission_sees_nothing(django_transaction: None) -> None:
     nobody = somebody_who_may()
     run_id = add_run()
     for url in (LIST, page(run_id), QUEUES, WORKERS):
@@ -553,7 +553,7 @@ def test_nobody_adds_changes_or_deletes_a_row(admin: Client) -> None:
 # Queues and workers
 
 
-def test_the_queues_tell_what_waits_and_what_fails(admin: Client) -> None:
+def test_the_queues_page_shows_waiting_and_failed_runs(admin: Client) -> None:
     add_run(queue_name="mail")
     add_run(queue_name="mail", run_after="tomorrow")
     add_run(queue_name="mail", status="RUNNING")
@@ -574,7 +574,7 @@ def test_the_queues_tell_what_waits_and_what_fails(admin: Client) -> None:
     assert "\u202e" not in text
 
 
-def test_the_workers_tell_what_they_run(admin: Client) -> None:
+def test_the_workers_page_shows_what_each_worker_executes(admin: Client) -> None:
     add_worker("worker-web-1.0", queues=("default", "mail"))
     add_worker("worker-web-1.1", lease="-5 s")
     run_id = add_run(status="RUNNING", leased_by="worker-web-1.0", last_attempted_at="now", attempts=1)
@@ -595,7 +595,7 @@ def test_the_workers_tell_what_they_run(admin: Client) -> None:
     assert "<script>alert" not in text
 
 
-def test_the_pages_stand_where_there_is_nothing(admin: Client) -> None:
+def test_the_pages_work_on_empty_tables(admin: Client) -> None:
     assert "There are no runs" in text_of(admin.get(QUEUES))
     assert "manage.py reproq_worker" in text_of(admin.get(WORKERS))
     assert "0 task runs" in text_of(admin.get(LIST))

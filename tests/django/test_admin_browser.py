@@ -175,7 +175,7 @@ def pages(runs: dict[str, int]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_pages_can_be_read_and_used_by_everybody(
+def test_the_pages_are_accessible_to_all_users(
     theme: str, browser: Any, site: str, runs: dict[str, int], tmp_path: Path
 ) -> None:
     kept = Path(os.environ.get("REPROQ_SCREENSHOTS", tmp_path)) if theme == "light" else tmp_path

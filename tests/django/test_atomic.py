@@ -29,7 +29,9 @@ ISOLATION = pytest.mark.parametrize(
 
 @ISOLATION
 @BOTH
-def test_they_work_at_every_isolation_level(django_workers: Workers, executor: str, level: int) -> None:
+def test_atomic_tasks_work_at_every_isolation_level(
+    django_workers: Workers, executor: str, level: int
+) -> None:
     environ = {"REPROQ_TEST_CONNECTION_OPTIONS": json.dumps({"isolation_level": level})}
     with django_workers("--executor", executor, environ=environ):
         results = [tasks.write_note_atomically.enqueue(str(number)) for number in range(5)]
@@ -40,10 +42,10 @@ def test_they_work_at_every_isolation_level(django_workers: Workers, executor: s
 
 
 @BOTH
-def test_they_may_take_longer_than_the_lease(
+def test_atomic_tasks_may_take_longer_than_the_lease(
     django_workers: Workers, django_database: str, executor: str
 ) -> None:
-    """The claim's own lease is over by then; that of the worker is renewed, and the sweep looks at both."""
+    """The lease of the claim has ended by then. The worker's lease is renewed, and the sweep checks both."""
     with (
         django_workers("--executor", executor, "--lease", "1s"),
         closing(steward_store(django_database)) as steward,
@@ -66,7 +68,7 @@ def test_they_may_take_longer_than_the_lease(
 
 
 @BOTH
-def test_one_that_is_cancelled_writes_nothing(django_workers: Workers, executor: str) -> None:
+def test_a_cancelled_atomic_task_writes_nothing(django_workers: Workers, executor: str) -> None:
     with django_workers("--executor", executor):
         result = tasks.write_note_slowly.enqueue("never", 60.0)
         wait_until(lambda: refreshed(result).status == STATUSES.RUNNING, 20, "the task to run")
@@ -76,7 +78,9 @@ def test_one_that_is_cancelled_writes_nothing(django_workers: Workers, executor:
 
 
 @BOTH
-def test_one_that_misses_its_deadline_writes_nothing(django_workers: Workers, executor: str) -> None:
+def test_an_atomic_task_that_misses_its_deadline_writes_nothing(
+    django_workers: Workers, executor: str
+) -> None:
     with django_workers("--executor", executor):
         result = tasks.write_note_slowly.using(timeout=0.3, max_attempts=1).enqueue("never", 60.0).wait(30)
         assert result.errors[-1].exception_class.__name__ == "TaskTimeout"
@@ -84,7 +88,7 @@ def test_one_that_misses_its_deadline_writes_nothing(django_workers: Workers, ex
 
 
 @BOTH
-def test_one_that_breaks_its_transaction_fails_and_does_not_hang(
+def test_an_atomic_task_that_breaks_its_transaction_fails_and_does_not_hang(
     django_workers: Workers, executor: str
 ) -> None:
     with django_workers("--executor", executor):

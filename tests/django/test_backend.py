@@ -30,7 +30,7 @@ def row(result: Any) -> dict[str, Any]:
         return dict(zip((column.name for column in cursor.description), found, strict=True))
 
 
-def test_the_backend_supports_all_there_is() -> None:
+def test_the_backend_supports_every_feature() -> None:
     backend = FAMILY.backends["default"]
     assert isinstance(backend, ReproqBackend)
     assert backend.supports_defer
@@ -40,11 +40,11 @@ def test_the_backend_supports_all_there_is() -> None:
 
 
 class Enqueue(TestCase):
-    def test_it_is_one_statement_on_djangos_own_connection(self) -> None:
+    def test_an_enqueue_is_one_statement_on_djangos_connection(self) -> None:
         with self.assertNumQueries(1):
             tasks.add.enqueue(1, 2)
 
-    def test_the_result_is_that_of_a_ready_task(self) -> None:
+    def test_an_enqueue_returns_the_result_of_a_ready_task(self) -> None:
         result = tasks.add.enqueue(1, b=2)
         assert isinstance(result, FAMILY.base.TaskResult)
         assert result.status == STATUSES.READY
@@ -59,13 +59,13 @@ class Enqueue(TestCase):
         assert result.enqueued_at is not None
         assert not result.is_finished
 
-    def test_get_result_gives_an_equal_one(self) -> None:
+    def test_get_result_returns_an_equal_result(self) -> None:
         result = tasks.send_mail.using(priority=20).enqueue("somebody")
         assert tasks.send_mail.get_result(result.id) == result
         assert FAMILY.backends["default"].get_result(result.id) == result
         assert result.task.priority == 20
 
-    def test_a_rollback_takes_the_task_back(self) -> None:
+    def test_a_rollback_removes_the_task(self) -> None:
         with transaction.atomic():
             result = tasks.add.enqueue(1, 2)
             transaction.set_rollback(True)
@@ -78,7 +78,7 @@ class Enqueue(TestCase):
         assert result.task.run_after == later
         assert tasks.add.get_result(result.id).task.run_after == later
 
-    def test_what_is_no_json_is_refused_before_any_sql(self) -> None:
+    def test_arguments_that_are_not_json_are_refused_before_any_sql(self) -> None:
         with self.assertNumQueries(0):
             for wrong in (object(), {1, 2}, float("nan"), "\0"):
                 with pytest.raises((TypeError, ValueError)):
@@ -88,7 +88,7 @@ class Enqueue(TestCase):
         with pytest.raises(FAMILY.exception("InvalidTask")):
             tasks.add.using(queue_name="elsewhere")
 
-    def test_what_no_worker_could_load_is_refused_with_what_to_do(self) -> None:
+    def test_a_task_that_no_worker_could_load_is_refused_with_what_to_do(self) -> None:
         def task_of(module: str, name: str) -> Any:
             def function() -> None: ...
 
@@ -122,7 +122,7 @@ class Enqueue(TestCase):
 
 
 class Results(TestCase):
-    def test_what_is_no_id_does_not_exist_and_asks_nothing(self) -> None:
+    def test_a_malformed_id_does_not_exist_and_sends_no_query(self) -> None:
         with self.assertNumQueries(0):
             for wrong in ("", "x", "-1", "1.5", " 1", "1\n", "٣", str(2**63), "9" * 5000, None, object()):
                 with pytest.raises(FAMILY.exception("TaskResultDoesNotExist")):
@@ -165,7 +165,7 @@ class Results(TestCase):
         assert [error.exception_class.__name__ for error in result.errors] == ["TaskCancelled"]
         assert result.cancel(), "it is cancelled, whoever asked first"
 
-    def test_a_cancelled_task_whose_worker_died_of_it_has_an_error_that_says_so_too(self) -> None:
+    def test_a_cancelled_task_whose_worker_was_killed_has_an_error_that_says_so_too(self) -> None:
         result = tasks.add.enqueue(1, 2)
         with connection.cursor() as cursor:
             cursor.execute(
@@ -176,13 +176,13 @@ class Results(TestCase):
         names = [error.exception_class.__name__ for error in result.errors]
         assert names == ["WorkerLost", "TaskCancelled"]
 
-    def test_what_has_finished_is_not_cancelled(self) -> None:
+    def test_a_finished_task_is_not_cancelled(self) -> None:
         result = tasks.add.enqueue(1, 2)
         run_tasks()
         assert not result.cancel()
         assert result.return_value == 3
 
-    def test_a_requeued_task_is_another_one_with_the_same_name(self) -> None:
+    def test_a_requeued_task_is_a_new_run_with_the_same_spec_hash(self) -> None:
         first = tasks.add.enqueue(1, 2)
         again = FAMILY.backends["default"].requeue(first)
         assert again.id != first.id
@@ -217,12 +217,12 @@ class Options(TestCase):
             assert row(tasks.add.enqueue(1, 2))["max_attempts"] == 9
             assert row(tasks.patient.enqueue())["max_attempts"] == 5
 
-    def test_the_arguments_of_the_function_are_never_options(self) -> None:
+    def test_arguments_of_the_function_are_never_taken_as_options(self) -> None:
         stored = row(tasks.with_option_names.enqueue(timeout=3, unique=True, max_attempts=1, priority=9))
         assert (stored["timeout_seconds"], stored["unique_key"], stored["max_attempts"]) == (None, None, 3)
         assert '"timeout": 3' in stored["payload"]
 
-    def test_a_unique_task_is_there_once(self) -> None:
+    def test_a_unique_task_is_enqueued_once(self) -> None:
         first = tasks.unique.enqueue(1)
         again = tasks.unique.enqueue(1)
         assert (again.id, again.created, first.created) == (first.id, False, True)
@@ -233,7 +233,7 @@ class Options(TestCase):
         assert tasks.unique_by_order.enqueue(7, note="b").id == first.id
         assert row(first)["unique_key"] == "order 7"
 
-    def test_wrong_options_are_refused_where_they_are_written(self) -> None:
+    def test_wrong_options_are_refused_at_their_definition(self) -> None:
         for wrong in (
             {"max_attempts": 0},
             {"timeout": -1},
@@ -251,19 +251,19 @@ class Options(TestCase):
         with pytest.raises(TypeError):
             tasks.add.using(attempts=3)
 
-    def test_options_above_the_task_are_refused_with_where_they_belong(self) -> None:
+    def test_options_above_the_task_decorator_are_refused_with_their_right_place(self) -> None:
         with pytest.raises(TypeError, match="below @task"):
             reproq_options(max_attempts=2)(tasks.add)
 
 
 class Bulk(TestCase):
-    def test_many_are_one_statement_and_keep_their_order(self) -> None:
+    def test_a_bulk_enqueue_is_one_statement_and_keeps_the_order(self) -> None:
         with self.assertNumQueries(1):
             results = bulk_enqueue([call(tasks.add, number, 1) for number in range(100)])
         assert [result.args for result in results] == [[number, 1] for number in range(100)]
         assert [tasks.add.get_result(each.id).args for each in results[::50]] == [[0, 1], [50, 1]]
 
-    def test_thousands_are_copied(self) -> None:
+    def test_thousands_of_calls_are_sent_by_copy(self) -> None:
         results = bulk_enqueue(call(tasks.add, number, 1) for number in range(6_000))
         assert len({result.id for result in results}) == 6_000
         assert tasks.add.get_result(results[4_321].id) == results[4_321]
@@ -275,7 +275,7 @@ class Bulk(TestCase):
         assert (first.created, again.created, other.created) == (True, False, True)
         assert first.id == again.id
 
-    def test_one_that_cannot_be_enqueued_refuses_them_all(self) -> None:
+    def test_one_call_that_cannot_be_enqueued_refuses_them_all(self) -> None:
         with self.assertNumQueries(0), pytest.raises((TypeError, ValueError)):
             bulk_enqueue([call(tasks.add, 1, 2), call(tasks.add, object(), 2)])
 
@@ -286,7 +286,7 @@ class Bulk(TestCase):
 
 @pytest.mark.skipif(len(families()) < 2, reason="only one of the two families is installed here")
 class BothFamilies(TestCase):
-    def test_each_gets_its_own_kind_back(self) -> None:
+    def test_each_family_of_tasks_gets_its_own_result_class(self) -> None:
         from tests.django.app import backport_tasks
 
         for task in (tasks.add, backport_tasks.multiply):
@@ -306,7 +306,7 @@ class BothFamilies(TestCase):
 
 @pytest.mark.parametrize("use_tz", [True, False])
 @pytest.mark.parametrize("copy_from", [0, 10**9])
-def test_a_bulk_says_the_times_that_are_read_later(
+def test_a_bulk_enqueue_returns_the_times_that_are_stored(
     use_tz: bool, copy_from: int, django_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("reproq_prefork.store.bulk.COPY_FROM", copy_from)

@@ -20,7 +20,7 @@ ROUNDS, KEYS = 6, 60
 
 @override_settings(TASKS={"default": {"BACKEND": BACKEND}, "second": {"BACKEND": BACKEND}})
 class TwoBackendsOnOneDatabase(TransactionTestCase):
-    def test_results_are_in_the_order_of_the_calls_and_ids_in_that_of_the_keys(self) -> None:
+    def test_results_are_in_the_order_of_the_calls_and_ids_in_the_order_of_the_keys(self) -> None:
         first, second = tasks.unique_by_order, tasks.unique_by_order.using(backend="second")
         calls = [call(second, 7), call(first, 5), call(first, 7), call(tasks.add, 1, 2)]
         results = bulk_enqueue(calls)
@@ -31,7 +31,7 @@ class TwoBackendsOnOneDatabase(TransactionTestCase):
         assert ids[1] < ids[0] == ids[2] < ids[3]
 
     def test_callers_with_opposite_orders_meet_no_deadlock(self) -> None:
-        """In a transaction of their own, so that what each backend has inserted stays locked for the next one."""
+        """Each caller has its own transaction, so the rows of each backend stay locked for the next one."""
         barrier = threading.Barrier(2, timeout=60)
         troubles: list[BaseException] = []
 
@@ -62,7 +62,7 @@ class TwoBackendsOnOneDatabase(TransactionTestCase):
         assert troubles == []
         assert TaskRun.objects.count() == ROUNDS * 2 * KEYS
 
-    def test_none_is_added_where_a_call_of_another_backend_cannot_be(self) -> None:
+    def test_no_run_is_added_if_the_call_of_another_backend_is_refused(self) -> None:
         with pytest.raises((TypeError, ValueError)):
             bulk_enqueue([call(tasks.add, 1, 2), call(tasks.add.using(backend="second"), object(), 2)])
         assert TaskRun.objects.count() == 0

@@ -30,7 +30,7 @@ def told_of(backend: Any) -> list[tuple[str, str]]:
     ]
 
 
-def test_nothing_is_told_of_what_is_right() -> None:
+def test_correct_settings_are_not_reported() -> None:
     assert told() == []
     assert (
         told(
@@ -58,32 +58,32 @@ def test_nothing_is_told_of_what_is_right() -> None:
         ({"retry_base": 60, "retry_max": 5}, "retry_base, 60, is longer than retry_max, 5"),
     ],
 )
-def test_a_wrong_value_is_told(options: dict[str, Any], sentence: str) -> None:
+def test_a_wrong_value_is_reported(options: dict[str, Any], sentence: str) -> None:
     ((number, text),) = told(**options)
     assert number == "E003"
     assert sentence in text
     assert 'TASKS["mine"]' in text
 
 
-def test_an_unknown_option_is_told_with_what_was_meant() -> None:
+def test_an_unknown_option_is_reported_with_a_suggestion() -> None:
     assert told(max_atempts=3) == [
         ("E002", 'TASKS["mine"]: OPTIONS has an unknown key "max_atempts". Did you mean "max_attempts"?')
     ]
 
 
-def test_options_that_are_no_dictionary_are_told() -> None:
+def test_options_that_are_not_a_dictionary_are_reported() -> None:
     ((number, _),) = told_of(SimpleNamespace(alias="mine", queues={"a"}, options=["database"]))
     assert number == "E001"
 
 
 @pytest.mark.parametrize("name", ["a,b", "", " a", "a\nb", "x" * 129, 7])
-def test_a_queue_that_no_worker_could_take_from_is_told(name: Any) -> None:
+def test_a_queue_name_that_no_worker_could_serve_is_reported(name: Any) -> None:
     ((number, text),) = told(queues=(name,))
     assert number == "E005"
     assert "QUEUES: a queue" in text
 
 
-def test_an_unknown_database_is_told_with_what_was_meant() -> None:
+def test_an_unknown_database_is_reported_with_a_suggestion() -> None:
     ((number, text),) = told(database="defualt")
     assert (number, "Did you mean" in text) == ("E006", True)
 
@@ -104,18 +104,18 @@ def other_databases(tmp_path: Path) -> Any:
         del connections.settings[alias]
 
 
-def test_another_engine_is_told(other_databases: None) -> None:
+def test_another_database_engine_is_reported(other_databases: None) -> None:
     ((number, text),) = told(database="sqlite")
     assert (number, "is sqlite, and task runs need PostgreSQL" in text) == ("E007", True)
 
 
-def test_psycopg2_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_psycopg2_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("django.db.backends.postgresql.psycopg_any.is_psycopg3", False)
     ((number, text),) = told()
     assert (number, "psycopg[binary]" in text) == ("E008", True)
 
 
-def test_a_missing_application_is_told() -> None:
+def test_a_missing_application_is_reported() -> None:
     others = [each.name for each in apps.get_app_configs() if each.name != "reproq_prefork.django"]
     with override_settings(INSTALLED_APPS=others):
         ((number, text),) = told()
@@ -130,13 +130,13 @@ class Elsewhere:
         return db == "runs" if app_label == "reproq_prefork" else None
 
 
-def test_a_router_that_disagrees_is_told(other_databases: None) -> None:
+def test_a_router_that_disagrees_is_reported(other_databases: None) -> None:
     with override_settings(DATABASE_ROUTERS=["tests.django.test_checks.Elsewhere"]):
         assert [number for number, _ in told(database="default")] == ["E009", "W002"]
         assert told() == []  # without OPTIONS the router decides
 
 
-def test_requests_that_are_transactions_elsewhere_are_told(
+def test_atomic_requests_on_another_database_are_reported(
     other_databases: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
@@ -153,7 +153,7 @@ def schema_messages(**kwargs: Any) -> list[str]:
     ]
 
 
-def test_an_old_schema_is_told_only_where_databases_are_checked(empty_database_url: str) -> None:
+def test_an_old_schema_is_reported_only_if_databases_are_checked(empty_database_url: str) -> None:
     with pointed_at(empty_database_url):
         assert schema_messages() == []
         (message,) = schema_messages(databases=["default"])
@@ -166,7 +166,7 @@ def test_an_old_schema_is_told_only_where_databases_are_checked(empty_database_u
         assert schema_messages(databases=["default"]) == []
 
 
-def test_a_copy_of_another_database_is_told(database_url: str) -> None:
+def test_a_copy_of_another_database_is_reported(database_url: str) -> None:
     with psycopg.connect(database_url) as psql:
         psql.execute(
             "insert into reproq_database (database_oid, table_oid, database_name) values (1, 1, 'live')"
@@ -179,7 +179,7 @@ def test_a_copy_of_another_database_is_told(database_url: str) -> None:
     assert "`manage.py reproq_worker adopt --cancel-unfinished`" in message
 
 
-def test_migrate_is_not_warned_of_what_it_is_about_to_do(
+def test_migrate_does_not_warn_of_migrations_that_it_will_apply(
     empty_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.argv", ["manage.py", "migrate"])

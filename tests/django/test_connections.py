@@ -28,13 +28,13 @@ def test_a_connection_is_closed_after_each_task(django_workers: Workers) -> None
         assert len(set(server_processes(3))) == 3
 
 
-def test_a_connection_that_may_persist_does(django_workers: Workers) -> None:
+def test_a_persistent_connection_is_kept(django_workers: Workers) -> None:
     environ = {"REPROQ_TEST_CONNECTION": json.dumps({"CONN_MAX_AGE": None})}
     with django_workers("--executor", "inline", workers=1, environ=environ):
         assert len(set(server_processes(3))) == 1
 
 
-def test_a_connection_that_has_grown_too_old_while_no_task_ran_is_not_used_again(
+def test_a_connection_that_became_too_old_between_tasks_is_not_used_again(
     django_workers: Workers, django_database: str
 ) -> None:
     environ = {"REPROQ_TEST_CONNECTION": json.dumps({"CONN_MAX_AGE": 1})}
@@ -59,7 +59,7 @@ def test_a_broken_connection_fails_one_task_at_most(django_workers: Workers, dja
 
 
 @pytest.mark.parametrize("executor", ["fork", "inline"])
-def test_a_query_ends_with_the_task_that_waits_for_it_and_leaves_a_connection_to_clean_up_with(
+def test_a_query_ends_with_its_task_and_leaves_a_usable_connection(
     django_workers: Workers, django_database: str, executor: str
 ) -> None:
     with django_workers("--executor", executor, workers=1):
@@ -74,7 +74,7 @@ def test_a_query_ends_with_the_task_that_waits_for_it_and_leaves_a_connection_to
     assert running == 0
 
 
-def test_a_task_that_was_stopped_leaves_no_busy_connection_to_the_next(django_workers: Workers) -> None:
+def test_a_stopped_task_does_not_leave_a_busy_connection_to_the_next(django_workers: Workers) -> None:
     environ = {"REPROQ_TEST_CONNECTION": json.dumps({"CONN_MAX_AGE": None})}
     with django_workers("--executor", "inline", workers=1, environ=environ):
         stopped = tasks.leave_a_query_unread.using(timeout=0.5, max_attempts=1).enqueue(30)
@@ -84,7 +84,7 @@ def test_a_task_that_was_stopped_leaves_no_busy_connection_to_the_next(django_wo
 
 
 @pytest.mark.parametrize("pooled", [False, True])
-def test_an_inline_worker_keeps_its_connection_from_the_tasks_that_it_forks(
+def test_an_inline_worker_does_not_share_its_connection_with_forked_tasks(
     django_workers: Workers, pooled: bool
 ) -> None:
     settings = {"CONN_MAX_AGE": 0 if pooled else None}
@@ -114,7 +114,7 @@ def test_a_pool_works_in_workers(django_workers: Workers, executor: str) -> None
 
 @pytest.mark.parametrize("executor", ["fork", "inline"])
 def test_no_process_forks_beside_a_thread(django_workers: Workers, executor: str) -> None:
-    """Python warns of it from 3.12 on; here that is an error wherever it happens."""
+    """Python 3.12 and newer warn about it. Here the warning is an error everywhere."""
     environ = {"PYTHONWARNINGS": "error::DeprecationWarning"}
     with django_workers("--executor", executor, workers=2, environ=environ) as supervisor:
         results = [
@@ -164,7 +164,7 @@ def test_tasks_may_be_kept_in_another_database(
             del connections.settings["other"]
 
 
-def test_nothing_of_the_workers_is_left_when_they_have_stopped(
+def test_stopped_workers_leave_no_process_and_no_connection(
     django_workers: Workers, django_database: str
 ) -> None:
     with django_workers(workers=2) as supervisor:

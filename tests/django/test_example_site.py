@@ -182,7 +182,7 @@ def test_without_javascript_the_page_reloads_itself(site: Site, tmp_path: Path) 
         assert element[0].text.endswith("€")
 
 
-def test_a_report_is_nobody_elses(site: Site, page: Browser) -> None:
+def test_a_report_is_visible_only_to_its_owner(site: Site, page: Browser) -> None:
     order(page, "2026")
     wait_until(lambda: page.text("#state"), PAGE_TIMEOUT_S, "the page of the report")
     url = page.driver.current_url

@@ -17,7 +17,7 @@ ATTEMPTS = 60
 
 
 class ManyAttempts(TestCase):
-    def test_the_errors_are_those_that_are_kept_and_the_attempts_are_all(self) -> None:
+    def test_kept_errors_are_listed_and_all_attempts_are_counted(self) -> None:
         result = tasks.fail.using(max_attempts=ATTEMPTS).enqueue("oh no")
         (done,) = run_tasks()
         stored = TaskRun.objects.get(pk=result.id)

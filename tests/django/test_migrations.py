@@ -79,7 +79,7 @@ def test_the_program_accepts_what_django_made(empty_database_url: str) -> None:
     assert migrate(empty_database_url, KNOWN) == ()
 
 
-def test_django_adopts_what_psql_applied(empty_database_url: str) -> None:
+def test_django_accepts_migrations_that_psql_applied(empty_database_url: str) -> None:
     apply_migrations(empty_database_url)
     with psycopg.connect(empty_database_url, autocommit=True) as psql:
         psql.execute("insert into task_runs (payload, spec_hash) values ('{}', repeat('0', 64))")
@@ -90,7 +90,7 @@ def test_django_adopts_what_psql_applied(empty_database_url: str) -> None:
     assert own_catalogue(empty_database_url) == before
 
 
-def test_django_takes_each_back(empty_database_url: str, database_url: str) -> None:
+def test_django_can_reverse_each_migration(empty_database_url: str, database_url: str) -> None:
     with pointed_at(empty_database_url):
         call_command("migrate", "reproq_prefork", verbosity=0)
         call_command("migrate", "reproq_prefork", LABELS[0], verbosity=0)

@@ -23,7 +23,7 @@ FAMILY = families()[0]
 
 @pytest.mark.parametrize("use_tz", [True, False])
 @pytest.mark.parametrize("copy_from", [0, 10**9])
-def test_tasks_are_enqueued_run_and_read(
+def test_tasks_are_enqueued_run_and_read_with_unusual_formats(
     use_tz: bool, copy_from: int, django_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("reproq_prefork.store.bulk.COPY_FROM", copy_from)

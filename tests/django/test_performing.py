@@ -61,7 +61,7 @@ class Performed(TestCase):
         assert run_tasks()[0].status == STATUSES.SUCCESSFUL
         assert Note.objects.get().text == "hello"
 
-    def test_the_connection_compiles_nothing_meanwhile_and_has_its_setting_back_afterwards(self) -> None:
+    def test_jit_is_off_during_a_task_and_restored_afterwards(self) -> None:
         tasks.read_setting.enqueue("jit")
         with connection.cursor() as cursor:
             cursor.execute("set jit = on")
@@ -76,11 +76,11 @@ class Performed(TestCase):
         high = tasks.add.using(priority=5).enqueue(1, 4)
         assert [done.id for done in run_tasks()] == [each.id for each in (high, first, second, low)]
 
-    def test_what_a_task_enqueues_is_run_too(self) -> None:
+    def test_a_task_enqueued_by_a_task_is_run_too(self) -> None:
         tasks.enqueue_another.enqueue(3)
         assert [done.return_value for done in run_tasks()] == [3, 2, 1, 0]
 
-    def test_a_failing_task_is_tried_as_often_as_it_may(self) -> None:
+    def test_a_failing_task_uses_all_its_attempts(self) -> None:
         result = tasks.fail.enqueue("oh no")
         with heard("task_finished") as finished, heard("task_started") as started:
             run_tasks()
@@ -91,19 +91,19 @@ class Performed(TestCase):
         assert finished == [(result.id, STATUSES.FAILED, 3)], "once, for the end, and for no retry"
         assert [errors for _, _, errors in started] == [0, 1, 2]
 
-    def test_discard_ends_it_at_once(self) -> None:
+    def test_discard_fails_the_task_at_once(self) -> None:
         result = tasks.discard.enqueue("pointless")
         run_tasks()
         result.refresh()
         assert (result.status, result.attempts) == (STATUSES.FAILED, 1)
 
-    def test_retry_is_an_attempt_that_failed(self) -> None:
+    def test_retry_counts_as_a_failed_attempt(self) -> None:
         result = tasks.retry_until.enqueue(3)
         run_tasks()
         result.refresh()
         assert (result.status, result.return_value, len(result.errors)) == (STATUSES.SUCCESSFUL, 3, 2)
 
-    def test_leaving_the_interpreter_is_a_failure(self) -> None:
+    def test_exiting_the_interpreter_is_a_failure(self) -> None:
         result = tasks.leave.enqueue()
         run_tasks()
         result.refresh()
@@ -115,7 +115,7 @@ class Performed(TestCase):
         with pytest.raises(KeyboardInterrupt):
             run_tasks()
 
-    def test_a_result_that_is_no_json_is_a_failure_with_a_reason(self) -> None:
+    def test_a_result_that_is_not_json_is_a_failure_with_a_reason(self) -> None:
         result = tasks.give.enqueue("a set")
         run_tasks()
         result.refresh()
@@ -126,11 +126,11 @@ class Performed(TestCase):
         tasks.give.enqueue("a tuple of bytes")
         assert run_tasks()[0].return_value == ["a", ["b"]]
 
-    def test_the_context_knows_the_attempt_and_the_claim(self) -> None:
+    def test_the_context_holds_the_id_and_the_attempt(self) -> None:
         result = tasks.tell_id_and_attempt.enqueue()
         assert run_tasks()[0].return_value == [result.id, 1]
 
-    def test_each_run_knows_how_it_was_enqueued_and_not_how_another_of_its_task_was(self) -> None:
+    def test_each_run_keeps_its_own_options_among_runs_of_one_task(self) -> None:
         moments = [timezone.now() - timedelta(minutes=number) for number in (1, 2)]
         said: list[dict[str, Any]] = [
             {"queue_name": "mail"},
@@ -152,14 +152,14 @@ class Performed(TestCase):
         result.refresh()
         assert result.metadata == done.metadata
 
-    def test_signals_tell_of_start_and_end(self) -> None:
+    def test_signals_are_sent_at_start_and_end(self) -> None:
         with heard("task_started") as started, heard("task_finished") as finished:
             result = tasks.add.enqueue(1, 2)
             run_tasks()
         assert started == [(result.id, STATUSES.RUNNING, 0)]
         assert finished == [(result.id, STATUSES.SUCCESSFUL, 0)]
 
-    def test_a_run_that_is_cancelled_while_it_runs_ends_and_is_told_of(self) -> None:
+    def test_a_run_cancelled_while_it_runs_ends_and_is_announced(self) -> None:
         with heard("task_finished") as finished:
             result = tasks.cancel_itself_and_fail.enqueue()
             (done,) = run_tasks()
@@ -185,7 +185,7 @@ class Performed(TestCase):
         assert "state=FAILED" in logs.output[0]
         assert "pointless" in logs.output[0]
 
-    def test_a_path_that_is_no_task_is_never_called(self) -> None:
+    def test_a_path_that_is_not_a_task_is_never_called(self) -> None:
         for path in (
             "os.getcwd",
             "tests.django.app.tasks.time",
@@ -214,14 +214,14 @@ class Atomic(TransactionTestCase):
         assert [note.text for note in Note.objects.all()] == ["kept"]
         assert finished == [(result.id, STATUSES.SUCCESSFUL, 0)]
 
-    def test_a_failure_takes_its_effects_back(self) -> None:
+    def test_a_failure_undoes_its_effects(self) -> None:
         result = tasks.write_note_atomically.enqueue("fail")
         run_tasks()
         result.refresh()
         assert result.status == STATUSES.FAILED
         assert not Note.objects.exists()
 
-    def test_one_whose_result_cannot_be_kept_has_no_effects(self) -> None:
+    def test_a_task_whose_result_cannot_be_stored_has_no_effects(self) -> None:
         for task in (tasks.write_note_and_return_a_set, tasks.write_note_and_return_a_nul):
             with self.subTest(task=task.name), heard("task_finished") as finished:
                 result = task.using(max_attempts=1).enqueue()
@@ -231,8 +231,8 @@ class Atomic(TransactionTestCase):
                 assert finished == [(result.id, STATUSES.FAILED, 1)]
                 assert not Note.objects.exists()
 
-    def test_what_the_commit_refuses_is_a_failure_without_effects(self) -> None:
-        """Also where nobody can be asked whether it was committed: then the worker's own fence tells."""
+    def test_a_refused_commit_is_a_failure_without_effects(self) -> None:
+        """Also if the outcome of the commit cannot be read: then the worker's own fence decides."""
         for asked in (contextlib.nullcontext(), failing("is_completed")):
             with self.subTest(asked=asked), asked:
                 result = tasks.write_what_the_commit_refuses.using(max_attempts=1).enqueue()
@@ -244,8 +244,8 @@ class Atomic(TransactionTestCase):
                 assert finished == [(result.id, STATUSES.FAILED, 1)]
                 assert not Note.objects.exists()
 
-    def test_the_end_is_owed_until_it_was_told(self) -> None:
-        """Where that cannot be noted, the task has succeeded all the same, and its end is told once more."""
+    def test_the_end_stays_due_until_it_was_announced(self) -> None:
+        """If the announcement is not recorded, the task has succeeded, and its end is announced again."""
         told, owed = tasks.write_note_atomically.enqueue("one"), tasks.write_note_atomically.enqueue("two")
         with failing("announced", of=owed):
             run_tasks()
@@ -256,7 +256,7 @@ class Atomic(TransactionTestCase):
             cursor.execute("select finish_due_at > now() from task_runs order by id")
             assert cursor.fetchall() == [(None,), (True,)]
 
-    def test_what_fails_after_the_commit_is_logged_and_changes_nothing(self) -> None:
+    def test_an_error_after_the_commit_is_logged_and_changes_nothing(self) -> None:
         result = tasks.write_note_and_fail_after_the_commit.enqueue("kept")
         with heard("task_finished") as finished, self.assertLogs("reproq_prefork", logging.ERROR) as logs:
             run_tasks()
@@ -266,10 +266,10 @@ class Atomic(TransactionTestCase):
         assert "too late" in logs.output[0]
         assert Note.objects.count() == 1
 
-    def test_where_nobody_can_be_asked_whether_it_was_committed_no_end_is_told_that_may_be_wrong(
+    def test_if_the_outcome_of_the_commit_is_unknown_no_end_is_announced(
         self,
     ) -> None:
-        """It was, so the worker's own statement changes nothing, and the true end is owed."""
+        """It was committed, so the worker's own statement changes nothing, and the true end stays due."""
         result = tasks.write_note_and_fail_after_the_commit.using(max_attempts=1).enqueue("kept")
         with failing("is_completed"), heard("task_finished") as finished:
             run_tasks()
@@ -280,7 +280,7 @@ class Atomic(TransactionTestCase):
             cursor.execute("select finish_due_at > now() from task_runs")
             assert cursor.fetchall() == [(True,)]
 
-    def test_a_run_that_was_lost_meanwhile_commits_nothing(self) -> None:
+    def test_a_run_lost_during_its_task_commits_nothing(self) -> None:
         result = tasks.write_note_and_lose_the_run.using(max_attempts=1).enqueue()
         with heard("task_finished") as finished:
             run_tasks()
@@ -302,18 +302,18 @@ class Immediate(TestCase):
         assert tasks.fail.enqueue("oh no").status == STATUSES.FAILED
 
     @override_settings(TASKS=IMMEDIATE)
-    async def test_from_async_code(self) -> None:
+    async def test_an_async_task_is_run_by_aenqueue(self) -> None:
         assert (await tasks.add_asynchronously.aenqueue(1, 2)).return_value == 3
 
     @override_settings(TASKS=IMMEDIATE)
-    def test_what_breaks_the_transaction_does_not_break_the_test(self) -> None:
+    def test_a_broken_transaction_of_a_task_does_not_break_the_test(self) -> None:
         result = tasks.write_two_notes_with_one_key.enqueue()
         assert result.status == STATUSES.FAILED
         assert not Note.objects.exists()
 
 
 class Assertions(TestCase):
-    def test_what_waits_is_found(self) -> None:
+    def test_assert_enqueued_finds_waiting_tasks(self) -> None:
         tasks.add.enqueue(1, b=2)
         tasks.add.enqueue(3, 4)
         assert len(assert_enqueued(tasks.add)) == 2
@@ -321,7 +321,7 @@ class Assertions(TestCase):
         assert_not_enqueued(tasks.fail)
         assert [result.args for result in enqueued()] == [[1], [3, 4]]
 
-    def test_what_does_not_wait_fails_with_what_does(self) -> None:
+    def test_assert_enqueued_fails_with_a_list_of_waiting_tasks(self) -> None:
         tasks.add.enqueue(1, 2)
         with pytest.raises(AssertionError, match=r"add\(1, 3\).*at least once(.|\n)*add\(1, 2\)"):
             assert_enqueued(tasks.add, args=[1, 3])

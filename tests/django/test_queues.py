@@ -46,7 +46,7 @@ def test_workers_may_take_some_queues_only(django_workers: Workers, django_datab
     assert status(other) == STATUSES.READY
 
 
-def test_workers_may_leave_out_a_queue(django_workers: Workers, django_database: str) -> None:
+def test_workers_may_exclude_a_queue(django_workers: Workers, django_database: str) -> None:
     mail, other = tasks.send_mail.enqueue("ada"), tasks.add.enqueue(1, 2)
     with django_workers("--exclude-queue", "mail", "--drain", workers=1) as supervisor:
         assert supervisor.wait() == 0
@@ -79,7 +79,7 @@ def test_the_order_is_priority_then_age(
     assert diary.read_text().split() == ["5", "3", "1", "4", "2"]
 
 
-def test_a_task_for_later_waits_until_then(django_workers: Workers) -> None:
+def test_a_scheduled_task_waits_until_its_time(django_workers: Workers) -> None:
     due = timezone.now() + timedelta(seconds=1)
     with django_workers(workers=1):
         later = tasks.add.using(run_after=due).enqueue(1, 2)

@@ -33,14 +33,14 @@ def home_of(queue_name: str, task_backend: str, aliases: dict[str, str]) -> tupl
         ("other", "first", "all"),
     ],
 )
-def test_it_is_one_that_has_the_queue_and_of_these_the_tasks_own(
+def test_the_backend_of_a_run_has_its_queue_and_is_the_tasks_own_if_possible(
     queue_name: str, task_backend: str, expected: str
 ) -> None:
     aliases = {"first": "one", "mails": "two", "all": "three"}
     assert home_of(queue_name, task_backend, aliases) == (expected, aliases[expected])
 
 
-def test_it_is_never_one_with_another_database() -> None:
+def test_the_backend_of_a_run_never_has_another_database() -> None:
     assert home_of("mail", "mails", {"first": "one"}) == ("first", "one")
     with pytest.raises(ImproperlyConfigured):
         home_of("mail", "mails", {})

@@ -70,7 +70,7 @@ def address(settings: Settings) -> dict[str, Any]:
     return conninfo_to_dict(settings.require_database_url())
 
 
-def test_database_and_queues_are_those_of_the_backend(read: Read) -> None:
+def test_database_and_queues_come_from_the_backend(read: Read) -> None:
     settings = read({"default": {"BACKEND": OURS, "QUEUES": ["mail", "reports"]}})
     assert address(settings) == {
         "dbname": "app",
@@ -83,7 +83,7 @@ def test_database_and_queues_are_those_of_the_backend(read: Read) -> None:
     assert settings.queues == ("mail", "reports")
 
 
-def test_the_queues_of_all_our_backends_are_taken_and_of_no_other(read: Read) -> None:
+def test_the_queues_of_all_reproq_backends_are_served_and_no_others(read: Read) -> None:
     settings = read(
         {
             "default": {"BACKEND": OURS},
@@ -100,7 +100,7 @@ def test_the_queues_of_all_our_backends_are_taken_and_of_no_other(read: Read) ->
     assert settings.queues == ("default", "more")
 
 
-def test_what_only_django_understands_is_left_out(read: Read) -> None:
+def test_options_that_only_django_understands_are_left_out(read: Read) -> None:
     options = {
         "service": "app",
         "sslmode": "require",
@@ -122,7 +122,7 @@ def test_what_only_django_understands_is_left_out(read: Read) -> None:
     }
 
 
-def test_the_database_of_the_options_is_taken(read: Read) -> None:
+def test_the_database_in_the_options_is_used(read: Read) -> None:
     settings = read(
         {"default": {"BACKEND": OURS, "OPTIONS": {"database": "runs"}}},
         {"default": DEFAULT, "runs": {**POSTGRESQL, "NAME": "runs"}},
@@ -130,7 +130,7 @@ def test_the_database_of_the_options_is_taken(read: Read) -> None:
     assert address(settings)["dbname"] == "runs"
 
 
-def test_else_a_router_says_which(read: Read) -> None:
+def test_without_a_database_option_the_router_decides(read: Read) -> None:
     settings = read(
         {"default": {"BACKEND": OURS}},
         {"default": DEFAULT, "runs": {**POSTGRESQL, "NAME": "runs"}},
@@ -148,7 +148,7 @@ def test_flags_are_stronger_than_the_project(read: Read) -> None:
     assert read(tasks, more="1 / 0", url_from_flag=True, queues_given=True).queues == ("default",)
 
 
-def test_what_the_project_prints_is_not_taken_for_the_answer(
+def test_output_of_the_project_is_not_read_as_the_answer(
     read: Read, capfd: pytest.CaptureFixture[str]
 ) -> None:
     settings = read({"default": {"BACKEND": OURS}}, more="import os; print('{'); os.write(1, b'}')\n")
@@ -193,7 +193,7 @@ def test_two_databases_need_two_masters(read: Read) -> None:
         ({"default": {"BACKEND": OURS}}, {"default": POSTGRESQL}, "", "supply the NAME"),
     ],
 )
-def test_what_is_wrong_with_a_project_is_said(
+def test_a_mistake_in_a_project_is_reported(
     tasks: Any, databases: Any, more: str, sentence: str, read: Read
 ) -> None:
     with pytest.raises(SettingsError, match=f"(?s)--django mysite: .*{sentence}"):
@@ -207,7 +207,7 @@ def test_what_is_wrong_with_a_project_is_said(
         ("raise SystemExit(0)", "cannot be loaded: SystemExit: 0 ("),
     ],
 )
-def test_a_master_says_in_one_line_why_a_project_does_not_load(
+def test_a_master_logs_in_one_line_why_a_project_does_not_load(
     tmp_path: Path, more: str, sentence: str
 ) -> None:
     (tmp_path / "mysite.py").write_text(more)
@@ -226,7 +226,7 @@ def test_a_master_says_in_one_line_why_a_project_does_not_load(
     assert "Traceback" in done.stderr
 
 
-def test_a_project_that_does_not_end_to_load_is_given_up(tmp_path: Path) -> None:
+def test_loading_a_project_has_a_time_limit(tmp_path: Path) -> None:
     (tmp_path / "mysite.py").write_text("import time\ntime.sleep(600)\n")
     done = subprocess.run(
         [sys.executable, "-m", "reproq_prefork", "--django", "mysite", "--drain", "--boot-timeout", "1"],
@@ -248,7 +248,7 @@ def test_the_master_itself_imports_no_django(tmp_path: Path) -> None:
     assert "django" not in json.loads(done.stdout)
 
 
-def test_config_tells_what_is_of_the_project(tmp_path: Path) -> None:
+def test_config_shows_which_values_come_from_the_project(tmp_path: Path) -> None:
     (tmp_path / "mysite.py").write_text(
         PROJECT.format(
             databases={"default": DEFAULT}, tasks={"default": {"BACKEND": OURS, "QUEUES": ["mail"]}}

@@ -14,7 +14,7 @@ class InATransaction(TestCase):
     def setUpTestData(cls) -> None:
         Note.objects.create(text="of the class")
 
-    def test_a_test_case_sees_what_its_class_and_itself_have_written(self) -> None:
+    def test_a_test_case_sees_rows_of_its_class_and_its_own(self) -> None:
         Note.objects.create(text="of a test")
         assert Note.objects.count() == 2
 
@@ -38,7 +38,7 @@ class WithCommits(TransactionTestCase):
         assert Note.objects.count() == 0
 
 
-def test_a_plain_test_has_a_database_of_its_own(django_database: str, django_session_database: str) -> None:
+def test_a_plain_test_has_its_own_database(django_database: str, django_session_database: str) -> None:
     assert django_database.endswith(connection.settings_dict["NAME"])
     assert django_database != django_session_database
 

@@ -38,7 +38,7 @@ def assert_snoozed(result: Any) -> None:
 
 
 class Performed(TestCase):
-    def test_a_task_that_snoozes_is_ready_and_nobody_is_told_of_an_end(self) -> None:
+    def test_a_task_that_snoozes_is_ready_and_no_end_is_announced(self) -> None:
         result = tasks.poll.enqueue(3, HOUR_S)
         with heard("task_started") as started, heard("task_finished") as finished:
             assert run_tasks() == []
@@ -54,13 +54,13 @@ class Performed(TestCase):
         assert [each for each, _, _ in started] == [result.id] * 3
         assert finished == [(result.id, STATUSES.SUCCESSFUL, 0)]
 
-    def test_what_it_has_said_of_itself_stays(self) -> None:
+    def test_metadata_of_a_snoozed_task_is_kept(self) -> None:
         result = tasks.poll.enqueue(2, HOUR_S)
         run_tasks()
         result.refresh()
         assert result.metadata == {"looked": 1}
 
-    def test_no_time_at_all_is_at_once(self) -> None:
+    def test_a_snooze_of_zero_seconds_is_due_at_once(self) -> None:
         tasks.poll.enqueue(5, 0)
         (done,) = run_tasks()
         assert (done.attempts, done.return_value, done.metadata) == (1, 1, {"looked": 4})
@@ -71,13 +71,13 @@ class Performed(TestCase):
         assert_snoozed(result)
 
     @override_settings(TASKS=IMMEDIATE)
-    def test_a_task_that_is_run_by_enqueue_comes_back_ready(self) -> None:
+    def test_a_snoozed_task_that_enqueue_ran_is_ready(self) -> None:
         result = tasks.poll.enqueue(2, HOUR_S)
         assert_snoozed(result)
 
 
 class Atomic(TransactionTestCase):
-    def test_what_it_has_written_is_taken_back(self) -> None:
+    def test_database_changes_of_a_snoozed_atomic_task_are_rolled_back(self) -> None:
         result = tasks.write_note_and_snooze.enqueue("not yet", HOUR_S)
         with heard("task_finished") as finished:
             assert run_tasks() == []
@@ -87,7 +87,7 @@ class Atomic(TransactionTestCase):
 
 
 @BOTH
-def test_a_worker_snoozes_it_and_goes_on(django_workers: Workers, executor: str) -> None:
+def test_a_worker_snoozes_a_task_and_goes_on(django_workers: Workers, executor: str) -> None:
     with django_workers("--executor", executor, workers=1) as workers:
         polls = tasks.poll.enqueue(6, 0.02)
         waits, atomic = tasks.poll.enqueue(2, HOUR_S), tasks.write_note_and_snooze.enqueue("x", HOUR_S)
@@ -103,7 +103,7 @@ def test_a_worker_snoozes_it_and_goes_on(django_workers: Workers, executor: str)
 
 
 @BOTH
-def test_one_that_was_cancelled_meanwhile_has_ended_and_this_is_told(
+def test_a_snoozed_task_that_was_cancelled_has_ended_and_is_announced(
     django_workers: Workers, executor: str
 ) -> None:
     with django_workers("--executor", executor):

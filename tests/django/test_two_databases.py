@@ -84,7 +84,7 @@ def router() -> Iterator[type[Changeable]]:
 def test_a_result_stays_with_the_database_of_its_run(
     django_database: str, other_url: str, router: type[Changeable]
 ) -> None:
-    """Where a router leads elsewhere by now, the id is that of another run."""
+    """If the router now points to another database, the id belongs to another run there."""
     here = tasks.add.enqueue(1, 2)
     router.alias = "other"
     there = tasks.add.enqueue(3, 4)
@@ -100,9 +100,7 @@ def test_a_result_stays_with_the_database_of_its_run(
     assert run_async(here.await_(timeout=0.1)).status == STATUSES.FAILED
 
 
-def test_a_backend_that_is_given_the_result_of_another_finds_its_run(
-    django_database: str, other_url: str
-) -> None:
+def test_a_backend_finds_the_run_of_a_result_of_another_backend(django_database: str, other_url: str) -> None:
     with override_settings(TASKS=backends(default="default", second="other")):
         here = tasks.add.enqueue(1, 2)
         there = tasks.add.using(backend="second").enqueue(3, 4)
@@ -116,7 +114,7 @@ def test_a_backend_that_is_given_the_result_of_another_finds_its_run(
 
 
 def test_tasks_run_in_the_database_that_they_were_enqueued_in(django_database: str, other_url: str) -> None:
-    """By its decorator each is of the backend "default", where a run of its number is held meanwhile."""
+    """The decorator of each task names the backend "default", where a run with the same id is held."""
     with override_settings(TASKS=backends(default="default", second="other")):
         there = [
             task.using(backend="second").enqueue(*args)
@@ -141,10 +139,10 @@ def test_tasks_run_in_the_database_that_they_were_enqueued_in(django_database: s
             assert (result.status, result.metadata) == (STATUSES.RUNNING, None)
 
 
-def test_what_is_written_of_a_run_changes_none_where_its_alias_leads_elsewhere_by_now(
+def test_a_write_after_its_alias_points_to_another_database_changes_no_run(
     django_database: str, other_url: str
 ) -> None:
-    """Such as where a name leads to another server: there a run has the same id and the same claim."""
+    """For example, a host name now points to another server, where a run has the same id and claim."""
     tasks.add.enqueue(1, 2)
     hold_all(django_database)
     with psycopg.connect(other_url, autocommit=True) as other:
@@ -185,7 +183,7 @@ def hold_all(url: str) -> None:
 # --- many at once ---
 
 
-def test_what_is_wrong_with_a_call_for_one_database_keeps_the_calls_for_another_out(
+def test_a_wrong_call_for_one_database_prevents_the_calls_for_another(
     django_database: str, other_url: str
 ) -> None:
     with override_settings(TASKS=backends(default="default", second="other")):
@@ -198,7 +196,7 @@ def test_what_is_wrong_with_a_call_for_one_database_keeps_the_calls_for_another_
 
 
 @pytest.mark.parametrize("copy_from", [0, 10**9])
-def test_what_one_database_refuses_is_in_no_other(
+def test_a_call_that_one_database_refuses_is_not_in_the_other(
     django_database: str, other_url: str, monkeypatch: pytest.MonkeyPatch, copy_from: int
 ) -> None:
     monkeypatch.setattr("reproq_prefork.store.bulk.COPY_FROM", copy_from)
@@ -246,7 +244,7 @@ def test_calls_of_two_backends_with_one_database_are_one_statement(django_databa
 
 
 @pytest.mark.parametrize("executor", ["fork", "inline"])
-def test_a_router_does_not_redirect_what_a_task_does_with_its_own_run(
+def test_a_router_does_not_redirect_a_tasks_access_to_its_own_run(
     django_workers: Workers, django_database: str, other_url: str, executor: str
 ) -> None:
     environ = {
@@ -261,7 +259,9 @@ def test_a_router_does_not_redirect_what_a_task_does_with_its_own_run(
     assert count(other_url) == 0
 
 
-def test_another_address_of_the_same_database_will_do(django_workers: Workers, django_database: str) -> None:
+def test_another_address_of_the_same_database_is_accepted(
+    django_workers: Workers, django_database: str
+) -> None:
     address = make_conninfo(as_login(django_database, "worker"), application_name="other words")
     with django_workers("--database-url", address, workers=1):
         result = tasks.write_note_with_progress.enqueue("hello").wait(30)
@@ -281,7 +281,7 @@ def test_a_pooler_leads_to_the_same_database(django_workers: Workers, django_dat
 
 
 @pytest.mark.parametrize("where", ["another database", "another schema of the same database"])
-def test_a_master_does_not_start_where_no_backend_keeps_its_runs(
+def test_a_master_does_not_start_on_a_database_that_no_backend_uses(
     django_workers: Workers, django_database: str, other_url: str, where: str
 ) -> None:
     address = other_url if where == "another database" else with_a_schema_of_its_own(django_database)
@@ -302,17 +302,17 @@ def with_a_schema_of_its_own(url: str) -> str:
     return address
 
 
-def test_a_master_that_cannot_ask_djangos_database_waits_for_it(
+def test_a_master_waits_for_djangos_database_if_it_cannot_connect(
     django_workers: Workers, django_database: str, tmp_path: Path
 ) -> None:
-    """It is no fault of the settings, and nothing is started that could act on another database."""
+    """The settings are not at fault. Nothing is started that could act on another database."""
     environ = {"REPROQ_TEST_CONNECTION": json.dumps({"PORT": "1"})}
     with django_workers("--database-url", django_database, environ=environ).starting() as supervisor:
         supervisor.wait_for_log('The database of DATABASES["default"] cannot be used')
         assert "ready" not in supervisor.log()
 
 
-def test_check_says_whether_a_backend_keeps_its_runs_there(django_database: str, other_url: str) -> None:
+def test_check_reports_whether_a_backend_uses_the_database(django_database: str, other_url: str) -> None:
     def check(url: str) -> tuple[int, str]:
         done = subprocess.run(
             [

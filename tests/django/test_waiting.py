@@ -67,7 +67,7 @@ def test_a_wait_ends_with_the_task_and_leaves_no_entry(django_database: str) -> 
     assert waiters(django_database) == 0
 
 
-def test_an_end_is_told_and_not_only_looked_for(
+def test_an_end_is_announced_by_notify_and_not_only_polled(
     django_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(waiting, "LOOK_FIRST_S", 60.0)
@@ -78,7 +78,7 @@ def test_an_end_is_told_and_not_only_looked_for(
     thread.join()
 
 
-def test_without_a_second_connection_it_is_looked_for(
+def test_without_a_second_connection_a_wait_polls(
     django_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(waiting, "_parameters", lambda result: {"host": "127.0.0.1", "port": 1})
@@ -136,7 +136,7 @@ async def awaited(result: Any) -> Any:
 
 @pytest.mark.parametrize("own", [False, True])
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_a_flood_of_announcements_does_not_make_a_wait_look_more_often(
+def test_a_flood_of_notifications_does_not_make_a_wait_poll_more_often(
     django_database: str, monkeypatch: pytest.MonkeyPatch, own: bool, asynchronous: bool
 ) -> None:
     result = tasks.add.enqueue(1, 2)
@@ -166,7 +166,7 @@ def test_a_flood_of_announcements_does_not_make_a_wait_look_more_often(
     assert looks[-1] - looks[0] > 1.0, "the later looks are a quarter of a second apart"
 
 
-def test_a_run_that_is_not_announced_is_looked_for(
+def test_a_wait_polls_for_a_run_that_is_not_announced(
     django_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     result = tasks.add.enqueue(1, 2)
@@ -222,7 +222,7 @@ REFUSALS: dict[str, Callable[[str], contextlib.AbstractContextManager[object]]] 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 @pytest.mark.parametrize("why", REFUSALS)
-def test_where_it_cannot_be_announced_the_end_is_looked_for(
+def test_a_wait_polls_if_the_end_cannot_be_announced(
     django_database: str, caplog: pytest.LogCaptureFixture, why: str, asynchronous: bool
 ) -> None:
     result = tasks.add.enqueue(1, 2)
@@ -252,7 +252,7 @@ def end_it_unannounced(url: str, result: Any, caplog: pytest.LogCaptureFixture, 
 
 
 @pytest.mark.parametrize("why", REFUSALS)
-def test_a_wait_that_is_refused_ends_no_transaction(django_database: str, why: str) -> None:
+def test_a_refused_wait_does_not_break_the_transaction(django_database: str, why: str) -> None:
     result = tasks.add.enqueue(1, 2)
     with REFUSALS[why](django_database), transaction.atomic(), connection.cursor() as cursor:
         with pytest.raises(TimeoutError):
@@ -261,7 +261,7 @@ def test_a_wait_that_is_refused_ends_no_transaction(django_database: str, why: s
         assert cursor.fetchone() == (1,)
 
 
-def test_on_a_standby_the_end_is_looked_for(
+def test_on_a_standby_a_wait_polls(
     private_server: EmbeddedPostgres, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, logger="reproq_prefork.django")

@@ -71,7 +71,7 @@ def test_the_process_becomes_the_program(project: Path) -> None:
     assert str(project / "site") in path
 
 
-def test_djangos_own_options_are_djangos(project: Path) -> None:
+def test_the_command_handles_djangos_own_options(project: Path) -> None:
     _, (_, argv, _, path, _), _ = run(
         project, "reproq_worker", "--settings=others.settings", "--pythonpath", "../lib", "--drain"
     )

@@ -49,14 +49,16 @@ def test_tasks_run_and_their_results_come_back(django_workers: Workers, executor
 
 
 @pytest.mark.parametrize("environ", [{}, {"REPROQ_TEST_NO_TIME_ZONES": "1"}], ids=["aware", "naive"])
-def test_a_task_has_its_times_as_django_has_them(django_workers: Workers, environ: dict[str, str]) -> None:
+def test_the_times_of_a_task_follow_djangos_time_zone_setting(
+    django_workers: Workers, environ: dict[str, str]
+) -> None:
     with django_workers("--executor", "inline", environ=environ):
         seconds = finished(tasks.tell_seconds_since_its_times.enqueue()).return_value
     assert all(0 <= each < 60 for each in seconds)
 
 
 @BOTH
-def test_a_task_is_told_of_its_deadline_and_may_still_answer(
+def test_a_task_past_its_deadline_gets_an_exception_and_may_still_return(
     django_workers: Workers, tmp_path: Path, executor: str
 ) -> None:
     with django_workers("--executor", executor):
@@ -83,7 +85,7 @@ def test_a_running_task_is_cancelled_at_once(
 
 
 @BOTH
-def test_a_task_may_end_well_when_it_is_cancelled(django_workers: Workers, executor: str) -> None:
+def test_a_cancelled_task_may_still_succeed(django_workers: Workers, executor: str) -> None:
     with django_workers("--executor", executor):
         result = tasks.count_until_cancelled.enqueue()
         wait_until(lambda: (refreshed(result).metadata or {}).get("count", 0) > 2, 20, "progress")
@@ -95,7 +97,7 @@ def test_a_task_may_end_well_when_it_is_cancelled(django_workers: Workers, execu
 
 
 @BOTH
-def test_a_task_that_will_not_hear_is_killed_after_a_grace(
+def test_a_cancelled_task_that_ignores_its_exception_is_killed_after_a_grace(
     django_workers: Workers, tmp_path: Path, executor: str
 ) -> None:
     diary = tmp_path / "diary"
@@ -118,7 +120,7 @@ def test_a_waiting_task_is_cancelled_without_any_worker(django_database: str) ->
 
 
 @BOTH
-def test_the_end_of_a_task_that_was_killed_is_told(
+def test_the_end_of_a_killed_task_is_announced(
     django_workers: Workers, django_database: str, tmp_path: Path, executor: str
 ) -> None:
     heard = tmp_path / "heard"
@@ -137,10 +139,10 @@ def test_the_end_of_a_task_that_was_killed_is_told(
     assert lines.count(f"{killed.id} FAILED") == 1, "not for the retry"
 
 
-def test_the_end_of_what_was_cancelled_between_its_claim_and_its_start_is_told(
+def test_the_end_of_a_run_cancelled_between_claim_and_start_is_announced(
     django_workers: Workers, django_database: str, tmp_path: Path
 ) -> None:
-    """Of a batch of inline runs: they are handed back when one before them takes long, and end by that."""
+    """A long run of an inline batch hands back the runs behind it, which ends the cancelled ones."""
     heard = tmp_path / "heard"
     calls = [call(tasks.add, number, 0) for number in range(400)]
     for place in (200, 300):  # it claims many at a time by then

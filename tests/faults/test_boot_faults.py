@@ -48,7 +48,7 @@ def test_14_an_import_that_fails_in_each_boot_ends_the_start_with_its_own_status
 
 
 @pytest.mark.parametrize("fault", ["raises", "is killed"])
-def test_14_an_application_that_breaks_later_on_is_tried_at_a_distance_until_it_is_mended(
+def test_14_an_application_that_breaks_later_is_retried_at_intervals_until_it_is_fixed(
     database_url: str, connection: Connection, tmp_path: Path, fault: str
 ) -> None:
     shop = Shop(tmp_path, BY_ITSELF + IN_A_BOOT.format(fault=FAULTS[fault]))

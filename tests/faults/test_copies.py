@@ -67,7 +67,7 @@ def restore_data(original_url: str, target_url: str, directory: Path, *options: 
 
 
 @pytest.mark.parametrize("how", [(), ("--single-transaction",)], ids=str)
-def test_50_a_restore_under_a_live_master_arrives_once_and_is_not_run_before_it_is_adopted(
+def test_50_runs_restored_under_a_live_master_arrive_once_and_are_not_executed_before_adoption(
     original_url: str, database_url: str, connection: Connection, tmp_path: Path, how: tuple[str, ...]
 ) -> None:
     with Supervisor(database_url, tmp_path) as supervisor:
@@ -88,7 +88,7 @@ def test_50_a_restore_under_a_live_master_arrives_once_and_is_not_run_before_it_
     assert started(tmp_path) == dict.fromkeys(runs_of(original_url), 1)
 
 
-def test_50_a_copy_for_staging_runs_none_of_productions_work(
+def test_50_a_copy_for_staging_executes_no_run_of_production(
     original_url: str, empty_database_url: str, tmp_path: Path
 ) -> None:
     programs = programs_for(original_url)
@@ -129,10 +129,10 @@ def test_50_a_restore_without_triggers_under_a_live_master_is_noticed(
         assert supervisor.stop() == 0
 
 
-def test_50_workers_whose_database_is_replaced_by_a_copy_touch_nothing_in_it(
+def test_50_workers_whose_database_is_replaced_by_a_copy_change_nothing_in_it(
     server: Server, template_url: str, tmp_path: Path
 ) -> None:
-    """Somebody renames databases under them. What a task has done meanwhile is recorded where it was claimed."""
+    """The databases are renamed while workers run. A result is recorded in the database of its claim."""
     go = tmp_path / "go"
     with ExitStack() as stack:
         url = stack.enter_context(new_database(server.url, template_url))
@@ -179,8 +179,10 @@ def swap(administrator: Connection, name: str, other: str) -> None:
         )
 
 
-def test_50_a_dump_from_another_server_is_known_by_that_server(original_url: str, tmp_path: Path) -> None:
-    """The database may have the same oid there, such as 5, `postgres`."""
+def test_50_a_dump_from_another_server_is_recognised_by_the_server_identifier(
+    original_url: str, tmp_path: Path
+) -> None:
+    """The database may have the same oid there, for example 5 (`postgres`)."""
     with embedded_server() as first, embedded_server() as second:
         apply_migrations(first.url)
         worker_store(first.url).close()
@@ -192,7 +194,7 @@ def test_50_a_dump_from_another_server_is_known_by_that_server(original_url: str
         assert marks_of(second.url)[0] == 1
 
 
-def test_50_where_the_server_does_not_say_who_it_is_the_oid_tells_a_copy(tmp_path: Path) -> None:
+def test_50_without_a_server_identifier_a_copy_is_recognised_by_its_oid(tmp_path: Path) -> None:
     """As on a managed server."""
     with embedded_server() as server, psycopg.connect(server.url, autocommit=True) as administrator:
         administrator.execute(f"create role owner login password '{PASSWORD}'")
@@ -216,8 +218,8 @@ def test_50_where_the_server_does_not_say_who_it_is_the_oid_tells_a_copy(tmp_pat
         worker_store(copy_url).close()
 
 
-def test_50_a_promoted_replica_is_the_database_that_it_was(tmp_path: Path) -> None:
-    """A snapshot of a server is, too: so for staging it is adopted before a master starts there."""
+def test_50_a_promoted_replica_is_not_a_copy(tmp_path: Path) -> None:
+    """A snapshot of a server is not a copy either. For staging, adopt it before a master starts there."""
     with embedded_server() as primary:
         apply_migrations(primary.url)
         give_a_past(primary.url)
@@ -240,7 +242,7 @@ def _is_in_recovery(url: str) -> bool:
         return connection.execute("select pg_is_in_recovery()").fetchone() == (True,)
 
 
-def test_50_an_upgraded_server_asks_for_its_databases_to_be_adopted(tmp_path: Path) -> None:
+def test_50_the_databases_of_an_upgraded_server_must_be_adopted(tmp_path: Path) -> None:
     """pg_upgrade gives the server another identifier, and restores the schema from a dump."""
     with tempfile.TemporaryDirectory(prefix="reproq-tests-", dir=shared_memory()) as name:
         top = Path(name)

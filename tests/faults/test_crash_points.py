@@ -28,7 +28,7 @@ ENVIRON = {"REPROQ_LEASE": "2s", "REPROQ_BOOT_TIMEOUT": "20s"}
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("lane", range(LANES))
 @pytest.mark.parametrize("way", Break, ids=lambda way: way.name.lower())
-def test_whichever_statement_breaks_every_run_ends_once_and_runs_no_more_often_than_it_was_charged(
+def test_any_statement_may_break_and_every_run_ends_once_within_its_charged_attempts(
     server: Server, template_url: str, tmp_path: Path, way: Break, lane: int
 ) -> None:
     for number in itertools.count(1 + lane, LANES):

@@ -84,7 +84,7 @@ def test_17_a_server_that_stays_absent_is_an_error_with_its_own_exit_status(tmp_
         assert "secret-word" not in supervisor.log()
 
 
-def test_18_backends_killed_again_and_again_cost_no_second_execution(
+def test_18_server_processes_killed_again_and_again_cause_no_second_execution(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     pages = tmp_path / "diary"
@@ -103,7 +103,7 @@ def test_18_backends_killed_again_and_again_cost_no_second_execution(
 
 
 @pytest.mark.timeout(120)
-def test_21_a_backend_that_does_not_answer_is_given_up_and_replaced(
+def test_21_a_server_process_that_does_not_answer_is_given_up_and_replaced(
     private_server: EmbeddedPostgres, tmp_path: Path
 ) -> None:
     with (
@@ -137,10 +137,10 @@ def test_23_a_locked_table_is_waited_out_and_no_attempt_is_charged(
 
 
 @pytest.mark.timeout(90)
-def test_23_a_lock_that_lasts_longer_than_the_lease_expires_none(
+def test_23_a_lock_that_lasts_longer_than_the_lease_expires_no_lease(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
-    """Renewals go on beside what waits for the table."""
+    """Renewals go on while other statements wait for the table."""
     with Supervisor(database_url, tmp_path, workers=1, environ=SHORT_LEASE) as supervisor:
         run_id = add_run(connection, {"sleep": 5})
         wait_for_status(connection, run_id, "RUNNING")

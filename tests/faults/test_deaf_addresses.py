@@ -35,7 +35,7 @@ def _behind_deaf_addresses(url: str, count: int, query: str = "") -> Iterator[st
 @pytest.mark.parametrize(
     ("count", "query"), [(4, ""), (1, "connect_timeout=21")], ids=["four addresses", "a long time limit"]
 )
-def test_who_connects_for_long_is_not_taken_for_dead(
+def test_a_process_that_connects_for_long_does_not_count_as_dead(
     database_url: str, connection: Connection, tmp_path: Path, count: int, query: str
 ) -> None:
     with (
@@ -71,7 +71,7 @@ def test_a_worker_may_boot_for_as_long_as_the_address_takes(
         assert "it was not ready" not in supervisor.log()
 
 
-def test_a_steward_that_connects_ends_when_its_master_is_gone(
+def test_a_steward_that_is_connecting_exits_when_its_master_is_gone(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     with (

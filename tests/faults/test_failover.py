@@ -25,7 +25,7 @@ LAST_MOMENTS_S = 2.0  # what an asynchronous replica may not have had when the p
 
 
 @pytest.mark.parametrize("synchronous", [True, False], ids=["synchronous", "asynchronous"])
-def test_after_a_failover_all_go_on_by_themselves_and_nothing_that_the_replica_had_is_lost(
+def test_after_a_failover_all_processes_go_on_and_nothing_on_the_replica_is_lost(
     tmp_path: Path, synchronous: bool
 ) -> None:
     pages = tmp_path / "diary"

@@ -67,7 +67,7 @@ def _master_of(supervisor: Supervisor) -> psutil.Process | None:
     return None
 
 
-def test_05_a_child_whose_master_dies_before_it_is_tied_to_it_ends_too(
+def test_05_a_child_whose_master_dies_before_the_child_watches_it_exits_too(
     database_url: str, connection: Connection, tmp_path: Path, slow_births: tuple[str, ...]
 ) -> None:
     with _started(database_url, tmp_path, slow_births) as (supervisor, master):

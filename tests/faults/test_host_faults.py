@@ -67,7 +67,7 @@ def test_28_a_task_that_wants_too_much_memory_fails_alone(
         assert supervisor.worker_pids() == worker
 
 
-def test_28_the_kernel_that_runs_out_of_memory_ends_the_task_and_not_its_worker(
+def test_28_the_oom_killer_ends_the_task_and_not_its_worker(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     with cgroup("memory") as group, Supervisor(database_url, tmp_path, workers=1) as supervisor:

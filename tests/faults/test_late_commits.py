@@ -101,10 +101,10 @@ def test_42_a_claim_of_a_killed_worker_that_is_committed_late_is_charged_to_nobo
     assert [what for what, *_ in diary(pages)] == ["start", "end"]
 
 
-def test_42_behind_a_pooler_it_is_asked_for_again_until_no_statement_can_be_under_way(
+def test_42_behind_a_pooler_held_runs_are_read_until_no_statement_can_be_running(
     slow_server: EmbeddedPostgres, tmp_path: Path
 ) -> None:
-    """Nobody sees that server process gone: it is the pooler's."""
+    """No process can see the end of that server process: it belongs to the pooler."""
     pages = tmp_path / "diary"
     with (
         psycopg.connect(slow_server.url, autocommit=True) as connection,
@@ -145,7 +145,7 @@ def wait_until_handed_back(connection: Connection, run_id: int, timeout_s: float
     assert (row["status"], row["attempts"], row["worker_ids"], row["errors"]) == ("PENDING", 0, [], [])
 
 
-def test_42_an_idle_worker_asks_once_a_lease_what_it_holds(
+def test_42_an_idle_worker_reads_its_held_runs_once_in_each_lease(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     with Supervisor(database_url, tmp_path, workers=1, environ=SHORT_LEASE) as supervisor:
@@ -157,7 +157,7 @@ def test_42_an_idle_worker_asks_once_a_lease_what_it_holds(
 
 
 @pytest.mark.parametrize("executor", ["command", "fork", "inline"])
-def test_42_a_worker_asks_in_the_middle_of_a_task_while_its_old_server_process_is_there(
+def test_42_a_worker_reads_its_held_runs_during_a_task_while_its_old_server_process_lives(
     private_server: EmbeddedPostgres, tmp_path: Path, executor: str
 ) -> None:
     with psycopg.connect(private_server.url, autocommit=True) as connection:
@@ -195,7 +195,7 @@ def _asks_in_the_middle_of_a_task(
         assert supervisor.wait() == 0
 
 
-def test_42_a_worker_that_leaves_hands_back_what_it_does_not_know_of(
+def test_42_a_worker_that_leaves_hands_back_runs_that_it_does_not_know_of(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     late = add_run(connection, {}, max_attempts=1, **LATER)

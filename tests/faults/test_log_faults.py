@@ -79,7 +79,7 @@ def registered(connection: Connection) -> set[int]:
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("format", ["console", "json"])
-def test_45_a_log_that_nobody_reads_stops_nothing_and_says_how_much_was_dropped(
+def test_45_an_unread_log_stops_nothing_and_reports_how_many_lines_were_dropped(
     database_url: str, connection: Connection, tmp_path: Path, fifo: Fifo, format: str
 ) -> None:
     environ = {"REPROQ_LOG_FORMAT": format, "REPROQ_TIMEOUT": "2s"}
@@ -138,7 +138,7 @@ def test_45_a_log_that_nobody_reads_stops_nothing_and_says_how_much_was_dropped(
 
 
 @pytest.mark.timeout(60)
-def test_45_a_settings_file_that_is_wrong_is_refused_while_nobody_reads(
+def test_45_a_wrong_settings_file_is_refused_while_the_log_is_unread(
     database_url: str, connection: Connection, tmp_path: Path, fifo: Fifo
 ) -> None:
     with Supervisor(database_url, tmp_path, log_path=fifo.path) as supervisor:
@@ -182,7 +182,7 @@ def full_socket() -> tuple[int, int]:
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("make", [stopped_terminal, full_pipe, full_socket])
-def test_45_whatever_standard_error_is_nobody_waits_for_its_reader(
+def test_45_no_process_waits_for_the_reader_of_any_kind_of_standard_error(
     database_url: str, connection: Connection, tmp_path: Path, make: Callable[[], tuple[int, int]]
 ) -> None:
     reader, writer = make()

@@ -43,7 +43,7 @@ def test_04_when_the_master_dies_all_exit_and_their_runs_are_pending_again(
         wait_until(lambda: _backends(connection) == 0, ORPHANS_BOUND_S, "the server to see them gone")
 
 
-def test_04_a_worker_that_cannot_stop_is_buried_by_the_steward(
+def test_04_a_worker_that_cannot_stop_is_killed_and_reset_by_the_steward(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     with Supervisor(database_url, tmp_path, workers=1) as supervisor:
@@ -178,7 +178,7 @@ def test_09_a_steward_that_dies_is_replaced_and_the_leases_are_kept(
         assert supervisor.steward_pid() != steward
 
 
-def test_09_a_death_that_a_dead_steward_never_heard_of_is_told_to_the_next(
+def test_09_a_death_that_a_dead_steward_did_not_handle_is_passed_to_the_next(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     with Supervisor(database_url, tmp_path, workers=1) as supervisor:
@@ -192,10 +192,10 @@ def test_09_a_death_that_a_dead_steward_never_heard_of_is_told_to_the_next(
         wait_until(lambda: run_row(connection, run_id)["claims"] == 2, 10, "the run to be claimed again")
 
 
-def test_09_without_a_steward_a_worker_ends_its_task_before_its_lease_is_over(
+def test_09_without_a_steward_a_worker_ends_its_task_before_its_lease_ends(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
-    """The worker itself does: the master would kill it later, and with the lease over for others."""
+    """The worker ends it itself. The master would kill it only after the lease has ended for others."""
     pages = tmp_path / "diary"
     with Supervisor(database_url, tmp_path, workers=1, environ={"REPROQ_LEASE": "6s"}) as supervisor:
         run_id = add_run(connection, {"sleep": 60, "diary": str(pages)})

@@ -147,7 +147,7 @@ def test_41_a_flood_that_came_while_the_steward_was_stopped_is_not_read_to_its_e
 
 
 @pytest.mark.timeout(120)
-def test_41_all_locks_that_producers_and_observers_can_have_keep_no_run_waiting(
+def test_41_locks_of_producers_and_observers_delay_no_run(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     with (
@@ -170,7 +170,7 @@ def test_41_all_locks_that_producers_and_observers_can_have_keep_no_run_waiting(
 
 
 @pytest.mark.timeout(120)
-def test_41_a_kept_advisory_lock_is_not_waited_for_and_new_runs_are_announced_after_it(
+def test_41_a_steward_does_not_wait_for_an_advisory_lock_and_new_runs_are_notified_after_it(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     keeps = "select pg_advisory_lock(7238251, hashtext('default'))"

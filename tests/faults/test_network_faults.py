@@ -79,7 +79,7 @@ def test_20_a_host_that_is_cut_off_ends_its_task_before_another_may_take_it(
 def test_20_a_claim_whose_answer_comes_after_the_lease_is_not_started(
     database_url: str, connection: Connection, tmp_path: Path, executor: str
 ) -> None:
-    """A stale start, a millisecond long, was the storm's first find: seed 195525."""
+    """The first bug that the storm found was a stale start of one millisecond: seed 195525."""
     shop = Shop(tmp_path, NOTE)
     pages = tmp_path / "noted"
 
@@ -180,10 +180,10 @@ def test_22_a_link_that_is_half_open_is_given_up_and_replaced(
 
 
 @pytest.mark.parametrize("how", [Break.BEFORE, Break.AFTER])
-def test_19_a_producer_that_hears_no_answer_has_added_all_or_nothing(
+def test_19_a_producer_without_an_answer_has_added_all_runs_or_none(
     database_url: str, connection: Connection, how: Break
 ) -> None:
-    """Whichever statement it is that breaks, of those by which many runs are copied."""
+    """For each statement of a COPY of many runs that can break."""
     new_runs = [NewRun.of({"n": n}) for n in range(600)]
     found: list[int] = []
     added = 0

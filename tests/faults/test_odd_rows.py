@@ -99,7 +99,7 @@ def test_39_five_rows_of_a_producer_stop_nobody(
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("executor", EXECUTORS)
 @pytest.mark.parametrize("who", ["producer", "owner", "owner without limits"])
-def test_39_rows_with_every_column_at_its_extremes_cost_themselves_alone(
+def test_39_rows_with_every_column_at_its_extremes_affect_only_themselves(
     database_url: str, connection: Connection, tmp_path: Path, executor: str, who: str
 ) -> None:
     app = application(database_url, tmp_path, executor)
@@ -127,7 +127,7 @@ def test_39_rows_with_every_column_at_its_extremes_cost_themselves_alone(
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("executor", EXECUTORS)
 @pytest.mark.parametrize("who", ["producer", "owner", "owner without limits"])
-def test_39_made_up_rows_cost_themselves_alone(
+def test_39_generated_rows_affect_only_themselves(
     database_url: str, connection: Connection, tmp_path: Path, executor: str, who: str
 ) -> None:
     app = application(database_url, tmp_path, executor)
@@ -226,7 +226,7 @@ def test_39_a_run_whose_claim_is_always_refused_is_failed_and_the_others_are_run
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("sqlstate", SQLSTATES)
-def test_39_a_run_that_can_be_neither_claimed_nor_ended_is_passed_by(
+def test_39_a_run_that_can_be_neither_claimed_nor_ended_is_skipped(
     database_url: str, connection: Connection, tmp_path: Path, sqlstate: str
 ) -> None:
     refuse(connection, "true", sqlstate)
@@ -248,7 +248,7 @@ def test_39_a_run_that_can_be_neither_claimed_nor_ended_is_passed_by(
 def test_39_a_trigger_that_refuses_every_claim_fails_no_run(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
-    """It is the database's fault then, and may be put right."""
+    """Then the database is at fault, and an operator may repair it."""
     refuse(connection, "new.status = 'RUNNING'", "P0001")
     with Supervisor(database_url, tmp_path, workers=2) as supervisor:
         runs = [add_run(connection, {"n": n}, priority=7) for n in range(10)]
@@ -274,11 +274,11 @@ def _run_of_a_killed_worker(
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("sqlstate", SQLSTATES)
-@pytest.mark.parametrize("is_last", [False, True], ids=["can be ended", "can be neither"])
-def test_39_a_run_that_cannot_be_reset_keeps_no_other_from_being_run_again(
+@pytest.mark.parametrize("is_last", [False, True], ids=["can be failed", "can be neither reset nor failed"])
+def test_39_a_run_that_cannot_be_reset_does_not_block_other_runs(
     database_url: str, connection: Connection, tmp_path: Path, sqlstate: str, is_last: bool
 ) -> None:
-    """Its worker is killed, and then another: both are replaced, and what the second one held is run again."""
+    """Two workers are killed and replaced. The run of the second one is executed again."""
     refuse(
         connection, "new.status <> 'RUNNING'" + ("" if is_last else " and new.status <> 'FAILED'"), sqlstate
     )
@@ -298,7 +298,7 @@ def test_39_a_run_that_cannot_be_reset_keeps_no_other_from_being_run_again(
         assert supervisor.stop() == 0
 
 
-def test_39_a_row_that_names_a_live_worker_and_no_attempt_is_reset_with_that_worker(
+def test_39_a_row_with_a_live_worker_and_no_attempt_is_reset_with_that_worker(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     without_limits(connection)

@@ -21,7 +21,7 @@ def holders(connection: Connection) -> dict[str, HorizonHolder]:
     return {holder.kind: holder for holder in horizon_holders(connection, min_held_s=0.0, min_transactions=1)}
 
 
-def test_a_prepared_transaction_that_nobody_ends_is_named() -> None:
+def test_a_forgotten_prepared_transaction_is_reported() -> None:
     with (
         tempfile.TemporaryDirectory(prefix="reproq-tests-", dir=shared_memory()) as name,
         EmbeddedPostgres(Path(name), settings={"fsync": "off", "max_prepared_transactions": "1"}) as server,
@@ -38,7 +38,7 @@ def test_a_prepared_transaction_that_nobody_ends_is_named() -> None:
         assert holders(connection) == {}
 
 
-def test_a_replica_and_its_slot_are_named_by_how_many_transactions_they_hold_back() -> None:
+def test_a_replica_and_its_slot_are_reported_with_the_number_of_transactions_they_hold_back() -> None:
     with embedded_server() as primary, psycopg.connect(primary.url, autocommit=True) as connection:
         with replica_of(primary) as replica:
             with psycopg.connect(replica.url, autocommit=True) as administrator:

@@ -33,7 +33,7 @@ MIB = 1024 * 1024
         b"[" * 5000,
     ],
 )
-def test_30_output_that_is_no_usable_json_fails_the_attempt_with_a_reason(
+def test_30_output_that_is_not_usable_json_fails_the_attempt_with_a_reason(
     output: bytes, shared_supervisor: Supervisor, shared_connection: Connection
 ) -> None:
     run_id = add_run(shared_connection, {"raw_output": output.hex()}, max_attempts=1)
@@ -43,7 +43,7 @@ def test_30_output_that_is_no_usable_json_fails_the_attempt_with_a_reason(
     wait_for_status(shared_connection, add_run(shared_connection, {}), "SUCCESSFUL")
 
 
-def test_30_what_a_task_logs_before_its_result_does_no_harm(
+def test_30_log_lines_before_the_result_of_a_task_do_no_harm(
     shared_supervisor: Supervisor, shared_connection: Connection
 ) -> None:
     output = b"loading \x00 \xff ...\n\n" + b'{"ok": true}\n'
@@ -76,7 +76,7 @@ def test_30_a_flood_of_output_costs_bounded_memory(
         assert psutil.Process(supervisor.worker_pids()[0]).memory_info().rss < 150 * MIB
 
 
-def test_31_a_result_of_the_limit_is_kept_and_one_over_is_refused(
+def test_31_a_result_at_the_limit_is_kept_and_one_over_it_is_refused(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     program = tmp_path / "sized.py"
@@ -92,7 +92,7 @@ def test_31_a_result_of_the_limit_is_kept_and_one_over_is_refused(
         assert "1,048,577 bytes, the limit is 1,048,576" in row["errors"][0]["message"]
 
 
-def test_31_a_payload_of_the_limit_reaches_the_task(
+def test_31_a_payload_at_the_limit_reaches_the_task(
     shared_supervisor: Supervisor, shared_connection: Connection
 ) -> None:
     overhead = len(json.dumps({"value": ""}))
@@ -105,7 +105,7 @@ def test_31_a_payload_of_the_limit_reaches_the_task(
         add_run(shared_connection, {"value": "x" * (MIB - overhead + 1)})
 
 
-def test_31_numbers_that_would_exhaust_memory_when_read_are_refused_at_the_door(
+def test_31_numbers_that_would_exhaust_memory_when_read_are_refused_at_enqueue(
     connection: Connection,
 ) -> None:
     numbers = "[" + ",".join(["1e131071"] * 1000) + "]"

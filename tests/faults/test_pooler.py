@@ -93,7 +93,7 @@ def test_killed_workers_lose_nothing_and_nobody_elses_connection_is_ended(
     assert audit.final_transitions(connection) == dict.fromkeys(runs, 1)
 
 
-def test_a_host_that_is_killed_whole_is_recovered_from(
+def test_runs_of_a_host_whose_processes_are_all_killed_are_executed_by_the_next(
     pooled_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     with Supervisor(pooled_url, tmp_path, workers=2, environ=SHORT_LEASE) as first:

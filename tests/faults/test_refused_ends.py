@@ -142,7 +142,7 @@ def test_48_a_run_whose_end_is_refused_each_time_gets_a_smaller_one_and_its_work
 
 @each_executor
 @pytest.mark.parametrize("code", ["P0001", "55P03", "23514"])
-def test_48_a_run_that_nothing_can_be_written_about_keeps_nobody_from_work_and_from_leaving(
+def test_48_a_run_that_cannot_be_written_does_not_stop_work_or_shutdown(
     connection: Connection, host: Host, code: str
 ) -> None:
     refuse(connection, what=ANY_CHANGE, code=code)
@@ -169,7 +169,7 @@ def test_48_a_run_that_nothing_can_be_written_about_keeps_nobody_from_work_and_f
         assert host.starts == starts
 
 
-def test_48_what_a_worker_carries_along_ends_as_it_should_when_the_trigger_is_dropped(
+def test_48_unrecorded_ends_are_recorded_unchanged_when_the_trigger_is_dropped(
     connection: Connection, host: Host
 ) -> None:
     refuse(connection, what=ANY_END)
@@ -196,7 +196,7 @@ def test_48_a_cancel_ends_a_run_whose_end_is_refused(connection: Connection, hos
         wait_for_status(connection, run_id, "CANCELLED", timeout_s=5)
 
 
-def test_48_a_row_that_somebody_has_locked_is_waited_for_and_keeps_its_result(
+def test_48_a_worker_waits_for_a_locked_row_and_its_result_is_kept(
     database_url: str, connection: Connection, host: Host
 ) -> None:
     with host.supervisor as supervisor, psycopg.connect(database_url) as other:
@@ -213,7 +213,7 @@ def test_48_a_row_that_somebody_has_locked_is_waited_for_and_keeps_its_result(
         assert supervisor.worker_pids() == worker
 
 
-def test_48_one_run_of_a_batch_costs_the_others_of_it_nothing(connection: Connection, host: Host) -> None:
+def test_48_a_refused_run_does_not_affect_the_rest_of_its_batch(connection: Connection, host: Host) -> None:
     refuse(connection, what=RESULT_OR_ERRORS)
     with host.supervisor as supervisor:
         gate = host.start_run(priority=1)
@@ -246,7 +246,7 @@ def test_48_more_such_runs_than_a_worker_may_carry_do_not_stop_the_host(
 
 
 @each_executor
-def test_48_an_end_that_breaks_the_connection_each_time_is_the_runs_own_fault(
+def test_48_an_end_that_breaks_the_connection_each_time_is_replaced_by_a_smaller_one(
     connection: Connection, host: Host
 ) -> None:
     refuse(
@@ -265,7 +265,7 @@ def test_48_an_end_that_breaks_the_connection_each_time_is_the_runs_own_fault(
         assert supervisor.worker_pids() == worker
 
 
-def test_48_an_end_that_takes_too_long_each_time_is_the_runs_own_fault(
+def test_48_an_end_that_takes_too_long_each_time_is_replaced_by_a_smaller_one(
     connection: Connection, host: Host
 ) -> None:
     refuse(connection, what=SUCCESS_WITH_A_RESULT, raises="perform pg_sleep(60)")
@@ -279,10 +279,10 @@ def test_48_an_end_that_takes_too_long_each_time_is_the_runs_own_fault(
         assert supervisor.worker_pids() == worker
 
 
-def test_48_a_worker_that_dies_with_such_a_run_beside_another_has_run_it(
+def test_48_after_a_dead_worker_a_run_with_an_unrecorded_end_counts_as_started(
     connection: Connection, host: Host
 ) -> None:
-    """It must not run twice, though the worker was at something else when it died."""
+    """It must not run twice, although the worker executed another run when it died."""
     refuse(connection, what=ANY_END)
     with host.supervisor as supervisor:
         run_id = host.start_run(max_attempts=1)
@@ -297,7 +297,7 @@ def test_48_a_worker_that_dies_with_such_a_run_beside_another_has_run_it(
         assert host.starts == 1 + 3
 
 
-def test_48_a_dead_workers_run_that_cannot_be_reset_keeps_no_slot_and_no_other_run(
+def test_48_a_dead_workers_run_that_cannot_be_reset_blocks_no_slot_and_no_other_run(
     connection: Connection, host: Host
 ) -> None:
     refuse(connection, what=ANY_CHANGE)
@@ -320,8 +320,10 @@ def test_48_a_dead_workers_run_that_cannot_be_reset_keeps_no_slot_and_no_other_r
         assert wait_for_status(connection, run_id, "SUCCESSFUL")["attempts"] == 2
 
 
-def test_48_a_master_that_dies_with_such_a_run_has_run_it(connection: Connection, host: Host) -> None:
-    """Its worker was at something else; its steward buries what they leave."""
+def test_48_after_a_dead_master_a_run_with_an_unrecorded_end_counts_as_started(
+    connection: Connection, host: Host
+) -> None:
+    """The worker executed another run. The steward resets the runs of the dead workers."""
     shut_down = "new.status = 'FAILED' and new.errors::text like '%master died%'"
     refuse(connection, what=f"{ANY_END} and not ({shut_down})")
     with host.supervisor as supervisor:

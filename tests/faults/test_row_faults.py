@@ -34,10 +34,10 @@ def test_37_a_run_that_is_deleted_under_its_worker_is_forgotten(
         assert supervisor.worker_pids() == worker
 
 
-def test_37_a_run_that_somebody_takes_from_its_worker_is_not_written_by_it(
+def test_37_a_worker_does_not_record_a_run_that_was_taken_from_it(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
-    """An operator has put it back by hand: the worker that is at it has lost it, whatever comes out."""
+    """An operator has reset it by hand, so its worker has lost it, whatever the result is."""
     pages = tmp_path / "diary"
     with Supervisor(database_url, tmp_path, workers=2) as supervisor:
         run_id = add_run(
@@ -57,7 +57,7 @@ def test_37_a_run_that_somebody_takes_from_its_worker_is_not_written_by_it(
         assert supervisor.stop() == 0
 
 
-def test_37_a_replay_of_a_run_that_somebody_is_at_is_a_run_of_its_own(
+def test_37_a_replay_of_a_running_run_is_a_new_run(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     with Supervisor(database_url, tmp_path, workers=2):
@@ -89,7 +89,7 @@ def test_37_a_replay_of_a_key_that_is_held_is_refused_and_a_cancel_ends_the_hold
 
 
 @pytest.mark.parametrize("status", ["SUCCESSFUL", "FAILED", "CANCELLED"])
-def test_37_what_has_ended_stays_as_it_is(connection: Connection, status: str) -> None:
+def test_37_a_finished_run_does_not_change(connection: Connection, status: str) -> None:
     run_id = add_run(connection, {}, status=status)
     assert cancel(connection, run_id).status.value == status
     with pytest.raises(psycopg.errors.IntegrityConstraintViolation):

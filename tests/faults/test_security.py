@@ -35,7 +35,7 @@ def _with(text: str, what: str) -> list[int]:
     return [pid for pid, shown in _of_processes(what) if text in shown]
 
 
-def test_in_stdin_mode_no_payload_stands_in_any_command_line_or_environment(
+def test_in_stdin_mode_no_command_line_or_environment_holds_a_payload(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     mark = f"{MARK}-{tmp_path.name}"
@@ -50,7 +50,7 @@ def test_in_stdin_mode_no_payload_stands_in_any_command_line_or_environment(
         wait_for_status(connection, run_id, "SUCCESSFUL")
 
 
-def test_under_an_allow_list_no_address_stands_in_the_environment_of_a_task(
+def test_with_an_allow_list_the_environment_of_a_task_holds_no_database_address(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     with Supervisor(database_url, tmp_path, workers=1, environ={"REPROQ_TASK_ENV": "PATH"}) as supervisor:
@@ -66,7 +66,7 @@ def test_under_an_allow_list_no_address_stands_in_the_environment_of_a_task(
         wait_for_status(connection, run_id, "SUCCESSFUL")
 
 
-def test_no_password_stands_in_titles_logs_or_what_commands_print(
+def test_titles_logs_and_output_of_commands_hold_no_password(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     with Supervisor(database_url, tmp_path, workers=1) as supervisor:
@@ -154,7 +154,7 @@ def test_hostile_strings_on_the_command_line_draw_nothing_on_the_terminal(
         assert not re.search("[\x00-\x08\x0b-\x1f\x7f\x9b]|\N{RIGHT-TO-LEFT OVERRIDE}", done.out + done.err)
 
 
-def test_a_line_of_the_log_is_one_line_whatever_a_task_says(
+def test_a_log_event_is_one_line_whatever_a_task_prints(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     forged = "real\n2026-01-01T00:00:00.000Z INFO  master: forged\x1b[2K"
@@ -173,10 +173,10 @@ def test_a_line_of_the_log_is_one_line_whatever_a_task_says(
     "path",
     ["os.system", "tests.support.supervisor.shop.__builtins__", "subprocess.run", "builtins.eval", "..x", ""],
 )
-def test_a_payload_names_no_code_outside_the_allow_list(
+def test_a_payload_cannot_run_code_outside_the_allow_list(
     database_url: str, connection: Connection, tmp_path: Path, path: str
 ) -> None:
-    """With INSERT alone nobody runs what they like."""
+    """The right to INSERT is not enough to run arbitrary code."""
     touched = tmp_path / "touched"
     environ = {
         "EXECUTOR_COMMAND": "",

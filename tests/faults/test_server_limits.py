@@ -48,7 +48,7 @@ def test_24_under_serializable_isolation_every_run_is_done_once(
 
 
 @pytest.mark.parametrize("code", ["40P01", "40001"], ids=["deadlock", "serialization"])
-def test_24_a_statement_that_was_the_victim_is_sent_again_and_charges_nobody(
+def test_24_a_statement_aborted_by_a_conflict_is_sent_again_and_charges_no_run(
     database_url: str, connection: Connection, tmp_path: Path, code: str
 ) -> None:
     pages = tmp_path / "diary"
@@ -98,7 +98,7 @@ def _limit_connections(connection: Connection, role: str, limit: int) -> None:
 
 
 @pytest.mark.timeout(90)
-def test_25_where_no_connection_can_be_had_those_that_there_are_work_on(
+def test_25_processes_with_a_connection_go_on_if_no_new_one_can_be_opened(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     with (
@@ -141,7 +141,7 @@ def small_server() -> Iterator[EmbeddedPostgres]:
 def test_25_a_host_with_more_workers_than_connections_is_ready_with_those_that_have_one(
     small_server: EmbeddedPostgres, tmp_path: Path
 ) -> None:
-    """It was never ready, wrote ten warnings a second, and ended after three boot timeouts."""
+    """Earlier, it was never ready, wrote ten warnings a second, and exited after three boot timeouts."""
     workers, patience = 10, {"REPROQ_BOOT_TIMEOUT": "3s"}
     with (
         psycopg.connect(small_server.url, autocommit=True) as connection,

@@ -56,7 +56,7 @@ def _unexpected(supervisor: Supervisor) -> list[str]:
 
 @pytest.mark.parametrize("whose", ["role", "database"])
 @pytest.mark.parametrize("odd", [FORMATS, MEANINGS], ids=["formats", "meanings"])
-def test_44_what_is_set_before_the_start_has_no_effect(
+def test_44_server_settings_from_before_the_start_have_no_effect(
     database_url: str, connection: Connection, tmp_path: Path, whose: str, odd: dict[str, str]
 ) -> None:
     for name, value in odd.items():
@@ -68,7 +68,7 @@ def test_44_what_is_set_before_the_start_has_no_effect(
 
 
 @pytest.mark.parametrize("whose", ["role", "database"])
-def test_44_what_is_set_while_all_runs_has_no_effect_on_the_connections_that_begin_later(
+def test_44_server_settings_changed_later_have_no_effect_on_new_connections(
     database_url: str, connection: Connection, tmp_path: Path, whose: str
 ) -> None:
     with Supervisor(database_url, tmp_path, workers=WORKERS) as supervisor:
@@ -119,7 +119,7 @@ def _shows(connection: Connection, name: str) -> str:
 
 
 @pytest.mark.parametrize("odd", [FORMATS, MEANINGS], ids=["formats", "meanings"])
-def test_44_behind_a_transaction_pooler_it_has_no_effect_either(
+def test_44_behind_a_transaction_pooler_server_settings_have_no_effect_either(
     database_url: str, connection: Connection, tmp_path: Path, odd: dict[str, str]
 ) -> None:
     for name, value in odd.items():

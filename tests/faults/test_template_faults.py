@@ -58,7 +58,7 @@ def _is_replaced(supervisor: Supervisor, worker: int) -> bool:
     return len(workers) == 3 and worker not in workers
 
 
-def test_while_a_template_is_stopped_the_dead_are_still_buried_and_it_is_replaced_when_it_is_needed(
+def test_while_a_template_is_stopped_dead_workers_are_reset_and_it_is_replaced_when_needed(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     shop = Shop(tmp_path, HOLD)
@@ -144,7 +144,7 @@ def _of_session(leader: int) -> list[psutil.Process]:
 
 
 @pytest.mark.timeout(180)
-def test_whoever_is_killed_at_whatever_moment_of_a_fork_every_run_is_done_and_nobody_is_left_over(
+def test_any_process_may_be_killed_at_any_moment_of_a_fork_and_every_run_is_done(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     """Workers, templates, and the processes between them, which have the title of a template."""
@@ -186,10 +186,10 @@ def _called(supervisor: Supervisor, title: str) -> list[int]:
 
 
 @pytest.mark.timeout(120)
-def test_whoever_is_killed_between_a_template_and_its_master_every_run_is_done_and_nobody_is_left_over(
+def test_any_process_between_template_and_master_may_be_killed_and_every_run_is_done(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
-    """Each worker runs one task, so there is always a fork under way, and half a second long it is shot at."""
+    """Each worker runs one task, so forks never stop, and for half a second processes are killed."""
     shop = Shop(tmp_path)
     environ = {"REPROQ_MAX_TASKS": "1", "REPROQ_BOOT_TIMEOUT": "5s"}
     with shop.supervisor(database_url, workers=4, executor="inline", environ=environ) as supervisor:

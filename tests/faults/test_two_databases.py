@@ -236,7 +236,7 @@ class Pair:
 
 
 @BOTH_WAYS
-def test_40_an_atomic_task_completes_its_own_run_and_not_the_one_of_its_number_elsewhere(
+def test_40_an_atomic_task_completes_its_own_run_and_not_the_run_with_its_id_elsewhere(
     masters: None, places: tuple[Place, Place], way: tuple[int, int], tmp_path: Path
 ) -> None:
     pair = Pair(places, way, "write", tmp_path, atomic=True)
@@ -285,7 +285,7 @@ def test_40_a_task_waits_for_the_run_that_it_has_enqueued(
 
 @BOTH_WAYS
 @pytest.mark.parametrize("end", ["cancelled", "killed"])
-def test_40_the_end_that_a_worker_announces_is_that_of_its_own_database(
+def test_40_a_worker_announces_the_end_of_the_run_in_its_own_database(
     masters: None, places: tuple[Place, Place], way: tuple[int, int], tmp_path: Path, end: str
 ) -> None:
     if end == "cancelled":
@@ -302,10 +302,10 @@ def test_40_the_end_that_a_worker_announces_is_that_of_its_own_database(
 
 
 @pytest.mark.parametrize("places", ["databases", "schemas"], indirect=True)
-def test_40_results_are_told_apart_where_every_number_is_used_twice(
+def test_40_results_are_not_mixed_up_if_every_id_is_used_twice(
     masters: None, places: tuple[Place, Place]
 ) -> None:
-    """Many at a time, by all that a worker may do with one: none meets the other of its number."""
+    """Many runs at once, with everything a worker may do to a run: no run affects the one with its id."""
     tasks = ("write", "progress", "look", "shout")
     added = [
         (place, task, place.add(task, atomic=task == "write"))

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.timeout(120)
 def test_a_host_that_is_cut_off_ends_its_tasks_the_other_does_them_and_after_healing_both_work(
     database_url: str, connection: Connection, tmp_path: Path, chains: tuple[str, ...]
 ) -> None:
-    """`chains`: what is dropped, seen from the server: what comes from the host, what goes to it, or both."""
+    """`chains`: which packets the server drops: those from the host, those to the host, or both."""
     audit.install(connection)
     pages = tmp_path / "diary"
     with (

@@ -131,7 +131,7 @@ def test_03_a_task_process_that_dies_is_an_attempt_and_the_worker_lives(
         assert supervisor.worker_pids() == workers
 
 
-def test_11_a_task_that_ignores_term_and_whose_children_left_its_session_is_gone_after_the_timeout(
+def test_11_a_task_that_ignores_term_and_its_children_in_other_sessions_are_gone_after_the_timeout(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     pids = tmp_path / "pids"

@@ -56,7 +56,7 @@ def _ours(connection: Connection) -> int:
     return int(row[0])
 
 
-def test_43_a_server_that_turns_read_only_is_left_and_its_return_is_noticed(
+def test_43_a_connection_to_a_server_that_becomes_read_only_is_closed_and_its_return_is_noticed(
     private_server: EmbeddedPostgres, tmp_path: Path
 ) -> None:
     with (
@@ -97,10 +97,10 @@ def test_43_a_database_that_is_made_read_only_for_new_sessions_lets_the_old_ones
         wait_for_status(connection, run_id, "SUCCESSFUL", timeout_s=SOON_S)
 
 
-def test_43_after_a_switchover_behind_one_name_all_leave_the_old_primary_that_stays_up(
+def test_43_after_a_switchover_behind_one_name_all_processes_leave_the_old_primary(
     private_server: EmbeddedPostgres, tmp_path: Path
 ) -> None:
-    """It keeps their sockets open, answers every read, and says for ever that nothing is due."""
+    """It keeps the sockets open, answers every read, and always answers that nothing is due."""
     with (
         replica_of(private_server) as replica,
         Proxy(private_server.url) as proxy,
@@ -128,9 +128,7 @@ def test_43_after_a_switchover_behind_one_name_all_leave_the_old_primary_that_st
         assert supervisor.stop() == 0
 
 
-def test_43_a_standby_behind_the_name_is_not_worked_with(
-    private_server: EmbeddedPostgres, tmp_path: Path
-) -> None:
+def test_43_a_standby_behind_the_name_is_not_used(private_server: EmbeddedPostgres, tmp_path: Path) -> None:
     with (
         replica_of(private_server) as replica,
         Proxy(private_server.url) as proxy,
@@ -183,7 +181,7 @@ def test_43_another_server_at_the_same_address_is_refused_until_a_reload_says_th
         assert supervisor.stop() == 0
 
 
-def test_43_a_server_that_does_not_say_which_it_is_is_worked_with(
+def test_43_a_server_without_an_identifier_is_accepted(
     private_server: EmbeddedPostgres, tmp_path: Path
 ) -> None:
     with psycopg.connect(private_server.url, autocommit=True) as connection:
@@ -193,7 +191,7 @@ def test_43_a_server_that_does_not_say_which_it_is_is_worked_with(
             assert supervisor.stop() == 0
 
 
-def test_43_a_right_that_is_taken_away_later_ends_no_work(
+def test_43_a_right_that_is_revoked_later_stops_no_work(
     private_server: EmbeddedPostgres, tmp_path: Path
 ) -> None:
     with (
@@ -209,7 +207,7 @@ def test_43_a_right_that_is_taken_away_later_ends_no_work(
         assert supervisor.stop() == 0
 
 
-def test_43_of_two_names_the_one_that_can_be_written_to_is_taken_without_being_asked_for(
+def test_43_of_two_names_the_writable_server_is_used_without_an_option(
     private_server: EmbeddedPostgres, tmp_path: Path
 ) -> None:
     """The standby comes first, and the URL has no target_session_attrs."""
@@ -227,7 +225,7 @@ def test_43_of_two_names_the_one_that_can_be_written_to_is_taken_without_being_a
             assert supervisor.stop() == 0
 
 
-def test_43_what_only_reads_works_on_a_standby_and_what_writes_says_that_it_is_one(
+def test_43_commands_that_only_read_work_on_a_standby_and_others_report_the_standby(
     private_server: EmbeddedPostgres, tmp_path: Path
 ) -> None:
     with psycopg.connect(private_server.url, autocommit=True) as connection:

@@ -93,7 +93,7 @@ def outcome_of(heading: str, commands: str) -> Outcome:
 
 
 @pytest.mark.parametrize(("heading", "commands"), blocks(), ids=lambda text: text.split("\n")[0][:60])
-def test_the_commands_of_the_page_do_what_it_says(
+def test_the_commands_of_the_page_do_what_the_page_says(
     heading: str, commands: str, original_url: str, server: Server, tmp_path: Path
 ) -> None:
     is_copied_first = "pg_dump" not in commands

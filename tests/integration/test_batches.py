@@ -74,8 +74,8 @@ def test_a_batch_is_the_first_runs_in_claim_order(database_url: str, connection:
 ALONE = [{"max_attempts": 1}, {"attempts": 1}, {"atomic": True}]
 
 
-@pytest.mark.parametrize("columns", ALONE, ids=["one attempt", "an attempt behind it", "atomic"])
-def test_what_may_not_be_run_again_lightly_is_claimed_alone_and_in_its_turn(
+@pytest.mark.parametrize("columns", ALONE, ids=["one attempt", "an attempt already made", "atomic"])
+def test_runs_that_should_not_be_interrupted_are_claimed_alone_and_in_order(
     database_url: str, connection: Connection, columns: dict[str, Any]
 ) -> None:
     before = [add_run(connection, {"n": n}) for n in range(2)]
@@ -97,7 +97,7 @@ def test_a_batch_of_payloads_is_bounded(database_url: str, connection: Connectio
     store.close()
 
 
-def test_a_payload_as_large_as_may_be_is_claimed_by_itself(database_url: str, connection: Connection) -> None:
+def test_a_payload_of_the_largest_size_is_claimed_alone(database_url: str, connection: Connection) -> None:
     first, second = (add_run(connection, {"x": os.urandom(500_000).hex()}) for _ in range(2))
     store = worker_store(database_url)
     assert ids(store, 10) == [first]
@@ -105,7 +105,7 @@ def test_a_payload_as_large_as_may_be_is_claimed_by_itself(database_url: str, co
     store.close()
 
 
-def test_a_claim_from_a_place_takes_all_but_what_is_before_it_in_its_priority(
+def test_a_claim_from_a_position_skips_only_earlier_runs_of_its_priority(
     database_url: str, connection: Connection
 ) -> None:
     runs = [add_run(connection, {"n": n}, enqueued_at=f"2026-01-01 00:00:0{n}+00") for n in range(3)]
@@ -120,7 +120,7 @@ def test_a_claim_from_a_place_takes_all_but_what_is_before_it_in_its_priority(
     store.close()
 
 
-def test_a_claim_from_a_place_keeps_to_the_order_of_priorities(
+def test_a_claim_from_a_position_keeps_the_order_of_priorities(
     database_url: str, connection: Connection
 ) -> None:
     runs = {p: add_run(connection, {"p": p}, priority=p) for p in (-100, -1, 0, 1, 2, 100)}
@@ -133,7 +133,7 @@ def test_a_claim_from_a_place_keeps_to_the_order_of_priorities(
     store.close()
 
 
-def test_of_runs_that_are_due_at_the_same_moment_the_place_tells_them_apart(
+def test_a_position_distinguishes_runs_that_are_due_at_the_same_moment(
     database_url: str, connection: Connection
 ) -> None:
     runs = [add_run(connection, {"n": n}, enqueued_at="2026-01-01 00:00:00.123456+00") for n in range(4)]
@@ -143,7 +143,7 @@ def test_of_runs_that_are_due_at_the_same_moment_the_place_tells_them_apart(
     store.close()
 
 
-def test_the_ends_of_a_batch_are_recorded_each_for_itself(database_url: str, connection: Connection) -> None:
+def test_the_ends_of_a_batch_are_recorded_separately(database_url: str, connection: Connection) -> None:
     runs = [add_run(connection, {"n": n}) for n in range(5)]
     store = worker_store(database_url)
     (done, failed, again, back, stale) = store.finish_and_claim((), max_runs=5).runs
@@ -176,7 +176,7 @@ def test_the_ends_of_a_batch_are_recorded_each_for_itself(database_url: str, con
 # --- what waits behind a run that takes long, and a worker that died with a batch ---
 
 
-def test_a_steward_hands_back_what_waits_behind_a_run_and_leaves_what_has_ended_before_it(
+def test_a_steward_hands_back_runs_behind_a_running_one_and_leaves_ended_ones(
     database_url: str, connection: Connection
 ) -> None:
     first, second, third, fourth = (add_run(connection, {"n": n}) for n in range(4))
@@ -206,7 +206,7 @@ def test_a_steward_hands_back_what_waits_behind_a_run_and_leaves_what_has_ended_
     steward.close()
 
 
-def test_a_steward_hands_back_nothing_of_a_batch_whose_run_has_ended(
+def test_a_steward_hands_back_no_run_of_a_batch_whose_running_run_has_ended(
     database_url: str, connection: Connection
 ) -> None:
     first, second = (add_run(connection, {"n": n}) for n in range(2))
@@ -298,7 +298,7 @@ def test_two_workers_run_thousands_of_short_runs_once_each_with_few_commits(
 
 
 @pytest.mark.parametrize("slow", ["sleep", "sleep_deaf"])
-def test_no_run_waits_behind_a_slow_one_of_another(
+def test_no_run_waits_behind_a_slow_run_of_another_worker(
     database_url: str, connection: Connection, directory: Path, slow: str
 ) -> None:
     """Whoever claims the slow one claims others with it: the other worker runs them while it is at it.
@@ -338,7 +338,7 @@ def test_a_run_that_kills_its_worker_is_charged_and_its_batch_is_not(
     ).fetchone() == (0,)
 
 
-def test_a_failure_and_a_result_that_cannot_be_stored_cost_the_others_of_their_batch_nothing(
+def test_a_failure_or_an_unstorable_result_does_not_affect_the_rest_of_its_batch(
     database_url: str, connection: Connection, directory: Path
 ) -> None:
     enqueue_notes(connection, directory, 200)

@@ -29,7 +29,7 @@ def until(is_so: Callable[[], bool], describe: str) -> Callable[[float], None]:
     [(ACCEPTED[0], "FAILED"), (REFUSED[0], "refused")],
     ids=["a payload that does not decode", "a time out of range"],
 )
-def test_odd_rows_cost_us_themselves_alone(
+def test_odd_rows_affect_only_themselves_with_our_workers(
     database_url: str, tmp_path: Path, odd: OddInput, fate: str
 ) -> None:
     contestant, producer = ours(database_url, tmp_path / "ours"), our_producer(database_url)

@@ -45,6 +45,6 @@ def test_a_measurement_prints_a_figure_in_every_line(measurement: str, lines: li
     assert [each for each in failed if not (without_pgbench and "pgbench" in each)] == []
 
 
-def test_what_is_unknown_is_refused_in_a_sentence() -> None:
+def test_an_unknown_name_is_refused_in_a_sentence() -> None:
     assert "there is no measurement dance" in benchmarks("dance").stderr
     assert "there is no peer nobody" in benchmarks("drain", "--peers", "nobody").stderr

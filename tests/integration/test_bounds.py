@@ -88,7 +88,7 @@ def test_the_limits_of_the_api_are_allowed_by_the_table(
 
 
 @pytest.mark.parametrize(("column", "value"), REFUSED, ids=lambda value: str(value)[:40])
-def test_what_is_beyond_the_limits_of_the_api_is_refused_by_the_table(
+def test_values_beyond_the_limits_of_the_api_are_refused_by_the_table(
     connection: Connection, column: str, value: object
 ) -> None:
     with pytest.raises(psycopg.errors.CheckViolation, match=column.removesuffix("_seconds")):
@@ -100,7 +100,7 @@ CHECKED = [each for each in REFUSED if each[0] not in ("queue_name", "unique_key
 
 
 @pytest.mark.parametrize(("column", "value"), CHECKED, ids=lambda value: str(value)[:40])
-def test_a_run_cannot_be_changed_to_what_a_new_one_may_not_be(
+def test_a_run_cannot_be_updated_to_a_value_that_a_new_run_may_not_have(
     connection: Connection, column: str, value: object
 ) -> None:
     run_id = insert_run(connection, {})
@@ -142,7 +142,7 @@ LATER_LIFE: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("columns", LATER_LIFE, ids=str)
-def test_a_new_run_has_no_life_behind_it_unless_it_is_restored(
+def test_a_new_run_must_be_unstarted_unless_it_is_restored(
     connection: Connection, columns: dict[str, Any]
 ) -> None:
     with pytest.raises(psycopg.errors.CheckViolation, match="a new run is PENDING") as refusal:
@@ -171,7 +171,7 @@ def test_the_id_of_a_new_run_is_no_less_than_one(connection: Connection, run_id:
     ],
     ids=str,
 )
-def test_a_restore_is_known_by_what_pg_dump_sets(
+def test_a_restore_is_recognised_by_the_settings_of_pg_dump(
     connection: Connection, turned_off: tuple[str, ...], is_restore: bool
 ) -> None:
     for name in turned_off:
@@ -188,7 +188,7 @@ def test_a_restore_is_known_by_what_pg_dump_sets(
 
 
 @pytest.mark.parametrize("value", ["off", "no", "", "0", "maybe"])
-def test_a_setting_that_does_not_say_so_is_no_restore(connection: Connection, value: str) -> None:
+def test_any_other_value_of_the_setting_is_not_a_restore(connection: Connection, value: str) -> None:
     connection.execute("select set_config('reproq.restore', %s, false)", [value])
     with pytest.raises(psycopg.errors.CheckViolation, match="a new run is PENDING"):
         insert_run(connection, {}, attempts=1)
@@ -222,7 +222,9 @@ NAMES = st.text(
         }
     )
 )
-def test_whatever_the_api_takes_the_table_takes(connection: Connection, options: Mapping[str, Any]) -> None:
+def test_the_table_accepts_everything_that_the_api_accepts(
+    connection: Connection, options: Mapping[str, Any]
+) -> None:
     run = enqueue_new(connection, NewRun.of({}, **options))
     assert (run.queue_name, run.run_after) == (options["queue_name"], options["run_after"])
 
@@ -267,7 +269,7 @@ def touch(connection: Connection, run_id: int) -> None:
 
 
 @pytest.mark.parametrize("status", STATUSES)
-def test_rows_from_before_are_put_within_the_limits_and_good_ones_are_not_rewritten(
+def test_existing_rows_are_changed_to_fit_the_limits_and_good_rows_are_not_rewritten(
     empty_database_url: str, status: str
 ) -> None:
     migrate(empty_database_url, KNOWN, to=BOUNDS - 1)
@@ -293,7 +295,7 @@ def test_rows_from_before_are_put_within_the_limits_and_good_ones_are_not_rewrit
 
 @pytest.mark.parametrize("columns", FAILED_WHERE_PENDING, ids=lambda columns: str(columns)[:40])
 @pytest.mark.parametrize("status", STATUSES)
-def test_of_rows_from_before_that_no_worker_can_take_those_that_wait_are_failed(
+def test_existing_waiting_rows_that_no_worker_can_claim_are_failed(
     empty_database_url: str, status: str, columns: dict[str, Any]
 ) -> None:
     migrate(empty_database_url, KNOWN, to=BOUNDS - 1)
@@ -349,7 +351,7 @@ def test_a_claim_gives_numbers_within_the_limits_whatever_a_row_holds(
     ],
     ids=str,
 )
-def test_a_row_that_cannot_be_read_comes_with_the_others_and_says_why(
+def test_an_unreadable_row_is_claimed_with_the_others_and_has_a_reason(
     database_url: str, connection: Connection, columns: dict[str, Any], why: str
 ) -> None:
     without_limits(connection)

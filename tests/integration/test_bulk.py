@@ -64,12 +64,12 @@ def count(connection: Connection) -> int:
     return int(row[0])
 
 
-def test_no_runs_are_no_statement(connection: Connection, sent: list[str]) -> None:
+def test_an_empty_list_sends_no_statement(connection: Connection, sent: list[str]) -> None:
     assert enqueue_many(connection, []) == []
     assert sent == []
 
 
-def test_many_runs_are_what_each_was_said_to_be(connection: Connection, way: str) -> None:
+def test_each_of_many_runs_has_the_values_it_was_given(connection: Connection, way: str) -> None:
     moment = datetime(2031, 5, 17, 8, 30, 1, 250, tzinfo=UTC)
     new_runs = [
         NewRun.of(
@@ -162,7 +162,7 @@ def module_connection(template_url: str, server: Any) -> Iterator[Connection]:
 def test_a_payload_arrives_as_the_same_document(
     module_connection: Connection, payloads: list[Any], by_copy: bool
 ) -> None:
-    """What the table holds is what one INSERT of the canonical text would have put there."""
+    """The table holds the same document as after one INSERT of the canonical text."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bulk, "COPY_FROM", 1 if by_copy else 10**9)
         runs = enqueue_many(module_connection, [NewRun.of(payload) for payload in payloads])
@@ -175,7 +175,7 @@ def test_a_payload_arrives_as_the_same_document(
         assert Spec.of(run.payload).hash == run.spec_hash == Spec.of(payload).hash
 
 
-def test_a_held_key_gives_its_run_and_one_that_stands_twice_the_first(connection: Connection) -> None:
+def test_a_held_key_returns_its_run_and_a_repeated_key_the_first_run(connection: Connection) -> None:
     held = enqueue(connection, "held", unique_key="held")
     new_runs = [
         NewRun.of(0),
@@ -195,16 +195,14 @@ def test_a_held_key_gives_its_run_and_one_that_stands_twice_the_first(connection
     assert fresh == sorted(fresh)
 
 
-def test_a_key_that_stands_in_two_batches_is_one_run(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_key_in_two_batches_is_one_run(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bulk, "BATCH_RUNS", 2)
     runs = enqueue_many(connection, [NewRun.of(place, unique_key="k") for place in range(5)])
     assert [run.created for run in runs] == [True, False, False, False, False]
     assert count(connection) == 1
 
 
-def test_a_holder_that_finishes_meanwhile_is_tried_again(
+def test_an_insert_is_tried_again_if_the_holder_of_the_key_finishes(
     database_url: str, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     enqueue(connection, "held", unique_key="k")
@@ -226,10 +224,10 @@ def test_a_holder_that_finishes_meanwhile_is_tried_again(
     worker.close()
 
 
-def test_what_was_inserted_is_given_back_before_a_smaller_key_is_tried_again(
+def test_inserted_rows_are_rolled_back_before_a_smaller_key_is_tried_again(
     database_url: str, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else this caller holds `b` and waits for `a`, and another one who holds `a` waits for `b`."""
+    """Otherwise this caller holds `b` and waits for `a`, and a caller that holds `a` waits for `b`."""
     enqueue(connection, "held", unique_key="a")
     fetch, names = PsycopgSender.fetch, []
 
@@ -248,7 +246,7 @@ def test_what_was_inserted_is_given_back_before_a_smaller_key_is_tried_again(
     assert [(run.payload, run.created) for run in runs] == [("other", False), ("a", True)]
 
 
-def test_a_key_that_never_stands_still_leaves_nothing_behind(
+def test_a_key_that_changes_hands_without_end_leaves_no_rows(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     enqueue(connection, "held", unique_key="k")
@@ -270,7 +268,7 @@ def test_all_or_none_are_added(connection: Connection, way: str, monkeypatch: py
     assert count(connection) == 0
 
 
-def test_they_are_in_the_transaction_of_the_caller(
+def test_many_runs_are_inserted_in_the_transaction_of_the_caller(
     database_url: str, connection: Connection, way: str
 ) -> None:
     with psycopg.connect(database_url, row_factory=dict_row) as caller:
@@ -284,7 +282,9 @@ def test_they_are_in_the_transaction_of_the_caller(
     assert count(connection) == 5
 
 
-def test_new_runs_are_announced_once_a_queue(connection: Connection, database_url: str, way: str) -> None:
+def test_new_runs_are_notified_once_for_each_queue(
+    connection: Connection, database_url: str, way: str
+) -> None:
     with psycopg.connect(database_url, autocommit=True) as listener:
         listener.execute("listen reproq_task_runs")
         listener.execute(statement("await_new_runs"), {"queues": "mail,news"})
@@ -334,15 +334,13 @@ def test_a_role_that_may_only_insert_and_read_needs_no_more(
         connection.execute(f"drop role {name}")
 
 
-def test_a_pipeline_has_no_copy_and_does_without(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_inside_a_pipeline_no_copy_is_used(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bulk, "COPY_FROM", 1)
     with connection.pipeline():
         assert [run.payload for run in enqueue_many(connection, [NewRun.of(1), NewRun.of(2)])] == [1, 2]
 
 
-def test_what_a_copy_has_added_can_be_looked_at_in_any_order(
+def test_runs_added_by_a_copy_can_be_read_in_any_order(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bulk, "COPY_FROM", 1)
@@ -361,7 +359,7 @@ def test_what_a_copy_has_added_can_be_looked_at_in_any_order(
 def test_callers_who_add_the_same_keys_at_once_add_each_once(
     database_url: str, connection: Connection
 ) -> None:
-    """In one order, so that nobody waits for somebody who waits for them."""
+    """All callers use one order of keys, so no two wait for each other."""
     callers, rounds = 4, 10
     barrier = threading.Barrier(callers, timeout=30)
     seen: list[Sequence[TaskRun]] = []
@@ -389,7 +387,7 @@ def test_callers_who_add_the_same_keys_at_once_add_each_once(
     assert len(created) == len(set(created)) == count(connection) == rounds * 30
 
 
-def test_ten_thousand_runs_as_they_come(connection: Connection, sent: list[str]) -> None:
+def test_ten_thousand_runs_are_returned_in_order(connection: Connection, sent: list[str]) -> None:
     runs = enqueue_many(connection, [NewRun.of({"n": number}) for number in range(10_000)])
     assert [run.payload["n"] for run in runs] == list(range(10_000))
     assert ids(runs) == sorted(ids(runs))

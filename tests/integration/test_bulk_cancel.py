@@ -52,7 +52,9 @@ def add_task(connection: Connection, path: str, **columns: Any) -> int:
 # --- which runs ---
 
 
-def test_all_that_wait_are_cancelled_as_one_would_be(cli: CommandLine, connection: Connection) -> None:
+def test_all_waiting_runs_are_cancelled_as_a_single_run_would_be(
+    cli: CommandLine, connection: Connection
+) -> None:
     one, *others = [add_task(connection, "shop.send") for _ in range(4)]
     plain = add_run(connection, {})
     later = enqueue(connection, 1, run_after=timedelta(days=1)).id
@@ -87,7 +89,7 @@ def test_all_that_wait_are_cancelled_as_one_would_be(cli: CommandLine, connectio
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_the_options_narrow_it_down(
+def test_the_options_limit_which_runs_are_cancelled(
     words: list[str], chosen: set[str], cli: CommandLine, connection: Connection
 ) -> None:
     runs = {
@@ -108,7 +110,7 @@ def test_the_options_narrow_it_down(
     assert ended == chosen
 
 
-def test_what_has_finished_or_runs_is_left_alone_where_only_what_waits_is_asked_for(
+def test_with_status_pending_only_waiting_runs_are_cancelled(
     cli: CommandLine, database_url: str, connection: Connection
 ) -> None:
     store = worker_store(database_url)
@@ -141,10 +143,8 @@ def test_pages_and_batches_leave_nothing_out(
 # --- beside others ---
 
 
-def test_a_run_that_another_holds_is_passed_by_at_once(
-    database_url: str, cli: CommandLine, connection: Connection
-) -> None:
-    """To wait for it, with others locked, is how a DELETE of all of them ends in a deadlock with a worker."""
+def test_a_locked_run_is_skipped_at_once(database_url: str, cli: CommandLine, connection: Connection) -> None:
+    """A DELETE of all runs that waits for it while it locks others ends in a deadlock with a worker."""
     held, *others = [enqueue(connection, number).id for number in range(3)]
     with psycopg.connect(database_url) as holder:
         holder.execute("select from task_runs where id = %s for update", [held])
@@ -155,7 +155,7 @@ def test_a_run_that_another_holds_is_passed_by_at_once(
     assert statuses_of(database_url) == {"CANCELLED": 1 + len(others)}
 
 
-def test_what_has_started_since_it_was_selected_is_left_alone(
+def test_a_run_that_has_started_since_it_was_selected_is_left_alone(
     database_url: str, connection: Connection
 ) -> None:
     enqueue_many(connection, [NewRun.of(number) for number in range(2)])
@@ -175,9 +175,7 @@ def test_what_has_started_since_it_was_selected_is_left_alone(
     store.close()
 
 
-def test_whoever_waits_for_an_end_is_told(
-    cli: CommandLine, database_url: str, connection: Connection
-) -> None:
+def test_waiters_for_an_end_are_notified(cli: CommandLine, database_url: str, connection: Connection) -> None:
     waited_for, other = (enqueue(connection, number).id for number in range(2))
     connection.execute(
         "insert into reproq_waiters (run_id, waiter, expires_at) values (%s, 'w', now() + interval '1 hour')",
@@ -204,10 +202,10 @@ def test_tasks_that_run_are_ended_by_their_workers(
             wait_for_status(connection, run_id, "CANCELLED")
 
 
-def test_workers_go_on_beside_it_and_nobody_meets_a_deadlock(
+def test_workers_go_on_during_a_bulk_cancel_without_a_deadlock(
     cli: CommandLine, database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
-    """As in the field, where one DELETE of all that waits met one within seconds."""
+    """In production, one DELETE of all waiting runs met a deadlock within seconds."""
     shop = Shop(tmp_path)
     calls = NewRun.of({"v": 1, "task": f"{shop.name}.version", "args": [], "kwargs": {}})
     enqueue_many(connection, [calls] * 20_000)
@@ -242,7 +240,7 @@ def test_the_statement_of_the_docs_does_not_wait_for_a_worker(
 # --- what is asked ---
 
 
-def test_it_asks_before_and_does_nothing_where_nobody_can_answer(
+def test_a_bulk_cancel_asks_first_and_does_nothing_without_a_terminal(
     cli: CommandLine, connection: Connection
 ) -> None:
     run_id = enqueue(connection, 1).id
@@ -291,7 +289,7 @@ def test_on_a_terminal_the_answer_counts(
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_slip_cancels_nothing(
+def test_a_mistyped_option_cancels_nothing(
     words: list[str], said: str, cli: CommandLine, connection: Connection
 ) -> None:
     run_id = enqueue(connection, 1).id

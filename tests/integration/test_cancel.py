@@ -70,7 +70,7 @@ def test_a_run_that_waits_is_cancelled_and_never_starts(
     assert {run_id for _, run_id, *_ in diary(pages)} == {after}
 
 
-def test_a_run_that_runs_is_ended_within_the_bound(
+def test_a_running_run_is_ended_within_the_bound(
     cli: CommandLine, database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     pages = tmp_path / "diary"
@@ -96,7 +96,7 @@ def test_a_run_that_runs_is_ended_within_the_bound(
     assert run["finished_at"] >= run["cancel_requested_at"] >= run["started_at"]
 
 
-def test_a_cancel_that_is_announced_need_not_wait_for_the_steward_to_look(
+def test_a_cancel_that_is_notified_does_not_wait_for_the_steward_to_poll(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     pages = tmp_path / "diary"
@@ -139,7 +139,7 @@ def test_a_task_that_ignores_term_is_killed_after_the_grace(
     assert [entry["exit"] for entry in run["errors"]] == ["killed by signal 9 (SIGKILL)"]
 
 
-def test_what_a_task_says_after_it_was_told_to_end_does_not_count(
+def test_a_result_after_the_signal_to_end_does_not_count(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     """It goes on after TERM, and then succeeds within the grace."""
@@ -172,7 +172,7 @@ def test_a_worker_that_dies_while_it_cancels_leaves_the_run_cancelled(
     assert [what for what, *_ in diary(pages)] == ["start", "term"]
 
 
-def test_quit_wins_over_the_grace_and_the_run_is_cancelled_even_so(
+def test_quit_ends_the_grace_early_and_the_run_is_still_cancelled(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     pages = tmp_path / "diary"
@@ -197,7 +197,7 @@ def test_a_run_that_has_finished_cannot_be_cancelled(cli: CommandLine, connectio
     )
 
 
-def test_to_cancel_twice_does_no_harm_and_what_is_no_run_is_not_found(
+def test_a_second_cancel_does_no_harm_and_a_missing_run_is_not_found(
     cli: CommandLine, connection: Connection
 ) -> None:
     run_id = str(enqueue(connection, 1).id)
@@ -206,7 +206,7 @@ def test_to_cancel_twice_does_no_harm_and_what_is_no_run_is_not_found(
     cli.run("cancel", "seven", status=ExitStatus.USAGE)
 
 
-def test_a_steward_that_hears_nothing_finds_it_at_the_next_poll(
+def test_a_steward_that_gets_no_notification_finds_a_cancel_at_the_next_poll(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     pages = tmp_path / "diary"
@@ -218,7 +218,7 @@ def test_a_steward_that_hears_nothing_finds_it_at_the_next_poll(
         wait_for_status(connection, run_id, "CANCELLED", timeout_s=WITHIN_S)
 
 
-def test_a_cancel_while_the_steward_is_dead_reaches_the_task_when_the_next_one_stands(
+def test_a_cancel_while_the_steward_is_dead_reaches_the_task_through_the_next_steward(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     pages = tmp_path / "diary"

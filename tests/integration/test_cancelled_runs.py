@@ -87,16 +87,16 @@ def test_a_run_that_waits_is_cancelled_at_once(connection: Connection, listener:
     assert listener.heard() == [("reproq_finished", str(run.id))]
 
 
-def test_a_cancel_that_nobody_waits_for_is_not_announced(connection: Connection, listener: Listener) -> None:
+def test_a_cancel_without_a_waiter_is_not_notified(connection: Connection, listener: Listener) -> None:
     cancel(connection, enqueue(connection, TASK).id)
     assert listener.heard() == []
 
 
-def test_the_application_is_told_only_of_runs_of_tasks(connection: Connection) -> None:
+def test_only_ends_of_python_tasks_are_announced_to_the_application(connection: Connection) -> None:
     assert cancel(connection, enqueue(connection, {"order": 7}).id).finish_due_at is None
 
 
-def test_a_run_that_runs_is_marked_and_its_worker_named(
+def test_a_running_run_is_marked_and_its_worker_is_named(
     connection: Connection, listener: Listener, worker: WorkerStore
 ) -> None:
     run_id = enqueue(connection, TASK).id
@@ -121,14 +121,14 @@ def test_a_run_that_has_finished_stays_as_it_is(connection: Connection, status: 
     assert get_run(connection, run_id) == before
 
 
-def test_there_must_be_such_a_run(connection: Connection) -> None:
+def test_a_missing_run_cannot_be_cancelled(connection: Connection) -> None:
     with pytest.raises(RunNotFound, match="12345"):
         cancel(connection, 12345)
     with pytest.raises(InvalidRun):
         cancel(connection, "1")  # type: ignore[arg-type]
 
 
-def test_a_cancel_is_the_callers_to_commit_or_to_roll_back(database_url: str, connection: Connection) -> None:
+def test_the_caller_commits_or_rolls_back_a_cancel(database_url: str, connection: Connection) -> None:
     run_id = enqueue(connection, TASK).id
     with psycopg.connect(database_url) as caller:
         assert cancel(caller, run_id).status is Status.CANCELLED
@@ -147,7 +147,7 @@ def test_a_copy_of_a_cancelled_run_is_not_cancelled(connection: Connection) -> N
 def test_a_cancel_that_waits_for_a_claim_cancels_the_run_as_claimed(
     database_url: str, connection: Connection, listener: Listener
 ) -> None:
-    """It must not take a run from under a worker whose claim it did not see."""
+    """It must not cancel as waiting a run that a worker has just claimed."""
     run_id = enqueue(connection, TASK).id
     answers: list[Status] = []
 
@@ -173,7 +173,7 @@ def test_a_cancel_that_waits_for_a_claim_cancels_the_run_as_claimed(
 
 
 @pytest.mark.parametrize("delay_s", [None, 60.0])
-def test_a_cancelled_run_that_is_to_run_again_does_not(
+def test_a_cancelled_run_is_not_retried_or_handed_back(
     connection: Connection, worker: WorkerStore, delay_s: float | None
 ) -> None:
     run_id = enqueue(connection, TASK).id
@@ -184,10 +184,10 @@ def test_a_cancelled_run_that_is_to_run_again_does_not(
 
 
 @pytest.mark.parametrize("cancelled", [True, False])
-def test_a_cancelled_run_whose_retry_ends_it_still_owes_the_application_its_end(
+def test_a_cancelled_run_that_ends_instead_of_a_retry_is_still_announced(
     connection: Connection, worker: WorkerStore, cancelled: bool
 ) -> None:
-    """The task's process told nobody: as it knew, the attempt that failed was not the last."""
+    """The task's process announced nothing, because the failed attempt was not the last one."""
     run_id = enqueue(connection, TASK).id
     run = claimed(worker)
     if cancelled:
@@ -202,7 +202,7 @@ def test_a_cancelled_run_whose_retry_ends_it_still_owes_the_application_its_end(
     assert worker.take_finish_due() == (run_id if cancelled else None)
 
 
-def test_the_steward_finds_what_its_workers_are_to_end(
+def test_the_steward_finds_the_runs_that_its_workers_must_end(
     database_url: str, connection: Connection, worker: WorkerStore, steward: StewardStore
 ) -> None:
     with closing(worker_store(database_url, "other")) as other:
@@ -219,7 +219,7 @@ def test_the_steward_finds_what_its_workers_are_to_end(
         assert get_run(connection, untouched).status is Status.PENDING
 
 
-def test_the_steward_tells_new_runs_from_cancels(
+def test_the_steward_distinguishes_new_runs_from_cancels(
     connection: Connection, worker: WorkerStore, steward: StewardStore
 ) -> None:
     steward.listen()
@@ -276,7 +276,7 @@ def test_a_cancelled_run_of_a_dead_worker_is_cancelled(
 
 
 @pytest.mark.parametrize("max_attempts", [1, 3])
-def test_a_run_of_a_dead_worker_that_was_not_cancelled_is_as_ever(
+def test_a_run_of_a_dead_worker_that_was_not_cancelled_is_reset_as_usual(
     connection: Connection,
     listener: Listener,
     worker: WorkerStore,
@@ -324,7 +324,7 @@ def test_the_sweep_ends_a_cancelled_run(
     assert listener.heard() == ([("reproq_finished", str(run_id))] if final else [])
 
 
-def test_to_look_for_cancelled_runs_reads_next_to_nothing_of_a_large_table(connection: Connection) -> None:
+def test_looking_for_cancelled_runs_reads_almost_nothing_of_a_large_table(connection: Connection) -> None:
     with restoring(connection):
         connection.execute(
             "insert into task_runs (payload, spec_hash, status, leased_by, lease_expires_at, cancel_requested_at) "
@@ -342,9 +342,7 @@ def test_to_look_for_cancelled_runs_reads_next_to_nothing_of_a_large_table(conne
     assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 20
 
 
-def test_waiters_that_have_not_said_goodbye_are_forgotten(
-    connection: Connection, steward: StewardStore
-) -> None:
+def test_expired_waiters_are_deleted(connection: Connection, steward: StewardStore) -> None:
     connection.execute(
         "insert into reproq_waiters (run_id, waiter, expires_at) values "
         "(1, 'gone', now() - interval '1 s'), (1, 'there', now() + interval '1 h')"

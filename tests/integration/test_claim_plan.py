@@ -125,8 +125,8 @@ def test_a_claim_among_many_scheduled_runs_reads_little(
     assert {node["Node Type"] for node in nodes(plan)}.isdisjoint({"Seq Scan", "Bitmap Heap Scan"})
 
 
-def test_a_claim_of_nothing_reads_little_too(crowded_url: str) -> None:
-    """An idle worker asks this each poll interval: a queue where all is scheduled for tomorrow."""
+def test_a_claim_that_finds_nothing_reads_little_too(crowded_url: str) -> None:
+    """An idle worker sends this at each poll: all runs of the queue are scheduled for tomorrow."""
     with psycopg.connect(crowded_url, autocommit=True) as connection:
         connection.execute("delete from task_runs where queue_name = 'mail' and run_after is null")
         connection.execute("vacuum task_runs")
@@ -137,8 +137,8 @@ def test_a_claim_of_nothing_reads_little_too(crowded_url: str) -> None:
 
 @pytest.mark.parametrize("queues", [QUEUES[:1], QUEUES], ids=["one queue", "three queues"])
 @pytest.mark.parametrize("due", [True, False])
-def test_the_look_of_a_steward_reads_little(crowded_url: str, queues: tuple[str, ...], due: bool) -> None:
-    """Each host asks this each poll interval."""
+def test_the_poll_of_a_steward_reads_little(crowded_url: str, queues: tuple[str, ...], due: bool) -> None:
+    """Each host sends this at each poll."""
     look = {
         "queues": ",".join(queues if due else ("mail",)),
         "announces": True,
@@ -153,10 +153,10 @@ def test_the_look_of_a_steward_reads_little(crowded_url: str, queues: tuple[str,
     assert {node["Node Type"] for node in nodes(plan)}.isdisjoint({"Seq Scan", "Bitmap Heap Scan"})
 
 
-def test_a_claim_from_a_place_reads_little_beside_a_transaction_that_keeps_dead_entries(
+def test_a_claim_from_a_position_reads_little_despite_dead_index_entries(
     crowded_url: str,
 ) -> None:
-    """From the head it walks over them: what a long drain, or a long transaction elsewhere, leaves there."""
+    """From the head it scans the dead entries that a long drain or a long transaction elsewhere leaves."""
     with psycopg.connect(crowded_url) as old, psycopg.connect(crowded_url, autocommit=True) as connection:
         old.execute("set transaction isolation level repeatable read")
         old.execute("select from task_runs limit 1")

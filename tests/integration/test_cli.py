@@ -69,7 +69,7 @@ def test_every_option_is_in_one_group_of_the_help(offline: CommandLine) -> None:
         assert [match.start() for match in listed.finditer(text) if begin < match.start() < end], option.name
 
 
-def test_the_version_is_told(offline: CommandLine) -> None:
+def test_the_version_is_printed(offline: CommandLine) -> None:
     assert offline.output("--version") == f"reproq-prefork {__version__}\n"
 
 
@@ -84,7 +84,7 @@ def test_the_installed_command_is_the_same_program() -> None:
 # --- settings ---
 
 
-def test_each_place_is_stronger_than_the_next(offline: CommandLine) -> None:
+def test_each_source_takes_precedence_over_the_next(offline: CommandLine) -> None:
     def workers(*flags: str) -> tuple[str, str]:
         value = json.loads(offline.output("config", "--json", *flags))["workers"]
         return value["value"], value["source"]
@@ -133,7 +133,7 @@ def test_config_shows_where_the_files_are_and_warns_of_open_ones(offline: Comman
     assert shown.stderr.startswith("reproq-prefork: warning: .env can be read by other users")
 
 
-def test_all_wrong_settings_are_told_at_once(offline: CommandLine) -> None:
+def test_all_wrong_settings_are_reported_at_once(offline: CommandLine) -> None:
     offline.environ |= {"REPROQ_WORKERS": "many", "REPROQ_LEASE": "soon"}
     for arguments in (("config",), ("status",), ()):
         told = offline.run(*arguments, status=ExitStatus.USAGE).stderr.splitlines()
@@ -147,7 +147,7 @@ def test_all_wrong_settings_are_told_at_once(offline: CommandLine) -> None:
 @pytest.mark.parametrize(
     "arguments", [(), ("status",), ("migrate",), ("enqueue", "1"), ("show", "1"), ("--requeue-id", "1")]
 )
-def test_without_a_database_one_sentence_tells_what_to_set(
+def test_without_a_database_one_sentence_says_what_to_set(
     offline: CommandLine, arguments: tuple[str, ...]
 ) -> None:
     told = offline.run(*arguments, status=ExitStatus.USAGE).stderr
@@ -156,7 +156,7 @@ def test_without_a_database_one_sentence_tells_what_to_set(
     assert "`reproq-prefork demo` does not need one" in told
 
 
-def test_without_an_executor_one_sentence_tells_what_to_set(cli: CommandLine) -> None:
+def test_without_an_executor_one_sentence_says_what_to_set(cli: CommandLine) -> None:
     told = cli.run(status=ExitStatus.USAGE).stderr
     assert told.count("\n") == 1
     assert "--executor-module" in told
@@ -198,7 +198,7 @@ def test_ctrl_c_ends_a_command_with_130(cli: CommandLine) -> None:
     assert errors.strip() == ""
 
 
-def test_a_reader_that_goes_away_is_no_error_to_talk_about(cli: CommandLine) -> None:
+def test_a_closed_output_pipe_is_not_reported_as_an_error(cli: CommandLine) -> None:
     process = cli.start("status", "--watch")
     assert process.stdout is not None
     assert process.stderr is not None
@@ -262,9 +262,7 @@ def test_a_held_key_has_its_own_status_and_is_named(cli: CommandLine, connection
         ("--requeue-id", "1", "--workers", "4"),
     ],
 )
-def test_what_cannot_be_put_in_the_queue_again_is_a_usage_error(
-    cli: CommandLine, arguments: tuple[str, ...]
-) -> None:
+def test_wrong_options_for_a_requeue_are_a_usage_error(cli: CommandLine, arguments: tuple[str, ...]) -> None:
     cli.run(*arguments, status=ExitStatus.USAGE)
 
 
@@ -288,8 +286,10 @@ def test_the_master_runs_what_was_enqueued_and_ends_with_0(cli: CommandLine, con
     assert row == ("SUCCESSFUL", "me")
 
 
-def test_a_reload_reads_the_files_anew_and_keeps_the_name(cli: CommandLine, connection: Connection) -> None:
-    """HUP: the same flags and environment, the files as they are now, and no new name for the workers."""
+def test_a_reload_reads_the_files_again_and_keeps_the_worker_name(
+    cli: CommandLine, connection: Connection
+) -> None:
+    """HUP keeps the flags, the environment and the worker name, and reads the files as they are now."""
     program = executor(cli.directory)
     write_private(cli.directory / ".env", f"EXECUTOR_COMMAND={program}\nQUEUE_NAME=first\n")
 

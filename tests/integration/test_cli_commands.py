@@ -47,7 +47,7 @@ def test_migrate_says_what_it_did(bare: CommandLine) -> None:
     assert bare.output("migrate", "--to", "0") == "nothing to do: the schema has version 0\n"
 
 
-def test_migrate_status_tells_of_each_migration(bare: CommandLine) -> None:
+def test_migrate_status_lists_each_migration(bare: CommandLine) -> None:
     bare.output("migrate", "--to", "1")
     first, second = bare.output("migrate", "--status").splitlines()[:2]
     assert re.match(r"0001_task_runs +applied 20", first)
@@ -85,7 +85,7 @@ def test_enqueue_prints_the_id_and_the_hash(cli: CommandLine, connection: Connec
     assert (run.run_after, run.timeout_seconds, run.unique_key) == (None, None, None)
 
 
-def test_enqueue_takes_everything_that_can_be_said_of_a_run(cli: CommandLine, connection: Connection) -> None:
+def test_enqueue_accepts_every_option_of_a_run(cli: CommandLine, connection: Connection) -> None:
     words = [
         "--queue",
         "mail",
@@ -140,7 +140,7 @@ def test_enqueue_of_a_held_key_prints_the_run_that_holds_it(cli: CommandLine) ->
         (("1", "--unique", "k" * 1025), b"", "longer than 1024 bytes"),
     ],
 )
-def test_enqueue_refuses_what_cannot_be_with_a_sentence(
+def test_enqueue_refuses_wrong_values_with_a_sentence(
     cli: CommandLine, connection: Connection, arguments: tuple[str, ...], stdin: bytes, sentence: str
 ) -> None:
     told = cli.run("enqueue", *arguments, stdin=stdin, status=ExitStatus.USAGE)
@@ -267,7 +267,7 @@ def failed_run(connection: Connection) -> int:
     return run.id
 
 
-def test_show_tells_everything_about_a_run_readably(cli: CommandLine, connection: Connection) -> None:
+def test_show_prints_everything_about_a_run_readably(cli: CommandLine, connection: Connection) -> None:
     run_id = failed_run(connection)
     replay = requeue(connection, run_id=run_id)
     shown = cli.output("show", str(run_id))
@@ -293,7 +293,7 @@ def test_show_tells_everything_about_a_run_readably(cli: CommandLine, connection
     assert f"\n  re-run of     {run_id}\n" in cli.output("show", str(replay.id))
 
 
-def test_show_tells_what_each_attempt_used(cli: CommandLine, connection: Connection) -> None:
+def test_show_prints_what_each_attempt_used(cli: CommandLine, connection: Connection) -> None:
     run = enqueue(
         connection,
         {"v": 1, "task": "shop.send", "args": [], "kwargs": {}},
@@ -337,7 +337,7 @@ def test_show_tells_what_each_attempt_used(cli: CommandLine, connection: Connect
     assert "\n  attempt 2: succeeded, " in shown
 
 
-def test_show_and_status_tell_of_a_cancel(cli: CommandLine, connection: Connection) -> None:
+def test_show_and_status_print_a_cancel(cli: CommandLine, connection: Connection) -> None:
     waiting, running = (enqueue(connection, 1).id for _ in range(2))
     connection.execute(
         "update task_runs set status = 'RUNNING', leased_by = 'w', lease_expires_at = now(), attempts = 1 "
@@ -374,7 +374,7 @@ def test_show_as_json_is_the_row_with_exact_numbers(cli: CommandLine, connection
     assert shown.keys() - {"replays"} == columns
 
 
-def test_show_can_show_a_run_that_python_cannot_hold(cli: CommandLine, connection: Connection) -> None:
+def test_show_can_print_a_run_that_python_cannot_hold(cli: CommandLine, connection: Connection) -> None:
     with restoring(connection):
         row = connection.execute(
             "insert into task_runs (payload, spec_hash, status, result) "
@@ -396,7 +396,7 @@ def test_show_of_a_run_that_is_not_there_says_so(cli: CommandLine) -> None:
 # --- check ---
 
 
-def test_check_has_a_line_for_each_thing_that_must_be_right(cli: CommandLine, bare: CommandLine) -> None:
+def test_check_prints_a_line_for_each_requirement(cli: CommandLine, bare: CommandLine) -> None:
     assert cli.output("check", "--command", "sh -c true").split() == (
         ["settings", "ok", "executor", "ok", "database", "ok", "schema", "ok"]
     )
@@ -409,7 +409,7 @@ def test_check_has_a_line_for_each_thing_that_must_be_right(cli: CommandLine, ba
     assert "\ndatabase  ok\nschema    The database has no reproq schema" in no_schema
 
 
-def test_check_tells_a_database_and_settings_that_are_wrong(cli: CommandLine) -> None:
+def test_check_reports_a_wrong_database_and_wrong_settings(cli: CommandLine) -> None:
     cli.environ["DATABASE_URL"] = "postgresql://127.0.0.1:1/app"
     told = cli.run("check", "--command", "sh", status=ExitStatus.DATABASE_UNAVAILABLE).stdout
     assert "\ndatabase  The database app at 127.0.0.1:1 cannot be used" in told

@@ -29,7 +29,7 @@ def connected(url: str) -> Iterator[DeadlineConnection]:
         yield connection
 
 
-@pytest.fixture(params=["a connection of its own", "behind a pooler"])
+@pytest.fixture(params=["a direct connection", "behind a pooler"])
 def url(request: pytest.FixtureRequest, database_url: str) -> Iterator[str]:
     if request.param == "behind a pooler":
         with pooler(database_url, connections=1) as url:
@@ -38,7 +38,7 @@ def url(request: pytest.FixtureRequest, database_url: str) -> Iterator[str]:
         yield database_url
 
 
-def test_statements_have_limits_and_are_not_compiled(url: str) -> None:
+def test_statements_have_time_limits_and_jit_is_off(url: str) -> None:
     with connected(url) as connection:
         (row,) = fetch(connection, SETTINGS, {"given": "50 % of 'it'"})
         assert tuple(row) == ("3s", "200ms", "off", "force_generic_plan", "50 % of 'it'")
@@ -46,7 +46,7 @@ def test_statements_have_limits_and_are_not_compiled(url: str) -> None:
         assert (pid != connection.info.backend_pid) == connection.backend.pooled
 
 
-def test_a_statement_that_takes_long_or_waits_for_a_lock_is_taken_back_by_the_server(
+def test_the_server_cancels_a_statement_that_takes_long_or_waits_for_a_lock(
     url: str, connection: Connection
 ) -> None:
     with connected(url) as bound, connection.transaction():
@@ -58,7 +58,7 @@ def test_a_statement_that_takes_long_or_waits_for_a_lock_is_taken_back_by_the_se
         assert fetch(bound, "select 1 as one", {})[0].one == 1
 
 
-def test_nothing_of_it_is_left_on_a_connection_that_others_get(database_url: str) -> None:
+def test_no_setting_remains_on_a_pooled_connection(database_url: str) -> None:
     with pooler(database_url, connections=1) as url, connected(url) as connection:
         fetch(connection, SETTINGS, {"given": 1})
         row = connection.execute(SETTINGS, {"given": 1}).fetchone()
@@ -67,8 +67,8 @@ def test_nothing_of_it_is_left_on_a_connection_that_others_get(database_url: str
         assert "200ms" not in row
 
 
-def test_a_look_notices_that_the_server_does_not_write_any_more(database_url: str) -> None:
-    """It only reads, and would say for ever that nothing is due."""
+def test_a_poll_notices_that_the_server_has_become_read_only(database_url: str) -> None:
+    """A read-only server would always answer that nothing is due."""
     with closing(steward_store(database_url)) as steward:
         steward.look([], announces=False)
         steward._connection.execute("set default_transaction_read_only = on")
@@ -98,7 +98,7 @@ def test_a_column_of_another_type_is_a_lost_connection(database_url: str, connec
 
 
 @pytest.mark.parametrize("state", ["25006", "57P01", "08006", "26000"])
-def test_what_a_trigger_raises_is_no_lost_connection(
+def test_an_exception_of_a_trigger_is_not_a_lost_connection(
     database_url: str, connection: Connection, state: str
 ) -> None:
     connection.execute(

@@ -50,10 +50,10 @@ def notes_of(url: str) -> list[Any]:
 # --- what is a copy ---
 
 
-def test_a_database_without_workers_so_far_may_be_copied_within_its_server(
+def test_a_database_that_never_had_workers_may_be_copied_within_its_server(
     server: Server, database_url: str
 ) -> None:
-    """As the template of a test suite is, and the databases of Django's parallel tests."""
+    """A test suite copies its template, and Django's parallel tests copy their databases."""
     with psycopg.connect(database_url) as connection:
         enqueue(connection, 1)
     with new_database(server.url, database_url) as url:
@@ -62,13 +62,13 @@ def test_a_database_without_workers_so_far_may_be_copied_within_its_server(
         assert notes_of(url) == [(url.rpartition("/")[2], True)]
 
 
-def test_one_that_has_had_a_worker_may_not(server: Server, copy_url: str) -> None:
+def test_a_copy_of_a_database_that_had_a_worker_is_recognised(server: Server, copy_url: str) -> None:
     assert marks_of(copy_url)[0] == 1
     with new_database(server.url, copy_url) as copy_of_a_copy:
         assert marks_of(copy_of_a_copy)[0] == 1
 
 
-def test_a_test_that_runs_its_tasks_itself_leaves_its_database_free_to_be_copied(
+def test_tasks_run_inside_a_test_leave_its_database_free_to_be_copied(
     server: Server, database_url: str
 ) -> None:
     with psycopg.connect(database_url) as connection:
@@ -81,7 +81,7 @@ def test_a_test_that_runs_its_tasks_itself_leaves_its_database_free_to_be_copied
         assert marks_of(url)[0] == 0
 
 
-def test_workers_that_register_at_the_same_time_write_one_note(database_url: str) -> None:
+def test_workers_that_register_at_the_same_time_write_one_row_for_the_database(database_url: str) -> None:
     start, failures = threading.Barrier(8), list[BaseException]()
 
     def register(number: int) -> None:
@@ -103,7 +103,7 @@ def test_workers_that_register_at_the_same_time_write_one_note(database_url: str
 # --- what is refused in one ---
 
 
-def test_a_start_and_a_check_say_so_at_once(cli: CommandLine, copy_url: str, tmp_path: Path) -> None:
+def test_a_start_and_a_check_report_a_copy_at_once(cli: CommandLine, copy_url: str, tmp_path: Path) -> None:
     said = cli.run("check", environ=EXECUTOR, status=ExitStatus.DATABASE_IS_COPY).stdout
     assert "schema    ok" in said
     name = copy_url.rpartition("/")[2]
@@ -117,18 +117,18 @@ def test_a_start_and_a_check_say_so_at_once(cli: CommandLine, copy_url: str, tmp
         assert supervisor.log().count("is a copy: its runs came from the database") == 1
 
 
-def test_status_says_so(cli: CommandLine, database_url: str) -> None:
+def test_status_reports_a_copy(cli: CommandLine, database_url: str) -> None:
     assert "is a copy: its runs came from" in cli.output("status").splitlines()[0]
     original = database_url.rpartition("/")[2]
     assert f'"copy_of": "the database {original} (oid ' in cli.output("status", "--json")
 
 
-def test_producers_go_on(copy_url: str) -> None:
+def test_producers_can_enqueue_in_a_copy(copy_url: str) -> None:
     with psycopg.connect(as_login(copy_url, "producer")) as producer:
         assert enqueue(producer, 1).created
 
 
-def test_no_worker_registers_not_even_one_of_an_older_release(copy_url: str) -> None:
+def test_no_worker_can_register_in_a_copy_not_even_of_an_older_release(copy_url: str) -> None:
     with closing(connect(copy_url, application_name="a worker")) as connection:
         parameters = {
             "worker_id": "w2", "host": "h", "host_identity": "b:1", "pid": 1, "pid_started": 1, "master_pid": 1,
@@ -138,14 +138,16 @@ def test_no_worker_registers_not_even_one_of_an_older_release(copy_url: str) -> 
             fetch(connection, statement("register_worker"), parameters)
 
 
-def test_neither_worker_nor_steward_stays_connected(copy_url: str) -> None:
+def test_neither_worker_nor_steward_stays_connected_to_a_copy(copy_url: str) -> None:
     with pytest.raises(DatabaseIsCopy):
         worker_store(copy_url)
     with pytest.raises(DatabaseIsCopy):
         steward_store(copy_url)
 
 
-def test_where_that_cannot_be_asked_the_database_is_away(database_url: str, connection: Connection) -> None:
+def test_if_the_check_for_a_copy_fails_the_database_counts_as_unavailable(
+    database_url: str, connection: Connection
+) -> None:
     connection.execute("drop function reproq_foreign_notes() cascade")
     with pytest.raises(DatabaseUnavailable, match="reproq_foreign_notes"):
         worker_store(database_url)
@@ -153,7 +155,7 @@ def test_where_that_cannot_be_asked_the_database_is_away(database_url: str, conn
         steward_store(database_url)
 
 
-def test_a_note_of_another_database_takes_their_registrations_from_its_workers(
+def test_a_row_that_names_another_database_deletes_the_registrations_of_workers(
     database_url: str, connection: Connection
 ) -> None:
     with closing(worker_store(database_url)) as worker:
@@ -166,7 +168,7 @@ def test_a_note_of_another_database_takes_their_registrations_from_its_workers(
     assert (claim.holds_lease, claim.runs) == (False, ())
 
 
-def test_a_steward_forgets_the_workers_where_no_trigger_did(
+def test_a_steward_deletes_registrations_that_no_trigger_deleted(
     database_url: str, connection: Connection
 ) -> None:
     with closing(worker_store(database_url)), closing(steward_store(database_url)) as steward:
@@ -185,7 +187,7 @@ def test_a_steward_forgets_the_workers_where_no_trigger_did(
 def test_the_server_process_of_an_original_worker_is_not_ended_from_a_copy(
     server: Server, database_url: str, connection: Connection
 ) -> None:
-    """They are of one server, so their pids are those of pg_stat_activity there, too."""
+    """Both databases are on one server, so pg_stat_activity shows the same pids in the copy."""
     with closing(worker_store(database_url)) as worker, new_database(server.url, None) as url:
         row = connection.execute("select backend_pid, backend_started from reproq_workers").fetchone()
         with closing(connect(url, application_name="a copy")) as copy:
@@ -200,9 +202,7 @@ def test_the_server_process_of_an_original_worker_is_not_ended_from_a_copy(
 # --- adopting it ---
 
 
-def test_nothing_is_adopted_before_somebody_says_what_becomes_of_the_runs(
-    cli: CommandLine, copy_url: str
-) -> None:
+def test_adopt_requires_a_decision_about_the_unfinished_runs(cli: CommandLine, copy_url: str) -> None:
     said = cli.run("adopt", status=ExitStatus.USAGE).stderr
     assert "35 runs of the database reproq_test_" in said
     assert "--keep-unfinished" in said
@@ -211,7 +211,7 @@ def test_nothing_is_adopted_before_somebody_says_what_becomes_of_the_runs(
     assert marks_of(copy_url) == (1, 1, 1)
 
 
-def test_the_runs_are_kept(cli: CommandLine, copy_url: str, database_url: str) -> None:
+def test_adopt_can_keep_the_runs(cli: CommandLine, copy_url: str, database_url: str) -> None:
     assert cli.output("adopt", "--keep-unfinished") == "adopted: masters may start here\n"
     assert marks_of(copy_url) == (0, 0, 0)
     assert statuses_of(copy_url) == statuses_of(database_url)
@@ -219,7 +219,7 @@ def test_the_runs_are_kept(cli: CommandLine, copy_url: str, database_url: str) -
     assert cli.output("adopt", "--keep-unfinished") == "nothing to do: this database is not a copy\n"
 
 
-def test_no_id_that_was_given_is_given_again(cli: CommandLine, copy_url: str) -> None:
+def test_after_adopt_no_id_is_used_twice(cli: CommandLine, copy_url: str) -> None:
     with psycopg.connect(copy_url, autocommit=True) as connection:
         newest = enqueue(connection, 1).id
         connection.execute("delete from task_runs where id = %s", [newest])
@@ -227,7 +227,7 @@ def test_no_id_that_was_given_is_given_again(cli: CommandLine, copy_url: str) ->
         assert enqueue(connection, 1).id > newest
 
 
-def test_the_runs_are_cancelled_and_the_application_is_not_told(
+def test_adopt_can_cancel_the_runs_without_announcing_their_ends(
     cli: CommandLine, copy_url: str, database_url: str
 ) -> None:
     with psycopg.connect(copy_url, autocommit=True) as connection:
@@ -256,7 +256,7 @@ def test_a_worker_may_adopt_and_a_producer_may_not(copy_url: str, tmp_path: Path
     assert marks_of(copy_url) == (0, 0, 0)
 
 
-def test_a_copy_in_which_a_run_is_held_is_not_adopted_without_it(cli: CommandLine, copy_url: str) -> None:
+def test_a_copy_with_a_locked_run_is_not_adopted(cli: CommandLine, copy_url: str) -> None:
     with psycopg.connect(copy_url) as holder:
         holder.execute("select from task_runs where status = 'PENDING' limit 1 for update")
         said = cli.run("adopt", "--cancel-unfinished", status=ExitStatus.FAILURE)
@@ -266,7 +266,7 @@ def test_a_copy_in_which_a_run_is_held_is_not_adopted_without_it(cli: CommandLin
     assert statuses_of(copy_url).keys() == {"SUCCESSFUL", "CANCELLED"}
 
 
-def test_what_is_not_known_to_be_a_copy_is_asked_for(
+def test_adopt_asks_first_if_the_database_does_not_look_like_a_copy(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     cli = CommandLine(tmp_path, database_url)

@@ -19,9 +19,7 @@ def test_the_server_is_one_that_is_supported(server: Server) -> None:
 
 
 @pytest.mark.parametrize("turn", [1, 2])
-def test_each_test_has_a_database_of_its_own(
-    turn: int, connection: psycopg.Connection[tuple[Any, ...]]
-) -> None:
+def test_each_test_has_its_own_database(turn: int, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
     connection.execute("CREATE TABLE only_here ()")  # the second turn would fail in the same database
 
 

@@ -156,7 +156,7 @@ def test_a_demo_whose_supervisor_dies_shows_its_log_and_leaves_nothing_behind(de
 
 
 @pytest.mark.timeout(TIMEOUT_S)
-def test_what_a_killed_demo_had_started_ends_by_itself(demo: Demo) -> None:
+def test_processes_started_by_a_killed_demo_end(demo: Demo) -> None:
     with demo.start("demo") as process:
         read_until(process, "enqueued")
         process.kill()

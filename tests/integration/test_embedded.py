@@ -113,7 +113,7 @@ def test_a_given_directory_is_kept_and_used_again(temporary_root: Path) -> None:
         assert rows(server.url) == [(1,)]
 
 
-def test_a_data_directory_that_was_never_finished_is_made_anew(temporary_root: Path) -> None:
+def test_an_unfinished_data_directory_is_created_again(temporary_root: Path) -> None:
     directory = temporary_root / "kept"
     (directory / "data.new").mkdir(parents=True)
     (directory / "data.new" / "PG_VERSION").write_text("18\n")
@@ -150,7 +150,7 @@ def test_nothing_is_left_when_the_owner_fails(ending: str, temporary_root: Path)
         assert not home.exists()
 
 
-def test_the_server_ends_by_itself_when_its_owner_is_killed(temporary_root: Path) -> None:
+def test_the_server_stops_when_its_owner_is_killed(temporary_root: Path) -> None:
     with owner() as process:
         pid, _ = told_by(process)
         process.kill()

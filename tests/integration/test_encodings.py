@@ -36,7 +36,9 @@ def narrow(request: pytest.FixtureRequest, server: Server) -> Iterator[tuple[str
 
 # Python cannot read EUC_TW, and the server cannot make UTF8 of MULE_INTERNAL.
 @pytest.mark.parametrize("narrow", ["SQL_ASCII", "LATIN1", "EUC_TW", "MULE_INTERNAL"], indirect=True)
-def test_it_is_refused_by_migrate_and_check_with_what_to_do(narrow: tuple[str, str], tmp_path: Path) -> None:
+def test_migrate_and_check_refuse_an_encoding_that_cannot_hold_all_text(
+    narrow: tuple[str, str], tmp_path: Path
+) -> None:
     encoding, url = narrow
     command = CommandLine(tmp_path, url)
     said = command.run("migrate", status=6).stderr
@@ -49,7 +51,9 @@ def test_it_is_refused_by_migrate_and_check_with_what_to_do(narrow: tuple[str, s
     assert f"its encoding is {encoding}, and UTF8 is needed" in checked
 
 
-def test_one_that_psql_has_migrated_is_read_and_not_written(narrow: tuple[str, str], tmp_path: Path) -> None:
+def test_a_migrated_database_with_such_an_encoding_is_read_but_not_written(
+    narrow: tuple[str, str], tmp_path: Path
+) -> None:
     encoding, url = narrow
     apply_migrations(url)
     with psycopg.connect(url, autocommit=True, client_encoding="UTF8") as connection:

@@ -60,7 +60,7 @@ def test_a_lost_connection_is_made_again_over_tls(
         supervisor.wait_for_log("connected again")
 
 
-def test_a_server_with_a_strangers_certificate_is_refused_in_a_sentence(
+def test_a_server_with_an_unknown_certificate_is_refused_in_a_sentence(
     database_url: str, certificates: tuple[Certificate, Certificate], tmp_path: Path
 ) -> None:
     own, stranger = certificates

@@ -107,7 +107,7 @@ def test_an_executor_takes_a_large_payload_from_its_standard_input(trial: Trial)
     assert (run["result"], run["errors"]) == ({"words": 2}, [])
 
 
-def test_what_an_executor_cannot_do_yet_is_tried_again(trial: Trial) -> None:
+def test_a_task_that_is_not_possible_yet_is_tried_again(trial: Trial) -> None:
     file = trial.directory / "late.txt"
     run_id = add_run(trial.connection, {"file": str(file)}, max_attempts=1000)
     wait_until(lambda: run_row(trial.connection, run_id)["errors"], TIMEOUT_S, "a failed attempt")
@@ -125,7 +125,7 @@ def test_an_executor_says_why_it_failed(trial: Trial) -> None:
     assert "no such file" in error["message"].lower()
 
 
-def test_what_no_attempt_can_help_is_not_tried_again(trial: Trial) -> None:
+def test_a_failure_that_no_attempt_can_help_is_not_tried_again(trial: Trial) -> None:
     run = wait_for_status(trial.connection, add_run(trial.connection, {}, max_attempts=3), "FAILED")
     assert run["attempts"] == 1
     assert run["errors"][0]["message"] == "the payload names no file"
@@ -161,7 +161,7 @@ def rows(connection: Connection) -> list[Any]:
 
 
 @needs("psql")
-def test_plain_sql_enqueues_runs_by_the_names_that_we_would_give_them(
+def test_plain_sql_enqueues_runs_with_the_same_hashes_as_the_api(
     database_url: str, connection: Connection
 ) -> None:
     output_of("enqueue.sql", database_url)
@@ -178,7 +178,7 @@ def test_plain_sql_adds_no_second_run_of_a_key(database_url: str, connection: Co
     assert [payload["file"] for _, payload, *_ in rows(connection)].count("CHANGELOG.md") == 1
 
 
-def test_the_hash_in_plain_sql_is_that_of_every_plain_vector(connection: Connection) -> None:
+def test_the_hash_in_plain_sql_is_right_for_every_plain_vector(connection: Connection) -> None:
     (expression,) = set(re.findall(r"encode\(.*?'hex'\)", (EXAMPLES / "enqueue.sql").read_text()))
     query = f"select {expression.replace('canonical', '%s::text')}"
     plain = [vector for vector in VECTORS["accepted"] if vector["plain"]]
@@ -203,7 +203,7 @@ def unit() -> configparser.SectionProxy:
     return parser["Service"]
 
 
-def test_what_the_unit_starts_tells_systemd_when_it_is_ready_reloads_and_stops(
+def test_the_service_notifies_systemd_when_it_is_ready_reloads_and_stops(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     service = unit()

@@ -129,7 +129,7 @@ def test_a_program_is_started_as_the_page_says(
     assert set(seen["descriptors"]) == {0, 1, 2, int(seen["environ"]["REPROQ_RESULT_FD"])}
 
 
-def test_a_program_without_a_deadline_is_told_of_none(
+def test_a_program_without_a_deadline_gets_none(
     connection: Connection, database_url: str, tmp_path: Path
 ) -> None:
     # Not even of that of a task that started this master.
@@ -146,7 +146,7 @@ def test_at_its_deadline_a_program_may_clean_up_but_no_longer_succeed(
     assert (row["status"], error["kind"], error["stderr"]) == ("FAILED", "timeout", "cleaned up")
 
 
-def test_what_a_program_has_started_ends_with_it(
+def test_processes_started_by_a_program_end_with_it(
     connection: Connection, database_url: str, tmp_path: Path
 ) -> None:
     row = run_once(LEAVES_A_DAEMON, {}, connection, database_url, tmp_path)
@@ -154,7 +154,7 @@ def test_what_a_program_has_started_ends_with_it(
     assert not psutil.pid_exists(row["result"])
 
 
-def test_the_failure_of_the_page_says_all_that_a_failure_can() -> None:
+def test_the_failure_of_the_page_has_every_part_of_a_failure() -> None:
     said = json.loads(block("json"))
     failure = failed_with("a line of the log\n" + json.dumps(said))
     assert (failure.message, failure.exception, failure.traceback, failure.retry, failure.retry_after_s) == (
@@ -182,13 +182,13 @@ def failed_with(stderr: str) -> Failure:
     return outcome
 
 
-def test_the_snooze_of_the_page_is_one() -> None:
+def test_the_snooze_of_the_page_is_a_valid_snooze() -> None:
     assert said_at_the_end(block("json", 2)) == Snoozed(60, "the build has not finished")
     assert "From 0 seconds to a hundred years" in PAGE
     assert MAX_SNOOZE_S == 100 * 365 * 86_400
 
 
-def test_the_entry_of_the_page_is_what_stands_for_others(connection: Connection) -> None:
+def test_the_entry_for_omitted_errors_is_that_of_the_page(connection: Connection) -> None:
     row = connection.execute(
         "select reproq_append_error((select jsonb_agg(n) from generate_series(1, 851) as n), '{}') -> 20"
     ).fetchone()

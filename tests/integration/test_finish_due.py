@@ -25,7 +25,7 @@ def ended(connection: Connection, queue_name: str = "default") -> int:
     return cancel(connection, enqueue(connection, TASK, queue_name=queue_name).id).id
 
 
-def test_an_end_is_taken_by_one_worker_and_is_over_when_it_has_told(
+def test_a_due_end_is_taken_by_one_worker_and_cleared_once_announced(
     database_url: str, connection: Connection, worker: WorkerStore
 ) -> None:
     run_id = ended(connection)
@@ -45,7 +45,7 @@ def test_an_end_is_taken_by_one_worker_and_is_over_when_it_has_told(
     worker.clear_finish_due(run_id)
 
 
-def test_an_end_that_was_taken_and_not_told_is_due_again_a_minute_later(
+def test_an_end_that_was_taken_but_not_announced_is_due_again_a_minute_later(
     connection: Connection, worker: WorkerStore
 ) -> None:
     run_id = ended(connection)
@@ -54,14 +54,14 @@ def test_an_end_that_was_taken_and_not_told_is_due_again_a_minute_later(
     assert worker.take_finish_due() == run_id
 
 
-def test_the_one_that_is_due_longest_is_taken_first(connection: Connection, worker: WorkerStore) -> None:
+def test_the_end_that_has_been_due_longest_is_taken_first(
+    connection: Connection, worker: WorkerStore
+) -> None:
     runs = [ended(connection) for _ in range(3)]
     assert [worker.take_finish_due() for _ in range(4)] == [*runs, None]
 
 
-def test_one_that_somebody_has_locked_is_left_to_them(
-    database_url: str, connection: Connection, worker: WorkerStore
-) -> None:
+def test_a_locked_end_is_skipped(database_url: str, connection: Connection, worker: WorkerStore) -> None:
     first, second = ended(connection), ended(connection)
     with psycopg.connect(database_url) as other:
         other.execute("select from task_runs where id = %s for update", [first])
@@ -69,7 +69,7 @@ def test_one_that_somebody_has_locked_is_left_to_them(
         assert worker.take_finish_due() is None
 
 
-def test_the_ends_of_other_queues_are_for_others(
+def test_the_ends_of_other_queues_are_left_to_their_workers(
     database_url: str, connection: Connection, worker: WorkerStore
 ) -> None:
     ended(connection, "mail")
@@ -87,13 +87,13 @@ def test_the_ends_of_other_queues_are_for_others(
         "update task_runs set finished_at = now() - interval '8 days'",
     ],
 )
-def test_an_end_of_a_week_ago_is_no_news(connection: Connection, worker: WorkerStore, age: str) -> None:
+def test_an_end_of_a_week_ago_is_not_announced(connection: Connection, worker: WorkerStore, age: str) -> None:
     ended(connection)
     connection.execute(age)
     assert worker.take_finish_due() is None
 
 
-def test_to_look_for_an_end_reads_next_to_nothing_of_a_large_table(connection: Connection) -> None:
+def test_looking_for_a_due_end_reads_almost_nothing_of_a_large_table(connection: Connection) -> None:
     with restoring(connection):
         connection.execute(
             "insert into task_runs (payload, spec_hash, status, finished_at, finish_due_at) "

@@ -75,7 +75,7 @@ def output(number: int) -> str:
 # --- the function ---
 
 
-def test_the_first_and_the_last_20_are_kept_and_the_number_of_the_others(connection: Connection) -> None:
+def test_the_first_and_last_20_errors_are_kept_and_the_others_counted(connection: Connection) -> None:
     errors: Any = []
     for number in range(2 * KEPT):
         errors = append(connection, errors, {"attempt": number})
@@ -121,7 +121,7 @@ def test_a_text_of_just_the_limit_is_left_whole(connection: Connection) -> None:
     assert errors == [fits, {"output": "[...] " + "x" * (MAX_BYTES - 6)}] * 2 + [{}]
 
 
-def test_as_long_as_all_are_short_together_none_is_cut(connection: Connection) -> None:
+def test_no_entry_is_cut_while_all_together_are_short(connection: Connection) -> None:
     around = size_of(connection, [{"output": ""}])
     whole, too_long = ([{"output": "x" * (MAX_WHOLE_BYTES - around + more)}] for more in (0, 1))
     assert append(connection, whole, {}) == [*whole, {}]
@@ -168,7 +168,7 @@ def module_connection(template_url: str, server: Server) -> Iterator[Connection]
 @example(None)
 @example([{"a": 1}] * 20 + [{"kind": "omitted", "omitted": 3}])
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-def test_whatever_stands_there_one_more_entry_can_be_added_and_all_is_bounded(
+def test_an_entry_can_be_added_to_any_stored_errors_and_all_stays_bounded(
     module_connection: Connection, errors: Any
 ) -> None:
     entry = {"kind": "failed", "stderr": "z" * 10_000}
@@ -201,7 +201,7 @@ def test_no_search_path_of_a_caller_changes_what_it_does(connection: Connection)
     assert is_bounded(connection, bounded)
 
 
-def test_a_worker_may_add_also_where_new_functions_are_nobodys(
+def test_a_worker_may_add_an_entry_even_if_new_functions_are_not_public(
     server: Server, empty_database_url: str
 ) -> None:
     from tests.support.postgres.databases import apply_migrations
@@ -306,7 +306,7 @@ def hand_back_what_waits(store: WorkerStore, url: str, run: Any, connection: Con
         hand_back_what_waits,
     ],
 )
-def test_whoever_adds_an_entry_keeps_the_bounds(
+def test_every_statement_that_adds_an_entry_keeps_the_bounds(
     database_url: str,
     connection: Connection,
     end: Callable[[WorkerStore, str, Any, Connection], None],
@@ -326,11 +326,11 @@ def test_whoever_adds_an_entry_keeps_the_bounds(
 
 
 @pytest.mark.parametrize("path", sorted(SQL_FILES.rglob("*.sql")), ids=lambda path: path.stem)
-def test_no_statement_adds_in_a_way_of_its_own(path: Path) -> None:
+def test_every_statement_adds_entries_by_the_shared_function(path: Path) -> None:
     assert not re.search(r"\b(errors|worker_ids)\s*\|\|", path.read_text())
 
 
-def test_workers_are_the_first_and_the_last_20_and_a_refund_drops_the_last(
+def test_the_first_and_last_20_workers_are_kept_and_a_refund_drops_the_last(
     database_url: str, connection: Connection
 ) -> None:
     run_id = add_run(connection, {}, max_attempts=1_000)
@@ -371,7 +371,7 @@ def test_a_run_is_claimed_whatever_list_of_workers_it_has(
 def test_a_retry_storm_writes_a_bounded_row_and_a_bounded_log(
     database_url: str, connection: Connection
 ) -> None:
-    """Each attempt writes 64 KiB that no compression helps with; before, the 200th wrote 13 MB and the last 65."""
+    """Each attempt writes 64 KiB that cannot be compressed. Earlier, the last one wrote 65 MB."""
     attempts = 200
     run_id = add_run(connection, {}, max_attempts=1_000)
     with closing(worker_store(database_url)) as store:
@@ -431,7 +431,7 @@ def test_a_row_that_has_grown_to_65_mb_is_bounded_by_its_next_attempt(
 # --- who reads ---
 
 
-def test_show_says_in_its_place_how_many_are_left_out(
+def test_show_prints_the_number_of_omitted_entries_at_their_place(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     run_id = an_old_run(connection, entries=1_240, size=10)
@@ -460,5 +460,5 @@ def test_show_says_in_its_place_how_many_are_left_out(
         (None, None),
     ],
 )
-def test_the_entry_of_what_is_left_out_is_known(entry: Any, omitted: int | None) -> None:
+def test_the_entry_for_omitted_errors_is_recognised(entry: Any, omitted: int | None) -> None:
     assert omitted_entries(entry) == omitted

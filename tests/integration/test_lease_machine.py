@@ -507,13 +507,13 @@ def table(server: Server, template_url: str, monkeypatch: pytest.MonkeyPatch) ->
             yield LeaseTable(url, shared)
 
 
-def test_a_short_search_finds_the_table_as_the_model_says(table: LeaseTable) -> None:
+def test_in_a_short_search_the_table_agrees_with_the_model(table: LeaseTable) -> None:
     search(table, FEW_EXAMPLES)
 
 
 @pytest.mark.fault
 @pytest.mark.timeout(60 + EXAMPLES * EXAMPLE_S)
-def test_whatever_happens_in_any_order_the_table_is_what_the_model_says(table: LeaseTable) -> None:
+def test_after_any_sequence_of_actions_the_table_agrees_with_the_model(table: LeaseTable) -> None:
     search(table, EXAMPLES)
 
 

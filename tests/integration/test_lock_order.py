@@ -68,7 +68,7 @@ def finish(url: str, stop: Event) -> None:
 @pytest.mark.parametrize(
     ("batch_runs", "keys_are_given_back"),
     [(5_000, False), (50, False), (5_000, True)],
-    ids=["one insert", "many inserts", "keys are given back"],
+    ids=["one insert", "many inserts", "runs with keys finish"],
 )
 def test_producers_who_add_equal_keys_in_any_order_meet_no_deadlock(
     database_url: str, connection: Connection, batch_runs: int, keys_are_given_back: bool
@@ -102,7 +102,7 @@ def test_producers_who_add_equal_keys_in_any_order_meet_no_deadlock(
 
 
 @given(st.lists(st.none() | st.sampled_from("abcdefgh") | st.text(max_size=2), max_size=30))
-def test_only_runs_with_keys_change_places_and_only_among_themselves(keys: list[str | None]) -> None:
+def test_only_runs_with_keys_are_reordered_and_only_among_themselves(keys: list[str | None]) -> None:
     keys = [None if key == "" else key for key in keys]
     new_runs = [bulk_run(key) for key in keys]
     places, first_of = bulk._in_order_of_keys(new_runs)
@@ -123,7 +123,7 @@ def bulk_run(key: str | None) -> Any:
     return Run
 
 
-def test_ids_grow_with_the_list_but_for_runs_with_keys_that_are_not_in_order(connection: Connection) -> None:
+def test_ids_follow_the_list_except_for_runs_with_unordered_keys(connection: Connection) -> None:
     keys = [None, "c", None, "a", "b", None, "c", None]
     runs = enqueue_many(connection, [NewRun.of(place, unique_key=key) for place, key in enumerate(keys)])
     assert [run.unique_key for run in runs] == keys
@@ -136,10 +136,10 @@ def test_ids_grow_with_the_list_but_for_runs_with_keys_that_are_not_in_order(con
         assert run.created == (run == get_run(connection, run.id) and run is not runs[6])
 
 
-def test_keys_are_in_the_order_of_their_code_points_whatever_the_collation(
+def test_keys_are_ordered_by_code_points_whatever_the_collation(
     database_url: str, connection: Connection
 ) -> None:
-    """Producers in other languages have the same order, and none has to ask the database for one."""
+    """Producers in other languages can use the same order without asking the database."""
     keys = ["ä", "Z", "a", "10", "9", "\U0001f600", "\ue000", "z"]
     runs = enqueue_many(connection, [NewRun.of(0, unique_key=key) for key in keys])
     by_id = [run.unique_key for run in sorted(runs, key=lambda run: run.id)]
@@ -191,7 +191,7 @@ def in_a_thread(act: Callable[[], Any]) -> threading.Thread:
     return thread
 
 
-def test_a_reset_locks_by_id(database_url: str, connection: Connection) -> None:
+def test_a_reset_locks_runs_in_the_order_of_their_ids(database_url: str, connection: Connection) -> None:
     ids, _ = three_held_runs(database_url, connection, last=0)
     with closing(steward_store(database_url)) as steward:
         with locked(database_url, ids[0]):
@@ -201,7 +201,9 @@ def test_a_reset_locks_by_id(database_url: str, connection: Connection) -> None:
         thread.join(20)
 
 
-def test_what_waits_is_handed_back_by_id(database_url: str, connection: Connection) -> None:
+def test_waiting_runs_are_handed_back_in_the_order_of_their_ids(
+    database_url: str, connection: Connection
+) -> None:
     ids, runs = three_held_runs(database_url, connection, last=1)
     with closing(steward_store(database_url)) as steward:
         with locked(database_url, ids[1]):
@@ -211,10 +213,10 @@ def test_what_waits_is_handed_back_by_id(database_url: str, connection: Connecti
         thread.join(20)
 
 
-def test_ends_are_recorded_by_id_and_before_any_other_run_is_locked(
+def test_ends_are_recorded_in_the_order_of_ids_before_any_other_run_is_locked(
     database_url: str, connection: Connection
 ) -> None:
-    """While a worker waits for one of its own runs, it keeps nobody from those that wait."""
+    """While a worker waits for one of its own runs, it does not lock waiting runs."""
     ids, runs = three_held_runs(database_url, connection, last=0)
     pending = [add_run(connection, {}) for _ in range(3)]
     ends = [Settlement(run.id, run.claim, Status.SUCCESSFUL, result="1") for run in reversed(runs)]

@@ -67,7 +67,7 @@ def beside(connection: Connection, statement: Callable[[], object]) -> Iterator[
         thread.join(10)
 
 
-def test_a_claim_passes_by_a_locked_run_at_once(
+def test_a_claim_skips_a_locked_run_at_once(
     database_url: str, connection: Connection, worker: WorkerStore
 ) -> None:
     first, second = (enqueue(connection, number).id for number in range(2))
@@ -79,7 +79,7 @@ def test_a_claim_passes_by_a_locked_run_at_once(
     assert [run.id for run in claimed(worker, 2)] == [first]
 
 
-def test_a_sweep_passes_by_a_locked_run_at_once(
+def test_a_sweep_skips_a_locked_run_at_once(
     database_url: str, connection: Connection, worker: WorkerStore, steward: StewardStore
 ) -> None:
     first, second = (enqueue(connection, number).id for number in range(2))
@@ -95,10 +95,10 @@ def test_a_sweep_passes_by_a_locked_run_at_once(
 
 
 @pytest.mark.parametrize("what", ["reset", "hand back"])
-def test_what_resets_a_run_waits_for_its_lock_and_decides_by_what_it_has_become(
+def test_a_reset_waits_for_a_locked_run_and_uses_its_latest_state(
     database_url: str, connection: Connection, worker: WorkerStore, steward: StewardStore, what: str
 ) -> None:
-    """A cancel that is on its way is not missed: the run would be PENDING, and run again."""
+    """A concurrent cancel is not missed. Otherwise the run would be PENDING and run again."""
     runs = [enqueue(connection, number).id for number in range(2)]
     at, waiting = claimed(worker, 2)
     assert [at.id, waiting.id] == runs
@@ -112,7 +112,7 @@ def test_what_resets_a_run_waits_for_its_lock_and_decides_by_what_it_has_become(
 
 
 @pytest.mark.parametrize("what", ["reset", "hand back"])
-def test_what_ends_while_it_is_to_be_put_back_stays_as_it_is(
+def test_a_run_that_ends_before_its_reset_stays_unchanged(
     database_url: str, connection: Connection, worker: WorkerStore, steward: StewardStore, what: str
 ) -> None:
     for number in range(2):

@@ -47,10 +47,10 @@ def test_without_a_lease_nothing_is_claimed(connection: Connection, worker: Work
 
 
 @pytest.mark.parametrize("what", ["look", "claim"])
-def test_a_run_that_somebody_has_locked_is_passed_by(
+def test_a_locked_run_is_skipped(
     database_url: str, connection: Connection, worker: WorkerStore, what: str
 ) -> None:
-    """Whoever waited would be refused after two seconds, and blame the run."""
+    """A statement that waited would be refused after two seconds, and the run would be blamed."""
     first, second = (enqueue(connection, number).id for number in range(2))
     with psycopg.connect(database_url) as other:
         other.execute("select from task_runs where id = %s for update", [first])
@@ -60,7 +60,7 @@ def test_a_run_that_somebody_has_locked_is_passed_by(
             assert worker.claim_run(first).run is None
 
 
-def test_what_was_claimed_is_read_by_the_claim_that_holds_it(
+def test_a_claimed_run_is_read_only_by_its_current_claim(
     database_url: str, connection: Connection, worker: WorkerStore, steward: StewardStore
 ) -> None:
     run_id = enqueue(connection, {"n": 1}).id
@@ -83,14 +83,14 @@ def is_alive(connection: Connection, pid: int) -> bool:
     return connection.execute("select from pg_stat_activity where pid = %s", [pid]).fetchone() is not None
 
 
-def test_the_server_process_that_is_registered_is_ended(
+def test_the_registered_server_process_is_ended(
     connection: Connection, worker: WorkerStore, steward: StewardStore
 ) -> None:
     assert steward.end_backend_of("w")
     assert not is_alive(connection, worker.backend.pid)
 
 
-def test_a_later_process_that_has_its_pid_is_left_alone(
+def test_a_later_server_process_with_the_same_pid_is_left_alone(
     connection: Connection, worker: WorkerStore, steward: StewardStore
 ) -> None:
     connection.execute("update reproq_workers set backend_started = backend_started - interval '1 s'")
@@ -98,6 +98,6 @@ def test_a_later_process_that_has_its_pid_is_left_alone(
     assert is_alive(connection, worker.backend.pid)
 
 
-def test_who_asks_does_not_end_itself(connection: Connection, worker: WorkerStore) -> None:
+def test_a_worker_does_not_end_its_own_server_process(connection: Connection, worker: WorkerStore) -> None:
     assert worker.end_previous_backend()
     assert worker.held_runs() == frozenset()

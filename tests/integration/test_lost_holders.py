@@ -23,7 +23,7 @@ Connection = psycopg.Connection[Any]
     ("over", "swept"),
     [(["task_runs"], False), (["reproq_workers"], False), (["task_runs", "reproq_workers"], True)],
 )
-def test_a_run_is_swept_once_its_own_lease_and_that_of_its_worker_are_over(
+def test_a_run_is_swept_once_its_lease_and_the_lease_of_its_worker_have_ended(
     database_url: str, connection: Connection, over: list[str], swept: bool
 ) -> None:
     run_id = enqueue(connection, {}).id
@@ -37,10 +37,10 @@ def test_a_run_is_swept_once_its_own_lease_and_that_of_its_worker_are_over(
 @pytest.mark.parametrize(
     ("lease", "swept"), [("1 day", False), ("3 days", True), ("90 years", True), (None, True)]
 )
-def test_a_lease_that_no_claim_gives_counts_as_one_that_has_ended(
+def test_an_impossible_lease_counts_as_ended(
     database_url: str, connection: Connection, lease: str | None, swept: bool
 ) -> None:
-    """Else its run would be RUNNING for ever once the worker is gone."""
+    """Otherwise its run would be RUNNING for ever after its worker is gone."""
     run_id = enqueue(connection, {}).id
     with closing(steward_store(database_url)) as steward, closing(worker_store(database_url)) as worker:
         worker.finish_and_claim((), max_runs=1)
@@ -54,7 +54,7 @@ def test_a_lease_that_no_claim_gives_counts_as_one_that_has_ended(
 
 
 @pytest.mark.parametrize(("ceiling", "status"), [(None, "PENDING"), (3, "PENDING"), (2, "FAILED")])
-def test_the_hosts_ceiling_of_attempts_counts_for_what_a_dead_worker_was_at(
+def test_the_attempts_limit_of_a_host_holds_for_the_run_of_a_dead_worker(
     database_url: str, connection: Connection, ceiling: int | None, status: str
 ) -> None:
     run_id = enqueue(connection, {}, max_attempts=5).id
@@ -69,7 +69,7 @@ def test_the_hosts_ceiling_of_attempts_counts_for_what_a_dead_worker_was_at(
 
 
 @pytest.mark.parametrize(("ceiling", "status"), [(None, "PENDING"), (3, "PENDING"), (2, "FAILED")])
-def test_the_hosts_ceiling_of_attempts_counts_for_what_is_swept(
+def test_the_attempts_limit_of_a_host_holds_for_swept_runs(
     database_url: str, connection: Connection, ceiling: int | None, status: str
 ) -> None:
     run_id = enqueue(connection, {}, max_attempts=5).id
@@ -87,7 +87,7 @@ def test_the_hosts_ceiling_of_attempts_counts_for_what_is_swept(
 @pytest.mark.parametrize(
     ("ceiling", "end"), [(None, ("PENDING", 0)), (2, ("PENDING", 0)), (1, ("FAILED", 1))]
 )
-def test_a_run_that_may_start_once_on_this_host_is_not_put_back_by_a_shutdown(
+def test_a_run_that_may_start_once_on_this_host_is_not_handed_back_by_a_shutdown(
     database_url: str, connection: Connection, ceiling: int | None, end: tuple[str, int]
 ) -> None:
     run_id = enqueue(connection, {}, max_attempts=5).id
@@ -101,7 +101,7 @@ def test_a_run_that_may_start_once_on_this_host_is_not_put_back_by_a_shutdown(
     assert (row["status"], row["attempts"]) == end
 
 
-def test_a_lease_that_has_ended_stays_so(database_url: str, connection: Connection) -> None:
+def test_an_ended_lease_stays_ended(database_url: str, connection: Connection) -> None:
     run_id = enqueue(connection, {}).id
     with closing(steward_store(database_url)) as steward, closing(worker_store(database_url)) as worker:
         assert worker.reconnected()
@@ -114,7 +114,7 @@ def test_a_lease_that_has_ended_stays_so(database_url: str, connection: Connecti
     assert run_row(connection, run_id)["status"] == "PENDING"
 
 
-def test_an_end_is_recorded_by_the_claim_that_holds_the_run_only(
+def test_only_the_current_claim_can_record_the_end_of_a_run(
     database_url: str, connection: Connection
 ) -> None:
     run_id = enqueue(connection, {}).id
@@ -137,7 +137,7 @@ def test_an_end_is_recorded_by_the_claim_that_holds_the_run_only(
     ("name", "columns"),
     [("complete_run", {"result": "1", "last_attempt": "{}"}), ("save_metadata", {"metadata": '{"step": 1}'})],
 )
-def test_a_task_writes_of_its_run_by_its_own_claim_only(
+def test_a_task_can_write_to_its_run_only_while_its_claim_is_current(
     database_url: str, connection: Connection, name: str, columns: dict[str, str]
 ) -> None:
     run_id = enqueue(connection, {}).id

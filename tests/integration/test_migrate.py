@@ -81,12 +81,12 @@ def test_psql_and_migrate_leave_the_same_schema(empty_database_url: str, databas
     }
 
 
-def test_migrating_records_what_each_file_was(empty_database_url: str) -> None:
+def test_migrate_records_the_checksum_of_each_file(empty_database_url: str) -> None:
     migrate(empty_database_url, KNOWN)
     assert versions(empty_database_url) == [(each.version, each.name, each.checksum) for each in KNOWN]
 
 
-def test_a_second_time_changes_nothing(empty_database_url: str) -> None:
+def test_a_second_migrate_changes_nothing(empty_database_url: str) -> None:
     done: list[str] = []
     migrate(empty_database_url, KNOWN, report=lambda step: done.append(step.migration.label))
     assert done == [each.label for each in KNOWN]
@@ -117,7 +117,7 @@ def test_an_upgrade_keeps_the_runs(empty_database_url: str) -> None:
         assert connection.execute("select count(*) from task_runs").fetchall() == [(1,)]
 
 
-def test_what_psql_applied_is_adopted(empty_database_url: str) -> None:
+def test_migrations_that_psql_applied_are_accepted(empty_database_url: str) -> None:
     apply_migrations(empty_database_url)
     assert {checksum for _, _, checksum in versions(empty_database_url)} == {None}
     before = catalogue(empty_database_url)
@@ -220,7 +220,7 @@ def test_a_version_that_is_not_there_is_refused(empty_database_url: str) -> None
         migrate(empty_database_url, KNOWN, to=99)
 
 
-def test_what_would_be_done_is_told_without_doing_it(empty_database_url: str) -> None:
+def test_pending_steps_are_reported_without_applying_them(empty_database_url: str) -> None:
     steps = pending_steps(empty_database_url, KNOWN)
     assert [(step.migration.version, step.direction) for step in steps] == [
         (each.version, Direction.UP) for each in KNOWN
@@ -233,7 +233,7 @@ def test_what_would_be_done_is_told_without_doing_it(empty_database_url: str) ->
     ]
 
 
-def test_each_migration_tells_when_it_was_applied(empty_database_url: str) -> None:
+def test_each_migration_shows_when_it_was_applied(empty_database_url: str) -> None:
     migrate(empty_database_url, KNOWN, to=1)
     first, second = migration_states(empty_database_url, KNOWN)[:2]
     assert first.applied_at is not None
@@ -266,7 +266,7 @@ def test_a_start_needs_this_schema(empty_database_url: str) -> None:
         ((None, NEWEST), False),
     ],
 )
-def test_a_newer_schema_will_do_where_each_newer_migration_says_so(
+def test_a_newer_schema_is_accepted_if_each_newer_migration_allows_it(
     database_url: str, works_with_since: tuple[int | None, ...], accepted: bool
 ) -> None:
     migrate(database_url, KNOWN)
@@ -283,7 +283,7 @@ def test_a_newer_schema_will_do_where_each_newer_migration_says_so(
     assert versions(database_url) == before
 
 
-def test_an_older_release_never_takes_back_what_it_does_not_know(database_url: str) -> None:
+def test_an_older_release_never_reverses_an_unknown_migration(database_url: str) -> None:
     later_migrations(database_url, (NEWEST,))
     for target in (0, NEWEST):
         with pytest.raises(SchemaMismatch, match="Install a newer release"):
@@ -322,7 +322,7 @@ def test_a_server_that_only_reads_is_refused(database_url: str) -> None:
         migrate(database_url, KNOWN)
 
 
-def test_a_role_that_may_not_read_the_schema_is_told_so(database_url: str) -> None:
+def test_a_role_that_may_not_read_the_schema_gets_an_error_that_says_so(database_url: str) -> None:
     with psycopg.connect(database_url) as connection:
         role = connection.info.dbname + "_reader"
     execute(database_url, f'create role "{role}"')

@@ -54,10 +54,10 @@ def steward(database_url: str) -> Iterator[StewardStore]:
         yield steward
 
 
-def test_what_is_announced_during_a_statement_of_the_steward_is_heard_after_it(
+def test_a_notification_during_a_statement_of_the_steward_is_received_after_it(
     steward: StewardStore, connection: Connection
 ) -> None:
-    """psycopg before 3.2.4 throws away what arrives together with a reply."""
+    """psycopg before 3.2.4 drops notifications that arrive together with a reply."""
     steward.listen()
     steward.await_new_runs()
     heard = 0
@@ -83,7 +83,7 @@ def copy_rows(connection: Connection, rows: list[tuple[str, str]]) -> None:
             copy.write_row(row)
 
 
-def test_runs_of_a_queue_are_announced_while_somebody_awaits_them(
+def test_runs_of_a_queue_are_notified_while_a_steward_waits_for_them(
     connection: Connection, listener: Listener, steward: StewardStore
 ) -> None:
     connection.execute(INSERT, ["mail"])
@@ -97,7 +97,7 @@ def test_runs_of_a_queue_are_announced_while_somebody_awaits_them(
     assert listener.heard() == []
 
 
-def test_two_who_await_are_told_until_the_last_has_left(
+def test_two_waiting_stewards_are_notified_until_the_last_has_left(
     database_url: str, connection: Connection, listener: Listener, steward: StewardStore
 ) -> None:
     steward.await_new_runs()
@@ -111,7 +111,7 @@ def test_two_who_await_are_told_until_the_last_has_left(
     assert listener.heard() == []
 
 
-def test_a_transaction_with_an_old_snapshot_sees_who_awaits_now(
+def test_a_transaction_with_an_old_snapshot_notifies_a_steward_that_waits_now(
     database_url: str, listener: Listener, steward: StewardStore
 ) -> None:
     with psycopg.connect(database_url) as old:
@@ -123,7 +123,7 @@ def test_a_transaction_with_an_old_snapshot_sees_who_awaits_now(
     assert listener.heard() == ["mail"]
 
 
-def test_a_producer_keeps_no_lock_and_nobody_waits_for_it(
+def test_a_producer_keeps_no_lock_and_blocks_no_other_session(
     database_url: str, connection: Connection, steward: StewardStore
 ) -> None:
     with psycopg.connect(database_url) as slow:
@@ -135,7 +135,7 @@ def test_a_producer_keeps_no_lock_and_nobody_waits_for_it(
         assert advisory_locks(connection) == 2
 
 
-def test_who_may_only_insert_may_enqueue(connection: Connection, steward: StewardStore) -> None:
+def test_a_role_that_may_only_insert_can_enqueue(connection: Connection, steward: StewardStore) -> None:
     steward.await_new_runs()
     name = f"producer_{connection.info.backend_pid}"
     connection.execute(f"create role {name}".encode())
@@ -162,7 +162,7 @@ def test_who_may_only_insert_may_enqueue(connection: Connection, steward: Stewar
         ("[" + ",".join(["1e131071"] * 9) + "]", HASH, "payload"),
     ],
 )
-def test_one_run_that_cannot_be_is_refused_with_all_that_came_with_it(
+def test_one_invalid_run_refuses_the_whole_statement(
     connection: Connection, payload: str, spec_hash: str, column: str
 ) -> None:
     rows = [("{}", HASH), (payload, spec_hash), ("{}", HASH)]
@@ -177,7 +177,7 @@ def test_one_run_that_cannot_be_is_refused_with_all_that_came_with_it(
     assert connection.execute("select count(*) from task_runs").fetchone() == (0,)
 
 
-def test_a_host_whose_workers_are_all_busy_is_not_told_and_an_idle_one_is(
+def test_a_host_is_notified_only_while_it_has_an_idle_worker(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     with Supervisor(database_url, tmp_path, workers=1, environ={"POLL_INTERVAL": "3600s"}):

@@ -101,9 +101,9 @@ def usual(server: Server, template_url: str) -> dict[str, Any]:
         return _life_of_a_run(url, plain)
 
 
-@pytest.mark.parametrize("way", ["a connection of its own", "behind a pooler"])
+@pytest.mark.parametrize("way", ["a direct connection", "behind a pooler"])
 @pytest.mark.parametrize("names", [*([name] for name in ODD), [*ODD]], ids=[*ODD, "all of them"])
-def test_what_is_read_and_written_does_not_depend_on_it(
+def test_reads_and_writes_do_not_depend_on_the_settings(
     database_url: str, plain: Connection, usual: dict[str, Any], names: list[str], way: str
 ) -> None:
     for name in names:

@@ -55,7 +55,7 @@ def left(connection: Connection) -> dict[str, int]:
 # --- counts ---
 
 
-def test_queues_are_counted_by_status_and_by_what_is_due(
+def test_runs_of_a_queue_are_counted_by_status_and_by_due_time(
     connection: Connection, store: OperatorStore
 ) -> None:
     fill(
@@ -81,7 +81,7 @@ def test_queues_are_counted_by_status_and_by_what_is_due(
     assert 3600 <= waited["due"] < 3700
 
 
-def test_the_oldest_due_run_is_found_below_priorities_that_wait(
+def test_the_oldest_due_run_is_found_below_higher_priorities(
     connection: Connection, store: OperatorStore
 ) -> None:
     fill(
@@ -96,7 +96,7 @@ def test_the_oldest_due_run_is_found_below_priorities_that_wait(
     assert [round((queue.oldest_due_s or 0) / 60) for queue in store.queues()] == [60, 60]
 
 
-def test_what_has_finished_is_estimated_where_there_is_much_of_it(
+def test_many_finished_runs_are_estimated(
     connection: Connection, store: OperatorStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(
@@ -117,7 +117,7 @@ def test_what_has_finished_is_estimated_where_there_is_much_of_it(
     assert queues["busy"].count(Status.RUNNING).exact
 
 
-def test_what_waits_is_estimated_too_where_very_much_does(
+def test_very_many_waiting_runs_are_estimated_too(
     connection: Connection, store: OperatorStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(connection, waits=(60_000, ""))
@@ -141,7 +141,7 @@ def test_a_table_that_was_never_analysed_is_not_taken_for_an_empty_one(
     assert not queue.count(Status.SUCCESSFUL).exact
 
 
-def test_a_worker_is_shown_with_what_it_holds_and_a_run_without_its_worker(
+def test_a_worker_is_shown_with_the_runs_it_holds_and_a_run_with_a_missing_worker_too(
     connection: Connection, store: OperatorStore
 ) -> None:
     for name, lease in (("idle", "30 seconds"), ("busy", "-5 seconds")):
@@ -235,9 +235,7 @@ def test_pruning_stops_where_all_runs_are_younger(connection: Connection, store:
     assert list(store.prune(older_than_s=DAY_S, failed_older_than_s=DAY_S)) == [0]
 
 
-def test_pruning_passes_by_a_run_that_somebody_has_locked(
-    connection: Connection, store: OperatorStore, database_url: str
-) -> None:
+def test_pruning_skips_a_locked_run(connection: Connection, store: OperatorStore, database_url: str) -> None:
     fill(connection, old=(3, finished("SUCCESSFUL", 8)))
     with psycopg.connect(database_url) as other:
         other.execute("select from task_runs order by id limit 1 for update")

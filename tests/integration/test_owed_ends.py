@@ -96,15 +96,15 @@ def cancelled_and(then: End) -> End:
 RETRY = recorded(Status.PENDING, delay_s=0.0, error={"kind": "failed"})
 ENDS_OF_A_CANCELLED_RUN: dict[str, End] = {
     "its attempt would be retried": RETRY,
-    "its attempt would be retried, and its process was to announce it": recorded(
+    "its attempt would be retried, and its process should have announced it": recorded(
         Status.PENDING, delay_s=0.0, error={"kind": "failed"}, finish_due=True
     ),
     "it was not started, and is handed back": lambda connection, stores, run: stores[0].finish_and_claim(
         [handed_back(*run.token)], max_runs=0
     ),
     "no process could be started, and it is to wait": recorded(Status.PENDING, refunded=True, delay_s=2.0),
-    "the steward hands back what waits": handed_back_by_the_steward,
-    "its worker died with it": reset(started=True),
+    "the steward hands back waiting runs": handed_back_by_the_steward,
+    "its worker died during it": reset(started=True),
     "its worker died before it started": reset(started=False),
     "its worker was killed to shut down": reset(started=True, refund=True),
     "its lease ended": swept,
@@ -113,11 +113,11 @@ ENDS_OF_THE_LAST_ATTEMPT: dict[str, End] = {
     "its process did not announce its end": recorded(
         Status.FAILED, error={"kind": "killed"}, finish_due=True
     ),
-    "its worker died with it": reset(started=True),
+    "its worker died during it": reset(started=True),
     "its worker was killed to shut down": reset(started=True, refund=True),
     "its lease ended": swept,
-    "nobody can claim it": failed_as_nobody_can_claim_it,
-    "nobody can put it back": failed_as_it_cannot_be_put_back,
+    "it cannot be claimed": failed_as_nobody_can_claim_it,
+    "it cannot be reset": failed_as_it_cannot_be_put_back,
 }
 
 
@@ -131,7 +131,7 @@ def claimed(connection: Connection, stores: Stores, payload: object, **options: 
 
 @pytest.mark.parametrize("payload", [TASK, PROGRAM], ids=["a task", "a program"])
 @pytest.mark.parametrize("name", ENDS_OF_A_CANCELLED_RUN)
-def test_the_end_of_a_cancelled_run_is_owed(
+def test_the_end_of_a_cancelled_run_is_due_for_announcement(
     connection: Connection, stores: Stores, name: str, payload: object
 ) -> None:
     run = claimed(connection, stores, payload)
@@ -146,7 +146,7 @@ def test_the_end_of_a_cancelled_run_is_owed(
 
 @pytest.mark.parametrize("payload", [TASK, PROGRAM], ids=["a task", "a program"])
 @pytest.mark.parametrize("name", ENDS_OF_THE_LAST_ATTEMPT)
-def test_the_end_of_the_last_attempt_is_owed(
+def test_the_end_of_the_last_attempt_is_due_for_announcement(
     connection: Connection, stores: Stores, name: str, payload: object
 ) -> None:
     if payload is PROGRAM and name == "its process did not announce its end":
@@ -159,7 +159,7 @@ def test_the_end_of_the_last_attempt_is_owed(
 
 
 @pytest.mark.parametrize("payload", [TASK, PROGRAM], ids=["a task", "a program"])
-def test_the_end_of_a_run_that_is_cancelled_while_it_waits_is_owed(
+def test_the_end_of_a_waiting_run_that_is_cancelled_is_due_for_announcement(
     connection: Connection, payload: object
 ) -> None:
     row = run_row(connection, cancel(connection, enqueue(connection, payload).id).id)
@@ -169,7 +169,7 @@ def test_the_end_of_a_run_that_is_cancelled_while_it_waits_is_owed(
 
 @pytest.mark.parametrize("status", [Status.SUCCESSFUL, Status.FAILED, Status.CANCELLED])
 @pytest.mark.parametrize("is_cancelled", [False, True])
-def test_an_end_that_the_tasks_process_has_announced_is_not_owed(
+def test_an_end_that_the_task_process_has_announced_is_not_due_again(
     connection: Connection, stores: Stores, status: Status, is_cancelled: bool
 ) -> None:
     run = claimed(connection, stores, TASK)
@@ -181,8 +181,10 @@ def test_an_end_that_the_tasks_process_has_announced_is_not_owed(
 
 
 @pytest.mark.parametrize("name", ENDS_OF_A_CANCELLED_RUN)
-def test_a_run_that_will_run_again_owes_nothing(connection: Connection, stores: Stores, name: str) -> None:
-    """By the same statements, without a cancel."""
+def test_a_run_that_will_run_again_has_no_due_announcement(
+    connection: Connection, stores: Stores, name: str
+) -> None:
+    """The same statements, without a cancel."""
     run = claimed(connection, stores, TASK)
     ENDS_OF_A_CANCELLED_RUN[name](connection, stores, run)
     row = run_row(connection, run.id)
@@ -198,9 +200,9 @@ def test_a_run_that_will_run_again_owes_nothing(connection: Connection, stores: 
         cancelled_and(RETRY),
         cancelled_and(handed_back_by_the_steward),
     ],
-    ids=[*ENDS_OF_THE_LAST_ATTEMPT, "success", "atomic", "cancelled", "cancelled as it waits"],
+    ids=[*ENDS_OF_THE_LAST_ATTEMPT, "success", "atomic", "cancelled", "cancelled while it waits"],
 )
-def test_whoever_waits_for_an_end_is_woken(
+def test_waiters_for_an_end_are_notified(
     database_url: str, connection: Connection, stores: Stores, end: End
 ) -> None:
     run = claimed(connection, stores, TASK, max_attempts=1)

@@ -65,7 +65,7 @@ def _heard(steward: StewardStore, connection: Connection) -> bool:
 
 
 @pytest.mark.parametrize("others", [0, 3])
-def test_behind_a_session_pooler_new_runs_are_heard_of(
+def test_behind_a_session_pooler_notifications_are_received(
     database_url: str, connection: Connection, others: int
 ) -> None:
     with pooler(database_url, connections=2 * POOL, mode="session") as url, _others_at_work(url, others):
@@ -77,10 +77,10 @@ def test_behind_a_session_pooler_new_runs_are_heard_of(
                 assert _heard(steward, connection)
 
 
-@pytest.mark.parametrize("takes_turns", [False, True], ids=["the last one", "in turns"])
+@pytest.mark.parametrize("takes_turns", [False, True], ids=["last used first", "in turns"])
 @pytest.mark.parametrize("mode", ["transaction", "statement"])
 @pytest.mark.parametrize("others", [0, 1, 3 * POOL])
-def test_behind_a_transaction_pooler_nothing_is_ever_taken_for_heard(
+def test_behind_a_transaction_pooler_listening_never_seems_to_work(
     database_url: str, connection: Connection, mode: str, others: int, takes_turns: bool
 ) -> None:
     with (
@@ -95,7 +95,7 @@ def test_behind_a_transaction_pooler_nothing_is_ever_taken_for_heard(
                 assert steward.look([], announces=False) is not None
 
 
-def test_a_session_pooler_without_a_connection_to_spare_is_polled_through(
+def test_behind_a_session_pooler_without_a_free_connection_the_steward_polls(
     database_url: str, connection: Connection
 ) -> None:
     with (
@@ -106,7 +106,7 @@ def test_a_session_pooler_without_a_connection_to_spare_is_polled_through(
         assert steward.look([], announces=False) is not None
 
 
-def test_no_process_of_a_transaction_pooler_is_left_listening(database_url: str) -> None:
+def test_no_server_process_of_a_transaction_pooler_is_left_listening(database_url: str) -> None:
     with pooler(database_url, connections=POOL, takes_turns=True) as url:
         _open_all_of(url)
         for _ in range(3):

@@ -50,7 +50,7 @@ def _all_of(producer: psycopg.Connection[Any]) -> list[TaskRun]:
 @pytest.mark.parametrize(
     "names", [*([name] for name in OF_A_PRODUCER), [*OF_A_PRODUCER]], ids=[*OF_A_PRODUCER, "all"]
 )
-def test_runs_are_enqueued_and_read_whatever_is_set(
+def test_runs_are_enqueued_and_read_with_any_session_settings(
     database_url: str, plain: Connection, monkeypatch: pytest.MonkeyPatch, names: list[str], copy_from: int
 ) -> None:
     monkeypatch.setattr(bulk, "COPY_FROM", copy_from)
@@ -76,7 +76,9 @@ def test_runs_are_enqueued_and_read_whatever_is_set(
         assert seen.enqueued_at <= datetime.now(UTC)
 
 
-def test_a_reload_of_the_server_keeps_no_producer_from_reading(database_url: str, plain: Connection) -> None:
+def test_a_reload_of_the_server_does_not_prevent_producers_from_reading(
+    database_url: str, plain: Connection
+) -> None:
     with psycopg.connect(database_url, autocommit=True) as producer:
         run = enqueue(producer, PAYLOAD, run_after=DUE)
         producer.execute("set DateStyle = 'German'")

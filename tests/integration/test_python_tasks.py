@@ -208,7 +208,7 @@ def test_a_call_is_enqueued_and_its_result_kept(
     assert result_of(connection, application.task("slowly"), "Ada") == "slowly Ada"
 
 
-def test_a_fork_is_a_process_of_its_own_and_inline_is_the_worker(
+def test_fork_uses_a_new_process_and_inline_uses_the_worker(
     running: Supervisor, connection: Connection, application: Application, executor: str
 ) -> None:
     (worker,) = running.worker_pids()
@@ -236,7 +236,7 @@ def test_a_task_is_retried_by_its_own_rules(connection: Connection, application:
 
 
 @pytest.mark.usefixtures("running")
-def test_a_task_is_told_of_its_deadline(
+def test_a_task_past_its_deadline_gets_an_exception(
     connection: Connection, application: Application, tmp_path: Path
 ) -> None:
     told = tmp_path / "told"
@@ -295,7 +295,7 @@ def test_many_calls_are_enqueued_at_once_each_with_the_options_of_its_task(
 
 
 @pytest.mark.usefixtures("running")
-def test_what_is_no_task_of_an_allowed_module_is_refused_and_not_retried(
+def test_a_path_outside_the_allowed_tasks_is_refused_and_not_retried(
     connection: Connection, application: Application
 ) -> None:
     def refused(payload: dict[str, Any]) -> str:
@@ -405,7 +405,7 @@ def test_a_module_that_cannot_be_imported_is_refused_at_the_start(
         ) in supervisor.log()
 
 
-def test_threads_from_the_import_on_are_refused_at_the_start(
+def test_threads_started_by_an_import_are_refused_at_the_start(
     database_url: str, application: Application
 ) -> None:
     application.write(

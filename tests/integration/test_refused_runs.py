@@ -83,7 +83,7 @@ def test_a_sweep_goes_past_a_run_that_is_refused(
     assert statuses(connection) == ["RUNNING"] + ["PENDING"] * 4
 
 
-def test_what_waits_behind_a_long_run_is_handed_back_past_one_that_is_refused(
+def test_handing_back_runs_behind_a_long_run_skips_one_that_is_refused(
     connection: Connection, worker: WorkerStore, steward: StewardStore, one_by_one: OneByOne
 ) -> None:
     refuse(connection, what=ANY_CHANGE)
@@ -99,7 +99,7 @@ def test_what_waits_behind_a_long_run_is_handed_back_past_one_that_is_refused(
     assert statuses(connection) == ["RUNNING", "PENDING", "RUNNING", "PENDING"]
 
 
-def test_many_expired_runs_are_listed_by_the_page(
+def test_many_expired_runs_are_listed_in_pages(
     connection: Connection, worker: WorkerStore, steward: StewardStore
 ) -> None:
     with restoring(connection):
@@ -111,7 +111,7 @@ def test_many_expired_runs_are_listed_by_the_page(
     assert len(set(steward.expired_runs())) == 1100
 
 
-def test_runs_that_a_dead_worker_could_not_record_had_started(
+def test_unrecorded_runs_of_a_dead_worker_count_as_started(
     connection: Connection, worker: WorkerStore, steward: StewardStore
 ) -> None:
     runs = claimed(connection, worker, 4)
@@ -121,7 +121,7 @@ def test_runs_that_a_dead_worker_could_not_record_had_started(
 
 
 @pytest.mark.parametrize("reason", ["the reason", None])
-def test_the_smallest_end_of_a_lost_run(
+def test_a_lost_run_can_be_failed_with_the_smallest_end(
     connection: Connection, worker: WorkerStore, steward: StewardStore, reason: str | None
 ) -> None:
     (run,) = claimed(connection, worker, 1)
@@ -146,7 +146,9 @@ def test_a_cancelled_run_of_a_lost_worker_ends_cancelled(
 # --- what a worker asks about its own ---
 
 
-def test_which_runs_could_be_written(database_url: str, connection: Connection, worker: WorkerStore) -> None:
+def test_claimed_runs_that_are_locked_or_cancelled_are_reported_as_such(
+    database_url: str, connection: Connection, worker: WorkerStore
+) -> None:
     refuse(connection, what=ANY_END)
     free, locked, cancelled, refused, gone = claimed(connection, worker, 5)
     doom(connection, refused.id)

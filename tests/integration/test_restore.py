@@ -68,20 +68,24 @@ def assert_is_a_copy(url: str, *, registrations: int = 0) -> None:
 # --- data only ---
 
 
-def test_data_only_goes_into_a_migrated_database_by_psql(original: Original, database_url: str) -> None:
+def test_a_data_only_dump_is_restored_into_a_migrated_database_by_psql(
+    original: Original, database_url: str
+) -> None:
     assert original.psql(original.dump("--data-only"), database_url) == (0, "")
     assert_arrived_once(original.url, database_url)
     assert_is_a_copy(database_url)
 
 
-def test_data_only_as_inserts_goes_into_a_migrated_database(original: Original, database_url: str) -> None:
+def test_a_data_only_dump_with_inserts_is_restored_into_a_migrated_database(
+    original: Original, database_url: str
+) -> None:
     assert original.psql(original.dump("--data-only", "--column-inserts"), database_url) == (0, "")
     assert_arrived_once(original.url, database_url)
     assert_is_a_copy(database_url)
 
 
 @pytest.mark.parametrize("how", [(), ("--single-transaction",), ("--exit-on-error",), ("--jobs=3",)], ids=str)
-def test_data_only_goes_into_a_migrated_database_by_pg_restore(
+def test_a_data_only_dump_is_restored_into_a_migrated_database_by_pg_restore(
     original: Original, database_url: str, how: tuple[str, ...]
 ) -> None:
     dump = original.dump("--data-only", "--format=custom")
@@ -90,7 +94,7 @@ def test_data_only_goes_into_a_migrated_database_by_pg_restore(
     assert_is_a_copy(database_url)
 
 
-def test_data_only_without_triggers_goes_into_a_migrated_database(
+def test_a_data_only_dump_is_restored_without_triggers_into_a_migrated_database(
     original: Original, database_url: str
 ) -> None:
     dump = original.dump("--data-only", "--format=custom", NO_MIGRATIONS)
@@ -118,13 +122,15 @@ def test_specs_of_the_dump_may_come_after_the_runs(original: Original, database_
     assert runs_of(database_url) == runs_of(original.url)
 
 
-def test_runs_alone_bring_their_specs_and_the_sequence(original: Original, database_url: str) -> None:
+def test_a_dump_of_the_runs_alone_restores_their_specs_and_the_sequence(
+    original: Original, database_url: str
+) -> None:
     assert original.psql(original.dump("--data-only", "--table=*.task_runs"), database_url) == (0, "")
     assert_arrived_once(original.url, database_url)
     assert marks_of(database_url) == (0, 0, 0)  # who names one table has said that they want its runs
 
 
-def test_specs_that_an_earlier_restore_left_without_runs_keep_no_run_out(
+def test_specs_left_without_runs_by_an_earlier_restore_block_no_run(
     original: Original, database_url: str, connection: Connection
 ) -> None:
     with connection.transaction():
@@ -135,10 +141,10 @@ def test_specs_that_an_earlier_restore_left_without_runs_keep_no_run_out(
     assert_arrived_once(original.url, database_url)
 
 
-def test_what_is_there_already_stays_once_and_the_sequence_stays_ahead_after_adopting(
+def test_existing_runs_stay_once_and_the_sequence_stays_ahead_after_adopting(
     original: Original, database_url: str, connection: Connection
 ) -> None:
-    """The ids meet: the runs are refused as a whole, and psql sets the sequence back."""
+    """The ids are the same, so all runs are refused, and psql sets the sequence back."""
     here = [enqueue(connection, {"here": number}).id for number in range(100)]
     status, said = original.psql(original.dump("--data-only"), database_url)
     assert (status, said.count("ERROR")) == (0, 1)
@@ -148,14 +154,14 @@ def test_what_is_there_already_stays_once_and_the_sequence_stays_ahead_after_ado
     assert_specs_and_sequence(database_url)
 
 
-def test_a_restore_a_second_time_changes_nothing(original: Original, database_url: str) -> None:
+def test_a_second_restore_changes_nothing(original: Original, database_url: str) -> None:
     dump = original.dump("--data-only")
     original.psql(dump, database_url)
     assert "task_runs_pkey" in original.psql(dump, database_url)[1]
     assert_arrived_once(original.url, database_url)
 
 
-def test_a_program_of_ones_own_says_that_it_restores(database_url: str, connection: Connection) -> None:
+def test_a_custom_program_can_declare_a_restore(database_url: str, connection: Connection) -> None:
     connection.execute("set reproq.restore = on")
     connection.execute("insert into reproq_schema_migrations (version, name) values (1, 'task_runs')")
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match=r"migration 999 \(later\)"):
@@ -201,7 +207,7 @@ def test_a_dump_of_other_files_is_an_error(original: Original, database_url: str
 @pytest.mark.parametrize(
     "how", [(), ("--single-transaction",), ("--jobs=3",), ("--disable-triggers",)], ids=str
 )
-def test_everything_goes_into_an_empty_database(
+def test_a_full_dump_is_restored_into_an_empty_database(
     original: Original, empty_database_url: str, how: tuple[str, ...]
 ) -> None:
     assert original.pg_restore(original.dump("--format=custom"), empty_database_url, *how) == (0, "")
@@ -210,16 +216,18 @@ def test_everything_goes_into_an_empty_database(
     assert migrate(empty_database_url, known_migrations()) == ()
 
 
-def test_everything_goes_into_an_empty_database_by_psql(original: Original, empty_database_url: str) -> None:
+def test_a_full_dump_is_restored_into_an_empty_database_by_psql(
+    original: Original, empty_database_url: str
+) -> None:
     assert original.psql(original.dump(), empty_database_url) == (0, "")
     assert_arrived_once(original.url, empty_database_url)
     assert_is_a_copy(empty_database_url, registrations=1)
 
 
-def test_everything_into_a_migrated_database_brings_the_runs_once(
+def test_a_full_dump_into_a_migrated_database_restores_each_run_once(
     original: Original, database_url: str
 ) -> None:
-    """psql says of each part of the schema that it exists, and exits with 0; that was asked for."""
+    """psql reports that each part of the schema exists, and exits with 0, its default."""
     status, said = original.psql(original.dump(), database_url)
     errors = [line for line in said.splitlines() if "ERROR" in line]
     assert status == 0
@@ -231,7 +239,7 @@ def test_everything_into_a_migrated_database_brings_the_runs_once(
     assert_is_a_copy(database_url)
 
 
-def test_everything_over_what_is_there_replaces_it(original: Original, database_url: str) -> None:
+def test_a_full_dump_with_clean_replaces_the_existing_data(original: Original, database_url: str) -> None:
     dump = original.dump("--format=custom")
     assert original.pg_restore(dump, database_url, "--clean", "--if-exists", "--single-transaction") == (
         0,
@@ -240,7 +248,7 @@ def test_everything_over_what_is_there_replaces_it(original: Original, database_
     assert_arrived_once(original.url, database_url)
 
 
-def test_a_database_whose_masters_were_not_started_since_it_was_migrated_is_known_too(
+def test_a_copy_of_a_database_that_never_had_a_master_is_recognised_too(
     server: Server, template_url: str, empty_database_url: str, tmp_path: Path
 ) -> None:
     with new_database(server.url, template_url) as url, psycopg.connect(url, autocommit=True) as connection:
@@ -251,15 +259,15 @@ def test_a_database_whose_masters_were_not_started_since_it_was_migrated_is_know
     assert_is_a_copy(empty_database_url)
 
 
-def test_the_schema_alone_is_no_copy(original: Original, empty_database_url: str) -> None:
+def test_a_dump_of_the_schema_alone_is_not_a_copy(original: Original, empty_database_url: str) -> None:
     assert original.psql(original.dump("--schema-only"), empty_database_url) == (0, "")
     assert marks_of(empty_database_url) == (0, 0, 0)
 
 
-def test_the_same_database_may_be_put_back_to_what_it_was(
+def test_a_database_may_be_restored_from_its_own_dump(
     server: Server, template_url: str, tmp_path: Path
 ) -> None:
-    """It is itself, so nobody has to say what becomes of the runs."""
+    """It is the same database, so nobody has to decide what becomes of the runs."""
     with new_database(server.url, template_url) as url:
         give_a_past(url)
         own = Original(url, programs_for(url), tmp_path)

@@ -92,7 +92,7 @@ NOBODY_MAY: tuple[LiteralString, ...] = (
 
 
 @pytest.mark.parametrize("role", FORBIDDEN)
-def test_a_role_may_do_nothing_beyond_its_work(database_url: str, connection: Connection, role: str) -> None:
+def test_a_role_has_no_rights_beyond_its_work(database_url: str, connection: Connection, role: str) -> None:
     run_id = add_run(connection, {})
     before = run_row(connection, run_id)
     with connected(database_url, role) as login:
@@ -103,7 +103,7 @@ def test_a_role_may_do_nothing_beyond_its_work(database_url: str, connection: Co
 
 
 @pytest.mark.parametrize("role", FORBIDDEN)
-def test_nobody_acts_by_the_rights_of_the_owner_with_a_trigger_on_a_table_of_their_own(
+def test_no_role_gets_the_rights_of_the_owner_by_a_trigger_on_its_own_table(
     database_url: str, connection: Connection, role: str
 ) -> None:
     definers = connection.execute("""
@@ -133,7 +133,7 @@ LOCK_MODES = (
 
 
 @pytest.mark.parametrize("role", ["producer", "observer"])
-def test_a_role_that_does_no_work_can_lock_no_table_and_no_row(
+def test_producers_and_observers_can_lock_no_table_and_no_row(
     database_url: str, connection: Connection, role: str
 ) -> None:
     add_run(connection, {})
@@ -150,7 +150,7 @@ def test_a_role_that_does_no_work_can_lock_no_table_and_no_row(
 
 
 class TestWaiters:
-    """A producer says by a function that it waits for the end of a run."""
+    """A producer calls a function to wait for the end of a run."""
 
     def waiters(self, connection: Connection) -> list[tuple[object, ...]]:
         return connection.execute(
@@ -166,7 +166,7 @@ class TestWaiters:
         assert row is not None
         return row[0]
 
-    def test_a_producer_begins_and_stops(self, database_url: str, connection: Connection) -> None:
+    def test_a_producer_can_start_and_stop_waiting(self, database_url: str, connection: Connection) -> None:
         run_id = add_run(connection, {})
         with connected(database_url, "producer") as producer:
             assert self.awaits(producer, run_id)
@@ -181,7 +181,7 @@ class TestWaiters:
         ("seconds", "kept"),
         [(60, 60), (1e300, 3600), ("NaN", 3600), ("Infinity", 3600), (None, 0), (-5, 0), ("-Infinity", 0)],
     )
-    def test_for_an_hour_at_most(
+    def test_a_wait_is_registered_for_an_hour_at_most(
         self, database_url: str, connection: Connection, seconds: float | None, kept: float
     ) -> None:
         run_id = add_run(connection, {})
@@ -191,7 +191,9 @@ class TestWaiters:
         assert isinstance(left, float)
         assert left == pytest.approx(kept, abs=30)
 
-    def test_again_is_later_and_no_other_waiter(self, database_url: str, connection: Connection) -> None:
+    def test_a_second_request_extends_the_wait_and_adds_no_waiter(
+        self, database_url: str, connection: Connection
+    ) -> None:
         run_id = add_run(connection, {})
         with connected(database_url, "producer") as producer:
             assert self.awaits(producer, run_id, seconds=10)
@@ -201,7 +203,7 @@ class TestWaiters:
         assert left > 500
 
     @pytest.mark.parametrize("waiter", [None, "", "w" * 65, "é" * 100_000])
-    def test_a_name_that_is_none_is_refused(
+    def test_an_invalid_waiter_name_is_refused(
         self, database_url: str, connection: Connection, waiter: str | None
     ) -> None:
         run_id = add_run(connection, {})
@@ -211,7 +213,7 @@ class TestWaiters:
         ):
             self.awaits(producer, run_id, waiter)
 
-    def test_what_has_ended_or_is_not_there_is_not_waited_for(
+    def test_a_finished_or_missing_run_cannot_be_waited_for(
         self, database_url: str, connection: Connection
     ) -> None:
         ended = add_run(connection, {}, status="SUCCESSFUL")
@@ -228,8 +230,8 @@ class TestWaiters:
             assert self.awaits(producer, other)
 
 
-def test_every_function_that_others_make_run_has_a_search_path_of_its_own(connection: Connection) -> None:
-    """Of a function without one, whoever calls it decides what its names mean."""
+def test_every_function_that_other_roles_can_trigger_has_its_own_search_path(connection: Connection) -> None:
+    """Without one, the caller of a function decides what its names mean."""
     without = connection.execute("""
         select proname
         from pg_proc
@@ -244,7 +246,7 @@ def test_every_function_that_others_make_run_has_a_search_path_of_its_own(connec
     assert without == []
 
 
-def test_what_a_trigger_does_is_not_decided_by_a_schema_of_the_producers_own(
+def test_a_trigger_ignores_functions_in_a_schema_of_the_producer(
     database_url: str, connection: Connection
 ) -> None:
     connection.execute(f"create schema mine authorization {LOGIN}")
@@ -271,7 +273,7 @@ def test_what_a_trigger_does_is_not_decided_by_a_schema_of_the_producers_own(
     assert run_row(connection, other_id)["task_path"] == "a.b"
 
 
-def test_an_observer_sees_all_and_ends_nothing(
+def test_an_observer_can_read_everything_and_change_nothing(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     observer = CommandLine(tmp_path, as_login(database_url, "observer"))
@@ -283,10 +285,10 @@ def test_an_observer_sees_all_and_ends_nothing(
     assert run_row(connection, run_id)["status"] == "PENDING"
 
 
-def test_an_owner_who_may_make_no_roles_migrates_all_the_same_and_is_told_what_is_missing(
+def test_an_owner_who_cannot_create_roles_can_migrate_and_sees_what_is_missing(
     tmp_path: Path,
 ) -> None:
-    """As on a managed server. Once an administrator has made the roles, the owner gives them their rights."""
+    """As on a managed server. After an administrator has created the roles, the owner grants their rights."""
     with embedded_server() as server, psycopg.connect(server.url, autocommit=True) as administrator:
         administrator.execute(f"create role owner login password '{PASSWORD}'")
         administrator.execute("create database app owner owner")
@@ -319,7 +321,7 @@ def test_an_owner_who_may_make_no_roles_migrates_all_the_same_and_is_told_what_i
         ("producer", "UPDATE on task_runs, INSERT on reproq_workers"),
     ],
 )
-def test_a_login_that_may_not_work_is_refused_at_the_start(
+def test_a_login_without_the_rights_of_a_worker_is_refused_at_the_start(
     database_url: str, tmp_path: Path, role: str, rights: str
 ) -> None:
     supervisor = Supervisor(as_login(database_url, role), tmp_path, least_privilege=False)
@@ -328,7 +330,9 @@ def test_a_login_that_may_not_work_is_refused_at_the_start(
         assert f"The database login reproq_test_{role} lacks the right of {rights}" in supervisor.log()
 
 
-def test_rights_are_taken_back_and_the_roles_stay(database_url: str, connection: Connection) -> None:
+def test_a_reversed_migration_revokes_the_rights_and_keeps_the_roles(
+    database_url: str, connection: Connection
+) -> None:
     migrate(database_url, known_migrations(), to=5)
     with connected(database_url, "producer") as producer, pytest.raises(psycopg.errors.InsufficientPrivilege):
         producer.execute("select from task_runs")

@@ -56,7 +56,7 @@ def count(connection: Connection) -> int:
 # --- enqueue ---
 
 
-def test_a_run_is_what_it_was_said_to_be(connection: Connection) -> None:
+def test_a_run_has_the_values_it_was_given(connection: Connection) -> None:
     payload = {"v": 1, "task": "shop.tasks.send", "args": [1, 0.1, None, True], "kwargs": {"é": "ü"}}
     moment = datetime(2031, 5, 17, 8, 30, tzinfo=UTC)
     run = enqueue(
@@ -116,7 +116,7 @@ def test_a_run_commits_and_rolls_back_with_the_callers_data(database_url: str, a
         assert count(other) == 1
 
 
-def test_nothing_is_committed_for_a_caller_who_has_not(database_url: str) -> None:
+def test_enqueue_does_not_commit_for_the_caller(database_url: str) -> None:
     with psycopg.connect(database_url) as connection, psycopg.connect(database_url) as other:
         run = enqueue(connection, 1)
         assert get_run(connection, run.id) == run
@@ -144,7 +144,7 @@ def unusual_connection(request: pytest.FixtureRequest, database_url: str) -> Ite
         connection.rollback()
 
 
-def test_any_connection_will_do_and_stays_as_it_is(unusual_connection: Connection) -> None:
+def test_any_connection_works_and_keeps_its_settings(unusual_connection: Connection) -> None:
     connection = unusual_connection
     settings = ("row_factory", "cursor_factory", "autocommit", "isolation_level", "prepare_threshold")
     before = [getattr(connection, name) for name in settings]
@@ -201,7 +201,7 @@ def test_a_payload_comes_back_equal_and_with_its_hash(connection: Connection, pa
     assert spec_hash(run.payload) == run.spec_hash == spec_hash(payload)
 
 
-def test_what_is_wrong_is_refused_before_the_transaction_could_break(database_url: str) -> None:
+def test_wrong_values_are_refused_without_breaking_the_transaction(database_url: str) -> None:
     with psycopg.connect(database_url) as connection:
         enqueue(connection, 1)
         with pytest.raises(InvalidRun):
@@ -237,7 +237,7 @@ def test_a_key_is_free_again_when_its_run_has_finished(connection: Connection) -
 def test_the_holder_may_finish_between_the_two_statements(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The insert meets a live holder that has finished by the time it is looked for: tried again."""
+    """The insert meets a holder that finishes before it is read: the insert is tried again."""
     first = enqueue(connection, 1, unique_key="k")
     fetch, asked = PsycopgSender.fetch, []
 
@@ -253,7 +253,7 @@ def test_the_holder_may_finish_between_the_two_statements(
     assert asked == ["enqueue_run", "run_that_holds_key", "enqueue_run"]
 
 
-def test_a_key_that_never_stands_still_ends_in_a_sentence(
+def test_a_key_that_changes_hands_without_end_is_an_error_with_a_sentence(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(PsycopgSender, "fetch", lambda *arguments: ())
@@ -262,7 +262,7 @@ def test_a_key_that_never_stands_still_ends_in_a_sentence(
 
 
 def test_one_of_many_who_enqueue_a_key_at_once_gets_it(database_url: str) -> None:
-    """200 rounds of four, while the run of the round before is finished under their hands."""
+    """200 rounds of four callers, while the run of the round before finishes."""
     rounds, callers = 200, 4
     barrier = threading.Barrier(callers, timeout=30)
     seen: list[list[TaskRun]] = [[] for _ in range(rounds)]
@@ -296,7 +296,7 @@ def test_one_of_many_who_enqueue_a_key_at_once_gets_it(database_url: str) -> Non
     assert all(sum(run.created for run in runs_of_round) == 1 for runs_of_round in seen)
 
 
-def test_a_key_taken_since_the_snapshot_is_the_callers_to_retry(database_url: str) -> None:
+def test_a_key_taken_since_the_snapshot_must_be_retried_by_the_caller(database_url: str) -> None:
     with psycopg.connect(database_url) as connection, psycopg.connect(database_url, autocommit=True) as other:
         connection.isolation_level = psycopg.IsolationLevel.SERIALIZABLE
         count(connection)
@@ -362,14 +362,14 @@ def test_the_newest_run_of_a_hash_is_copied(connection: Connection) -> None:
     assert requeue(connection, spec_hash=runs[0].spec_hash).replay_of == copy.id
 
 
-def test_two_specs_that_share_sixteen_digits_are_told_apart(connection: Connection) -> None:
+def test_two_specs_whose_hashes_share_sixteen_digits_are_distinguished(connection: Connection) -> None:
     hashes = ["1" * 63 + "0", "1" * 63 + "2"]
     for each in hashes:
         connection.execute("insert into task_runs (payload, spec_hash) values ('1', %s)", (each,))
     assert requeue(connection, spec_hash=hashes[0]).spec_hash == hashes[0]
 
 
-def test_what_is_not_there_cannot_be_copied(connection: Connection) -> None:
+def test_a_missing_run_cannot_be_copied(connection: Connection) -> None:
     for missing in (0, 999, -(2**63), 2**63, -(2**63) - 1):
         with pytest.raises(RunNotFound, match=rf"the id {missing} in"):
             requeue(connection, run_id=missing)
@@ -378,13 +378,13 @@ def test_what_is_not_there_cannot_be_copied(connection: Connection) -> None:
 
 
 @pytest.mark.parametrize("spec_hash", ["", "ab", "AB" * 32, "ab" * 33, "g" * 64, "ab" * 32 + "\n", 5])
-def test_what_is_no_hash_is_refused_with_what_one_is(connection: Connection, spec_hash: Any) -> None:
+def test_a_wrong_hash_is_refused_with_the_right_form(connection: Connection, spec_hash: Any) -> None:
     with pytest.raises(InvalidRun, match="64 lower-case hexadecimal digits"):
         requeue(connection, spec_hash=spec_hash)
 
 
 @pytest.mark.parametrize("run_id", ["5", 5.0, True, None])
-def test_what_is_no_id_is_refused(connection: Connection, run_id: Any) -> None:
+def test_a_wrong_id_is_refused(connection: Connection, run_id: Any) -> None:
     with pytest.raises(InvalidRun, match="A run's id is a whole number"):
         get_run(connection, run_id)
 
@@ -408,7 +408,7 @@ def test_a_run_whose_key_is_held_cannot_be_copied(connection: Connection) -> Non
 
 
 def test_a_run_is_found_by_its_hash_beside_another_spec_of_the_same_key(connection: Connection) -> None:
-    """Its first 16 digits are the other's too."""
+    """Both hashes have the same first 16 digits."""
     one, other = "ab" * 32, "ab" * 8 + "cd" * 24
     ids = {}
     for each in (one, other, other):
@@ -423,7 +423,7 @@ def test_a_run_is_found_by_its_hash_beside_another_spec_of_the_same_key(connecti
         requeue(connection, spec_hash="ab" * 8 + "ef" * 24)
 
 
-def test_the_specs_go_with_their_runs(connection: Connection) -> None:
+def test_specs_are_deleted_with_their_runs(connection: Connection) -> None:
     runs = [enqueue(connection, number) for number in range(5)]
     assert specs(connection) == {run.id: int(run.spec_hash[:16], 16) % 2**64 for run in runs}
     connection.execute("delete from task_runs where id = any (%s)", [[run.id for run in runs[:3]]])
@@ -440,8 +440,8 @@ def specs(connection: Connection) -> dict[int, int]:
     return {run_id: key % 2**64 for run_id, key in rows}
 
 
-def test_a_table_of_the_callers_own_does_not_stand_for_that_of_the_specs(connection: Connection) -> None:
-    """The triggers act by the rights of the schema's owner, so they must not be led elsewhere."""
+def test_a_table_of_the_caller_does_not_replace_the_table_of_specs(connection: Connection) -> None:
+    """The triggers have the rights of the schema's owner, so they must not use another table."""
     connection.execute("create temporary table reproq_specs (spec_key bigint, run_id bigint)")
     run = enqueue(connection, 1)
     assert connection.execute("select count(*) from pg_temp.reproq_specs").fetchone() == (0,)
@@ -483,10 +483,10 @@ def test_the_newest_run_of_a_hash_is_found_by_its_index(connection: Connection) 
 @pytest.mark.parametrize(
     "run_after", [None, timedelta(hours=1), datetime(2031, 5, 17, 8, 30, 1, 250, tzinfo=UTC)]
 )
-def test_what_enqueue_gives_is_what_can_be_read(
+def test_enqueue_returns_the_run_as_it_is_stored(
     connection: Connection, payload: Any, seconds: float | None, run_after: datetime | timedelta | None
 ) -> None:
-    """Most of a new run is known without asking the server for it."""
+    """Most values of a new run are known without asking the server."""
     connection.execute("set time zone 'Asia/Kathmandu'")
     run = enqueue(
         connection,
@@ -531,14 +531,14 @@ def insert(connection: Connection, **columns: Any) -> None:
     ],
     ids=lambda value: str(value)[:60],
 )
-def test_the_table_refuses_what_cannot_be_a_run(
+def test_the_table_refuses_invalid_runs(
     connection: Connection, columns: dict[str, Any], refusal: str
 ) -> None:
     with pytest.raises(psycopg.errors.CheckViolation, match=refusal):
         insert(connection, **columns)
 
 
-def test_a_timeout_that_is_no_number_is_refused_by_the_table(connection: Connection) -> None:
+def test_a_timeout_that_is_not_a_number_is_refused_by_the_table(connection: Connection) -> None:
     for timeout in (float("inf"), float("nan")):
         with pytest.raises(psycopg.errors.CheckViolation, match="timeout"):
             insert(connection, timeout_seconds=timeout)
@@ -576,7 +576,7 @@ def test_the_payload_and_the_hash_of_a_run_never_change(connection: Connection) 
         ("null", None),
     ],
 )
-def test_the_path_of_a_task_is_what_the_payload_says_whatever_a_producer_says(
+def test_the_path_of_a_task_comes_from_the_payload_whatever_a_producer_writes(
     connection: Connection, payload: str, path: str | None
 ) -> None:
     insert(connection, payload=payload)
@@ -594,12 +594,12 @@ def test_a_payload_that_python_cannot_hold_is_still_readable(connection: Connect
     assert requeue(connection, run_id=run.id).payload == run.payload
 
 
-def test_a_time_that_is_no_moment_is_refused_by_the_table(connection: Connection) -> None:
+def test_an_infinite_time_is_refused_by_the_table(connection: Connection) -> None:
     with pytest.raises(psycopg.errors.CheckViolation, match="run_after"):
         insert(connection, run_after="infinity")
 
 
-def test_what_may_be_enqueued_is_what_the_table_takes(connection: Connection) -> None:
+def test_the_size_limit_of_a_payload_is_that_of_the_table(connection: Connection) -> None:
     largest = [1] * (MAX_PAYLOAD_BYTES // 3)
     assert enqueue(connection, largest).payload == largest
     with pytest.raises(SpecError, match="the limit is"):

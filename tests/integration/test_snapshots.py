@@ -53,7 +53,7 @@ def test_a_session_with_an_old_snapshot_is_named(database_url: str, connection: 
     assert holders(connection, pid) == []
 
 
-def test_a_session_that_has_written_holds_it_without_a_snapshot(
+def test_a_session_that_has_written_is_reported_even_without_a_snapshot(
     database_url: str, connection: Connection
 ) -> None:
     with psycopg.connect(database_url) as session:
@@ -64,13 +64,15 @@ def test_a_session_that_has_written_holds_it_without_a_snapshot(
 
 
 def test_a_session_that_holds_nothing_is_not_named(database_url: str, connection: Connection) -> None:
-    """Idle in a transaction, with statements that have ended: it has no snapshot between them."""
+    """It is idle in a transaction, after its statements have ended, so it has no snapshot."""
     with psycopg.connect(database_url) as session:
         session.execute("select 1")
         assert holders(connection, session.info.backend_pid) == []
 
 
-def test_of_another_database_only_who_writes_counts(server: Server, connection: Connection) -> None:
+def test_a_session_in_another_database_counts_only_if_it_writes(
+    server: Server, connection: Connection
+) -> None:
     with new_database(server.url) as url, snapshot(url) as session:
         assert holders(connection, session.info.backend_pid) == []
         session.execute("select pg_current_xact_id()")
@@ -79,7 +81,7 @@ def test_of_another_database_only_who_writes_counts(server: Server, connection: 
         assert holder.database == session.info.dbname
 
 
-def test_without_rights_it_is_said_for_how_many_transactions(
+def test_without_rights_the_number_of_transactions_is_reported(
     database_url: str, connection: Connection
 ) -> None:
     with snapshot(database_url) as session, psycopg.connect(as_login(database_url, "worker")) as worker:
@@ -92,7 +94,7 @@ def test_without_rights_it_is_said_for_how_many_transactions(
         assert holders(worker, pid, min_transactions=100_000) == []
 
 
-def test_status_and_check_name_it_and_say_what_to_do(
+def test_status_and_check_report_such_a_session_and_what_to_do(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     defaults = horizon_holders.__kwdefaults__

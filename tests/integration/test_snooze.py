@@ -118,7 +118,7 @@ def assert_not_charged(row: dict[str, Any], *, after_s: float) -> None:
     assert timedelta(seconds=after_s) <= due_in < timedelta(seconds=after_s + 20)
 
 
-def test_a_poll_comes_to_its_end_though_it_may_start_once_only(
+def test_a_polling_task_with_one_attempt_succeeds_after_many_snoozes(
     supervisor: Supervisor, connection: Connection, shop: Shop, tmp_path: Path
 ) -> None:
     path = tmp_path / "there"
@@ -133,7 +133,7 @@ def test_a_poll_comes_to_its_end_though_it_may_start_once_only(
     assert f"run {run_id} will be retried" not in supervisor.log()
 
 
-def test_a_snoozed_run_is_as_if_never_claimed_and_its_worker_is_free(
+def test_a_snoozed_run_looks_unclaimed_and_its_worker_is_free(
     supervisor: Supervisor, connection: Connection, shop: Shop
 ) -> None:
     run_id = shop.enqueue(
@@ -163,7 +163,7 @@ def test_an_async_task_is_snoozed_out_of_a_task_group_too(connection: Connection
 
 @pytest.mark.usefixtures("supervisor")
 @pytest.mark.parametrize("after", [-1, 3_153_600_001, 1e300, "60"])
-def test_a_snooze_of_no_length_is_a_failure_with_a_sentence(
+def test_a_snooze_with_a_wrong_length_is_a_failure_with_a_sentence(
     connection: Connection, shop: Shop, after: object
 ) -> None:
     run_id = enqueue(connection, shop, "snooze_for", after, max_attempts=1)
@@ -188,7 +188,7 @@ def test_a_run_that_was_cancelled_is_not_snoozed(connection: Connection, shop: S
     assert [error["kind"] for error in row["errors"]] == ["cancelled"]
 
 
-def test_while_it_drains_a_worker_snoozes_its_last_run(
+def test_a_draining_worker_can_snooze_its_last_run(
     supervisor: Supervisor, connection: Connection, shop: Shop, tmp_path: Path
 ) -> None:
     path = tmp_path / "drained"
@@ -202,10 +202,10 @@ def test_while_it_drains_a_worker_snoozes_its_last_run(
 
 
 @pytest.mark.parametrize("executor", ["inline"], indirect=True)
-def test_a_task_that_is_interrupted_may_say_that_it_has_done_nothing(
+def test_an_interrupted_task_may_snooze_to_say_that_it_has_done_nothing(
     supervisor: Supervisor, connection: Connection, shop: Shop, tmp_path: Path
 ) -> None:
-    """With one attempt it would be FAILED otherwise, since it had started."""
+    """It has one attempt and had started, so otherwise it would be FAILED."""
     started = tmp_path / "started"
     run_id = enqueue(connection, shop, "snooze_when_told", str(started), max_attempts=1)
     wait_until(started.exists, 20, "the task to start")
@@ -213,7 +213,7 @@ def test_a_task_that_is_interrupted_may_say_that_it_has_done_nothing(
     assert_not_charged(run_row(connection, run_id), after_s=3600)
 
 
-def test_a_worker_that_runs_until_all_is_done_does_not_wait_for_what_is_snoozed(
+def test_with_the_drain_option_a_host_does_not_wait_for_snoozed_runs(
     database_url: str, connection: Connection, shop: Shop, executor: str
 ) -> None:
     run_id = enqueue(connection, shop, "snooze_for", 3600)
@@ -225,7 +225,7 @@ def test_a_worker_that_runs_until_all_is_done_does_not_wait_for_what_is_snoozed(
 
 
 @pytest.mark.parametrize("executor", ["inline"], indirect=True)
-def test_runs_of_one_batch_are_snoozed_and_recorded_each_by_itself(
+def test_runs_of_one_batch_are_snoozed_and_recorded_separately(
     supervisor: Supervisor, connection: Connection, shop: Shop
 ) -> None:
     supervisor.send(signal.SIGUSR2)
@@ -243,7 +243,7 @@ def test_runs_of_one_batch_are_snoozed_and_recorded_each_by_itself(
 # --- programs ---
 
 
-def test_a_program_is_run_again_later_if_it_says_so(
+def test_a_program_can_ask_to_be_run_again_later(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     said = json.dumps({"snooze_seconds": 3600, "message": "the feed is not there"})
@@ -256,7 +256,9 @@ def test_a_program_is_run_again_later_if_it_says_so(
         assert error["message"].startswith("snooze_seconds must be a number of seconds from 0 to 3153600000")
 
 
-def test_an_executor_in_python_raises_it(database_url: str, connection: Connection, tmp_path: Path) -> None:
+def test_an_executor_in_python_can_raise_snooze(
+    database_url: str, connection: Connection, tmp_path: Path
+) -> None:
     (tmp_path / "poller.py").write_text(
         "from reproq_prefork import executor\n"
         "def handler(payload):\n"
@@ -280,7 +282,7 @@ def snoozed(run_id: int, claim: int, after_s: float) -> Settlement:
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
-def test_a_cancel_that_the_worker_has_not_heard_of_is_not_lost(
+def test_a_cancel_that_the_worker_has_not_seen_is_not_lost(
     database_url: str, connection: Connection, cancelled: bool
 ) -> None:
     run_id = add_run(connection, {"v": 1, "task": "shop.poll"})
@@ -308,7 +310,7 @@ def test_a_stale_snooze_changes_nothing(database_url: str, connection: Connectio
     assert run_row(connection, run_id)["status"] == "RUNNING"
 
 
-def test_show_says_when_it_is_due_again_and_how_often_it_was_claimed(
+def test_show_prints_when_a_run_is_due_again_and_how_often_it_was_claimed(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     run_id = add_run(connection, {})

@@ -36,7 +36,7 @@ def announce(
         )
 
 
-def test_before_each_statement_except_a_renewal_there_is_time_for_one(
+def test_leases_can_be_renewed_before_each_other_statement(
     database_url: str, connection: Connection, steward: StewardStore
 ) -> None:
     done: list[str] = []
@@ -62,7 +62,7 @@ def test_before_each_statement_except_a_renewal_there_is_time_for_one(
         assert done, statement
 
 
-def test_there_is_time_for_renewals_while_a_server_process_does_not_end(
+def test_leases_can_be_renewed_while_a_server_process_does_not_end(
     private_server: EmbeddedPostgres,
 ) -> None:
     moments: list[float] = []
@@ -84,9 +84,9 @@ def test_there_is_time_for_renewals_while_a_server_process_does_not_end(
 
 
 class TestNews:
-    """What is announced is read in bounded steps, and kept in bounded memory."""
+    """Notifications are read in bounded steps and kept in bounded memory."""
 
-    def test_of_very_many_messages_the_first_are_kept_and_all_counted(
+    def test_of_many_notifications_the_first_are_kept_and_all_are_counted(
         self, database_url: str, steward: StewardStore
     ) -> None:
         steward.listen()
@@ -106,7 +106,9 @@ class TestNews:
         assert turns > 1
         assert 0 < kept < 30_000
 
-    def test_what_comes_before_an_answer_is_news_too(self, database_url: str, steward: StewardStore) -> None:
+    def test_a_notification_that_arrives_before_an_answer_is_kept_too(
+        self, database_url: str, steward: StewardStore
+    ) -> None:
         steward.listen()
         announce(database_url, 1, "'default'")
         announce(database_url, 1, "'w'", "reproq_cancel")
@@ -115,7 +117,7 @@ class TestNews:
         assert (news.queues, set(news.cancelled_at)) == (("default",), {"w"})
         assert steward.news().messages == 0
 
-    def test_a_flood_that_keeps_an_answer_from_arriving_loses_the_connection(
+    def test_a_flood_of_notifications_that_delays_an_answer_loses_the_connection(
         self, database_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with closing(connect(database_url, application_name="a test")) as connection:
@@ -129,7 +131,7 @@ class TestNews:
                 fetch(connection, HEAR_FIRST, {})
             assert connection.inbox.is_flooded
 
-    def test_after_listening_nothing_is_announced_to_it(
+    def test_after_stop_listening_a_steward_gets_no_notifications(
         self, database_url: str, connection: Connection, steward: StewardStore
     ) -> None:
         steward.listen()
@@ -144,9 +146,7 @@ class TestNews:
         ).fetchone() == (0,)
 
 
-def test_a_lock_of_a_queue_that_somebody_keeps_is_not_waited_for(
-    database_url: str, connection: Connection
-) -> None:
+def test_a_steward_does_not_wait_for_the_lock_of_a_queue(database_url: str, connection: Connection) -> None:
     with closing(steward_store(database_url, queues=("mail", "news"))) as steward:
         with psycopg.connect(as_login(database_url, "observer"), autocommit=True) as other:
             other.execute("select pg_advisory_lock(7238251, hashtext('mail'))")
@@ -162,7 +162,7 @@ def test_a_lock_of_a_queue_that_somebody_keeps_is_not_waited_for(
         steward.ignore_new_runs()
 
 
-def test_waiters_that_are_gone_are_forgotten_in_bounded_steps_and_none_that_is_locked(
+def test_expired_waiters_are_deleted_in_bounded_steps_except_locked_ones(
     database_url: str, connection: Connection, steward: StewardStore
 ) -> None:
     run_id = add_run(connection, {})
@@ -177,7 +177,7 @@ def test_waiters_that_are_gone_are_forgotten_in_bounded_steps_and_none_that_is_l
     assert connection.execute("select count(*) from reproq_waiters").fetchone() == (0,)
 
 
-def test_a_statement_of_a_steward_takes_no_longer_than_its_leases_allow(
+def test_a_statement_of_a_steward_has_a_time_limit_set_by_its_leases(
     database_url: str, connection: Connection
 ) -> None:
     store = StewardStore(

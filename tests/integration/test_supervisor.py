@@ -36,7 +36,7 @@ def test_a_run_is_executed_and_its_result_kept(supervisor: Supervisor, connectio
     assert run["leased_by"] is None
 
 
-def test_a_failed_attempt_is_retried_and_told_in_errors(
+def test_a_failed_attempt_is_retried_and_recorded_in_errors(
     supervisor: Supervisor, connection: Connection
 ) -> None:
     with supervisor:
@@ -49,7 +49,7 @@ def test_a_failed_attempt_is_retried_and_told_in_errors(
     assert run["errors"][0]["worker"] == run["worker_ids"][0]
 
 
-def test_attempts_end_in_failed(supervisor: Supervisor, connection: Connection) -> None:
+def test_after_the_last_attempt_a_run_is_failed(supervisor: Supervisor, connection: Connection) -> None:
     with supervisor:
         run = wait_for_status(connection, add_run(connection, {"exit": 1}, max_attempts=2), "FAILED")
     assert run["attempts"] == len(run["errors"]) == 2
@@ -104,7 +104,7 @@ def test_term_lets_the_running_task_finish(
     assert connection.execute("select count(*) from reproq_workers").fetchone() == (0,)
 
 
-def test_term_takes_nothing_new(database_url: str, connection: Connection, tmp_path: Path) -> None:
+def test_after_term_no_run_is_claimed(database_url: str, connection: Connection, tmp_path: Path) -> None:
     with Supervisor(database_url, tmp_path, workers=1) as supervisor:
         running = add_run(connection, {"sleep": 2, "diary": str(tmp_path / "diary")})
         wait_for_start(tmp_path / "diary")
@@ -172,7 +172,7 @@ def test_ttin_and_ttou_change_the_number_of_workers(supervisor: Supervisor) -> N
         assert supervisor.stop() == 0
 
 
-def test_usr2_is_quiet_until_it_comes_again(supervisor: Supervisor, connection: Connection) -> None:
+def test_usr2_pauses_claims_until_the_next_usr2(supervisor: Supervisor, connection: Connection) -> None:
     with supervisor:
         wait_for_status(connection, add_run(connection, {}), "SUCCESSFUL")
         supervisor.send(signal.SIGUSR2)
@@ -185,7 +185,7 @@ def test_usr2_is_quiet_until_it_comes_again(supervisor: Supervisor, connection: 
         wait_for_status(connection, run_id, "SUCCESSFUL")
 
 
-def test_usr1_logs_who_does_what(supervisor: Supervisor, connection: Connection) -> None:
+def test_usr1_logs_the_state_of_each_process(supervisor: Supervisor, connection: Connection) -> None:
     with supervisor:
         run_id = add_run(connection, {"sleep": 60})
         # The row is RUNNING a moment before its worker shows that it has started it.
@@ -196,7 +196,7 @@ def test_usr1_logs_who_does_what(supervisor: Supervisor, connection: Connection)
         supervisor.wait_for_log("steward pid ")
 
 
-def test_processes_say_what_they_are_and_never_what_they_were_given(
+def test_process_titles_show_the_role_and_never_the_arguments(
     supervisor: Supervisor, connection: Connection
 ) -> None:
     with supervisor:

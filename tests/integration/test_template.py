@@ -38,7 +38,7 @@ def test_the_application_is_imported_by_the_check_and_once_for_all_workers(
         assert "Warning" not in supervisor.log()
 
 
-def test_workers_are_the_masters_children_and_hold_nothing_of_the_templates(
+def test_workers_are_children_of_the_master_and_hold_no_descriptor_of_the_template(
     database_url: str, tmp_path: Path
 ) -> None:
     shop = Shop(tmp_path)
@@ -78,7 +78,7 @@ def test_a_worker_that_is_recycled_comes_from_the_template(
         assert supervisor.stop() == 0
 
 
-def test_one_more_worker_and_one_fewer(database_url: str, tmp_path: Path) -> None:
+def test_ttin_and_ttou_change_the_number_of_forked_workers(database_url: str, tmp_path: Path) -> None:
     shop = Shop(tmp_path)
     with shop.supervisor(database_url, workers=2) as supervisor:
         supervisor.send(signal.SIGTTIN)
@@ -88,7 +88,7 @@ def test_one_more_worker_and_one_fewer(database_url: str, tmp_path: Path) -> Non
         assert len(shop.imports()) == 2
 
 
-def test_a_reload_imports_new_code_in_a_template_of_its_own(
+def test_a_reload_imports_new_code_in_a_new_template(
     database_url: str, connection: Connection, tmp_path: Path, executor: str
 ) -> None:
     shop = Shop(tmp_path)
@@ -138,7 +138,7 @@ def test_a_reload_that_only_the_template_cannot_import_is_rolled_back(
         assert (supervisor.worker_pids(), supervisor.template_pids()) == (workers, templates)
 
 
-def test_the_log_is_written_as_the_settings_of_the_workers_that_stay_say(
+def test_the_log_format_follows_the_settings_of_the_current_workers(
     database_url: str, tmp_path: Path
 ) -> None:
     shop = Shop(tmp_path)
@@ -171,7 +171,9 @@ while setproctitle.getproctitle() == "reproq-prefork: template":
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGQUIT])
-def test_a_stop_while_the_application_is_imported(database_url: str, tmp_path: Path, signum: int) -> None:
+def test_a_stop_during_the_import_of_the_application_ends_the_import(
+    database_url: str, tmp_path: Path, signum: int
+) -> None:
     with Shop(tmp_path, HANGS_IN_A_TEMPLATE).supervisor(database_url).starting() as supervisor:
         wait_until(supervisor.template_pids, 10, "a template")
         family = supervisor.family()
@@ -194,7 +196,7 @@ UNFIT = {
 
 
 @pytest.mark.parametrize("what", UNFIT)
-def test_where_an_import_does_not_survive_a_fork_each_worker_imports_for_itself_and_the_log_says_so(
+def test_if_an_import_does_not_survive_a_fork_each_worker_imports_and_the_log_says_so(
     database_url: str, connection: Connection, tmp_path: Path, what: str
 ) -> None:
     shop = Shop(tmp_path, UNFIT[what])
@@ -226,7 +228,7 @@ def log(text):
 """
 
 
-def test_a_log_file_that_was_opened_at_the_import_is_every_workers(
+def test_a_log_file_opened_by_the_import_is_shared_by_all_workers(
     database_url: str, connection: Connection, tmp_path: Path, executor: str
 ) -> None:
     shop = Shop(tmp_path, FIT)
@@ -245,7 +247,7 @@ subprocess.Popen(["sleep", "600"])
 """
 
 
-def test_what_the_import_has_started_ends_with_the_template(database_url: str, tmp_path: Path) -> None:
+def test_processes_started_by_the_import_end_with_the_template(database_url: str, tmp_path: Path) -> None:
     with Shop(tmp_path, LEAVES_A_PROCESS).supervisor(database_url) as supervisor:
         (template,) = supervisor.template_pids()
         (left,) = proc.children_of(template)
@@ -260,7 +262,7 @@ def test_what_the_import_has_started_ends_with_the_template(database_url: str, t
         wait_until(lambda: not is_running(last), 5, "all to be gone")
 
 
-def test_the_state_dump_and_the_titles_tell_of_it(database_url: str, tmp_path: Path) -> None:
+def test_the_state_dump_and_the_titles_show_the_template(database_url: str, tmp_path: Path) -> None:
     with Shop(tmp_path).supervisor(database_url) as supervisor:
         (template,) = supervisor.template_pids()
         supervisor.send(signal.SIGUSR1)
@@ -271,7 +273,7 @@ def test_the_state_dump_and_the_titles_tell_of_it(database_url: str, tmp_path: P
 AS_PID_1 = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
 
 
-def test_as_pid_1_workers_are_the_masters_children_too(
+def test_workers_are_children_of_a_master_with_pid_1_too(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
     if subprocess.run([*AS_PID_1, "true"], capture_output=True, check=False).returncode:

@@ -9,7 +9,7 @@ from tests.support.guard import Guard
 
 LOCKED = "tests/integration/test_locked_rows.py"
 LOST = "tests/integration/test_lost_holders.py"
-LEASES = "tests/integration/test_lease_machine.py::test_a_short_search_finds_the_table_as_the_model_says"
+LEASES = "tests/integration/test_lease_machine.py::test_in_a_short_search_the_table_agrees_with_the_model"
 OWED = "tests/integration/test_owed_ends.py"
 LONE = "tests/integration/test_lone_claims.py"
 COPY = "tests/integration/test_runs.py::test_a_copy_is_the_same_run_again_from_the_start"

@@ -16,7 +16,7 @@ STEWARDS: Sequence[Guard] = (
         [Change("steward/loop.py", "if self._notice_cancels.concerns(news.cancelled_at):", "if False:")],
         [
             "tests/integration/test_cancel.py"
-            "::test_a_cancel_that_is_announced_need_not_wait_for_the_steward_to_look"
+            "::test_a_cancel_that_is_notified_does_not_wait_for_the_steward_to_poll"
         ],
     ),
     Guard(

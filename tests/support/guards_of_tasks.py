@@ -8,8 +8,10 @@ from tests.chaos.builds import Change
 from tests.support.guard import Guard
 
 PERF = "tests/django/test_performing.py"
-WELL = "tests/django/test_workers.py::test_a_task_may_end_well_when_it_is_cancelled"
-STUB = "tests/django/test_workers.py::test_a_task_that_will_not_hear_is_killed_after_a_grace"
+WELL = "tests/django/test_workers.py::test_a_cancelled_task_may_still_succeed"
+STUB = (
+    "tests/django/test_workers.py::test_a_cancelled_task_that_ignores_its_exception_is_killed_after_a_grace"
+)
 
 TASKS: Sequence[Guard] = (
     Guard(
@@ -29,7 +31,7 @@ TASKS: Sequence[Guard] = (
         [
             "tests/unit/worker/test_task_watch.py",
             "tests/faults/test_master_faults.py"
-            "::test_09_without_a_steward_a_worker_ends_its_task_before_its_lease_is_over",
+            "::test_09_without_a_steward_a_worker_ends_its_task_before_its_lease_ends",
         ],
     ),
     Guard(

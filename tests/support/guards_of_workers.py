@@ -18,9 +18,7 @@ WORKERS: Sequence[Guard] = (
                 "worker/reconciling.py", "old_is_gone = store.end_previous_backend()", "old_is_gone = True"
             ),
         ],
-        [
-            f"{LOOP}::test_after_a_lost_connection_the_old_server_process_is_ended_before_it_is_asked_what_is_held"
-        ],
+        [f"{LOOP}::test_after_a_lost_connection_the_old_server_process_is_ended_before_held_runs_are_read"],
     ),
     Guard(
         "an old server process stays registered",
@@ -29,7 +27,7 @@ WORKERS: Sequence[Guard] = (
                 "worker/reconciling.py", "store.reconnected(old_is_gone=old_is_gone)", "store.reconnected()"
             ),
         ],
-        [f"{LOOP}::test_it_is_asked_again_each_second_until_the_old_server_process_is_gone"],
+        [f"{LOOP}::test_held_runs_are_read_each_second_until_the_old_server_process_is_gone"],
     ),
     Guard(
         "behind a pooler it is asked again",
@@ -98,7 +96,7 @@ WORKERS: Sequence[Guard] = (
         [
             Change("worker/reconciling.py", "{*known, *self._recording.carried.tokens}", "{*known}"),
         ],
-        [f"{LOOP}::test_in_the_middle_of_a_task_only_what_nobody_knows_is_handed_back"],
+        [f"{LOOP}::test_during_a_task_only_unknown_runs_are_handed_back"],
     ),
     Guard(
         "a run that cannot be read is failed",
@@ -114,14 +112,14 @@ WORKERS: Sequence[Guard] = (
         [
             Change("worker/claiming.py", "if not holds_lease:", "if False:"),
         ],
-        [f"{LOOP}::test_a_worker_whose_lease_is_over_is_told_so_by_its_claim"],
+        [f"{LOOP}::test_a_claim_shows_a_worker_that_its_lease_has_ended"],
     ),
     Guard(
         "an empty claim lengthens no lease",
         [
             Change("worker/claiming.py", "sent_ns if claim.runs else None", "sent_ns"),
         ],
-        [f"{LOOP}::test_a_claim_that_has_got_nothing_lengthens_no_lease"],
+        [f"{LOOP}::test_a_claim_without_a_run_does_not_extend_the_lease"],
     ),
     Guard(
         "a lone claim's lease counts from before it was sent",
@@ -132,7 +130,7 @@ WORKERS: Sequence[Guard] = (
                 "self._held(alone.holds_lease, boottime_ns())",
             ),
         ],
-        [f"{LOOP}::test_a_lease_is_counted_from_before_it_was_asked_for"],
+        [f"{LOOP}::test_a_lease_counts_from_the_time_of_the_request"],
     ),
     Guard(
         "a claim's lease counts from before it was sent",
@@ -143,7 +141,7 @@ WORKERS: Sequence[Guard] = (
                 "lease_end_ns=boottime_ns() + self._believed_lease_ns",
             ),
         ],
-        [f"{LOOP}::test_a_lease_is_counted_from_before_it_was_asked_for"],
+        [f"{LOOP}::test_a_lease_counts_from_the_time_of_the_request"],
     ),
     Guard(
         "a registration's lease counts from before it was sent",
@@ -154,6 +152,6 @@ WORKERS: Sequence[Guard] = (
                 "lease_end_ns=boottime_ns() + self._believed_lease_ns",
             ),
         ],
-        [f"{LOOP}::test_a_lease_is_counted_from_before_it_was_asked_for"],
+        [f"{LOOP}::test_a_lease_counts_from_the_time_of_the_request"],
     ),
 )

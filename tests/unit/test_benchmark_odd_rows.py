@@ -20,7 +20,7 @@ def outcome(
     return Outcome(what, good=40, done=done, restarts_s=restarts_s, window_s=60.0, fates=fates)
 
 
-def test_an_outcome_is_said_in_a_sentence() -> None:
+def test_an_outcome_is_described_in_a_sentence() -> None:
     assert outcome().sentence == "40 of 40 done; the 5 FAILED"
     assert (
         outcome(restarts_s=(1.0, 2.0)).sentence

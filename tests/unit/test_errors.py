@@ -58,12 +58,12 @@ def test_every_cause_has_its_own_exit_status() -> None:
     assert len(causes) == len({cause.exit_status for cause in causes} - {ExitStatus.FAILURE})
 
 
-def test_a_missing_run_is_named_by_what_was_asked_for() -> None:
+def test_a_missing_run_is_named_by_its_id_or_its_hash() -> None:
     assert "the id 7 " in str(errors.RunNotFound(run_id=7))
     assert "the spec hash " + "ab" * 32 in str(errors.RunNotFound(spec_hash="ab" * 32))
 
 
-def test_a_missing_run_is_asked_for_in_one_way_only() -> None:
+def test_a_missing_run_is_named_by_either_an_id_or_a_hash() -> None:
     with pytest.raises(ValueError, match="not both"):
         errors.RunNotFound()
     with pytest.raises(ValueError, match="not both"):
@@ -80,7 +80,7 @@ def test_a_held_unique_key_names_its_holder() -> None:
     ("found", "cure"),
     [(None, "reproq-prefork migrate"), (2, "reproq-prefork migrate"), (4, "newer release")],
 )
-def test_a_schema_mismatch_tells_which_side_to_move(found: int | None, cure: str) -> None:
+def test_a_schema_mismatch_says_which_side_to_upgrade(found: int | None, cure: str) -> None:
     assert cure in str(errors.SchemaMismatch(found=found, needed=3))
 
 
@@ -89,6 +89,6 @@ def test_a_tampered_schema_names_the_files() -> None:
     assert "0001_task_runs, 0002_workers" in str(error)
 
 
-def test_all_settings_problems_are_told_at_once() -> None:
+def test_all_settings_problems_are_reported_at_once() -> None:
     error = errors.SettingsError(["First.", "Second."])
     assert str(error) == "First.\nSecond."

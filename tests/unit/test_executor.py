@@ -121,7 +121,7 @@ def handler(body: str) -> pytest.MarkDecorator:
 
 @handler("def handler(payload): return {'hello': payload['name']}")
 @pytest.mark.parametrize("by_stdin", [False, True], ids=["argument", "stdin"])
-def test_the_handler_gets_the_payload_and_what_it_returns_is_the_result(
+def test_the_handler_gets_the_payload_and_its_return_value_is_the_result(
     program: Program, by_stdin: bool
 ) -> None:
     ended = program.run({"name": "Zoé ☃"}, by_stdin=by_stdin)
@@ -147,12 +147,12 @@ def test_the_payload_is_utf_8_whatever_the_locale_says(program: Program) -> None
     "    return payload\n"
 )
 @pytest.mark.parametrize("with_result_fd", [True, False], ids=["by the descriptor", "by stdout"])
-def test_what_is_printed_does_no_harm_to_the_result(program: Program, with_result_fd: bool) -> None:
+def test_printed_text_does_not_damage_the_result(program: Program, with_result_fd: bool) -> None:
     assert program.run("the result", with_result_fd=with_result_fd).result == "the result"
 
 
 @handler("def handler(payload): return payload")
-def test_a_descriptor_that_was_closed_on_the_way_is_no_reason_to_lose_the_result(program: Program) -> None:
+def test_a_closed_result_descriptor_does_not_lose_the_result(program: Program) -> None:
     # sudo closes it, for one.
     assert program.run("kept", environ={"REPROQ_RESULT_FD": "987"}).result == "kept"
 
@@ -163,13 +163,13 @@ def test_a_descriptor_that_was_closed_on_the_way_is_no_reason_to_lose_the_result
     "    command = [sys.executable, '-c', LIST]\n"
     "    return subprocess.run(command, capture_output=True, text=True, close_fds=False).stdout\n"
 )
-def test_programs_that_the_handler_starts_know_nothing_of_the_descriptor(program: Program) -> None:
+def test_programs_that_the_handler_starts_do_not_get_the_result_descriptor(program: Program) -> None:
     # Descriptor 3 is that of the listing itself.
     assert program.run().result == "['0', '1', '2', '3'] False\n"
 
 
 @handler("class Broken(Exception): pass\ndef handler(payload): raise Broken('no ☃ today')")
-def test_an_exception_is_a_failed_attempt_that_says_what_and_where(program: Program) -> None:
+def test_an_exception_is_a_failed_attempt_with_message_and_traceback(program: Program) -> None:
     ended = program.run()
     failure = ended.failure
     assert ended.status == 1
@@ -181,7 +181,7 @@ def test_an_exception_is_a_failed_attempt_that_says_what_and_where(program: Prog
 
 
 @handler("def handler(payload):\n    sys.stderr.write('half a line')\n    return payload['name']")
-def test_what_is_on_stderr_already_does_no_harm_to_the_error(program: Program) -> None:
+def test_earlier_output_on_stderr_does_not_damage_the_error(program: Program) -> None:
     failure = program.run({}).failure
     assert (failure.message, failure.exception) == ("'name'", "KeyError")
 
@@ -195,20 +195,20 @@ def test_an_error_of_any_text_and_length_reaches_the_worker(program: Program) ->
 
 
 @handler("def handler(payload): raise executor.Discard('the account is closed')")
-def test_discard_says_that_no_attempt_can_help(program: Program) -> None:
+def test_discard_prevents_a_retry(program: Program) -> None:
     failure = program.run().failure
     assert (failure.message, failure.retry) == ("the account is closed", False)
 
 
 @handler("def handler(payload): raise executor.Retry('rate limit', after=90.5)")
-def test_retry_says_when(program: Program) -> None:
+def test_retry_sets_the_time_of_the_next_attempt(program: Program) -> None:
     failure = program.run().failure
     assert (failure.message, failure.retry, failure.retry_after_s) == ("rate limit", True, 90.5)
 
 
 @handler("def handler(payload): raise executor.Retry(after=float(payload))")
 @pytest.mark.parametrize("after_s", ["nan", "inf", "-1"])
-def test_a_retry_at_no_time_is_an_error_of_the_handler(program: Program, after_s: str) -> None:
+def test_a_retry_with_a_wrong_time_is_an_error_of_the_handler(program: Program, after_s: str) -> None:
     failure = program.run(after_s).failure
     assert (failure.exception, failure.retry_after_s) == ("ValueError", None)
     assert failure.message.startswith("after must be a number of seconds")
@@ -243,7 +243,7 @@ def test_a_discard_counts_in_a_task_group_too(program: Program) -> None:
 
 @handler("def handler(payload): raise executor.Snooze(after=float(payload))")
 @pytest.mark.parametrize("after_s", ["nan", "inf", "-1", "3153600001"])
-def test_a_snooze_of_no_length_is_an_error_of_the_handler(program: Program, after_s: str) -> None:
+def test_a_snooze_with_a_wrong_length_is_an_error_of_the_handler(program: Program, after_s: str) -> None:
     failure = program.run(after_s).failure
     assert failure.exception == "ValueError"
     assert failure.message.startswith("after must be from 0 to 3153600000 seconds")
@@ -251,7 +251,7 @@ def test_a_snooze_of_no_length_is_an_error_of_the_handler(program: Program, afte
 
 @handler("def handler(payload): sys.exit(payload)")
 @pytest.mark.parametrize("code", [0, None])
-def test_leaving_without_an_error_is_a_success_without_a_result(program: Program, code: int | None) -> None:
+def test_exiting_without_an_error_is_a_success_without_a_result(program: Program, code: int | None) -> None:
     ended = program.run(code)
     assert (ended.status, ended.result) == (0, None)
 
@@ -260,7 +260,7 @@ def test_leaving_without_an_error_is_a_success_without_a_result(program: Program
 @pytest.mark.parametrize(
     ("code", "status", "message"), [(3, 3, "exit status 3"), ("no such host", 1, "no such host")]
 )
-def test_leaving_with_an_error_is_a_failed_attempt(
+def test_exiting_with_an_error_is_a_failed_attempt(
     program: Program, code: object, status: int, message: str
 ) -> None:
     ended = program.run(code)
@@ -277,7 +277,7 @@ def test_leaving_with_an_error_is_a_failed_attempt(
         ("(lambda own: own.append(own) or own)([])", "Circular reference"),
     ],
 )
-def test_a_result_that_is_no_json_is_a_failed_attempt(program: Program, result: str, why: str) -> None:
+def test_a_result_that_is_not_json_is_a_failed_attempt(program: Program, result: str, why: str) -> None:
     failure = program.run(result).failure
     assert failure.kind is FailureKind.FAILED
     assert failure.message.startswith("the result of the task is not JSON: ")
@@ -294,7 +294,7 @@ def test_a_payload_that_cannot_be_read_is_not_tried_again(program: Program, payl
 
 @handler("def handler(payload): return payload")
 @pytest.mark.parametrize("arguments", [[], ["--payload"], ["{}"], ["--payload", "{}", "more"]])
-def test_started_in_any_other_way_it_says_how(program: Program, arguments: list[str]) -> None:
+def test_a_program_started_without_a_payload_prints_its_usage(program: Program, arguments: list[str]) -> None:
     ended = program.run_with(arguments)
     assert ended.status == 2
     assert ended.stderr.startswith(b"usage: myexecutor.py --payload JSON")
@@ -306,7 +306,7 @@ def test_a_program_may_have_arguments_of_its_own(program: Program) -> None:
 
 
 @handler("def handler(payload): return executor.context()")
-def test_the_context_is_what_the_worker_says_of_the_attempt(program: Program) -> None:
+def test_the_context_holds_the_environment_of_the_attempt(program: Program) -> None:
     assert program.run(environ=CONTEXT).result == [1842, "ab" * 32, 2, 7, 1795000000.0]
 
 
@@ -317,7 +317,7 @@ def test_a_task_without_a_deadline_has_none(program: Program) -> None:
 
 
 @handler("def handler(payload): return executor.context()")
-def test_without_a_worker_there_is_no_context(program: Program) -> None:
+def test_the_context_does_not_exist_outside_a_worker(program: Program) -> None:
     failure = program.run().failure
     assert failure.exception == "RuntimeError"
     assert failure.message.startswith("REPROQ_TASK_ID is not set")

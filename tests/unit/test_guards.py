@@ -20,14 +20,14 @@ CHANGES = {guard.name: guard.changes for guard in GUARDS} | dict(builds.GUARDS)
 
 
 @pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES.keys())
-def test_what_takes_a_guard_out_is_in_its_file_once(changes: Sequence[Change]) -> None:
+def test_the_source_of_each_guard_is_in_its_file_exactly_once(changes: Sequence[Change]) -> None:
     for change in changes:
         assert (PACKAGE / change.file).read_text().count(change.old) == 1, change
         assert change.new != change.old
 
 
 @pytest.mark.parametrize("test", sorted({test for guard in GUARDS for test in guard.tests}))
-def test_what_sees_a_guard_go_is_there(test: str) -> None:
+def test_the_tests_of_each_guard_exist(test: str) -> None:
     file, _, name = test.partition("::")
     tree = ast.parse((CHECKOUT / file).read_text())
     functions = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}

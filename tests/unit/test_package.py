@@ -45,7 +45,7 @@ def test_a_name_that_the_package_does_not_have_is_an_attribute_error() -> None:
         reproq_prefork.absent  # noqa: B018
 
 
-def test_an_executor_pays_for_the_helper_and_nothing_else() -> None:
+def test_an_executor_imports_the_helper_and_nothing_else() -> None:
     imported = modules_after("import reproq_prefork.executor") - modules_after("")
     assert "psycopg" not in imported
     assert beyond_the_standard_library(imported) == {

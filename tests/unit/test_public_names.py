@@ -114,7 +114,7 @@ def test_django_finds_the_application_its_models_and_its_command(found: Any) -> 
 
 
 def test_a_project_can_name_the_module_of_the_pytest_fixture(found: Any) -> None:
-    """Nothing is registered: a project writes `pytest_plugins = ["reproq_prefork.testing"]`."""
+    """The plugin is not registered: a project writes `pytest_plugins = ["reproq_prefork.testing"]`."""
     assert found["fixture"]
     assert not [each for each in entry_points(group="pytest11") if each.value.startswith("reproq_prefork")]
 

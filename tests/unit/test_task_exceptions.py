@@ -45,7 +45,7 @@ def test_a_snooze_has_a_number_of_seconds_or_a_timedelta(after: float | timedelt
         datetime(2030, 1, 1, tzinfo=UTC),
     ],
 )
-def test_any_other_time_is_an_error_with_a_sentence_where_the_snooze_is_made(after: float) -> None:
+def test_a_snooze_with_any_other_time_is_refused_when_it_is_created(after: float) -> None:
     with pytest.raises(ValueError, match="after must be from 0 to 3153600000 seconds") as raised:
         Snooze(after=after)
     assert len(str(raised.value)) < 250
@@ -62,7 +62,7 @@ def test_a_snooze_is_never_without_a_time() -> None:
 
 
 @pytest.mark.parametrize("after", [-1, float("nan"), float("inf"), 10**400, "60", timedelta(seconds=-1)])
-def test_a_retry_at_no_time_is_an_error_too(after: float) -> None:
+def test_a_retry_with_a_wrong_time_is_refused_too(after: float) -> None:
     with pytest.raises(ValueError, match="after must be a number of seconds, 0 or more"):
         Retry(after=after)
 
@@ -72,13 +72,13 @@ def test_a_run_can_be_snoozed_as_far_ahead_as_a_new_one_can_be_scheduled() -> No
 
 
 @pytest.mark.parametrize("package", [reproq_prefork, django, executor])
-def test_it_is_where_its_kin_are(package: object) -> None:
+def test_snooze_is_exported_beside_the_other_exceptions(package: object) -> None:
     for verdict in (Discard, Retry, Snooze):
         assert getattr(package, verdict.__name__) is verdict
 
 
 @pytest.mark.parametrize("verdict", [Discard("no"), Retry(), Snooze(after=1)])
-def test_a_group_of_one_says_what_the_one_says(verdict: Exception) -> None:
+def test_an_exception_group_with_one_task_exception_counts_as_that_exception(verdict: Exception) -> None:
     assert verdict_of(verdict) is verdict
     assert verdict_of(ExceptionGroup("a TaskGroup", [ExceptionGroup("in another", [verdict])])) is verdict
     assert verdict_of(ExceptionGroup("two", [verdict, ValueError()])) is None

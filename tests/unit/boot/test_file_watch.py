@@ -39,7 +39,7 @@ def test_python_files_and_settings_are_watched_and_nothing_else(tmp_path: Path) 
     assert found == {"a.py", "shop/tasks.py", ".env", "shop/reproq.toml"}
 
 
-def test_a_burst_of_changes_is_one_once_it_is_over(tmp_path: Path) -> None:
+def test_a_burst_of_changes_counts_as_one_change_after_its_end(tmp_path: Path) -> None:
     write(tmp_path / "a.py")
     changes = Changes(tmp_path)
     assert not changes.have_settled()
@@ -71,7 +71,7 @@ def test_every_kind_of_change_is_seen(tmp_path: Path, change: str) -> None:
     assert [changes.have_settled(), changes.have_settled()] == [False, True]
 
 
-def test_the_master_is_told_of_changes_and_of_signals_and_its_status_is_passed_on(
+def test_the_master_gets_a_signal_for_changes_and_all_others_and_its_status_is_passed_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(file_watch, "SCAN_INTERVAL_S", 0.05)
@@ -108,7 +108,7 @@ def test_the_master_is_told_of_changes_and_of_signals_and_its_status_is_passed_o
     assert seen() == ["ready", "SIGHUP", "SIGUSR1", "SIGTERM"]
 
 
-def test_a_master_that_a_signal_ends_is_told_as_a_shell_would(tmp_path: Path) -> None:
+def test_the_status_for_a_master_killed_by_a_signal_is_that_of_a_shell(tmp_path: Path) -> None:
     def master() -> int:
         os.kill(os.getpid(), signal.SIGKILL)
         sys.exit(0)

@@ -46,9 +46,9 @@ def what_is_said_of(opens: Callable[[], Any]) -> str | None:
         lambda: Path("/dev/urandom").open("rb"),  # noqa: SIM115
         lambda: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM),
     ],
-    ids=["nothing", "a file", "a device", "what sends datagrams"],
+    ids=["nothing", "a file", "a device", "a datagram socket"],
 )
-def test_what_workers_may_share(opens: Callable[[], Any]) -> None:
+def test_descriptors_that_workers_may_share_are_accepted(opens: Callable[[], Any]) -> None:
     assert what_is_said_of(opens) is None
 
 
@@ -62,7 +62,7 @@ def test_what_workers_may_share(opens: Callable[[], Any]) -> None:
     ],
     ids=["a connection", "a pipe", "an event loop", "an event"],
 )
-def test_what_workers_must_not_share(opens: Callable[[], Any], named: str) -> None:
+def test_descriptors_that_workers_must_not_share_are_reported(opens: Callable[[], Any], named: str) -> None:
     said = what_is_said_of(opens)
     assert said is not None
     assert said.startswith(f"importing it has opened {named}")
@@ -80,7 +80,7 @@ def test_threads_are_named() -> None:
     assert status_of(program) == 0
 
 
-def test_each_fork_seeds_numpys_generator_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_fork_seeds_numpys_generator_again(monkeypatch: pytest.MonkeyPatch) -> None:
     seeds: list[int] = []
     numpy_random = types.ModuleType("numpy.random")
     monkeypatch.setattr(numpy_random, "seed", lambda: seeds.append(os.getpid()), raising=False)

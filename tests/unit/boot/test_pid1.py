@@ -91,16 +91,16 @@ def start(containers: list[Container], program: str) -> Container:
     return containers[-1]
 
 
-def test_its_status_is_that_of_the_program(containers: list[Container]) -> None:
+def test_pid_1_exits_with_the_status_of_the_program(containers: list[Container]) -> None:
     assert start(containers, "def program(): return 7").exit_status() == 7
 
 
-def test_its_status_tells_the_signal_that_ended_the_program(containers: list[Container]) -> None:
+def test_the_exit_status_shows_the_signal_that_killed_the_program(containers: list[Container]) -> None:
     program = "def program(): os.kill(os.getpid(), signal.SIGKILL)"
     assert start(containers, program).exit_status() == 128 + signal.SIGKILL
 
 
-def test_it_passes_every_signal_on_in_order(containers: list[Container]) -> None:
+def test_pid_1_passes_every_signal_on_in_order(containers: list[Container]) -> None:
     container = start(
         containers,
         """
@@ -122,7 +122,7 @@ def program():
     assert container.exit_status() == 0
 
 
-def test_a_signal_that_comes_before_the_program_listens_is_not_lost(containers: list[Container]) -> None:
+def test_a_signal_before_the_program_has_handlers_is_not_lost(containers: list[Container]) -> None:
     container = start(
         containers,
         """
@@ -137,7 +137,7 @@ def program():
     assert container.exit_status() == 3
 
 
-def test_it_reaps_orphans_and_goes_on(containers: list[Container]) -> None:
+def test_pid_1_reaps_orphans_and_goes_on(containers: list[Container]) -> None:
     container = start(
         containers,
         """
@@ -161,7 +161,7 @@ def program():
     assert container.exit_status() == 0
 
 
-def test_what_is_left_dies_with_the_program(containers: list[Container]) -> None:
+def test_remaining_processes_die_with_the_program(containers: list[Container]) -> None:
     container = start(
         containers,
         """

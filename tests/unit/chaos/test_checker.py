@@ -62,7 +62,7 @@ GOOD = History(
 )
 
 
-def test_a_good_history_is_one() -> None:
+def test_a_good_history_has_no_violations() -> None:
     assert violations(GOOD) == []
     (recovery,) = recoveries(Story(GOOD))
     assert recovery.fault is KILL
@@ -100,11 +100,11 @@ LIES: dict[str, tuple[str, History]] = {
             edges=without(GOOD.edges, is_end_of(101)),
         ),
     ),
-    "a body has run that nobody enqueued": (
+    "a task has run that no producer enqueued": (
         "nothing comes from nowhere",
         replace(GOOD, pages=(*GOOD.pages, Page(Moment.START, 999, 1, 60, 13.0))),
     ),
-    "a row has come that nobody enqueued": (
+    "a row exists that no producer enqueued": (
         "nothing comes from nowhere",
         replace(GOOD, rows=(*GOOD.rows, Row(108, 77, "SUCCESSFUL", 1, 3, 1))),
     ),
@@ -124,7 +124,7 @@ LIES: dict[str, tuple[str, History]] = {
         "each run ends once, by its latest claim",
         replace(GOOD, edges=with_one(GOOD.edges, is_end_of(102), claim=1)),
     ),
-    "the table says something else than its history": (
+    "the table differs from its history": (
         "each run ends once, by its latest claim",
         replace(GOOD, rows=with_one(GOOD.rows, lambda row: row.run_id == 101, status="FAILED")),
     ),
@@ -155,46 +155,46 @@ LIES: dict[str, tuple[str, History]] = {
         "no two executions side by side",
         replace(GOOD, pages=(*GOOD.pages, Page(Moment.END, 102, 1, 51, 12.9))),
     ),
-    "a run runs again for no reason": (
+    "a run runs again without a reason": (
         "each second execution is explained",
         replace(GOOD, faults=without(GOOD.faults, lambda fault: fault is KILL)),
     ),
-    "a run runs again for what has hit another host": (
+    "a run runs again because of a fault on another host": (
         "each second execution is explained",
         replace(GOOD, faults=(replace(KILL, host="elsewhere"), FREEZE, CUT)),
     ),
-    "a run runs again for what has hit another worker": (
+    "a run runs again because of a fault of another worker": (
         "each second execution is explained",
         replace(GOOD, faults=(replace(KILL, pids=frozenset({77})), FREEZE, CUT)),
     ),
-    "a run runs again for what has hit its worker long before it started": (
+    "a run runs again because of a fault of its worker long before its start": (
         "each second execution is explained",
         replace(GOOD, faults=(replace(KILL, at=11.1, until=11.1, pids=frozenset({51})), FREEZE, CUT)),
     ),
-    "a run runs again for what was over on all of its host before it started": (
+    "a run runs again because of a fault of its host that ended before its start": (
         "each second execution is explained",
         replace(GOOD, faults=(replace(KILL, at=11.4, until=11.4, pids=frozenset()), FREEZE, CUT)),
     ),
-    "a run runs again for what is no reason": (
+    "a run runs again because of a fault that is not a reason": (
         "each second execution is explained",
         replace(GOOD, faults=(replace(KILL, reruns=False), FREEZE, CUT)),
     ),
-    "a run that has failed by itself is said to have lost its worker": (
+    "a run that failed is recorded as one whose worker was lost": (
         "each second execution is explained",
         replace(
             GOOD,
             edges=with_one(GOOD.edges, lambda edge: edge.error_kind == "failed", error_kind="worker_lost"),
         ),
     ),
-    "a run succeeds whose body was broken off": (
+    "a run succeeds although its task was interrupted": (
         "what succeeds has run",
         replace(GOOD, pages=without(GOOD.pages, lambda page: page == Page(Moment.END, 101, 1, 50, 11.1))),
     ),
-    "a run succeeds before its body is done": (
+    "a run succeeds before its task has ended": (
         "what succeeds has run",
         replace(GOOD, edges=with_one(GOOD.edges, is_end_of(101), at=11.02)),
     ),
-    "it takes too long": (
+    "a recovery takes too long": (
         "recovery is in time",
         replace(
             GOOD,
@@ -219,7 +219,7 @@ LIES: dict[str, tuple[str, History]] = {
         "no row stays RUNNING without an attempt that runs",
         replace(GOOD, edges=with_one(GOOD.edges, is_end_of(101), at=11.1 + TOO_LONG_S)),
     ),
-    "a run is RUNNING by a claim that nobody knows, until its worker dies": (
+    "a run is RUNNING by an unknown claim until its worker dies": (
         "no row stays RUNNING without an attempt that runs",
         replace(
             GOOD,
@@ -251,14 +251,14 @@ LIES: dict[str, tuple[str, History]] = {
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_each_lie_is_caught_by_its_rule(lie: str) -> None:
+def test_each_forged_history_breaks_its_rule(lie: str) -> None:
     rule, history = LIES[lie]
     assert rule in broken_rules(history)
 
 
 @pytest.mark.parametrize(("fault", "allowed"), [(FREEZE, True), (CUT, False), (KILL, False)])
-def test_only_a_pause_allows_two_executions_side_by_side(fault: Fault, allowed: bool) -> None:
-    """A partition does not: a host that is cut off ends its own tasks before anybody else may start them."""
+def test_only_a_paused_process_allows_two_executions_at_once(fault: Fault, allowed: bool) -> None:
+    """A partition does not: a disconnected host ends its tasks before another host may start them."""
     during = replace(fault, at=12.0, until=13.0)
     history = replace(GOOD, pages=(*GOOD.pages, Page(Moment.END, 102, 1, 51, 12.9)), faults=(during,))
     assert ("no two executions side by side" in broken_rules(history)) is not allowed
@@ -268,7 +268,7 @@ def test_only_a_pause_allows_two_executions_side_by_side(fault: Fault, allowed: 
     ("stalls", "host", "allowed"),
     [(True, None, True), (True, "a", True), (True, "b", False), (False, None, False), (False, "a", False)],
 )
-def test_a_run_may_wait_for_a_server_that_takes_nothing_and_for_no_other_fault(
+def test_a_run_may_wait_while_the_server_refuses_everything_but_for_no_other_fault(
     stalls: bool, host: str | None, allowed: bool
 ) -> None:
     fault = Fault("crash the server", at=11.1, until=11.3, recovery_s=5.0, host=host, stalls=stalls)
@@ -294,7 +294,7 @@ def test_a_run_may_wait_for_a_server_that_takes_nothing_and_for_no_other_fault(
         (3, 0, 0, 200, True),
     ],
 )
-def test_a_host_whose_log_nobody_reads_works_on(
+def test_a_host_with_an_unread_log_must_keep_working(
     before: int, meanwhile: int, beats: int, elsewhere: int, allowed: bool
 ) -> None:
     fault = Fault("leave a log unread", at=20.0, until=24.0, recovery_s=1.0, host="a", keeps_working=True)
@@ -313,8 +313,8 @@ def test_a_host_whose_log_nobody_reads_works_on(
     assert ("what harms nobody stops nobody" in broken_rules(history)) is not allowed
 
 
-def test_a_body_may_run_for_as_long_as_it_likes() -> None:
-    """What shows signs of life is no row that is held by nobody."""
+def test_the_code_of_a_task_may_run_for_any_time() -> None:
+    """A run that shows signs of life is not a row without a holder."""
     end = 11.1 + 10 * TOO_LONG_S
     long = replace(
         GOOD,
@@ -324,7 +324,7 @@ def test_a_body_may_run_for_as_long_as_it_likes() -> None:
     assert violations(long) == []
 
 
-def test_an_unknown_answer_may_be_either() -> None:
+def test_an_enqueue_without_an_answer_may_have_worked_or_not() -> None:
     row = Row(105, 5, "SUCCESSFUL", 1, 3, 1)
     there = replace(
         GOOD,

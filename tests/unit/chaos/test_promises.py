@@ -108,7 +108,7 @@ GOOD = History(
 )
 
 
-def test_a_good_history_is_one() -> None:
+def test_a_good_history_has_no_violations() -> None:
     assert violations(GOOD) == []
 
 
@@ -167,7 +167,7 @@ LIES: dict[str, tuple[str, History]] = {
         CANCELS,
         replace(GOOD, edges=with_one(GOOD.edges, is_end_of(104), new="SUCCESSFUL")),
     ),
-    "a run that was said to have ended has not": (CANCELS, moved(105, 0.5)),
+    "a run that was reported as ended has not ended": (CANCELS, moved(105, 0.5)),
     "two runs of a key are live": (
         KEYS,
         replace(GOOD, edges=with_one(GOOD.edges, is_end_of(106), at=10.75)),
@@ -176,22 +176,22 @@ LIES: dict[str, tuple[str, History]] = {
         KEYS,
         replace(GOOD, edges=without(GOOD.edges, is_end_of(106))),
     ),
-    "a producer is told a run of another key": (KEYS, with_row(109, key="other")),
-    "a producer is told a run that has ended": (
+    "a producer gets a run of another key": (KEYS, with_row(109, key="other")),
+    "a producer gets a run that has ended": (
         KEYS,
         replace(
             GOOD, key_answers=with_one(GOOD.key_answers, lambda each: each.number == 7, sent_at=10.7, at=10.8)
         ),
     ),
-    "a producer is told a run that is not there yet": (
+    "a producer gets a run that does not exist yet": (
         KEYS,
         replace(GOOD, key_answers=with_one(GOOD.key_answers, lambda each: each.number == 7, run_id=109)),
     ),
-    "a producer is told that it has added the run of another": (
+    "a producer gets the run of another as one that it added": (
         KEYS,
         replace(GOOD, key_answers=with_one(GOOD.key_answers, lambda each: each.number == 7, created=True)),
     ),
-    "a run is added although its producer was told of another": (
+    "a run is added although its producer got another": (
         "nothing is lost",
         replace(GOOD, rows=(*GOOD.rows, Row(107, 7, "CANCELLED", 0, 3, 0))),
     ),
@@ -204,25 +204,25 @@ LIES: dict[str, tuple[str, History]] = {
     ),
     "a run that asks for little lacks memory": (MEMORY, with_row(106, memory_errors=1)),
     "a run gets more memory than it may have": (MEMORY, with_row(111, status="SUCCESSFUL")),
-    "a death for want of memory is not recorded": (MEMORY, with_row(111, memory_errors=1)),
+    "a death for lack of memory is not recorded": (MEMORY, with_row(111, memory_errors=1)),
     "an odd row succeeds": ("an odd row fails by itself", with_row(112, status="SUCCESSFUL")),
     "an odd row stays": ("nothing is lost", with_row(112, status="PENDING")),
 }
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_each_lie_is_caught_by_its_rule(lie: str) -> None:
+def test_each_forged_history_breaks_its_rule(lie: str) -> None:
     rule, history = LIES[lie]
     assert rule in broken_rules(history)
 
 
-def test_a_cancel_waits_for_a_server_that_takes_nothing() -> None:
+def test_a_cancel_may_wait_while_the_server_refuses_everything() -> None:
     stall = Fault("crash the server", at=11.0, until=16.0, recovery_s=5.0, stalls=True)
     late = replace(GOOD, edges=with_one(GOOD.edges, is_end_of(103), at=10.25 + TOO_LONG_S))
     assert CANCELS not in broken_rules(replace(late, faults=(stall,)))
 
 
-def test_a_retry_that_was_broken_off_by_a_fault_need_not_wait() -> None:
+def test_a_retry_interrupted_by_a_fault_need_not_wait() -> None:
     """Its worker died before the wait was recorded."""
     soon = replace(
         GOOD,

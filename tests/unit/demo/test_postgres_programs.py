@@ -8,7 +8,7 @@ from reproq_prefork.demo.postgres import EmbeddedPostgres
 from reproq_prefork.demo.postgres_programs import EmbeddedMissing
 
 
-def test_a_missing_extra_is_told_in_one_sentence_with_the_command_to_run(
+def test_a_missing_extra_is_reported_in_one_sentence_with_the_command_to_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys, "path", [])

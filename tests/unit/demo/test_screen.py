@@ -64,7 +64,7 @@ def test_a_line_is_written_above_the_bar() -> None:
     assert terminal.taken() == f"<something happens\n{bar}"
 
 
-def test_what_comes_after_the_block_begins_on_a_line_of_its_own() -> None:
+def test_output_after_the_block_begins_on_a_new_line() -> None:
     terminal = Terminal()
     with Screen(terminal, {}) as screen:
         screen.progress(1, 2, 1)
@@ -102,7 +102,7 @@ def test_no_color_leaves_colours_out_and_keeps_the_bar() -> None:
     [(io.StringIO(), {}), (Terminal(), {"TERM": "dumb"})],
     ids=["pipe", "dumb terminal"],
 )
-def test_where_nothing_can_be_redrawn_there_is_a_line_at_each_quarter(
+def test_output_that_cannot_be_redrawn_gets_a_line_at_each_quarter(
     stream: io.StringIO, environ: dict[str, str]
 ) -> None:
     screen = Screen(stream, environ)

@@ -105,7 +105,7 @@ def test_the_payload_is_an_argument() -> None:
     )
 
 
-def test_an_exit_status_other_than_zero_is_a_failure_with_what_was_said() -> None:
+def test_a_nonzero_exit_status_is_a_failure_with_the_text_from_stderr() -> None:
     outcome = failure_of(shell("echo half; echo went wrong >&2; exit 3"))
     assert (outcome.kind, outcome.message, outcome.stderr) == (
         FailureKind.FAILED,
@@ -121,11 +121,11 @@ def test_a_signal_that_ends_the_program_is_named(name: str) -> None:
     assert outcome.message == f"killed by signal {signal.Signals[f'SIG{name}'].value}"
 
 
-def test_output_that_is_no_json_is_a_failure() -> None:
+def test_output_that_is_not_json_is_a_failure() -> None:
     assert failure_of(shell("echo done")).kind is FailureKind.UNUSABLE_OUTPUT
 
 
-def test_what_it_writes_to_the_result_descriptor_is_the_result() -> None:
+def test_text_written_to_the_result_descriptor_is_the_result() -> None:
     script = "import os; print('a log line'); os.write(int(os.environ['REPROQ_RESULT_FD']), b'[1, 2]')"
     assert outcome_of(python(script)) == Success("[1, 2]")
 
@@ -154,7 +154,7 @@ def test_a_task_that_ignores_term_is_killed_after_a_grace(
     assert time.monotonic() - began >= 0.3
 
 
-def test_a_task_that_finishes_after_its_deadline_has_timed_out_all_the_same(tmp_path: Path) -> None:
+def test_a_task_that_succeeds_after_its_deadline_has_timed_out(tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     script = f"trap 'echo 42; exit 0' TERM; : > {ready}; while :; do sleep 0.01; done"
     outcome = failure_of(shell(script), watch=FakeWatch(Stop.DEADLINE, ready.exists))
@@ -164,7 +164,9 @@ def test_a_task_that_finishes_after_its_deadline_has_timed_out_all_the_same(tmp_
 @pytest.mark.parametrize(
     ("stop", "kind"), [(Stop.QUIT, Interrupted), (Stop.LEASE, Abandoned)], ids=["quit", "lease"]
 )
-def test_an_order_or_a_lease_ends_a_task_at_once(stop: Stop, kind: type[Outcome], tmp_path: Path) -> None:
+def test_an_order_to_quit_or_a_lost_lease_ends_a_task_at_once(
+    stop: Stop, kind: type[Outcome], tmp_path: Path
+) -> None:
     ready = tmp_path / "ready"
     script = f"trap '' TERM INT QUIT HUP; : > {ready}; while :; do sleep 0.05; done"
     outcome = outcome_of(shell(script), watch=FakeWatch(stop, ready.exists))
@@ -172,7 +174,7 @@ def test_an_order_or_a_lease_ends_a_task_at_once(stop: Stop, kind: type[Outcome]
     assert getattr(outcome, "reason", None) == stop.value
 
 
-def test_a_cancelled_task_is_told_by_term_and_is_cancelled_whatever_it_says(tmp_path: Path) -> None:
+def test_a_cancelled_task_gets_sigterm_and_is_cancelled_whatever_it_prints(tmp_path: Path) -> None:
     ready, told = tmp_path / "ready", tmp_path / "told"
     script = f"trap 'touch {told}; echo 42; exit 0' TERM; : > {ready}; while :; do sleep 0.01; done"
     outcome = outcome_of(shell(script), watch=FakeWatch(Stop.CANCEL, ready.exists))
@@ -194,7 +196,7 @@ def test_a_cancelled_task_that_ignores_term_is_killed_after_its_own_grace(
 
 
 @pytest.mark.parametrize("script", [SHELL_SLEEP, "while :; do echo a line; sleep 0.01; done"])
-def test_news_for_the_watch_is_looked_at_when_it_comes_whatever_the_task_writes(script: str) -> None:
+def test_the_watch_looks_as_soon_as_its_descriptor_is_readable_whatever_the_task_writes(script: str) -> None:
     reader, writer = os.pipe()
     watch = FakeWatch(Stop.QUIT, look_s=600)
     watch.fds = (reader,)
@@ -255,7 +257,7 @@ def test_children_that_hold_the_pipes_open_do_not_delay_the_end() -> None:
     assert time.monotonic() - began < LONGEST_S
 
 
-def test_what_children_wrote_until_the_program_ended_is_read() -> None:
+def test_the_output_of_children_is_read_until_the_program_ends() -> None:
     script = """
 import os, sys
 if os.fork() == 0:
@@ -293,7 +295,9 @@ time.sleep(60)
     assert [pid for pid in map(int, pids.read_text().split()) if proc.identity_of(pid)] == []
 
 
-def test_a_process_that_does_not_die_is_no_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_survives_sigkill_is_an_error_and_not_an_outcome(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(kill, "kill_own_descendants", lambda **_limits: False)
     with pytest.raises(TaskWillNotDie, match="still there after SIGKILL"):
         outcome_of(shell("echo 1"))
@@ -343,7 +347,7 @@ def test_a_program_need_not_read_its_payload(script: str) -> None:
     assert outcome_of(shell(script), run=a_run(json_of(1024 * 1024))) == Success("1")
 
 
-def test_a_program_that_writes_before_it_reads_is_no_deadlock() -> None:
+def test_a_program_that_writes_before_it_reads_does_not_deadlock() -> None:
     script = "import sys; sys.stdout.write('x' * 500_000 + '\\n'); print(len(sys.stdin.read()))"
     assert outcome_of(python(script), run=a_run(json_of(1024 * 1024))) == Success(str(1024 * 1024))
 
@@ -374,7 +378,7 @@ def test_a_task_knows_which_run_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     }
 
 
-def test_a_task_sees_the_environment_that_was_chosen_and_nothing_else(
+def test_a_task_gets_only_the_chosen_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://u:secret@h/db")
@@ -387,7 +391,7 @@ def test_a_task_without_a_deadline_inherits_none() -> None:
     assert "REPROQ_DEADLINE" not in environment_of(REPROQ_DEADLINE="1")
 
 
-def test_a_task_runs_where_it_is_told(tmp_path: Path) -> None:
+def test_a_task_runs_in_the_chosen_directory(tmp_path: Path) -> None:
     outcome = outcome_of(shell('printf \'"%s"\' "$PWD"'), directory=str(tmp_path))
     assert outcome == Success(json.dumps(str(tmp_path)))
 
@@ -416,7 +420,7 @@ def test_memory_is_bounded_whatever_a_program_prints(tmp_path: Path) -> None:
         assert exit_status_of(child) == 0
 
 
-def test_a_flood_does_not_keep_the_watch_from_looking() -> None:
+def test_a_flood_of_output_does_not_stop_the_watch_from_looking() -> None:
     watch = FakeWatch(Stop.QUIT, lambda: time.monotonic() > ends_at, look_s=0.05)
     ends_at = time.monotonic() + 0.5
     assert isinstance(outcome_of(shell("cat /dev/zero"), watch=watch), Interrupted)
@@ -425,7 +429,9 @@ def test_a_flood_does_not_keep_the_watch_from_looking() -> None:
     assert len(pauses) > 5
 
 
-def test_a_flood_faster_than_it_can_be_read_does_not_either(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flood_faster_than_the_worker_reads_does_not_stop_the_watch_either(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     watch = FakeWatch(Stop.QUIT, lambda: watch.looks > 20)
     reads_at_look: dict[int, int] = {}
     real_read = os.read
@@ -442,7 +448,7 @@ def test_a_flood_faster_than_it_can_be_read_does_not_either(monkeypatch: pytest.
     assert len(reads_at_look) > 10
 
 
-def test_a_quiet_task_is_not_looked_at_in_a_spin() -> None:
+def test_the_watch_does_not_spin_during_a_quiet_task() -> None:
     watch = FakeWatch(look_s=0.1)
     outcome = failure_of(shell("exec >&- 2>&- <&-; sleep 0.5"), watch=watch)
     assert outcome.kind is FailureKind.UNUSABLE_OUTPUT
@@ -459,20 +465,20 @@ def test_the_largest_result_arrives_whole() -> None:
 # --- what cannot be started ---
 
 
-def test_a_program_that_is_not_there_is_said_so() -> None:
+def test_a_missing_program_is_reported() -> None:
     outcome = failure_of(["/nowhere/program"])
     assert (outcome.kind, outcome.exception) == (FailureKind.NOT_STARTED, "FileNotFoundError")
     assert outcome.message == "/nowhere/program cannot be started: No such file or directory"
 
 
-def test_a_file_that_may_not_be_run_is_said_so(tmp_path: Path) -> None:
+def test_a_file_without_permission_to_run_is_reported(tmp_path: Path) -> None:
     program = tmp_path / "program"
     program.write_text("#!/bin/sh\necho 1\n")
     outcome = failure_of([str(program)])
     assert (outcome.kind, outcome.exception) == (FailureKind.NOT_STARTED, "PermissionError")
 
 
-def test_a_file_that_is_no_program_is_said_so(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_program_is_reported(tmp_path: Path) -> None:
     program = tmp_path / "program"
     program.write_bytes(b"\x00\x01\x02\x03")
     program.chmod(0o755)
@@ -488,8 +494,8 @@ def test_a_directory_that_is_not_there_is_named() -> None:
 
 
 @pytest.mark.parametrize("spare", range(12))
-def test_without_descriptors_a_task_is_not_started_and_may_be_later(spare: int) -> None:
-    """With however few are left: it is either run to its end, or `NoProcess`."""
+def test_without_free_descriptors_a_task_is_not_started_but_may_start_later(spare: int) -> None:
+    """However few are left, the task either runs to its end or raises `NoProcess`."""
 
     def worker() -> int:
         SignalInbox((signal.SIGCHLD,))
@@ -512,7 +518,7 @@ def test_without_descriptors_a_task_is_not_started_and_may_be_later(spare: int) 
         assert exit_status_of(child) == 0
 
 
-def test_without_processes_a_task_is_not_started_and_may_be_later() -> None:
+def test_at_the_process_limit_a_task_is_not_started_but_may_start_later() -> None:
     def worker() -> int:
         SignalInbox((signal.SIGCHLD,))
         if os.geteuid() == 0:
@@ -548,7 +554,7 @@ def test_a_task_whose_worker_is_killed_dies(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("memory_mib", [256, 16])
-def test_a_program_has_the_memory_it_may_have_also_if_its_worker_has_more(memory_mib: int) -> None:
+def test_the_memory_limit_of_a_program_holds_even_if_its_worker_has_more_memory(memory_mib: int) -> None:
     executor = CommandExecutor(
         shell("ulimit -v"),
         environ={"PATH": os.environ["PATH"]},

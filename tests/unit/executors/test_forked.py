@@ -71,7 +71,7 @@ def stay(ready: Path) -> None:
 # --- how it ends ---
 
 
-def test_what_a_function_returns_is_the_result() -> None:
+def test_the_return_value_of_a_function_is_the_result() -> None:
     assert run(lambda: {"sum": 3, "name": "ü"}).outcome == Success('{"sum": 3, "name": "ü"}')
 
 
@@ -103,7 +103,9 @@ def test_an_exception_is_a_failure_with_its_name_and_where_it_came_from() -> Non
     ("error", "retry", "after_s"),
     [(Discard("hopeless"), False, None), (Retry("later", after=90), True, 90.0), (Retry("soon"), True, None)],
 )
-def test_a_task_says_what_becomes_of_it(error: Exception, retry: bool, after_s: float | None) -> None:
+def test_a_task_decides_by_its_exception_whether_and_when_it_is_retried(
+    error: Exception, retry: bool, after_s: float | None
+) -> None:
     def task() -> None:
         raise error
 
@@ -112,7 +114,7 @@ def test_a_task_says_what_becomes_of_it(error: Exception, retry: bool, after_s: 
 
 
 @pytest.mark.parametrize("error", [SystemExit(0), SystemExit("bye"), KeyboardInterrupt(), MemoryError()])
-def test_whatever_is_raised_is_a_failure_and_no_end_of_the_worker(error: BaseException) -> None:
+def test_any_exception_is_a_failure_and_does_not_end_the_worker(error: BaseException) -> None:
     def task() -> None:
         raise error
 
@@ -120,7 +122,7 @@ def test_whatever_is_raised_is_a_failure_and_no_end_of_the_worker(error: BaseExc
     assert (outcome.kind, outcome.exception) == (FailureKind.FAILED, type(error).__name__)
 
 
-def test_the_application_may_have_been_told_of_the_end() -> None:
+def test_a_report_shows_whether_the_end_was_announced() -> None:
     assert run(lambda: 1, announces=True).announced
     assert not run(lambda: 1).announced
 
@@ -171,7 +173,7 @@ def test_the_largest_result_arrives_whole() -> None:
     ],
     ids=["large", "nan", "set", "nul", "surrogate", "digits"],
 )
-def test_what_cannot_be_kept_is_a_failure_that_says_why(result: object, why: str) -> None:
+def test_a_result_that_cannot_be_stored_is_a_failure_that_gives_the_reason(result: object, why: str) -> None:
     outcome = failure_of(lambda: result)
     assert outcome.kind is FailureKind.UNUSABLE_OUTPUT
     assert outcome.message.startswith(f"the result of the task {why}")
@@ -186,7 +188,7 @@ def test_a_result_that_contains_itself_is_a_failure() -> None:
     assert failure_of(task).kind is FailureKind.UNUSABLE_OUTPUT
 
 
-def test_what_is_said_of_a_failure_can_be_stored() -> None:
+def test_the_message_of_a_failure_can_be_stored() -> None:
     def task() -> None:
         raise ValueError("a\0b\ud800c" * 10_000)
 
@@ -202,7 +204,7 @@ def test_what_is_said_of_a_failure_can_be_stored() -> None:
 # --- how it is stopped ---
 
 
-def test_a_task_is_told_of_its_deadline_by_an_exception(tmp_path: Path) -> None:
+def test_a_task_past_its_deadline_gets_an_exception(tmp_path: Path) -> None:
     ready, told = tmp_path / "ready", tmp_path / "told"
 
     def task() -> None:
@@ -242,7 +244,7 @@ def test_a_task_that_catches_the_deadline_and_returns_has_succeeded(tmp_path: Pa
     assert run(task, FakeWatch(Stop.DEADLINE, ready.exists)).outcome == Success('"half of it"')
 
 
-def test_what_is_raised_after_the_deadline_is_a_timeout_too(tmp_path: Path) -> None:
+def test_an_exception_raised_after_the_deadline_is_a_timeout_too(tmp_path: Path) -> None:
     ready = tmp_path / "ready"
 
     def task() -> None:
@@ -255,7 +257,7 @@ def test_what_is_raised_after_the_deadline_is_a_timeout_too(tmp_path: Path) -> N
     assert (outcome.kind, outcome.retry_after_s) == (FailureKind.TIMEOUT, 60.0)
 
 
-def test_a_coroutine_is_told_by_its_cancellation(tmp_path: Path) -> None:
+def test_a_coroutine_past_its_deadline_is_cancelled(tmp_path: Path) -> None:
     ready, told = tmp_path / "ready", tmp_path / "told"
 
     async def task() -> None:
@@ -281,7 +283,7 @@ def test_a_coroutine_is_told_by_its_cancellation(tmp_path: Path) -> None:
         (Stop.CANCEL, Cancelled(Stop.CANCEL.value)),
     ],
 )
-def test_a_task_that_does_not_listen_is_killed_after_a_grace(
+def test_a_task_that_ignores_its_exception_is_killed_after_a_grace(
     stop: Stop, expected: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process_io, "TERM_GRACE_S", 0.2)
@@ -299,7 +301,7 @@ def test_a_task_that_does_not_listen_is_killed_after_a_grace(
     assert report.usage.exit == "killed by signal 9 (SIGKILL)"
 
 
-def test_a_cancelled_task_is_told_and_is_cancelled(tmp_path: Path) -> None:
+def test_a_cancelled_task_gets_an_exception_and_is_cancelled(tmp_path: Path) -> None:
     ready, told = tmp_path / "ready", tmp_path / "told"
 
     def task() -> None:
@@ -317,7 +319,9 @@ def test_a_cancelled_task_is_told_and_is_cancelled(tmp_path: Path) -> None:
     ("stop", "expected"),
     [(Stop.QUIT, Interrupted(Stop.QUIT.value)), (Stop.LEASE, Abandoned(Stop.LEASE.value))],
 )
-def test_an_order_or_a_lease_ends_a_task_at_once(stop: Stop, expected: Outcome, tmp_path: Path) -> None:
+def test_an_order_to_quit_or_a_lost_lease_ends_a_task_at_once(
+    stop: Stop, expected: Outcome, tmp_path: Path
+) -> None:
     ready, told = tmp_path / "ready", tmp_path / "told"
 
     def task() -> None:
@@ -333,7 +337,7 @@ def test_an_order_or_a_lease_ends_a_task_at_once(stop: Stop, expected: Outcome, 
 # --- what it prints ---
 
 
-def test_what_a_task_prints_is_kept_whether_it_succeeds_or_fails() -> None:
+def test_output_of_a_task_is_kept_whether_it_succeeds_or_fails() -> None:
     def task(error: Exception | None = None) -> None:
         print("from Python")
         sys.stderr.write("an error line\n")
@@ -347,7 +351,7 @@ def test_what_a_task_prints_is_kept_whether_it_succeeds_or_fails() -> None:
     assert output_of(lambda: None) is None
 
 
-def test_what_was_printed_before_a_crash_is_kept() -> None:
+def test_output_before_a_crash_is_kept() -> None:
     def task() -> None:
         print("the last words")
         ctypes.string_at(0)
@@ -355,7 +359,7 @@ def test_what_was_printed_before_a_crash_is_kept() -> None:
     assert output_of(task) == "the last words"
 
 
-def test_of_much_output_the_end_is_kept_as_text() -> None:
+def test_the_end_of_a_long_output_is_kept_as_text() -> None:
     def task() -> None:
         os.write(1, b"\xff\0")
         for _ in range(100):
@@ -368,7 +372,7 @@ def test_of_much_output_the_end_is_kept_as_text() -> None:
     assert len(output.encode()) <= MAX_OUTPUT_BYTES
 
 
-def test_what_the_worker_had_not_written_yet_is_not_written_by_the_task() -> None:
+def test_a_task_does_not_write_the_unflushed_output_of_its_worker() -> None:
     def program(_inbox: SignalInbox) -> AttemptReport:
         sys.stdout = open(1, "w", buffering=10_000, closefd=False)  # noqa: SIM115
         sys.stdout.write("the worker's own")
@@ -426,7 +430,7 @@ def test_a_descendant_that_holds_the_pipes_does_not_delay_the_end() -> None:
 
 
 @pytest.mark.parametrize("error", [None, ValueError("of the child")])
-def test_a_child_that_comes_out_of_the_tasks_code_says_nothing_in_its_place(error: Exception | None) -> None:
+def test_a_child_that_leaves_the_tasks_code_does_not_report_for_the_task(error: Exception | None) -> None:
     def task() -> int:
         child = os.fork()
         if child:
@@ -438,7 +442,7 @@ def test_a_child_that_comes_out_of_the_tasks_code_says_nothing_in_its_place(erro
     assert run(task).outcome == Success("1")
 
 
-def test_no_inherited_socket_or_pipe_is_open_in_a_task_and_no_number_of_one_is_free() -> None:
+def test_a_task_has_no_inherited_socket_or_pipe_and_their_descriptor_numbers_stay_in_use() -> None:
     def program(_inbox: SignalInbox) -> tuple[AttemptReport, list[int]]:
         ours, theirs = socket.socketpair()
         listening = socket.create_server(("127.0.0.1", 0))
@@ -479,7 +483,7 @@ def test_a_log_file_of_the_application_stays_open_in_its_tasks(tmp_path: Path) -
     assert log_path.read_text() == "a line\n"
 
 
-def test_a_task_finds_the_signals_of_a_new_interpreter() -> None:
+def test_a_task_has_the_signal_handlers_of_a_new_interpreter() -> None:
     def task() -> list[Any]:
         expected = {signal.SIGPIPE: signal.SIG_IGN, signal.SIGXFSZ: signal.SIG_IGN}
         expected[signal.SIGINT] = signal.default_int_handler  # type: ignore[assignment]
@@ -493,7 +497,7 @@ def test_a_task_finds_the_signals_of_a_new_interpreter() -> None:
     assert run(task).outcome == Success("[[], [], -1]")
 
 
-def test_a_task_leads_a_session_of_its_own_and_is_named_after_its_run() -> None:
+def test_a_task_leads_its_own_session_and_is_named_after_its_run() -> None:
     def task() -> list[Any]:
         title = Path("/proc/self/cmdline").read_bytes().split(b"\0")[0].decode()
         return [os.getsid(0) == os.getpid(), os.getpgid(0) == os.getpid(), title.strip()]
@@ -519,7 +523,7 @@ def test_a_task_whose_worker_is_killed_dies(tmp_path: Path) -> None:
 # --- when it cannot be forked ---
 
 
-def test_beside_a_thread_nothing_is_forked_and_the_worker_is_worn_out() -> None:
+def test_a_worker_with_threads_does_not_fork_and_is_worn_out() -> None:
     def program(_inbox: SignalInbox) -> None:
         executor = ForkExecutor(FunctionRuntime())
         go_on = threading.Event()
@@ -536,7 +540,7 @@ def test_beside_a_thread_nothing_is_forked_and_the_worker_is_worn_out() -> None:
     in_a_worker(program)
 
 
-def test_without_descriptors_a_task_is_not_started_and_may_be_later() -> None:
+def test_without_free_descriptors_a_task_is_not_started_but_may_start_later() -> None:
     def program(_inbox: SignalInbox) -> None:
         executor = ForkExecutor(FunctionRuntime())
         before = set(proc.open_files())
@@ -576,13 +580,13 @@ def note(path: Path, run_id: int) -> None:
     path.write_text(str(run_id))
 
 
-def test_an_announcement_is_made_in_a_process_of_its_own(tmp_path: Path) -> None:
+def test_an_announcement_is_made_in_its_own_process(tmp_path: Path) -> None:
     told = tmp_path / "told"
     assert announced_by_a_fork(lambda run_id: note(told, run_id)) is None
     assert told.read_text() == "7"
 
 
-def test_an_announcement_that_fails_crashes_or_hangs_is_no_harm(tmp_path: Path) -> None:
+def test_an_announcement_that_fails_crashes_or_hangs_does_no_harm(tmp_path: Path) -> None:
     ready = tmp_path / "ready"
 
     def fail(_run_id: int) -> None:

@@ -59,7 +59,7 @@ def run_here(function: Callable[[], Any], watch: FakeWatch | None = None) -> Att
 # --- how it ends ---
 
 
-def test_what_a_function_returns_is_the_result_and_its_use_is_known() -> None:
+def test_the_return_value_of_a_function_is_the_result_and_its_usage_is_known() -> None:
     def task() -> int:
         while time.process_time() < 0.2:
             pass
@@ -85,7 +85,7 @@ def test_the_cpu_time_is_that_of_the_task_and_not_of_the_worker() -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), SystemExit(0), KeyboardInterrupt(), MemoryError()])
-def test_whatever_is_raised_is_a_failure_and_no_end_of_the_worker(error: BaseException) -> None:
+def test_any_exception_is_a_failure_and_does_not_end_the_worker(error: BaseException) -> None:
     def task() -> None:
         raise error
 
@@ -116,7 +116,9 @@ def test_a_coroutine_is_run_to_its_end() -> None:
     ],
 )
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
-def test_a_task_is_ended_by_what_the_watch_finds(stop: Stop, expected: Outcome, is_async: bool) -> None:
+def test_a_task_ends_for_each_reason_that_the_watch_finds(
+    stop: Stop, expected: Outcome, is_async: bool
+) -> None:
     async def wait() -> None:
         await asyncio.sleep(30)
 
@@ -153,7 +155,7 @@ def test_a_task_that_catches_the_deadline_and_returns_has_succeeded() -> None:
     assert run(task, FakeWatch(Stop.DEADLINE)).outcome == Success('"half of it"')
 
 
-def test_a_result_of_a_task_whose_lease_has_ended_is_nobodys() -> None:
+def test_the_result_of_a_task_whose_lease_has_ended_is_dropped() -> None:
     def task() -> None:
         try:
             time.sleep(30)
@@ -181,7 +183,9 @@ def test_a_signal_to_the_worker_makes_the_watch_look_at_once(signum: int) -> Non
     assert in_a_worker(program).outcome == Interrupted(Stop.QUIT.value)
 
 
-def test_a_cancelled_task_that_does_not_listen_ends_with_its_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cancelled_task_that_ignores_its_exception_ends_with_its_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(inline, "CANCEL_GRACE_S", 0.2)
 
     def task() -> None:
@@ -202,7 +206,7 @@ def test_a_cancelled_task_that_does_not_listen_ends_with_its_worker(monkeypatch:
         assert child.exitcode == -signal.SIGKILL
 
 
-def test_the_watch_is_looked_at_all_the_time_and_not_in_a_spin() -> None:
+def test_the_watch_looks_at_intervals_and_does_not_spin() -> None:
     def program(_inbox: SignalInbox) -> int:
         watch = FakeWatch(look_s=0.05)
         run_here(lambda: time.sleep(1), watch)
@@ -214,7 +218,7 @@ def test_the_watch_is_looked_at_all_the_time_and_not_in_a_spin() -> None:
 # --- the worker afterwards ---
 
 
-def test_handlers_mask_and_wakeup_are_the_workers_again_whatever_a_task_did() -> None:
+def test_handlers_mask_and_wakeup_fd_are_restored_whatever_a_task_did() -> None:
     def task() -> None:
         for signum in (*LOOK_AT, signal.SIGCHLD, signal.SIGUSR2):
             signal.signal(signum, signal.SIG_IGN)
@@ -242,7 +246,7 @@ def test_handlers_mask_and_wakeup_are_the_workers_again_whatever_a_task_did() ->
     in_a_worker(program)
 
 
-def test_what_a_task_of_some_length_did_to_signals_is_put_right_before_the_next_one() -> None:
+def test_signal_changes_of_a_longer_task_are_undone_before_the_next_task() -> None:
     def task() -> None:
         signal.signal(signal.SIGALRM, signal.SIG_IGN)
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -259,7 +263,7 @@ def test_what_a_task_of_some_length_did_to_signals_is_put_right_before_the_next_
     in_a_worker(program)
 
 
-def test_a_task_whose_deadline_is_near_is_looked_at_in_time_after_one_that_had_time() -> None:
+def test_the_watch_looks_in_time_at_a_near_deadline_after_a_task_with_a_far_one() -> None:
     def program(_inbox: SignalInbox) -> None:
         tasks: list[Callable[[], Any]] = [lambda: None, lambda: time.sleep(20)]
         executor = InlineExecutor(FunctionRuntime(lambda: tasks.pop(0)()))
@@ -271,7 +275,7 @@ def test_a_task_whose_deadline_is_near_is_looked_at_in_time_after_one_that_had_t
     in_a_worker(program)
 
 
-def test_a_timer_that_goes_off_as_a_task_ends_is_no_alarm_for_the_worker() -> None:
+def test_a_timer_that_goes_off_as_a_task_ends_does_not_interrupt_the_worker() -> None:
     def program(_inbox: SignalInbox) -> None:
         for number in range(2_000):
             watch = FakeWatch(look_s=1e-6 * (number % 200))
@@ -308,7 +312,7 @@ def test_a_deadline_at_any_moment_is_a_timeout_or_a_result(monkeypatch: pytest.M
     assert set(in_a_worker(program)) == {"Success", "Failure"}
 
 
-def test_what_a_task_started_ends_with_it(tmp_path: Path) -> None:
+def test_processes_started_by_a_task_end_with_it(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
 
     def task() -> None:
@@ -322,7 +326,7 @@ def test_what_a_task_started_ends_with_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [None, ValueError("of the child")])
-def test_a_child_that_comes_out_of_the_tasks_code_is_no_second_worker(
+def test_a_child_that_leaves_the_tasks_code_does_not_become_a_second_worker(
     error: Exception | None, tmp_path: Path
 ) -> None:
     diary = tmp_path / "diary"
@@ -345,7 +349,7 @@ def test_a_child_that_comes_out_of_the_tasks_code_is_no_second_worker(
     assert len(diary.read_text().splitlines()) == 1
 
 
-def test_a_thread_that_a_task_leaves_is_no_harm_to_the_next_one() -> None:
+def test_a_thread_left_by_a_task_does_not_harm_the_next_task() -> None:
     def program(_inbox: SignalInbox) -> None:
         go_on = threading.Event()
         thread = threading.Thread(target=go_on.wait)
@@ -360,7 +364,7 @@ def test_a_thread_that_a_task_leaves_is_no_harm_to_the_next_one() -> None:
 # --- announcements ---
 
 
-def test_an_announcement_is_made_here_and_its_failure_is_said(tmp_path: Path) -> None:
+def test_an_announcement_is_made_in_the_worker_and_its_failure_is_reported(tmp_path: Path) -> None:
     told = tmp_path / "told"
 
     def announce(run_id: int) -> None:
@@ -385,5 +389,5 @@ def test_an_announcement_is_made_here_and_its_failure_is_said(tmp_path: Path) ->
     assert told.read_text() == "7"
 
 
-def test_the_signal_of_a_cancellation_is_one_that_is_looked_at() -> None:
+def test_the_cancel_signal_makes_the_watch_look() -> None:
     assert CANCEL_SIGNAL in LOOK_AT

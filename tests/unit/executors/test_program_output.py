@@ -120,7 +120,7 @@ def test_the_result_is_the_whole_output_or_its_last_line(stdout: bytes, result: 
     assert ended(stdout=stdout) == Success(result)
 
 
-def test_what_was_written_to_the_result_descriptor_counts_before_the_output() -> None:
+def test_the_result_descriptor_takes_precedence_over_the_output() -> None:
     assert ended(stdout=b"1", result=b"2\n") == Success("2")
     assert failed(stdout=b"1", result=b"log\n2").kind is FailureKind.UNUSABLE_OUTPUT
 
@@ -169,7 +169,7 @@ def test_a_result_after_more_logs_than_are_kept_is_found() -> None:
     assert isinstance(ended(stdout=logs + json_of(MAX_RESULT_BYTES) + b"\n"), Success)
 
 
-def test_the_end_of_a_line_that_was_cut_is_no_result() -> None:
+def test_the_end_of_a_line_that_was_cut_is_not_a_result() -> None:
     outcome = failed(stdout=b"1" * (3 * MAX_RESULT_BYTES))
     assert outcome.kind is FailureKind.UNUSABLE_OUTPUT
     assert "3,145,728 bytes" in outcome.message
@@ -178,11 +178,11 @@ def test_the_end_of_a_line_that_was_cut_is_no_result() -> None:
 # --- errors ---
 
 
-def test_an_exit_status_without_a_word_says_itself() -> None:
+def test_an_exit_status_without_output_is_the_message() -> None:
     assert failed(3) == Failure(FailureKind.FAILED, "exit status 3")
 
 
-def test_a_signal_says_itself() -> None:
+def test_the_signal_that_killed_a_program_is_the_message() -> None:
     outcome = failed(-9, stderr=b"last words\n")
     assert (outcome.kind, outcome.message) == (FailureKind.KILLED, "killed by signal 9")
     assert outcome.stderr == "last words"
@@ -214,7 +214,7 @@ def test_json_on_stderr_gives_its_parts() -> None:
         ({"message": ["no"]}, True),
     ],
 )
-def test_json_on_stderr_is_not_kept_twice_unless_something_of_it_would_be_lost(
+def test_json_on_stderr_is_kept_as_text_only_if_part_of_it_would_be_lost(
     said: dict[str, object], kept: bool
 ) -> None:
     line = json.dumps(said)
@@ -234,7 +234,7 @@ def test_parts_of_another_type_are_not_taken() -> None:
     assert outcome.message.startswith("{")
 
 
-def test_long_parts_are_cut_a_traceback_at_its_start() -> None:
+def test_long_parts_are_cut_and_a_traceback_at_its_start() -> None:
     outcome = said({"message": "m" * 5000, "traceback": "t" * 40_000 + "the end"})
     assert len(outcome.message) == MAX_MESSAGE_CHARS
     assert outcome.traceback is not None
@@ -245,7 +245,7 @@ def test_long_parts_are_cut_a_traceback_at_its_start() -> None:
 @pytest.mark.parametrize(
     ("retry", "expected"), [(False, False), (True, True), (0, True), ("no", True), (None, True)]
 )
-def test_only_false_says_that_no_attempt_can_help(retry: object, expected: bool) -> None:
+def test_only_false_rules_out_a_retry(retry: object, expected: bool) -> None:
     assert said({"message": "m", "retry": retry}).retry is expected
 
 
@@ -289,7 +289,7 @@ def test_a_program_may_ask_to_be_run_again_later(written: str, seconds: float) -
     assert ended(75, stderr=b"looked, and found nothing\n" + said + b"\n") == Snoozed(seconds)
 
 
-def test_a_snooze_may_give_its_reason_and_counts_more_than_a_retry() -> None:
+def test_a_snooze_may_give_its_reason_and_takes_precedence_over_a_retry() -> None:
     said = {"snooze_seconds": 5, "message": "not ready", "retry": False, "retry_after_seconds": 7}
     assert ended(1, stderr=json.dumps(said).encode()) == Snoozed(5, "not ready")
 
@@ -319,7 +319,7 @@ def test_a_snooze_of_any_other_length_is_a_failure_that_says_so(written: str) ->
     assert outcome.retry
 
 
-def test_null_seconds_are_no_snooze() -> None:
+def test_null_seconds_are_not_a_snooze() -> None:
     assert said({"message": "m", "snooze_seconds": None}).message == "m"
 
 

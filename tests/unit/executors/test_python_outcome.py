@@ -63,7 +63,7 @@ def test_any_text_can_be_made_storable(text: str) -> None:
 
 
 @given(st.text())
-def test_all_that_is_said_of_a_failure_can_be_stored(text: str) -> None:
+def test_message_exception_and_traceback_of_a_failure_can_be_stored(text: str) -> None:
     failure = failure_of(
         type(storable(text).replace("\N{REPLACEMENT CHARACTER}", "") or "E", (ValueError,), {})(text)
     )
@@ -96,12 +96,12 @@ def test_an_exception_that_cannot_be_shown_is_still_named() -> None:
         (KeyboardInterrupt(), "KeyboardInterrupt"),
     ],
 )
-def test_an_exit_says_that_it_is_one(error: BaseException, message: str) -> None:
+def test_the_message_of_a_system_exit_names_its_status(error: BaseException, message: str) -> None:
     assert failure_of(error).message == message
 
 
 @pytest.mark.parametrize("error", [ValueError("in cleaning up"), TaskTimeout("x"), SystemExit(0)])
-def test_the_reason_to_stop_is_stronger_than_what_was_raised(error: BaseException) -> None:
+def test_the_reason_to_stop_takes_precedence_over_the_exception(error: BaseException) -> None:
     assert outcome_of_error(error, Stop.CANCEL) == Cancelled(Stop.CANCEL.value)
     assert outcome_of_error(error, Stop.QUIT) == Interrupted(Stop.QUIT.value)
     assert outcome_of_error(error, Stop.LEASE) == Abandoned(Stop.LEASE.value)
@@ -109,7 +109,7 @@ def test_the_reason_to_stop_is_stronger_than_what_was_raised(error: BaseExceptio
     assert (failure.kind, failure.message) == (FailureKind.TIMEOUT, Stop.DEADLINE.value)
 
 
-def test_a_timeout_that_nobody_asked_for_is_an_exception_like_others() -> None:
+def test_a_timeout_raised_by_the_task_is_an_ordinary_exception() -> None:
     assert failure_of(TaskTimeout("made up")).kind is FailureKind.FAILED
 
 
@@ -127,13 +127,11 @@ def test_a_retry_comes_within_a_year() -> None:
         (Stop.LEASE, Abandoned(Stop.LEASE.value)),
     ],
 )
-def test_a_snooze_is_the_word_of_the_task_unless_the_run_is_cancelled_or_lost(
-    stop: Stop | None, outcome: Outcome
-) -> None:
+def test_a_snooze_counts_unless_the_run_is_cancelled_or_lost(stop: Stop | None, outcome: Outcome) -> None:
     assert outcome_of_error(Snooze("not ready", after=60), stop) == outcome
 
 
-def test_what_is_raised_in_a_task_group_counts() -> None:
+def test_a_task_exception_raised_in_a_task_group_counts() -> None:
     assert outcome_of_error(ExceptionGroup("", [Snooze(after=1)]), None) == Snoozed(1)
     assert not failure_of(ExceptionGroup("", [Discard("no")])).retry
     assert failure_of(ExceptionGroup("", [Retry(after=9)])).retry_after_s == 9

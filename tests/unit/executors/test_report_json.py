@@ -47,19 +47,19 @@ outcomes = (
 
 
 @given(outcomes, st.booleans())
-def test_what_is_said_is_understood(outcome: Success, announced: bool) -> None:
+def test_a_report_is_read_as_it_was_written(outcome: Success, announced: bool) -> None:
     report = AttemptReport(outcome, announced=announced)
     assert load_report(dump_report(report)) == report
 
 
 @given(outcomes, st.data())
-def test_half_a_sentence_is_none(outcome: Success, data: st.DataObject) -> None:
+def test_a_truncated_report_is_none(outcome: Success, data: st.DataObject) -> None:
     said = dump_report(AttemptReport(outcome))
     assert load_report(said[: data.draw(st.integers(0, len(said) - 1))]) is None
 
 
 @given(st.binary(max_size=40))
-def test_no_bytes_are_an_error(said: bytes) -> None:
+def test_any_bytes_are_read_without_an_exception(said: bytes) -> None:
     assert load_report(said) is None
 
 
@@ -92,7 +92,7 @@ def test_no_bytes_are_an_error(said: bytes) -> None:
         },
     ],
 )
-def test_what_is_no_ending_is_none(said: object) -> None:
+def test_json_that_is_not_a_report_is_none(said: object) -> None:
     assert load_report(json.dumps(said).encode()) is None
 
 

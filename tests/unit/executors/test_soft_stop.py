@@ -80,14 +80,14 @@ def test_a_blocking_call_is_interrupted(stop: SignalledStop) -> None:
     timer.join()
 
 
-def test_before_the_call_the_task_is_not_started(stop: SignalledStop) -> None:
+def test_a_task_stopped_before_the_call_is_not_started(stop: SignalledStop) -> None:
     tell()
     with pytest.raises(TaskTimeout):
         stop.call(pytest.fail, ("it was started",), {})
     assert stop.requested is Stop.DEADLINE
 
 
-def test_before_the_call_a_coroutine_is_not_started_either(stop: SignalledStop) -> None:
+def test_a_coroutine_stopped_before_the_call_is_not_started_either(stop: SignalledStop) -> None:
     async def task() -> None:
         pytest.fail("it was started")
 
@@ -102,13 +102,13 @@ def test_before_the_call_a_coroutine_is_not_started_either(stop: SignalledStop) 
         stop.call(begin, (), {}, run_coroutine=run_late)
 
 
-def test_after_the_call_nothing_is_said(stop: SignalledStop) -> None:
+def test_a_stop_after_the_call_has_no_effect(stop: SignalledStop) -> None:
     assert stop.call(lambda: 3, (), {}) == 3
     tell()
     assert stop.requested is None
 
 
-def test_a_reason_is_told_once_and_a_heavier_one_again(stop: SignalledStop) -> None:
+def test_a_reason_is_raised_once_and_a_stronger_reason_after_it(stop: SignalledStop) -> None:
     def task() -> list[str]:
         told = []
         for signum in (signal.SIGUSR1, signal.SIGUSR1, signal.SIGUSR2, signal.SIGUSR1):
@@ -148,7 +148,7 @@ def _interrupted_at_every_moment(function: Callable[..., Any]) -> None:
 
 
 @pytest.mark.usefixtures("no_collection")
-def test_a_signal_at_any_moment_loses_no_result_and_escapes_nowhere() -> None:
+def test_a_signal_at_any_moment_loses_no_result_and_raises_nothing_outside_the_task() -> None:
     def task(finished: list[bool]) -> int:
         for _ in range(100):
             pass
@@ -159,7 +159,7 @@ def test_a_signal_at_any_moment_loses_no_result_and_escapes_nowhere() -> None:
 
 
 def test_a_signal_that_is_handled_as_the_task_returns_comes_too_late(stop: SignalledStop) -> None:
-    """The handler runs in the frame of `call` then: that is what it must recognise."""
+    """Then the handler runs in the frame of `call`, and it must recognise this."""
     seen: list[str] = []
 
     def task() -> int:
@@ -224,7 +224,7 @@ def test_a_coroutine_that_outlives_its_cancellation_gives_its_result(stop: Signa
     assert stop.call(task, (), {}) == 3
 
 
-def test_a_cancellation_of_its_own_is_the_coroutines_own(stop: SignalledStop) -> None:
+def test_a_coroutine_that_cancels_itself_raises_its_own_cancellation(stop: SignalledStop) -> None:
     async def task() -> None:
         raise asyncio.CancelledError
 
@@ -232,7 +232,7 @@ def test_a_cancellation_of_its_own_is_the_coroutines_own(stop: SignalledStop) ->
         stop.call(task, (), {})
 
 
-def test_a_coroutine_that_is_done_is_not_told(stop: SignalledStop) -> None:
+def test_a_finished_coroutine_is_not_cancelled(stop: SignalledStop) -> None:
     def run_and_tell(coroutine: Coroutine[Any, Any, Any]) -> Any:
         result = asyncio.run(coroutine)
         tell()

@@ -9,7 +9,7 @@ from reproq_prefork.executors.tail import Tail
 
 
 @given(st.integers(1, 50), st.lists(st.binary(max_size=120), max_size=30))
-def test_a_tail_is_the_end_of_all_that_came(limit: int, chunks: list[bytes]) -> None:
+def test_a_tail_is_the_end_of_everything_written_to_it(limit: int, chunks: list[bytes]) -> None:
     tail = Tail(limit)
     for chunk in chunks:
         tail.feed(chunk)

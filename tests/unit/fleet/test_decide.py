@@ -71,7 +71,7 @@ def test_a_start_goes_from_the_check_over_forks_to_ready() -> None:
     assert world.told_systemd == ["READY=1"]
 
 
-def test_ready_means_that_every_worker_is() -> None:
+def test_ready_means_that_every_worker_is_ready() -> None:
     world = World()
     world.workers_boot = False
     world.feed(Started())
@@ -125,26 +125,26 @@ def test_a_dead_worker_is_reported_only_once_its_orphans_are_gone(world: World) 
     assert not told.charge_all
 
 
-def test_a_worker_that_left_in_order_is_replaced_and_not_reported(world: World) -> None:
+def test_a_worker_that_exited_cleanly_is_replaced_and_not_reported(world: World) -> None:
     world.end(world.workers[0], 0, in_order=True)
     world.run_for(2)
     assert len(world.workers) == 3
     assert world.lost == {}
 
 
-def test_a_torn_record_charges_all_that_the_worker_held(world: World) -> None:
+def test_a_half_written_record_charges_every_run_that_the_worker_held(world: World) -> None:
     victim = world.workers[0]
     world.end(victim, -KILL, torn=True)
     assert world.lost[victim.worker_id].charge_all
 
 
-def test_a_worker_without_a_lease_says_so_to_its_runs(world: World) -> None:
+def test_a_worker_that_lost_its_lease_is_reported_as_such(world: World) -> None:
     victim = world.workers[0]
     world.end(victim, ExitStatus.LEASE_LOST)
     assert world.lost[victim.worker_id].kind is FailureKind.LEASE_EXPIRED
 
 
-def test_a_new_steward_is_told_again_of_what_is_not_reset(world: World) -> None:
+def test_a_new_steward_gets_the_dead_workers_that_are_not_reset_yet(world: World) -> None:
     world.database_is_up = False
     first, second = world.workers[:2]
     world.kill(first)
@@ -159,7 +159,7 @@ def test_a_new_steward_is_told_again_of_what_is_not_reset(world: World) -> None:
     assert [lost.worker_id for lost in world.stewards[0].told] == [second.worker_id]
 
 
-def test_an_answer_about_nobody_changes_nothing(world: World) -> None:
+def test_an_answer_about_an_unknown_worker_changes_nothing(world: World) -> None:
     world.kill(world.workers[0])
     world.run_for(1)
     again = world.lost.popitem()[1]
@@ -182,7 +182,7 @@ def test_respawns_beyond_a_burst_are_limited_in_rate(world: World) -> None:
     assert made > elapsed_s, "it does go on"
 
 
-def test_workers_that_lose_their_lease_at_once_are_no_fork_storm(world: World) -> None:
+def test_workers_that_lose_their_lease_at_once_cause_no_fork_storm(world: World) -> None:
     for _ in range(1000):
         world.now += 0.01
         for worker in world.workers:
@@ -252,7 +252,7 @@ def test_workers_that_hang_in_their_boot_are_killed_at_the_boot_deadline(workers
     assert len(world.fork_times) == 3 * workers
 
 
-def test_a_passing_trouble_of_many_workers_is_no_failed_start() -> None:
+def test_a_short_failure_of_many_workers_does_not_end_the_start() -> None:
     world = World(slots=12)
     world.feed(Started())
     world.pass_check(6)
@@ -263,7 +263,7 @@ def test_a_passing_trouble_of_many_workers_is_no_failed_start() -> None:
     assert world.told_systemd == ["READY=1"]
 
 
-def test_later_on_boots_that_fail_back_off_and_never_end_the_fleet(world: World) -> None:
+def test_after_the_start_failed_boots_back_off_and_never_end_the_fleet(world: World) -> None:
     world.workers_boot = False
     world.kill(world.workers[0])
     forks = len(world.fork_times)
@@ -322,7 +322,7 @@ def a_start_with_connections_for(ready: int, of: int) -> World:
 
 
 def test_a_host_whose_workers_cannot_all_connect_is_ready_with_those_that_can() -> None:
-    """`max_connections` is too small: it was never ready, and ended after three boot timeouts, at work."""
+    """`max_connections` is too small. Earlier, the host exited after three boot timeouts."""
     world = a_start_with_connections_for(2, of=5)
     world.run_for(BOOT_TIMEOUT_S - 1)
     assert world.told_systemd == []
@@ -342,7 +342,7 @@ def test_a_host_whose_workers_cannot_all_connect_is_ready_with_those_that_can() 
     assert sum("all 5 workers" in line for line in messages(world)) == 1
 
 
-def test_it_is_not_ready_with_those_that_can_while_another_still_boots() -> None:
+def test_such_a_host_is_not_ready_while_another_worker_still_boots() -> None:
     world = a_start_with_connections_for(2, of=5)
     world.workers[4].booting, world.workers[4].boots = True, False
     world.run_for(BOOT_TIMEOUT_S + 1)
@@ -350,8 +350,8 @@ def test_it_is_not_ready_with_those_that_can_while_another_still_boots() -> None
     assert world.logged("killing worker 4")
 
 
-def test_where_no_worker_can_connect_each_has_the_time_that_the_address_allows() -> None:
-    """Four addresses that swallow packets, of 21 s each: the one behind them was never reached."""
+def test_if_no_worker_can_connect_each_has_the_time_that_the_address_allows() -> None:
+    """Four addresses drop packets, for 21 s each. Earlier, the address behind them was never reached."""
     world = a_start_with_connections_for(0, of=2)
     world.run_for(BOOT_TIMEOUT_S + CONNECT_S - 1)
     assert [worker.signals for worker in world.workers] == [[], []]
@@ -361,13 +361,13 @@ def test_where_no_worker_can_connect_each_has_the_time_that_the_address_allows()
     assert world.logged("ready: 1 of 2 workers")
 
 
-def test_where_no_worker_ever_connects_the_start_has_failed() -> None:
+def test_the_start_fails_if_no_worker_ever_connects() -> None:
     world = a_start_with_connections_for(0, of=2)
     world.run_for(4 * (BOOT_TIMEOUT_S + CONNECT_S))
     assert world.exit_status is ExitStatus.BOOT_FAILED
 
 
-def test_a_reload_to_workers_of_which_some_wait_for_connections_of_the_old_ones_goes_on(world: World) -> None:
+def test_a_reload_goes_on_if_some_new_workers_wait_for_connections_of_the_old(world: World) -> None:
     old = world.workers
     world.workers_connect = False
     reload(world, 4)
@@ -382,7 +382,7 @@ def test_a_reload_to_workers_of_which_some_wait_for_connections_of_the_old_ones_
     assert world.logged("all 4 workers are ready now")
 
 
-def test_a_worker_that_waits_for_the_database_later_on_is_not_killed(world: World) -> None:
+def test_after_the_start_a_worker_that_waits_for_the_database_is_not_killed(world: World) -> None:
     world.workers_connect = False
     world.kill(world.workers[0])
     (waiting,) = [worker for worker in world.workers if worker.booting]
@@ -391,7 +391,7 @@ def test_a_worker_that_waits_for_the_database_later_on_is_not_killed(world: Worl
     assert waiting.signals == []
 
 
-def test_a_poison_pill_at_the_start_is_no_failed_boot() -> None:
+def test_a_run_that_kills_workers_at_the_start_does_not_count_as_a_failed_boot() -> None:
     world = World()
     world.feed(Started())
     world.pass_check(2)
@@ -516,7 +516,7 @@ def test_a_steward_that_does_not_leave_is_killed(world: World) -> None:
     assert world.exit_status is ExitStatus.OK
 
 
-def test_the_farewell_does_not_wait_for_ever_for_the_database(world: World) -> None:
+def test_at_the_end_the_steward_does_not_wait_for_the_database_without_limit(world: World) -> None:
     world.database_is_up = False
     make_busy(world.workers[0])
     world.signal(QUIT)
@@ -527,7 +527,7 @@ def test_the_farewell_does_not_wait_for_ever_for_the_database(world: World) -> N
     assert world.logged("wait for the end of their leases")
 
 
-def test_a_steward_that_dies_in_the_farewell_is_replaced_while_it_is_needed(world: World) -> None:
+def test_a_steward_that_dies_during_the_shutdown_is_replaced_while_it_is_needed(world: World) -> None:
     world.database_is_up = False
     world.kill(world.workers[0])
     world.signal(TERM)
@@ -563,7 +563,7 @@ def reload(world: World, workers: int) -> None:
     world.pass_check(workers)
 
 
-def test_a_reload_starts_the_new_waits_until_they_are_ready_and_drains_the_old(world: World) -> None:
+def test_a_reload_starts_new_workers_waits_until_they_are_ready_and_drains_the_old(world: World) -> None:
     old = world.workers
     for worker in old:
         make_busy(worker)
@@ -683,7 +683,7 @@ def fail_boots_of(world: World, generation: int, seconds: float) -> None:
             world.end(worker, 1)
 
 
-def test_a_roll_back_of_hanging_workers_ends_no_later_reload(world: World) -> None:
+def test_a_roll_back_of_hanging_workers_does_not_end_a_later_reload(world: World) -> None:
     world.workers_boot = world.workers_obey = False
     reload(world, 4)
     world.signal(signal.SIGHUP)  # remembered: it begins as soon as the roll-back has
@@ -731,7 +731,7 @@ def test_the_first_generation_getting_ready_does_not_end_a_reload() -> None:
     assert [worker.generation for worker in world.workers] == [2, 2, 2]
 
 
-def test_a_first_generation_that_cannot_boot_leaves_the_field_to_the_next() -> None:
+def test_a_first_generation_that_cannot_boot_is_replaced_by_the_next() -> None:
     world = World(slots=12)
     world.workers_boot = False
     world.feed(Started())
@@ -766,7 +766,7 @@ def test_a_reload_is_refused_while_earlier_generations_fill_the_slots(world: Wor
     assert len(world.workers_of(5)) == 3
 
 
-def test_a_reload_to_more_workers_than_the_master_has_room_for_says_that_it_takes_a_restart(
+def test_a_reload_to_more_workers_than_there_are_slots_says_that_a_restart_is_needed(
     world: World,
 ) -> None:
     reload(world, 7)
@@ -774,7 +774,7 @@ def test_a_reload_to_more_workers_than_the_master_has_room_for_says_that_it_take
     assert len(world.workers) == 3
 
 
-def test_generations_that_live_together_never_share_a_place(world: World) -> None:
+def test_generations_that_live_at_the_same_time_never_share_a_slot(world: World) -> None:
     make_busy(world.workers[0])
     for _ in range(20):
         reload(world, 3)
@@ -814,7 +814,7 @@ def test_ttin_and_ttou_change_the_number_within_limits(world: World) -> None:
     assert len(world.workers) == 2
 
 
-def test_fewer_workers_means_a_drain_of_the_highest_slots(world: World) -> None:
+def test_with_fewer_workers_the_highest_slots_are_drained(world: World) -> None:
     for worker in world.workers:
         make_busy(worker)
     world.signal(signal.SIGTTOU)
@@ -878,7 +878,7 @@ def test_a_worker_that_does_not_end_its_task_with_its_lease_is_killed(world: Wor
     assert world.lost[victim.worker_id].kind is FailureKind.LEASE_EXPIRED
 
 
-def test_a_worker_that_has_no_task_and_gives_no_sign_of_life_is_killed(world: World) -> None:
+def test_an_idle_worker_without_a_sign_of_life_is_killed(world: World) -> None:
     victim = world.workers[0]
     victim.seen_at = world.now
     world.run_for(rules.WORKER_STALE_S - 1)
@@ -900,7 +900,7 @@ def test_a_worker_that_sigkill_does_not_end_at_once_is_killed_once_and_replaced(
     assert len(world.workers) == 4
 
 
-def test_a_view_of_an_earlier_fork_kills_nobody(world: World) -> None:
+def test_the_record_of_an_earlier_fork_kills_no_worker(world: World) -> None:
     victim = world.workers[0]
     make_busy(victim, deadline_at=world.now)
     stale = World.look
@@ -913,7 +913,7 @@ def test_a_view_of_an_earlier_fork_kills_nobody(world: World) -> None:
     assert fresh.signals == []
 
 
-def test_the_masters_own_pause_is_nobodys_fault(world: World) -> None:
+def test_workers_are_not_blamed_for_a_pause_of_the_master(world: World) -> None:
     world.workers_boot = False
     world.kill(world.workers[2])
     late, lost, booting = world.workers
@@ -929,7 +929,7 @@ def test_the_masters_own_pause_is_nobodys_fault(world: World) -> None:
     assert booting.signals == []
 
 
-def test_a_pause_gives_whoever_was_told_to_quit_its_time(world: World) -> None:
+def test_after_a_pause_a_process_that_was_told_to_quit_still_has_its_time(world: World) -> None:
     busy = world.workers[0]
     make_busy(busy)
     world.signal(QUIT)

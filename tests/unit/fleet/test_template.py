@@ -44,7 +44,7 @@ def the_template(world: World) -> Child:
 # --- the start ---
 
 
-def test_workers_are_asked_of_the_template_once_it_has_loaded_the_application() -> None:
+def test_the_template_is_asked_for_workers_after_it_has_loaded_the_application() -> None:
     world = a_world()
     world.templates_load = False
     world.feed(Started())
@@ -136,7 +136,9 @@ def test_a_stop_while_the_application_is_imported_ends_at_once(signum: int) -> N
 
 
 @pytest.mark.parametrize("signum", [TERM, QUIT])
-def test_a_stop_does_not_wait_for_workers_that_were_asked_for(world: World, signum: int) -> None:
+def test_a_stop_does_not_wait_for_workers_that_the_template_has_not_forked_yet(
+    world: World, signum: int
+) -> None:
     the_template(world).answers = False
     world.kill(world.workers[0])
     world.signal(signum)
@@ -147,7 +149,7 @@ def test_a_stop_does_not_wait_for_workers_that_were_asked_for(world: World, sign
 # --- an application that does not survive a fork ---
 
 
-def test_where_the_application_does_not_survive_a_fork_each_worker_imports_it_for_itself() -> None:
+def test_if_the_application_does_not_survive_a_fork_each_worker_imports_it() -> None:
     world = a_world()
     world.applications_are_fit = False
     world.start(3)
@@ -174,7 +176,7 @@ def test_the_next_generation_tries_a_template_again() -> None:
 # --- its death, and its silence ---
 
 
-def test_the_death_of_a_template_touches_no_worker_and_it_is_forked_anew(world: World) -> None:
+def test_a_dead_template_is_replaced_and_its_workers_live_on(world: World) -> None:
     before, template = world.workers, the_template(world)
     world.kill(template)
     world.run_for(2)
@@ -196,7 +198,7 @@ def test_a_worker_that_dies_while_there_is_no_template_is_replaced_once_there_is
     assert world.reset == set(world.lost)
 
 
-def test_workers_that_a_dead_template_was_asked_for_are_asked_of_the_next(world: World) -> None:
+def test_the_next_template_is_asked_for_the_workers_that_a_dead_one_did_not_fork(world: World) -> None:
     the_template(world).answers = False
     for worker in world.workers[:2]:
         world.kill(worker)
@@ -206,7 +208,7 @@ def test_workers_that_a_dead_template_was_asked_for_are_asked_of_the_next(world:
     assert len(world.workers) == 3
 
 
-def test_what_a_dead_template_has_left_is_ended_too(world: World) -> None:
+def test_processes_left_by_a_dead_template_are_killed_too(world: World) -> None:
     world.orphans_die = False
     world.kill(the_template(world))
     assert world.fleet.awaits_orphans
@@ -215,7 +217,7 @@ def test_what_a_dead_template_has_left_is_ended_too(world: World) -> None:
     assert not world.fleet.awaits_orphans
 
 
-def test_what_a_dead_template_has_left_delays_a_stop_no_longer_than_the_dead_do(world: World) -> None:
+def test_processes_left_by_a_dead_template_delay_a_stop_no_longer_than_dead_workers_do(world: World) -> None:
     world.orphans_die = False
     world.signal(TERM)
     world.run_for(2)
@@ -239,7 +241,7 @@ def test_a_template_that_does_not_fork_what_it_is_asked_for_is_replaced(world: W
     assert set(others) < {worker.pid for worker in world.workers}
 
 
-def test_a_template_that_is_slow_and_not_silent_is_left_at_it() -> None:
+def test_a_template_that_is_slow_but_shows_life_is_not_replaced() -> None:
     world = World(slots=80)
     world.has_template = True
     world.templates_answer = False
@@ -254,7 +256,7 @@ def test_a_template_that_is_slow_and_not_silent_is_left_at_it() -> None:
     assert len(world.workers) == 30
 
 
-def test_the_masters_own_pause_is_not_the_templates_fault(world: World) -> None:
+def test_the_template_is_not_blamed_for_a_pause_of_the_master(world: World) -> None:
     template = the_template(world)
     template.answers = False
     world.kill(world.workers[0])
@@ -295,7 +297,7 @@ def test_a_template_that_dies_now_and_then_is_replaced_soon(world: World) -> Non
 # --- reload, and how many ---
 
 
-def test_a_reload_has_a_template_of_its_own_and_the_old_one_ends_with_its_generation(world: World) -> None:
+def test_a_reload_has_its_own_template_and_the_old_one_ends_with_its_generation(world: World) -> None:
     old = the_template(world)
     busy = world.workers[0]
     busy.obeys = False
@@ -329,7 +331,7 @@ def test_a_reload_whose_application_cannot_be_imported_is_rolled_back(world: Wor
     assert set(world.fleet.generations) == {1}
 
 
-def test_more_and_fewer_workers(world: World) -> None:
+def test_ttin_and_ttou_work_with_a_template(world: World) -> None:
     world.signal(signal.SIGTTIN)
     world.tick()
     assert len(world.workers) == 4

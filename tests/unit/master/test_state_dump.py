@@ -30,7 +30,7 @@ def dump(fleet: Fleet, board: Scoreboard | None = None) -> list[str]:
     return list(state_dump(fleet, board or Scoreboard(slots=8, stewards=2), NOW_NS))
 
 
-def test_the_first_line_says_what_the_fleet_is_at() -> None:
+def test_the_first_line_shows_the_state_of_the_fleet() -> None:
     assert (
         dump(a_fleet(FleetWorker(0, 1, 1, pid=100)))[0] == "state: running, reload none, 1 of 8 slots in use"
     )
@@ -38,7 +38,7 @@ def test_the_first_line_says_what_the_fleet_is_at() -> None:
     assert dump(fleet) == ["state: draining, quiet, reload starting, 0 of 8 slots in use"]
 
 
-def test_a_generation_says_who_its_steward_is_and_whom_it_has_to_bury() -> None:
+def test_a_generation_shows_its_steward_and_the_dead_workers_to_be_reset() -> None:
     board = Scoreboard(slots=8, stewards=2)
     fleet = a_fleet(lost_with_orphans=(lost("a"),), lost=(lost("b"), lost("c")), draining=True)
     line = "generation 1: 2 workers wanted, draining, 3 dead workers to be reset, steward"
@@ -49,7 +49,7 @@ def test_a_generation_says_who_its_steward_is_and_whom_it_has_to_bury() -> None:
     assert dump(fleet, board)[1] == f"{line} pid 55, without a connection, seen 0.0 s ago"
 
 
-def test_a_busy_worker_says_at_what_since_when_and_how_long_it_may() -> None:
+def test_a_busy_worker_shows_its_run_its_start_and_its_deadline() -> None:
     board = Scoreboard(slots=8, stewards=2)
     board.write_worker(
         3,
@@ -103,11 +103,11 @@ def test_the_record_and_lease_of_an_earlier_fork_are_not_shown() -> None:
         ),
     ],
 )
-def test_a_template_says_how_far_it_is(template: FleetTemplate, line: str) -> None:
+def test_a_template_shows_its_progress(template: FleetTemplate, line: str) -> None:
     assert dump(a_fleet(template=template))[2] == f"  template {line}"
 
 
-def test_a_worker_that_was_asked_of_the_template_has_no_pid_yet() -> None:
+def test_a_worker_that_the_template_has_not_forked_yet_has_no_pid() -> None:
     lines = dump(a_fleet(FleetWorker(0, 1, 9), template=FleetTemplate(pid=50)))
     assert lines[3] == "  worker 0 (being forked): booting"
 

@@ -79,7 +79,7 @@ def test_a_moment_and_a_delay_are_kept_apart() -> None:
         ({"run_after": 5}, "run_after must be a datetime or a timedelta, not 5"),
     ],
 )
-def test_what_cannot_be_is_refused_by_name(arguments: dict[str, Any], sentence: str) -> None:
+def test_a_wrong_value_is_refused_by_name(arguments: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InvalidRun, match=sentence) as caught:
         NewRun.of(None, **arguments)
     assert isinstance(caught.value, ValueError)
@@ -113,7 +113,7 @@ JSON_VALUES = st.recursive(
 
 
 @given(JSON_VALUES)
-def test_what_is_read_has_the_hash_of_what_was_written(value: Any) -> None:
+def test_a_payload_that_is_read_has_the_hash_of_the_written_one(value: Any) -> None:
     spec = Spec.of(value)
     assert spec_hash(read_json(spec.canonical)) == spec.hash
 
@@ -154,8 +154,8 @@ def test_the_size_of_a_payload_is_that_of_its_text_in_the_database() -> None:
             NewRun.of(payload)
 
 
-def test_enqueue_takes_what_a_new_run_takes_and_says_so() -> None:
-    """The options are listed in one place; `help(enqueue)` and type checkers read them from there."""
+def test_enqueue_has_the_options_of_a_new_run_in_its_signature() -> None:
+    """The options are listed once; `help(enqueue)` and type checkers read that list."""
     own, options = ["connection", "payload"], list(signature(NewRun.of).parameters.values())[1:]
     shown = list(signature(enqueue).parameters.values())
     assert [parameter.name for parameter in shown[:2]] == own

@@ -73,7 +73,7 @@ def test_a_failure_with_attempts_left_waits_for_its_backoff() -> None:
     assert settlement.error == {"kind": "failed", "message": "no"}
 
 
-def test_a_task_may_say_itself_when_to_try_again() -> None:
+def test_a_task_may_decide_when_it_is_tried_again() -> None:
     settlement = settle(a_run(), a_failure(retry_after_s=90), POLICY, 0.5)
     assert settlement is not None
     assert (settlement.status, settlement.delay_s) == (Status.PENDING, 90)
@@ -96,7 +96,7 @@ def test_zero_seconds_is_a_delay_too() -> None:
         (a_run(attempt=9), a_failure(), None),
     ],
 )
-def test_a_failure_is_final_where_no_attempt_is_left_or_none_can_help(
+def test_a_failure_is_final_if_no_attempt_is_left_or_none_can_help(
     run: ClaimedRun, failure: Failure, ceiling: int | None
 ) -> None:
     settlement = settle(run, failure, RetryPolicy(5, 3600, max_attempts_ceiling=ceiling), 0.5)
@@ -158,7 +158,7 @@ def test_every_settlement_is_legal_and_ends_once_attempts_are_used_up(
     json.dumps(settlement.error)
 
 
-def test_an_entry_leaves_out_what_was_not_said() -> None:
+def test_an_error_entry_leaves_out_missing_values() -> None:
     assert error_entry(Failure(FailureKind.KILLED, "killed by signal 9")) == {
         "kind": "killed",
         "message": "killed by signal 9",

@@ -24,7 +24,7 @@ def test_files_that_nobody_named_may_be_missing(tmp_path: Path) -> None:
     assert (sources.problems, sources.warnings) == ((), ())
 
 
-def test_files_are_found_where_the_work_is_done(tmp_path: Path) -> None:
+def test_files_are_found_in_the_working_directory(tmp_path: Path) -> None:
     release = tmp_path / "release"
     release.mkdir()
     (tmp_path / "current").symlink_to(release)
@@ -52,7 +52,7 @@ def test_a_file_that_was_named_must_exist(tmp_path: Path) -> None:
     )
 
 
-def test_a_directory_that_is_missing_is_the_only_problem_told(tmp_path: Path) -> None:
+def test_a_missing_directory_is_the_only_problem_reported(tmp_path: Path) -> None:
     sources = read_sources({"env_file": "prod.env"}, {"REPROQ_CHDIR": "gone"}, cwd=tmp_path)
     assert sources.problems == (f'REPROQ_CHDIR (environment): "{tmp_path}/gone" is not a directory',)
 
@@ -64,7 +64,7 @@ def test_a_directory_that_is_missing_is_the_only_problem_told(tmp_path: Path) ->
         (b"#" * (MAX_FILE_BYTES + 1), f"is larger than {MAX_FILE_BYTES} bytes"),
     ],
 )
-def test_a_file_that_is_no_settings_file_is_refused(tmp_path: Path, content: bytes, problem: str) -> None:
+def test_a_file_that_is_not_a_settings_file_is_refused(tmp_path: Path, content: bytes, problem: str) -> None:
     (tmp_path / ".env").write_bytes(content)
     (tmp_path / "reproq.toml").write_bytes(content)
     sources = read_sources({}, {}, cwd=tmp_path)
@@ -91,7 +91,7 @@ def test_an_env_file_is_read_by_the_rules_people_know() -> None:
 
 
 @pytest.mark.parametrize("line", ["PASSWORD='s3cret", "'PASS=WORD'=s3cret", "PASSWORD s3cret="])
-def test_a_line_that_cannot_be_read_is_told_by_number_and_not_by_content(line: str) -> None:
+def test_an_unreadable_line_is_reported_by_its_number_and_not_its_content(line: str) -> None:
     with pytest.raises(ValueError, match=r"^line 2 is not of the form NAME=value$"):
         parse_env_file(f"A=1\n{line}\n")
 
@@ -160,11 +160,11 @@ def test_a_config_file_holds_values_of_their_natural_types() -> None:
         ("workers = ", "this is not valid TOML: Invalid value (at end of document)"),
     ],
 )
-def test_a_mistake_in_a_config_file_is_named_with_a_cure(text: str, problem: str) -> None:
+def test_a_mistake_in_a_config_file_is_reported_with_what_to_do(text: str, problem: str) -> None:
     assert parse_config_file(text) == ({}, [problem])
 
 
-def test_a_hostile_config_file_is_a_problem_and_no_crash() -> None:
+def test_a_hostile_config_file_is_a_problem_and_not_a_crash() -> None:
     for text in ("a=" + "[" * 100_000, "workers = 0x" + "f" * 10_000, 'workers = "\\ud800"'):
         values, problems = parse_config_file(text)
         assert (values, len(problems)) == ({}, 1)

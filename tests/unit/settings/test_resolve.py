@@ -66,7 +66,7 @@ def test_nothing_needs_to_be_set() -> None:
     assert {value.source for value in resolved().values.values()} == {"default"}
 
 
-def test_each_place_is_stronger_than_the_next() -> None:
+def test_each_source_takes_precedence_over_the_next() -> None:
     places: dict[str, Any] = {
         "flags": {"workers": "1"},
         "environ": {"REPROQ_WORKERS": "2"},
@@ -89,7 +89,7 @@ def test_each_place_is_stronger_than_the_next() -> None:
     ]
 
 
-def test_every_option_can_be_set_in_every_place_it_claims() -> None:
+def test_every_option_can_be_set_in_every_source_it_names() -> None:
     samples = {
         "executor": "command",
         "allowed_task_modules": "shop.tasks",
@@ -141,7 +141,7 @@ def test_a_blank_value_counts_as_unset_wherever_it_is_written(blank: str) -> Non
         ({"allowed_task_modules": "shop", "executor": "command"}, ExecutorKind.COMMAND),
     ],
 )
-def test_a_program_runs_tasks_where_one_is_set_else_a_fork_where_python_tasks_are(
+def test_the_default_executor_is_command_with_a_program_else_fork_with_python_tasks(
     flags: dict[str, str], kind: ExecutorKind
 ) -> None:
     settings = resolved(flags=flags).settings
@@ -174,7 +174,7 @@ def test_a_size_is_bytes_or_has_a_unit(text: str, kib: int, shown: str) -> None:
     assert {line.option: line.value for line in describe(outcome)}["max_rss"] == shown
 
 
-def test_who_gave_the_database_and_the_queues_is_known() -> None:
+def test_the_source_of_the_database_and_of_the_queues_is_known() -> None:
     given = resolved(flags={"database_url": "postgresql:///a"}, environ={"QUEUE_NAME": "mail"}).settings
     assert (given.database_url_is_flag, given.queues_are_given) == (True, True)
     assert not resolved(environ={"DATABASE_URL": "postgresql:///a"}).settings.database_url_is_flag
@@ -183,7 +183,7 @@ def test_who_gave_the_database_and_the_queues_is_known() -> None:
 @pytest.mark.parametrize("name", ["default", "flag prod.env", "flag", "environment DATABASE_URL"])
 @pytest.mark.parametrize("is_env_file", [True, False])
 def test_the_name_of_a_file_decides_nothing(name: str, is_env_file: bool) -> None:
-    """`source` is a text for people: a file's name may look like any other of these."""
+    """`source` is text for users: the name of a file may look like any other source."""
     by_variable = {
         "DATABASE_URL": "postgresql:///a",
         "QUEUE_NAME": "mail",
@@ -213,7 +213,7 @@ def test_a_flag_that_is_not_given_is_not_a_value(absent: FlagValue) -> None:
     assert resolved(flags={option: absent}).values[option].source == "default"
 
 
-def test_a_switch_can_be_turned_off_by_a_stronger_place() -> None:
+def test_a_stronger_source_can_turn_a_switch_off() -> None:
     assert resolved(flags={"drain": True}).settings.drain
     assert not resolved(environ={"REPROQ_DRAIN": "0"}, config={"drain": "true"}).settings.drain
 
@@ -300,7 +300,7 @@ def test_a_value_of_any_form_reaches_the_settings() -> None:
         ("DATABASE_URL", "mysql://app:s3cret=@db", "this is not a PostgreSQL address; give one such as "),
     ],
 )
-def test_a_wrong_value_is_refused_with_its_name_its_place_and_a_cure(
+def test_a_wrong_value_is_refused_with_its_name_its_source_and_what_to_do(
     variable: str, text: str, sentence: str
 ) -> None:
     (problem,) = problems_of(environ={variable: text})
@@ -308,7 +308,7 @@ def test_a_wrong_value_is_refused_with_its_name_its_place_and_a_cure(
     assert "s3cret" not in problem
 
 
-def test_each_place_is_named_as_people_wrote_it() -> None:
+def test_each_source_is_named_as_the_user_wrote_it() -> None:
     wrong: list[dict[str, Any]] = [
         {"flags": {"workers": "x"}},
         {"environ": {"REPROQ_WORKERS": "x"}},
@@ -323,18 +323,18 @@ def test_each_place_is_named_as_people_wrote_it() -> None:
     ]
 
 
-def test_all_problems_are_told_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     found = problems_of(
         environ={"REPROQ_WORKERS": "x", "REPROQ_LEASE": "y"}, problems=("reproq.toml: unknown key",)
     )
     assert len(found) == 3
 
 
-def test_a_wrong_value_in_a_weaker_place_is_no_problem() -> None:
+def test_a_wrong_value_in_a_weaker_source_is_not_a_problem() -> None:
     assert resolved(flags={"workers": "2"}, environ={"REPROQ_WORKERS": "x"}).settings.workers == 2
 
 
-def test_the_executor_from_the_stronger_place_wins() -> None:
+def test_the_executor_from_the_stronger_source_wins() -> None:
     outcome = resolved(flags={"command": "run.sh"}, environ={"EXECUTOR_MODULE": "app.run"})
     assert outcome.settings.executor_argv == ("run.sh",)
     assert outcome.settings.executor_module is None
@@ -344,21 +344,21 @@ def test_the_executor_from_the_stronger_place_wins() -> None:
     assert outcome.settings.command is None
 
 
-def test_two_executors_in_one_place_are_refused() -> None:
+def test_two_executors_in_one_source_are_refused() -> None:
     assert problems_of(environ={"EXECUTOR_MODULE": "app.run", "EXECUTOR_COMMAND": "run.sh"}) == (
         "EXECUTOR_MODULE (environment) and EXECUTOR_COMMAND (environment) both say what runs a task; "
         "set only one of them",
     )
 
 
-def test_the_first_retry_cannot_wait_longer_than_the_longest() -> None:
+def test_the_first_retry_cannot_wait_longer_than_the_limit() -> None:
     assert problems_of(config={"retry_base": "2h"}) == (
         "retry_base (reproq.toml): the first wait before a retry, 2h, is longer than the longest, 1h",
     )
     assert resolved(config={"retry_base": "2h", "retry_max": "2h"}).settings.retry_base_s == 7200
 
 
-def test_who_needs_a_database_or_an_executor_asks_for_it() -> None:
+def test_a_database_or_an_executor_is_required_only_by_commands_that_need_it() -> None:
     settings = resolved().settings
     with pytest.raises(
         SettingsError, match=r"--database-url.*DATABASE_URL.*`reproq-prefork demo` does not need one"
@@ -395,7 +395,7 @@ def test_an_allow_list_hides_every_other_variable_from_tasks() -> None:
 
 
 @pytest.mark.parametrize("task_env", ["inherit", "PATH,NOTIFY_SOCKET,LISTEN_FDS"])
-def test_a_task_never_speaks_to_systemd_in_the_masters_name(task_env: str) -> None:
+def test_a_task_does_not_inherit_the_variables_of_systemd(task_env: str) -> None:
     own = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID"]
     settings = resolved(
         flags={"task_env": task_env},
@@ -446,7 +446,7 @@ def test_settings_never_show_a_password() -> None:
     assert "s3cret" not in str(describe(outcome))
 
 
-def test_a_description_tells_each_value_and_where_it_is_from() -> None:
+def test_a_description_shows_each_value_and_its_source() -> None:
     outcome = resolved(
         **SECRETS, env_file={"REPROQ_LEASE": "1m30s"}, config={"command": "run 'a b'", "queue": "mail,sms"}
     )
@@ -466,7 +466,7 @@ SOME_TEXTS = st.text() | st.sampled_from(["0", "5", "1.5", "90s", "true", "a,b",
 
 
 @given(st.sampled_from(OPTIONS), SOME_TEXTS)
-def test_any_text_is_a_value_that_can_be_shown_and_read_again_or_a_printable_sentence(
+def test_any_text_is_a_value_that_can_be_shown_and_read_again_or_a_printable_error(
     option: Option, text: str
 ) -> None:
     try:
@@ -485,6 +485,6 @@ def test_an_excluded_queue_is_left_to_others() -> None:
 
 
 @pytest.mark.parametrize("flags", [{"queues": "a", "excluded_queues": "a"}, {"excluded_queues": "default"}])
-def test_some_queue_must_be_left(flags: dict[str, str]) -> None:
+def test_the_exclusions_must_leave_at_least_one_queue(flags: dict[str, str]) -> None:
     with pytest.raises(SettingsError, match=r"--exclude-queue \(flag\): no queue is left"):
         resolved(flags)

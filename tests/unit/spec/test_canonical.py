@@ -209,7 +209,7 @@ def test_400_digits_are_accepted(value: int | Decimal) -> None:
         Decimal("1." + "0" * 399 + "1"),
     ],
 )
-def test_more_than_400_digits_are_refused_unwritten(value: int | Decimal) -> None:
+def test_more_than_400_digits_are_refused_before_they_are_written_out(value: int | Decimal) -> None:
     with pytest.raises(SpecError, match=r"^args\[0\]: the number has more than 400 digits"):
         canonical_json({"args": [value]})
 
@@ -307,7 +307,7 @@ def test_a_key_that_is_not_a_string_is_refused(key: object) -> None:
         (Decimal, "type"),
     ],
 )
-def test_what_json_has_no_form_for_is_refused_by_type_and_path(value: object, name: str) -> None:
+def test_a_value_without_a_json_form_is_refused_by_type_and_path(value: object, name: str) -> None:
     with pytest.raises(SpecError) as caught:
         canonical_json({"args": [0, {"when": value}]})
     assert str(caught.value).startswith(f"args[1].when: a {name} has no form in JSON")

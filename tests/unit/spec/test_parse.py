@@ -33,7 +33,7 @@ def test_bytes_are_utf_8() -> None:
 @pytest.mark.parametrize(
     "text", ["", " ", "{", "[1,]", "nul", "'a'", "[1] 2", '"\t"', "01", "+1", "1.", "{1:2}"]
 )
-def test_what_is_not_json_is_refused(text: str) -> None:
+def test_text_that_is_not_json_is_refused(text: str) -> None:
     assert refused(text).path == "$"
     assert refused(text).why.startswith("not JSON: ")
 
@@ -127,7 +127,7 @@ def test_the_decimal_context_of_the_caller_does_not_matter() -> None:
         ('[{"a b": 1, "a b": 2}]', '[0]["a b"]'),
     ],
 )
-def test_a_key_that_is_there_twice_is_refused(text: str, path: str) -> None:
+def test_a_duplicate_key_is_refused(text: str, path: str) -> None:
     assert refused(text).path == path
     assert refused(text).why == "the key is there more than once"
 

@@ -38,7 +38,7 @@ def test_a_spec_has_its_payload_its_text_and_its_hash() -> None:
     assert spec.hash == spec_hash(EXAMPLE)
 
 
-def test_a_parsed_spec_is_the_spec_of_what_was_written() -> None:
+def test_a_parsed_spec_equals_the_written_one() -> None:
     text = (
         '{"kwargs": {"copies": 2.0, "to": "zo\\u00e9@example.org"}, "args": [1842], "v": 1e0, "task": "%s"}'
     )
@@ -95,7 +95,7 @@ def test_a_python_task_needs_a_path(task: str) -> None:
         Spec.python_task(task, [], {})
 
 
-def test_a_spec_error_is_one_of_ours_and_a_value_error_and_can_be_pickled() -> None:
+def test_a_spec_error_is_a_reproq_error_and_a_value_error_and_can_be_pickled() -> None:
     error = SpecError("args[0]", "it is wrong")
     assert isinstance(error, ReproqError)
     assert isinstance(error, ValueError)

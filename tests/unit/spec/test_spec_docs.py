@@ -78,7 +78,7 @@ def test_an_accepted_vector_has_its_canonical_text_and_its_hash(vector: dict[str
 
 
 @accepted
-def test_a_vector_hashes_by_sha_256_and_says_rightly_whether_it_is_plain(vector: dict[str, Any]) -> None:
+def test_the_hash_of_a_vector_is_its_sha_256_and_its_plain_flag_is_right(vector: dict[str, Any]) -> None:
     assert hashlib.sha256(vector["canonical"].encode("utf-8")).hexdigest() == vector["sha256"]
     value = json.loads(vector["json"])
     # `-0` is read as the integer 0, and written as such.
@@ -89,7 +89,7 @@ def test_a_vector_hashes_by_sha_256_and_says_rightly_whether_it_is_plain(vector:
 
 
 @refused
-def test_a_refused_vector_is_refused_at_its_path_in_its_words(vector: dict[str, Any]) -> None:
+def test_a_refused_vector_is_refused_with_its_path_and_its_message(vector: dict[str, Any]) -> None:
     with pytest.raises(SpecError) as caught:
         Spec.parse(vector["json"])
     assert (caught.value.path, caught.value.why) == (vector["path"], vector["why"])
@@ -115,12 +115,12 @@ def test_the_table_of_spellings_is_true() -> None:
             assert canonical_json(parse_json(spelling)) == text
 
 
-def test_the_python_producer_computes_the_name_of_the_example() -> None:
+def test_the_python_producer_computes_the_hash_of_the_example() -> None:
     assert output_of([sys.executable, "-c"], block("python")) == block("text", 1)
 
 
 @needs_jq
-def test_the_shell_producer_computes_the_name_of_the_example() -> None:
+def test_the_shell_producer_computes_the_hash_of_the_example() -> None:
     assert output_of(["sh", "-c"], block("sh")) == block("text", 1)
 
 
@@ -136,7 +136,7 @@ def test_the_shell_producer_computes_every_plain_vector_but_u_007f() -> None:
 
 
 @needs_node
-def test_the_javascript_producer_computes_the_name_of_the_example() -> None:
+def test_the_javascript_producer_computes_the_hash_of_the_example() -> None:
     assert output_of(["node", "-e"], block("js")) == block("text", 1)
 
 

@@ -147,7 +147,7 @@ def setting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Setting]:
     ],
     ids=lambda trouble: type(trouble).__name__,
 )
-def test_where_listen_is_refused_it_is_tried_again(
+def test_a_refused_listen_is_tried_again(
     setting: Setting, monkeypatch: pytest.MonkeyPatch, trouble: ReproqError
 ) -> None:
     monkeypatch.setattr("reproq_prefork.steward.listening.LISTEN_RETRY_S", 0.0)
@@ -157,7 +157,7 @@ def test_where_listen_is_refused_it_is_tried_again(
     assert "look" in store.calls
 
 
-def test_a_connection_that_is_lost_by_listening_is_closed_and_another_one_is_made(
+def test_a_connection_that_is_lost_by_listening_is_closed_and_replaced(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("reproq_prefork.steward.listening.LISTEN_RETRY_S", 0.0)
@@ -167,7 +167,9 @@ def test_a_connection_that_is_lost_by_listening_is_closed_and_another_one_is_mad
     assert "listen" in found.calls
 
 
-def test_after_a_lost_connection_every_idle_worker_is_woken_to_look_at_its_own(setting: Setting) -> None:
+def test_after_a_lost_connection_every_idle_worker_is_woken_to_check_its_own_connection(
+    setting: Setting,
+) -> None:
     lost, found = ScriptedStore(look=ConnectionLost("gone")), ScriptedStore()
     setting.run([lost, found], is_done=lambda: "look" in found.calls)
     assert lost.calls[-1] == "close"
@@ -185,7 +187,7 @@ def test_the_first_connection_wakes_nobody(setting: Setting) -> None:
     assert setting.messages() == ["no connection to the database"]
 
 
-def test_a_steward_that_is_told_to_quit_while_it_connects_gives_that_up(setting: Setting) -> None:
+def test_a_steward_that_is_told_to_quit_while_it_connects_gives_up(setting: Setting) -> None:
     answers = []
     orders = ScriptedOrders()
 

@@ -50,7 +50,7 @@ def host(signals: list[int]) -> Iterator[Host]:
     host.close()
 
 
-def test_a_worker_is_told_of_its_run_once_by_the_scoreboard_and_a_signal(
+def test_a_cancel_reaches_its_worker_once_by_the_scoreboard_and_a_signal(
     host: Host, signals: list[int]
 ) -> None:
     host.add_worker(0, run_id=7, claim=2)
@@ -64,7 +64,7 @@ def test_a_worker_is_told_of_its_run_once_by_the_scoreboard_and_a_signal(
     assert b"run 7 was cancelled" in os.read(host.log_reader, 4096)
 
 
-def test_a_worker_that_hears_nothing_of_it_is_killed_in_the_end(
+def test_a_worker_that_does_not_react_to_a_cancel_is_killed(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with forked(sleep_for_ever) as deaf:
@@ -84,7 +84,7 @@ def test_a_worker_that_hears_nothing_of_it_is_killed_in_the_end(
         assert exit_status_of(deaf) == -signal.SIGKILL
 
 
-def test_a_renewal_keeps_what_was_said_of_a_cancel_and_a_cancel_what_was_said_of_the_lease(
+def test_a_renewal_keeps_the_cancel_on_the_scoreboard_and_a_cancel_keeps_the_lease(
     host: Host,
 ) -> None:
     host.add_worker(0, run_id=7, claim=2)
@@ -116,10 +116,10 @@ class LateStore(ScriptedStore):
 
 
 @pytest.mark.parametrize("old", ["w0", "lost"])
-def test_a_late_answer_to_the_steward_of_before_a_reload_says_nothing_of_the_worker_in_the_slot_now(
+def test_a_late_renewal_by_the_old_steward_does_not_change_the_lease_of_the_next_worker(
     host: Host, old: str
 ) -> None:
-    """Its worker has ended, and the new steward has said of the next one in that slot until when it may work."""
+    """The worker has exited, and the new steward has written the lease of the next worker in that slot."""
     newer = RenewLeases(host.board, STEWARD - 1, period_s=1, lease_s=60, believed_lease_s=50)
 
     def another_takes_the_slot() -> None:
@@ -136,7 +136,9 @@ def test_a_late_answer_to_the_steward_of_before_a_reload_says_nothing_of_the_wor
     assert not host.said_of(0).lost
 
 
-def test_a_late_cancel_says_nothing_of_it_either(host: Host, signals: list[int]) -> None:
+def test_a_late_cancel_by_the_old_steward_does_not_reach_the_next_worker(
+    host: Host, signals: list[int]
+) -> None:
     newer = RenewLeases(host.board, STEWARD - 1, period_s=1, lease_s=60, believed_lease_s=50)
 
     def another_takes_the_slot() -> None:
@@ -163,16 +165,14 @@ def test_a_claim_that_is_not_shown_yet_is_cancelled_before_it_starts(host: Host)
     assert host.said_of(0).cancelled_run == (7, 2)
 
 
-def test_of_two_runs_it_is_told_of_the_one_it_is_at(host: Host) -> None:
+def test_of_two_cancelled_runs_the_one_that_the_worker_executes_is_shown(host: Host) -> None:
     host.add_worker(0, run_id=8, claim=1)
     host.scripted.cancelled = [RunToCancel("w0", 7, 2), RunToCancel("w0", 8, 1)]
     host.look.run(host.store)
     assert host.said_of(0).cancelled_run == (8, 1)
 
 
-def test_the_next_run_that_is_cancelled_takes_the_place_of_the_one_before(
-    host: Host, signals: list[int]
-) -> None:
+def test_the_next_cancelled_run_replaces_the_one_before(host: Host, signals: list[int]) -> None:
     for run_id in (7, 8):
         host.add_worker(0, run_id=run_id, claim=1)
         host.scripted.cancelled = [RunToCancel("w0", run_id, 1)]
@@ -181,7 +181,7 @@ def test_the_next_run_that_is_cancelled_takes_the_place_of_the_one_before(
     assert len(signals) == 2
 
 
-def test_only_live_workers_of_its_own_are_asked_about(host: Host) -> None:
+def test_a_steward_asks_only_about_its_own_live_workers(host: Host) -> None:
     with forked(lambda: 0) as child:
         gone = child.pid
     host.add_worker(0, steward=STEWARD - 1)
@@ -192,7 +192,7 @@ def test_only_live_workers_of_its_own_are_asked_about(host: Host) -> None:
     assert host.scripted.asked == [([], False), (["w2"], False)]
 
 
-def test_a_cancel_concerns_it_where_it_names_a_worker_of_its_own(host: Host) -> None:
+def test_a_cancel_concerns_a_steward_if_it_names_one_of_its_workers(host: Host) -> None:
     host.add_worker(0)
     host.add_worker(1, steward=STEWARD - 1)
     assert host.notice.concerns({"w0", "elsewhere"})
@@ -205,7 +205,7 @@ def test_a_cancel_concerns_it_where_it_names_a_worker_of_its_own(host: Host) -> 
     [(True, False, ["all"]), (False, True, ["one"]), (False, False, [])],
 )
 @pytest.mark.parametrize("announces", [True, False])
-def test_what_is_due_wakes_all_and_an_end_that_is_to_be_told_wakes_one(
+def test_due_runs_wake_all_workers_and_a_due_announcement_wakes_one(
     host: Host, announces: bool, runs_are_due: bool, is_finish_due: bool, woken: list[str]
 ) -> None:
     host.scripted.runs_are_due, host.scripted.is_finish_due = runs_are_due, is_finish_due
@@ -214,7 +214,7 @@ def test_what_is_due_wakes_all_and_an_end_that_is_to_be_told_wakes_one(
     assert host.scripted.asked == [([], announces)]
 
 
-def test_a_close_look_comes_soon_and_less_and_less_often(host: Host) -> None:
+def test_close_looks_start_at_once_and_become_less_frequent(host: Host) -> None:
     assert host.look.period_s == 1
     host.look.look_closely()
     periods = []
@@ -229,7 +229,7 @@ class NotRenewed(ScriptedStore):
         return frozenset(worker_ids) - {"w0"}
 
 
-def test_a_worker_whose_lease_is_not_renewed_is_told_so_and_believes_in_none(host: Host) -> None:
+def test_a_lease_that_is_not_renewed_is_shown_to_its_worker_as_lost(host: Host) -> None:
     for slot in (0, 1):
         host.add_worker(slot)
     host.renew.run(cast(StewardStore, NotRenewed()))
@@ -263,7 +263,7 @@ def test_a_renewal_that_is_refused_is_sent_again_before_the_next_one_is_due(host
         ({"lease_end_ns": 0}, False),
         ({"steward": STEWARD - 1}, False),
     ],
-    ids=["busy", "idle", "left", "not registered", "another's"],
+    ids=["busy", "idle", "left", "not registered", "of another steward"],
 )
 def test_which_leases_are_renewed(host: Host, changes: dict[str, Any], is_renewed: bool) -> None:
     host.add_worker(0, **changes)
@@ -298,9 +298,9 @@ class WithWaiting(ScriptedStore):
         (1.5, {"state": WorkerState.SETTLING}, False),
         (1.5, {"steward": STEWARD - 1}, False),
     ],
-    ids=["late", "in time", "nothing waits", "not started", "it has ended", "another's"],
+    ids=["late", "in time", "no waiting runs", "not started", "ended", "of another steward"],
 )
-def test_what_waits_behind_a_run_that_takes_long_is_handed_back(
+def test_runs_that_wait_behind_a_long_run_are_handed_back(
     host: Host, late_s: float, changes: dict[str, Any], is_handed_back: bool
 ) -> None:
     store = WithWaiting()
@@ -331,7 +331,7 @@ class WithExpired(ScriptedStore):
         raise AssertionError
 
 
-def test_a_sweep_that_has_found_as_many_as_it_may_is_followed_by_another_at_once(host: Host) -> None:
+def test_a_sweep_that_reached_its_limit_is_followed_by_another_at_once(host: Host) -> None:
     store = WithExpired(2 * SWEEP_BATCH + 1)
     reset: list[ResetRun] = []
     duty = SweepExpired(period_s=5, one_by_one=OneByOne(host.log), on_reset=reset.extend)
@@ -351,7 +351,7 @@ def test_a_sweep_that_has_found_as_many_as_it_may_is_followed_by_another_at_once
 def test_a_worker_is_abandoned_once_it_and_its_master_are_gone(
     host: Host, worker_is_alive: bool, master_is_alive: bool
 ) -> None:
-    """A master that lives ends first what a dead worker's task has started. Nobody knows what had started."""
+    """A live master first kills the processes of a dead worker's task. Which runs had started is unknown."""
     alive = proc.own_identity()
     gone = ProcessIdentity(alive.pid, alive.started + 1)  # of a process that had this pid before
     found: list[LostWorker] = []
@@ -367,10 +367,10 @@ def test_a_worker_is_abandoned_once_it_and_its_master_are_gone(
     assert [(lost.worker_id, lost.started, lost.charge_all, lost.refund) for lost in found] == expected
 
 
-def test_a_renewed_lease_is_believed_for_less_than_it_lasts_and_from_before_it_was_asked_for(
+def test_a_renewed_lease_counts_from_the_request_and_for_less_than_it_lasts(
     host: Host,
 ) -> None:
-    """However long the server takes to answer: the lease counts from when it was given."""
+    """The lease counts from the request, however long the server takes to answer."""
     host.add_worker(0)
     host.scripted.renewal_takes_s = 0.3
     began_ns = boottime_ns()

@@ -45,7 +45,7 @@ def logged(host: Host) -> list[Any]:
     return [json.loads(line) for line in lines]
 
 
-def test_a_flood_is_told_from_much_that_is_announced() -> None:
+def test_a_flood_differs_from_many_notifications() -> None:
     flood = Flood()
     for second in range(100):
         assert not flood.came(FLOOD_MESSAGES // 2, FLOOD_BYTES // 2, 2.0 * second)
@@ -65,7 +65,7 @@ class TestListening:
     def hearing(self, host: Host, awaits: AwaitNewRuns, clock: list[float]) -> Listening:
         return Listening(awaits=awaits, log=host.log)
 
-    def test_it_listens_once_on_a_connection(self, host: Host, hearing: Listening) -> None:
+    def test_listen_is_sent_once_on_each_connection(self, host: Host, hearing: Listening) -> None:
         hearing.begin(host.store, 0.0)
         assert host.scripted.asked == []
         for _ in range(2):
@@ -74,14 +74,16 @@ class TestListening:
                 hearing.begin(host.store, 0.0)
         assert host.scripted.asked == ["listen", "listen"]
 
-    def test_it_does_not_behind_a_pooler(self, host: Host, hearing: Listening, clock: list[float]) -> None:
+    def test_behind_a_pooler_listen_is_not_sent(
+        self, host: Host, hearing: Listening, clock: list[float]
+    ) -> None:
         hearing.connected(can_listen=False)
         clock[0] += 3600
         hearing.begin(host.store, 0.0)
         hearing.heard(host.store, FLOOD, 1.0)
         assert host.scripted.asked == []
 
-    def test_a_flood_ends_it_for_a_while_and_new_runs_are_awaited_no_more(
+    def test_a_flood_pauses_listening_and_the_wait_for_new_runs(
         self, host: Host, hearing: Listening, awaits: AwaitNewRuns, clock: list[float]
     ) -> None:
         host.add_worker(0, state=WorkerState.IDLE)
@@ -99,7 +101,7 @@ class TestListening:
         awaits.again_if_idle(host.store)
         assert host.scripted.asked == ["listen", "await", "stop listening", "listen", "await"]
 
-    def test_a_flood_that_took_the_connection_with_it_is_one_on_the_next_too(
+    def test_a_flood_that_broke_the_connection_pauses_listening_on_the_next_one(
         self, host: Host, hearing: Listening, clock: list[float]
     ) -> None:
         hearing.connected(can_listen=True)
@@ -112,7 +114,7 @@ class TestListening:
         hearing.begin(host.store, 0.0)
         assert host.scripted.asked == ["listen", "listen"]
 
-    def test_it_does_not_while_the_servers_queue_is_nearly_full(
+    def test_listening_stops_while_the_notification_queue_of_the_server_is_nearly_full(
         self, host: Host, hearing: Listening, clock: list[float]
     ) -> None:
         hearing.connected(can_listen=True)
@@ -124,7 +126,7 @@ class TestListening:
         hearing.heard(host.store, News(), 0.6)
         assert host.scripted.asked == ["listen", "stop listening"]
 
-    def test_what_the_server_refuses_is_tried_again(
+    def test_a_refused_listen_is_tried_again(
         self, host: Host, hearing: Listening, clock: list[float], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def refuse() -> None:
@@ -160,7 +162,7 @@ class TestListening:
 
 
 class TestAwaitNewRuns:
-    """Messages are asked for while a worker is idle, and no more once many have found none."""
+    """Notifications are requested while a worker is idle, until many have come without an idle worker."""
 
     @pytest.fixture
     def resumed(self) -> list[bool]:
@@ -170,7 +172,7 @@ class TestAwaitNewRuns:
     def awaits(self, host: Host, resumed: list[bool]) -> AwaitNewRuns:
         return AwaitNewRuns(host.board, STEWARD, resumed=lambda: resumed.append(True), log=host.log)
 
-    def test_they_are_asked_for_once_a_worker_is_idle(
+    def test_notifications_are_requested_once_a_worker_is_idle(
         self, host: Host, awaits: AwaitNewRuns, resumed: list[bool]
     ) -> None:
         awaits.connected(can_hear=True)
@@ -186,7 +188,7 @@ class TestAwaitNewRuns:
         assert host.scripted.asked == ["await"]
         assert resumed == [True]
 
-    def test_nobody_waits_for_them_behind_a_pooler_or_without_a_connection(
+    def test_notifications_are_not_requested_behind_a_pooler_or_without_a_connection(
         self, host: Host, awaits: AwaitNewRuns
     ) -> None:
         host.add_worker(0, state=WorkerState.IDLE)
@@ -197,7 +199,9 @@ class TestAwaitNewRuns:
         assert not awaits.is_watching()
         assert host.scripted.asked == []
 
-    def test_many_in_a_row_that_find_nobody_idle_are_enough(self, host: Host, awaits: AwaitNewRuns) -> None:
+    def test_many_notifications_without_an_idle_worker_end_the_request(
+        self, host: Host, awaits: AwaitNewRuns
+    ) -> None:
         awaits.connected(can_hear=True)
         host.add_worker(0, state=WorkerState.IDLE)
         awaits.again_if_idle(host.store)
@@ -216,14 +220,14 @@ class TestAwaitNewRuns:
         awaits.again_if_idle(host.store)
         assert host.scripted.asked == ["await", "ignore", "await"]
 
-    def test_a_new_connection_begins_anew(self, host: Host, awaits: AwaitNewRuns) -> None:
+    def test_a_new_connection_requests_notifications_again(self, host: Host, awaits: AwaitNewRuns) -> None:
         host.add_worker(0, state=WorkerState.IDLE)
         for _ in range(2):
             awaits.connected(can_hear=True)
             awaits.again_if_idle(host.store)
         assert host.scripted.asked == ["await", "await"]
 
-    def test_a_lock_that_somebody_keeps_is_not_waited_for(
+    def test_a_request_does_not_wait_for_a_held_lock(
         self, host: Host, awaits: AwaitNewRuns, resumed: list[bool], clock: list[float]
     ) -> None:
         host.scripted.locked = ("default",)

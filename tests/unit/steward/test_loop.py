@@ -216,7 +216,7 @@ def office(monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
 # --- the server process of a dead worker ---
 
 
-def test_a_server_process_that_was_seen_gone_needs_one_reset(office: Office) -> None:
+def test_a_worker_whose_server_process_is_gone_needs_one_reset(office: Office) -> None:
     office.lose("w", (1, 1))
     assert office.serve() == ["w"]
     office.scripted.asked.clear()
@@ -225,13 +225,13 @@ def test_a_server_process_that_was_seen_gone_needs_one_reset(office: Office) -> 
     assert office.scripted.registered == set()
 
 
-def test_a_death_that_is_told_twice_is_answered_once(office: Office) -> None:
+def test_a_death_that_is_reported_twice_is_answered_once(office: Office) -> None:
     office.lose("w", (1, 1))
     office.lose("w", (1, 1))
     assert office.serve() == ["w"]
 
 
-def test_where_it_was_not_seen_gone_the_reset_is_repeated_until_it_is(office: Office) -> None:
+def test_the_reset_is_repeated_until_the_server_process_is_gone(office: Office) -> None:
     office.scripted.is_gone = False
     office.lose("w")
     assert office.serve() == ["w"], "the slot is free at once"
@@ -248,8 +248,8 @@ def test_where_it_was_not_seen_gone_the_reset_is_repeated_until_it_is(office: Of
     assert office.scripted.registered == set()
 
 
-def test_it_is_not_repeated_for_ever_because_the_death_is_told_again_and_again(office: Office) -> None:
-    """As it is while the worker is registered: by a new master, each time that it looks for such workers."""
+def test_repeated_reports_of_a_death_do_not_repeat_the_reset_for_ever(office: Office) -> None:
+    """A new master reports it each time that it looks for dead workers that are still registered."""
     office.scripted.is_gone = False
     office.lose("w", (1, 1))
     office.serve()
@@ -261,8 +261,8 @@ def test_it_is_not_repeated_for_ever_because_the_death_is_told_again_and_again(o
 
 
 @pytest.mark.parametrize("refused", [set(), {1}])
-def test_it_is_not_repeated_for_ever(office: Office, refused: set[int]) -> None:
-    """What is left then is left to the sweep."""
+def test_a_reset_is_not_repeated_for_ever(office: Office, refused: set[int]) -> None:
+    """After that, the sweep resets the remaining runs."""
     office.scripted.is_gone = False
     office.scripted.refused = office.scripted.refuses_the_end_of = refused
     office.lose("w", (1, 1))
@@ -273,7 +273,7 @@ def test_it_is_not_repeated_for_ever(office: Office, refused: set[int]) -> None:
     assert office.scripted.asked == []
 
 
-def test_behind_a_pooler_it_is_repeated_for_longer_than_a_statement_may_take(office: Office) -> None:
+def test_behind_a_pooler_the_reset_is_repeated_for_longer_than_a_statement_may_take(office: Office) -> None:
     office.scripted.backend = ServerProcess(pid=1, pooled=True)
     office.lose("w")
     assert office.serve() == ["w"]
@@ -284,7 +284,7 @@ def test_behind_a_pooler_it_is_repeated_for_longer_than_a_statement_may_take(off
     assert "end_backend_of" not in office.scripted.asked, "it is not the worker's alone"
 
 
-def test_a_steward_that_is_told_to_quit_puts_back_first_what_dead_workers_held(office: Office) -> None:
+def test_a_steward_that_is_told_to_quit_first_resets_the_runs_of_dead_workers(office: Office) -> None:
     office.serve()
     office.lose("w", (1, 1))
     office.orders.quit = True
@@ -292,7 +292,7 @@ def test_a_steward_that_is_told_to_quit_puts_back_first_what_dead_workers_held(o
     assert office.scripted.held["w"] == set()
 
 
-def test_where_it_cannot_reach_the_database_it_quits_even_so(office: Office) -> None:
+def test_a_steward_without_a_database_quits_without_a_reset(office: Office) -> None:
     office.is_reachable = False
     office.lose("w", (1, 1))
     office.orders.quit = True
@@ -318,7 +318,7 @@ def dead_worker(slot: int, **changes: Any) -> WorkerRecord:
     return WorkerRecord(**(record | changes))
 
 
-def test_what_workers_without_a_master_held_is_put_back_except_for_those_that_left_in_order(
+def test_runs_of_workers_without_a_master_are_reset_unless_the_worker_exited_cleanly(
     office: Office,
 ) -> None:
     office.board.write_worker(0, dead_worker(0))
@@ -339,10 +339,10 @@ def test_what_workers_without_a_master_held_is_put_back_except_for_those_that_le
     ]
 
 
-def test_where_nobody_knows_what_such_a_worker_carried_along_all_it_held_may_have_started(
+def test_if_the_unrecorded_ends_of_such_a_worker_are_unknown_all_its_runs_may_have_started(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It died as it wrote that. A run that may start once only must not start again."""
+    """The worker died during the write of its record. A run that may start only once must not start again."""
     office.board.write_worker(0, dead_worker(0, run_id=0))
     monkeypatch.setattr(office.board, "unrecorded_of", lambda slot, incarnation: None)
     office.steward._end_orphaned_workers()
@@ -352,7 +352,7 @@ def test_where_nobody_knows_what_such_a_worker_carried_along_all_it_held_may_hav
 # --- a run that cannot be changed ---
 
 
-def test_a_run_that_is_refused_keeps_no_other_run_no_other_worker_and_no_slot(office: Office) -> None:
+def test_a_run_that_cannot_be_reset_blocks_no_other_run_worker_or_slot(office: Office) -> None:
     office.scripted.refused = office.scripted.refuses_the_end_of = {2}
     office.lose("w", (1, 1), (2, 1), (3, 1))
     office.lose("x", (4, 1))
@@ -363,7 +363,7 @@ def test_a_run_that_is_refused_keeps_no_other_run_no_other_worker_and_no_slot(of
     assert office.logged().count("run 2 cannot be put back") == 1
 
 
-def test_what_is_refused_for_a_while_is_put_back_later(office: Office) -> None:
+def test_a_run_whose_reset_is_refused_for_a_while_is_reset_later(office: Office) -> None:
     office.scripted.refused = {2}
     office.lose("w", (1, 1), (2, 1))
     office.serve()
@@ -376,7 +376,9 @@ def test_what_is_refused_for_a_while_is_put_back_later(office: Office) -> None:
 
 
 @pytest.mark.parametrize("error", [StatementRefused("not this run"), ValueRefused("breaks a constraint")])
-def test_what_is_refused_again_and_again_is_failed_with_the_reason(office: Office, error: Exception) -> None:
+def test_a_run_whose_reset_is_refused_again_and_again_is_failed_with_the_reason(
+    office: Office, error: Exception
+) -> None:
     office.scripted.refused, office.scripted.error = {2}, error
     office.lose("w", (2, 1))
     office.serve()
@@ -404,7 +406,7 @@ def test_a_locked_row_and_a_full_disk_fail_nothing(office: Office, how: str) -> 
 
 
 @pytest.mark.parametrize("tokens", [[], [(1, 1), (2, 1)]])
-def test_a_server_that_takes_no_change_at_all_blames_no_run(office: Office, tokens: list[Token]) -> None:
+def test_a_server_that_refuses_every_change_fails_no_run(office: Office, tokens: list[Token]) -> None:
     office.scripted.refuses_all = True
     office.lose("w", *tokens)
     assert office.serve() == []
@@ -416,7 +418,7 @@ def test_a_server_that_takes_no_change_at_all_blames_no_run(office: Office, toke
     assert office.scripted.held["w"] == set()
 
 
-def test_one_expired_run_that_is_refused_keeps_no_other_expired(office: Office) -> None:
+def test_an_expired_run_that_cannot_be_reset_does_not_block_the_others(office: Office) -> None:
     office.scripted.refused = office.scripted.refuses_the_end_of = {500}
     office.scripted.held = {"gone": {(run_id, 1) for run_id in range(1, 1001)}}
     office.scripted.expired = {"gone"}

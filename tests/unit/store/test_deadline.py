@@ -48,7 +48,7 @@ def test_an_answer_within_its_time_is_given(clock: list[float]) -> None:
     )
 
 
-def test_after_its_time_nothing_is_waited_for(clock: list[float]) -> None:
+def test_after_the_deadline_the_wait_ends_with_an_error(clock: list[float]) -> None:
     gen = _with_deadline(answer_after(2), 8.0)
     assert outcome(gen, [READY]) is None
     clock[0] += 9
@@ -56,7 +56,7 @@ def test_after_its_time_nothing_is_waited_for(clock: list[float]) -> None:
         gen.send(NOT_READY)
 
 
-def test_what_has_arrived_while_this_process_was_stopped_still_counts(clock: list[float]) -> None:
+def test_an_answer_that_arrived_while_the_process_was_stopped_still_counts(clock: list[float]) -> None:
     gen = _with_deadline(answer_after(3), 8.0)
     next(gen)
     clock[0] += 60
@@ -66,8 +66,8 @@ def test_what_has_arrived_while_this_process_was_stopped_still_counts(clock: lis
         gen.send(READY)
 
 
-def test_what_arrives_without_end_does_not(clock: list[float]) -> None:
-    """As notifications do, that others send faster than they are read."""
+def test_messages_without_end_do_not_extend_the_deadline(clock: list[float]) -> None:
+    """For example notifications that other sessions send faster than they are read."""
     gen = _with_deadline(answer_after(10**9), 8.0)
     next(gen)
     for _ in range(5 * LATE_READS):

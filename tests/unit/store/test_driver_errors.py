@@ -51,14 +51,14 @@ def test_the_sqlstate_says_what_is_at_fault(sqlstate: str, kind: type[ReproqErro
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_what_psycopg_lets_through_of_pythons_own_errors_is_translated(error: Exception) -> None:
-    """They come of a reply that the server has sent, so what it was asked may be committed."""
+def test_errors_of_python_that_come_out_of_psycopg_are_translated(error: Exception) -> None:
+    """The server has sent a reply, so the statement may be committed."""
     with pytest.raises(ReplyUnreadable) as unreadable, translated_errors():
         raise error
     assert unreadable.value.__cause__ is error
 
 
-def test_our_own_errors_and_those_of_the_code_itself_pass_through() -> None:
+def test_reproq_errors_and_programming_errors_pass_unchanged() -> None:
     for error in (InvalidRun("no"), ConnectionLost("gone"), KeyError("a mistake"), TypeError("a mistake")):
         with pytest.raises(type(error)) as raised, translated_errors():
             raise error

@@ -57,11 +57,11 @@ def exactly(text: str) -> Any:
 @example("[" * 101 + "]" * 101)
 @example('{"a":' * 100 + "1.5" + "}" * 100)
 @example("[" * 100_000)
-def test_the_fast_way_gives_what_the_exact_one_gives(text: str) -> None:
+def test_the_fast_reader_agrees_with_the_exact_one(text: str) -> None:
     assert repr(read_json(text)) == repr(exactly(text))
 
 
 @pytest.mark.parametrize("text", ['{"a":1}', "[1,2.5]", '"é"'])
-def test_what_is_plain_goes_the_fast_way(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_json_is_read_the_fast_way(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("reproq_prefork.store.json_columns._exactly", lambda text: pytest.fail(text))
     assert read_json(text) == json.loads(text)

@@ -52,7 +52,7 @@ from tests.support.postgres.deaf import deaf_ports
         ),
     ],
 )
-def test_each_host_of_a_url_is_an_attempt(
+def test_each_host_of_a_url_is_tried_separately(
     parameters: Mapping[str, str], attempts: list[Mapping[str, str]]
 ) -> None:
     assert list(split_addresses(parameters)) == attempts
@@ -81,7 +81,7 @@ def short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("short_limits")
-def test_deaf_addresses_are_given_up_one_after_the_other_with_signs_of_life_all_the_time() -> None:
+def test_silent_addresses_time_out_one_after_the_other_with_constant_signs_of_life() -> None:
     signs: list[float] = []
 
     def goes_on(for_s: float) -> bool:
@@ -111,7 +111,7 @@ def test_a_process_that_is_told_to_stop_gives_up_at_once() -> None:
         assert time.monotonic() - began_at < 2
 
 
-def test_the_reason_of_each_address_is_told() -> None:
+def test_the_error_of_each_address_is_reported() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     parameters = {"host": "127.0.0.1,nowhere.invalid", "port": str(port), "connect_timeout": "2"}
@@ -122,7 +122,7 @@ def test_the_reason_of_each_address_is_told() -> None:
 
 
 @pytest.mark.usefixtures("short_limits")
-def test_a_name_is_looked_up_with_a_sign_of_life_that_counts_for_as_long_as_that_may_take(
+def test_the_sign_of_life_before_a_name_lookup_covers_the_longest_lookup(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     signs: list[float] = []
@@ -144,6 +144,6 @@ def test_the_time_limit_of_an_address_is_read_as_libpq_reads_it(said: str, timeo
     assert longest_open_s({"host": "127.0.0.1", "connect_timeout": said}) == timeout_s
 
 
-def test_a_time_limit_that_is_no_number_is_refused() -> None:
+def test_a_time_limit_that_is_not_a_number_is_refused() -> None:
     with pytest.raises(psycopg.OperationalError, match="must be a number of seconds, not 'soon'"):
         open_connection({"connect_timeout": "soon"}, goes_on=always, for_writing=True)

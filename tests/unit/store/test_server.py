@@ -46,7 +46,7 @@ def test_an_old_server_is_refused_even_to_read_from(
     ],
     ids=["standby", "read-only", "SQL_ASCII", "LATIN1", "without triggers", "another server"],
 )
-def test_a_server_that_cannot_do_the_work_is_refused_with_the_reason_and_may_be_read_from(
+def test_a_server_that_cannot_do_the_work_is_refused_with_the_reason_but_may_be_read(
     asked: Server, reason: str
 ) -> None:
     assert reason in why_unusable(asked, for_writing=True, system=7001)
@@ -54,7 +54,7 @@ def test_a_server_that_cannot_do_the_work_is_refused_with_the_reason_and_may_be_
 
 
 @pytest.mark.parametrize(("system", "expected"), [(None, 7001), (7001, None), (7001, 7001)])
-def test_a_server_whose_identifier_is_not_known_or_not_expected_will_do(
+def test_a_server_whose_identifier_is_unknown_or_not_checked_is_accepted(
     system: int | None, expected: int | None
 ) -> None:
     assert why_unusable(replace(FIT, system=system), for_writing=True, system=expected) == ""

@@ -7,12 +7,12 @@ import pytest
 from tests.support.waiting import wait_until
 
 
-def test_it_returns_the_first_true_value() -> None:
+def test_wait_until_returns_the_first_true_value() -> None:
     numbers = itertools.count()
     assert wait_until(lambda: next(numbers) // 3, timeout_s=5, describe="the number 3") == 1
 
 
-def test_a_missed_deadline_tells_what_was_awaited_and_what_was_seen_last() -> None:
+def test_a_missed_deadline_reports_the_condition_and_the_last_value() -> None:
     with pytest.raises(AssertionError, match=r"waited 0\.02 s for a row; last seen: \[\]"):
         wait_until(list, timeout_s=0.02, describe="a row")
 

@@ -31,7 +31,7 @@ def test_a_call_comes_back_as_it_was_enqueued(args: list[Any], kwargs: dict[str,
     assert call == PythonCall("shop.tasks.mail", tuple(args), kwargs)
 
 
-def test_numbers_are_what_they_were_also_after_jsonb_wrote_them_out() -> None:
+def test_numbers_are_unchanged_even_after_jsonb() -> None:
     call = read_call('{"v": 1, "task": "a.b", "args": [1.50, 2.0, 1' + "0" * 300 + ", 7]}")
     assert call.args == (1.5, 2.0, 1e300, 7)
     assert list(map(type, call.args)) == [float, float, float, int]
@@ -49,6 +49,6 @@ def test_numbers_are_what_they_were_also_after_jsonb_wrote_them_out() -> None:
         (json.dumps({"v": 1, "task": "a.b", "args": [10**500]}), "cannot be read: args"),
     ],
 )
-def test_what_is_no_call_is_refused_with_the_reason(payload: str, why: str) -> None:
+def test_a_payload_that_is_not_a_call_is_refused_with_the_reason(payload: str, why: str) -> None:
     with pytest.raises(NotACall, match=why):
         read_call(payload)

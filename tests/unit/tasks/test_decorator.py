@@ -62,7 +62,7 @@ def test_options_go_to_the_run_and_arguments_to_its_payload() -> None:
     assert '"kwargs":{"priority":3,"queue_name":"an argument, too"}' in second.spec.canonical
 
 
-def test_the_key_of_a_unique_task_is_its_call_or_what_its_function_says() -> None:
+def test_the_key_of_a_unique_task_is_its_call_or_comes_from_a_function() -> None:
     for name in ("Ada", "Ada", "Bob"):
         greet.enqueue(None, name)
     first, same, other = (new.unique_key for _, new in ENQUEUED)
@@ -91,7 +91,7 @@ def test_using_leaves_the_task_as_it_is() -> None:
         ({"executor": "thread"}, "executor must be one of fork, inline"),
     ],
 )
-def test_an_option_that_cannot_be_is_refused_where_it_stands(options: dict[str, Any], why: str) -> None:
+def test_a_wrong_option_is_refused_at_the_decorator(options: dict[str, Any], why: str) -> None:
     with pytest.raises(InvalidRun, match=why):
         task(**options)(ranked.func)  # type: ignore[no-untyped-call]
     with pytest.raises(InvalidRun, match=why):
@@ -99,12 +99,12 @@ def test_an_option_that_cannot_be_is_refused_where_it_stands(options: dict[str, 
 
 
 @pytest.mark.parametrize("name", ["colour", "func"])
-def test_an_option_that_there_is_not_is_refused(name: str) -> None:
+def test_an_unknown_option_is_refused(name: str) -> None:
     with pytest.raises(InvalidRun, match=f"A task has no option {name}"):
         add.using(**{name: 1})
 
 
-def test_what_no_worker_could_import_is_refused() -> None:
+def test_a_function_that_no_worker_could_import_is_refused() -> None:
     with pytest.raises(InvalidRun, match="is not a function of a module"):
         task(lambda: None)
     with pytest.raises(InvalidRun, match='A task is made of a function, not of "3"'):
@@ -117,7 +117,7 @@ def test_what_no_worker_could_import_is_refused() -> None:
         task(of_the_program).enqueue(None)
 
 
-def test_arguments_that_are_no_json_are_refused_with_their_place() -> None:
+def test_arguments_that_are_not_json_are_refused_with_their_path() -> None:
     with pytest.raises(SpecError, match=r"args\[0\]"):
         add.enqueue(None, object())  # type: ignore[arg-type]
     assert ENQUEUED == []

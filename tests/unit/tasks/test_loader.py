@@ -68,12 +68,12 @@ def test_a_module_that_is_not_allowed_is_not_even_imported(shop: Path) -> None:
     assert "not one of those that may hold tasks" in refusal_of("shop_of_tests.tasks.mail")
 
 
-def test_what_is_no_task_is_refused(shop: Path) -> None:
+def test_a_path_that_is_not_a_task_is_refused(shop: Path) -> None:
     for name in ("helper", "task", "__name__", "__builtins__"):
         assert "is not a task" in refusal_of(f"shop_of_tests.tasks.{name}", "shop_of_tests")
 
 
-def test_a_task_that_an_allowed_module_has_imported_is_its_own_modules(shop: Path) -> None:
+def test_a_task_imported_by_an_allowed_module_belongs_to_its_own_module(shop: Path) -> None:
     refusal = refusal_of("shop_of_tests.tasks.secret", "shop_of_tests.tasks")
     assert 'is a task of the module "shop_of_tests.private"' in refusal
     assert load("shop_of_tests.tasks.secret", "shop_of_tests.tasks", "shop_of_tests.private")
@@ -87,7 +87,7 @@ def test_a_task_that_an_allowed_module_has_imported_is_its_own_modules(shop: Pat
         ("absent", "ModuleNotFoundError: No module named 'shop_of_tests.absent'", ModuleNotFoundError),
     ],
 )
-def test_a_module_that_cannot_be_imported_is_no_refusal(
+def test_a_module_that_cannot_be_imported_is_not_refused_for_ever(
     shop: Path, module: str, reason: str, cause: type[BaseException]
 ) -> None:
     with pytest.raises(TaskNotFound) as caught:
@@ -105,7 +105,7 @@ def test_a_name_that_is_not_there_may_be_there_after_a_deploy(shop: Path) -> Non
     "path",
     ["", "mail", ".mail", "shop.", "shop..mail", "shop.mail()", "shop.class", "a.b-c", "a/b.c", "a.b\n"],
 )
-def test_what_is_no_dotted_path_is_refused(path: str) -> None:
+def test_text_that_is_not_a_dotted_path_is_refused(path: str) -> None:
     assert "is not the dotted path of a task" in refusal_of(path, "shop", "a")
 
 
@@ -127,7 +127,9 @@ def test_a_module_is_allowed_if_and_only_if_it_is_listed_or_below_one(
     assert allowed_modules(allowed)(module) is expected
 
 
-def test_a_function_without_a_module_is_nobodys(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_function_without_a_module_belongs_to_no_module(
+    shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def mail() -> None: ...
 
     module = ModuleType("shop_of_tests.made_up")

@@ -61,7 +61,7 @@ def test_a_json_line_holds_the_same(pipe: Pipe) -> None:
     }
 
 
-def test_a_field_never_replaces_what_every_line_has(pipe: Pipe) -> None:
+def test_a_field_never_replaces_a_standard_field(pipe: Pipe) -> None:
     pipe.log(LogFormat.JSON).info("ready", message="forged", level="error")
     event = json.loads(pipe.text())
     assert (event["message"], event["level"]) == ("ready", "info")

@@ -92,12 +92,12 @@ def at_once(seconds: float = 5.0) -> Iterator[None]:
         signal.signal(signal.SIGALRM, previous)
 
 
-def test_what_can_be_written_is(ends: Ends) -> None:
+def test_data_that_fits_is_written(ends: Ends) -> None:
     assert write_at_once(ends.writer, b"one line\n") == 9
     assert ends.read().replace(b"\r", b"") == b"one line\n"
 
 
-def test_what_nobody_reads_is_not_waited_for(ends: Ends) -> None:
+def test_a_write_does_not_wait_for_a_reader(ends: Ends) -> None:
     with at_once():
         ends.fill()
         with pytest.raises(BlockingIOError):
@@ -116,7 +116,7 @@ def test_the_descriptor_stays_as_it_was_for_others(ends: Ends) -> None:
     assert set(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_terminal_that_somebody_has_stopped_is_not_waited_for() -> None:
+def test_a_write_does_not_wait_for_a_stopped_terminal() -> None:
     ends = terminal()
     with at_once():
         termios.tcflow(ends.writer, termios.TCOOFF)
@@ -129,7 +129,7 @@ def test_a_terminal_that_somebody_has_stopped_is_not_waited_for() -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 @pytest.mark.parametrize("make", [pipe, terminal])
-def test_what_belongs_to_another_user_is_not_waited_for_either(make: Callable[[], Ends]) -> None:
+def test_a_write_does_not_wait_for_a_file_of_another_user_either(make: Callable[[], Ends]) -> None:
     """The program that started us has opened it, and then dropped its rights."""
     ends = make()
 
@@ -189,7 +189,7 @@ def test_lines_of_many_processes_stay_whole_and_nobody_waits(user: int | None) -
     ends.close()
 
 
-def test_a_traceback_of_any_length_is_written_as_far_as_it_goes() -> None:
+def test_a_traceback_is_written_as_far_as_there_is_room() -> None:
     ends = pipe()
     with at_once():
         write_text_at_once(ends.writer, "é" * 10_000 + "\nend\ud800")
@@ -206,7 +206,7 @@ class TestDropped:
 
     @pytest.mark.parametrize("format", LogFormat)
     @pytest.mark.parametrize("make", [pipe, stream_socket])
-    def test_the_next_line_that_can_be_written_follows_the_number(
+    def test_the_number_of_dropped_lines_is_logged_before_the_next_line(
         self, make: Callable[[], Ends], format: LogFormat
     ) -> None:
         ends = make()
@@ -232,7 +232,7 @@ class TestDropped:
             assert said[0].endswith("they could not be written at once dropped=100")
         ends.close()
 
-    def test_they_are_counted_on_until_the_number_itself_can_be_written(self) -> None:
+    def test_dropped_lines_are_counted_until_their_number_can_be_written(self) -> None:
         ends = pipe()
         log = Log(LogLevel.INFO, LogFormat.JSON, fd=ends.writer)
         for _ in range(3):
@@ -243,7 +243,7 @@ class TestDropped:
         assert [json.loads(line).get("dropped") for line in ends.read().splitlines()] == [3, None]
         ends.close()
 
-    def test_what_a_full_disk_refuses_is_dropped_and_counted_too(self) -> None:
+    def test_lines_refused_by_a_full_disk_are_dropped_and_counted_too(self) -> None:
         ends = pipe()
         full = os.open("/dev/full", os.O_WRONLY)
         kept = os.dup(ends.writer)
@@ -261,7 +261,7 @@ class TestDropped:
     def test_a_line_that_was_cut_is_ended_before_the_next(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        """As by a disk that is full in the middle of it."""
+        """For example by a disk that becomes full in the middle of a write."""
         path = tmp_path / "log"
         fd = os.open(path, os.O_WRONLY | os.O_CREAT)
         room = [10]
@@ -283,5 +283,5 @@ class TestDropped:
         os.close(fd)
 
 
-def test_a_line_of_the_log_fits_into_a_pipe_as_a_whole() -> None:
+def test_a_log_line_is_short_enough_for_one_atomic_pipe_write() -> None:
     assert MAX_LINE_BYTES <= 4096

@@ -38,14 +38,14 @@ def written() -> Iterator[Written]:
     written.close()
 
 
-def test_the_first_time_is_warned_of_at_once_and_the_next_ones_are_for_debugging(written: Written) -> None:
+def test_the_first_event_is_a_warning_and_the_next_ones_are_debug_lines(written: Written) -> None:
     for _ in range(3):
         written.recurring.warning("no connection", reason="none")
     assert [event["level"] for event in written.events()] == ["warning", "debug", "debug"]
     assert {event["reason"] for event in written.events()} == {"none"}
 
 
-def test_hours_of_it_are_few_lines_at_growing_intervals_that_say_how_often_it_came(written: Written) -> None:
+def test_hours_of_trouble_are_a_few_warnings_at_growing_intervals_with_a_count(written: Written) -> None:
     for second in range(2 * 3600):
         written.now = 1000.0 + second
         written.recurring.warning("no connection", second=second)
@@ -58,13 +58,13 @@ def test_hours_of_it_are_few_lines_at_growing_intervals_that_say_how_often_it_ca
     ]
 
 
-def test_another_kind_is_warned_of_beside_it(written: Written) -> None:
+def test_another_kind_of_trouble_gets_its_own_warning(written: Written) -> None:
     written.recurring.warning("no connection")
     written.recurring.warning("a duty could not be done")
     assert [event["message"] for event in written.warnings()] == ["no connection", "a duty could not be done"]
 
 
-def test_after_a_calm_it_is_new_again(written: Written) -> None:
+def test_after_a_calm_period_the_same_trouble_is_new(written: Written) -> None:
     written.recurring.warning("no connection")
     written.now += CALM_S - 1
     written.recurring.warning("no connection")
@@ -77,7 +77,7 @@ def test_after_a_calm_it_is_new_again(written: Written) -> None:
     assert "times" not in written.warnings()[-1]
 
 
-def test_trouble_that_comes_more_rarely_than_its_interval_is_not_lost(written: Written) -> None:
+def test_trouble_rarer_than_its_interval_is_always_a_warning(written: Written) -> None:
     for _ in range(50):
         written.recurring.warning("no connection")
         written.now += LONGEST_INTERVAL_S + 1

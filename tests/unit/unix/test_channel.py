@@ -44,14 +44,14 @@ def test_a_peer_that_does_not_read_blocks_nobody_and_gets_all_later(ends: tuple[
     assert [number for number, _ in received] == list(range(3_000))  # type: ignore[misc, has-type]
 
 
-def test_both_ways_are_apart(ends: tuple[Channel, Channel]) -> None:
+def test_the_two_directions_are_independent(ends: tuple[Channel, Channel]) -> None:
     ours, theirs = ends
     ours.send("there")
     theirs.send("back")
     assert (ours.receive(), theirs.receive()) == (["back"], ["there"])
 
 
-def test_a_peer_that_is_gone_is_noticed_once_all_is_read(ends: tuple[Channel, Channel]) -> None:
+def test_a_closed_peer_is_noticed_after_all_messages_are_read(ends: tuple[Channel, Channel]) -> None:
     ours, theirs = ends
     theirs.send(1)
     theirs.send(2)
@@ -62,7 +62,7 @@ def test_a_peer_that_is_gone_is_noticed_once_all_is_read(ends: tuple[Channel, Ch
             ours.receive()
 
 
-def test_the_last_words_of_a_peer_that_had_unread_messages_are_read(ends: tuple[Channel, Channel]) -> None:
+def test_the_last_messages_of_a_peer_with_unread_messages_are_read(ends: tuple[Channel, Channel]) -> None:
     ours, theirs = ends
     ours.send("never read")
     theirs.send("last words")
@@ -72,7 +72,7 @@ def test_the_last_words_of_a_peer_that_had_unread_messages_are_read(ends: tuple[
         ours.receive()
 
 
-def test_sending_to_a_peer_that_is_gone_is_no_error(ends: tuple[Channel, Channel]) -> None:
+def test_sending_to_a_closed_peer_is_not_an_error(ends: tuple[Channel, Channel]) -> None:
     ours, theirs = ends
     theirs.close()
     for _ in range(3):
@@ -91,7 +91,7 @@ def test_a_message_of_the_largest_size_arrives_and_a_larger_one_is_refused(
     assert theirs.receive() == []
 
 
-def test_a_child_that_dies_is_a_peer_that_is_gone() -> None:
+def test_a_dead_child_is_a_closed_peer() -> None:
     ours, theirs = Channel.pair()
 
     def speak_and_die() -> int:

@@ -45,7 +45,7 @@ def test_a_fork_keeps_no_descriptor_but_those_that_are_named(pipe: Pipe) -> None
         os.close(other)
 
 
-def test_a_fork_reads_nothing_even_where_a_descriptor_has_the_number_that_its_stdin_had(pipe: Pipe) -> None:
+def test_a_fork_reads_nothing_from_stdin_even_if_its_old_number_is_in_use_again(pipe: Pipe) -> None:
     def program() -> int:
         os.write(pipe.writer, b"of another")
         for number in range(3, 20):
@@ -187,7 +187,7 @@ def test_a_fork_needs_no_descriptor_and_leaves_none_open(spare: int) -> None:
 # --- what the parent holds ---
 
 
-def test_a_child_that_was_ended_by_a_signal_says_by_which() -> None:
+def test_the_exit_code_of_a_killed_child_shows_the_signal() -> None:
     with forked(sleep_for_ever) as child:
         assert child.exitcode is None
         os.kill(child.pid, signal.SIGTERM)
@@ -203,7 +203,7 @@ def test_a_child_is_reaped_once_and_remembers_how_it_ended() -> None:
             os.waitpid(child.pid, os.WNOHANG)
 
 
-def test_a_child_that_somebody_else_has_reaped_has_ended_somehow() -> None:
+def test_a_child_reaped_by_other_code_has_ended_with_an_unknown_status() -> None:
     with forked(lambda: 7) as child:
         os.waitpid(child.pid, 0)
         assert child.exitcode == STATUS_UNKNOWN
@@ -213,7 +213,7 @@ def test_a_process_that_is_not_yet_a_child_has_not_ended() -> None:
     assert Child(os.getppid()).exitcode is None
 
 
-def test_what_the_parent_had_yet_to_write_is_written_once(capfd: pytest.CaptureFixture[str]) -> None:
+def test_unflushed_output_of_the_parent_is_written_once(capfd: pytest.CaptureFixture[str]) -> None:
     def parent() -> int:
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
         sys.stdout.write("once ")

@@ -59,7 +59,7 @@ def test_a_live_master_is_not_replaced(path: Path) -> None:
         assert pid_in(path) == master.pid
 
 
-def test_what_a_killed_master_left_is_taken_over(path: Path) -> None:
+def test_the_pid_file_of_a_killed_master_is_taken_over(path: Path) -> None:
     with forked(lambda: hold(path)) as master:
         wait_until(lambda: pid_in(path) == master.pid, 5, "the pid file")
         master.kill()
@@ -108,7 +108,7 @@ def test_a_child_of_a_dead_master_does_not_keep_the_file(path: Path) -> None:
 
 
 def test_a_master_that_leaves_never_lets_two_others_in(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second opens the file, the first deletes it, the second locks what it has opened."""
+    """The second master opens the file, the first deletes it, then the second locks the deleted file."""
     first = PidFile(path)
     first.acquire()
     real_open = os.open
@@ -151,7 +151,7 @@ def test_a_file_that_cannot_be_written_is_a_wrong_setting(tmp_path: Path, where:
         PidFile(tmp_path / where).acquire()
 
 
-def test_a_full_disk_is_said_so(path: Path) -> None:
+def test_a_full_disk_is_reported(path: Path) -> None:
     def acquire_without_room() -> int:
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
         try:

@@ -42,7 +42,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become ano
 # --- descriptors ---
 
 
-def test_a_child_at_the_limit_of_descriptors_still_closes_what_is_not_its_own(pipe: Pipe) -> None:
+def test_a_child_at_the_descriptor_limit_still_closes_all_other_descriptors(pipe: Pipe) -> None:
     def program() -> int:
         used = open_fds()
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(used) + 1, 1_024))
@@ -56,14 +56,14 @@ def test_a_child_at_the_limit_of_descriptors_still_closes_what_is_not_its_own(pi
 # --- who is who ---
 
 
-def test_a_process_is_itself_and_no_later_one_with_its_pid() -> None:
+def test_a_later_process_with_the_same_pid_is_another_process() -> None:
     own = proc.own_identity()
     assert own.pid == os.getpid()
     assert proc.is_alive(own)
     assert not proc.is_alive(ProcessIdentity(own.pid, own.started + 1))
 
 
-def test_a_zombie_is_nobody() -> None:
+def test_a_zombie_counts_as_gone() -> None:
     pid = os.fork()
     if pid == 0:
         os._exit(0)
@@ -73,7 +73,7 @@ def test_a_zombie_is_nobody() -> None:
     assert is_gone(pid)
 
 
-def test_a_name_full_of_brackets_hides_nobody() -> None:
+def test_a_process_name_with_brackets_does_not_hide_the_process() -> None:
     def program() -> int:
         before = proc.own_identity()
         Path("/proc/self/comm").write_text("a) Z 1 (b", encoding="ascii")
@@ -83,7 +83,7 @@ def test_a_name_full_of_brackets_hides_nobody() -> None:
     assert status_of(program) == 0
 
 
-def test_two_forks_of_one_pid_would_differ_in_their_start() -> None:
+def test_two_processes_with_one_pid_differ_in_their_start_time() -> None:
     with forked(sleep_for_ever) as child:
         assert child.pid is not None
         identity = proc.identity_of(child.pid)
@@ -98,7 +98,7 @@ def test_a_host_is_the_same_for_all_its_processes() -> None:
     assert status_of(lambda: 0 if proc.host_identity() == host else 1) == 0
 
 
-def test_a_process_is_signalled_as_long_as_it_is_the_one_that_is_meant() -> None:
+def test_a_process_is_signalled_only_if_its_identity_matches() -> None:
     with forked(sleep_for_ever) as child:
         assert child.pid is not None
         identity = proc.identity_of(child.pid)
@@ -183,7 +183,7 @@ def test_a_process_has_children_until_the_last_of_them_is_reaped() -> None:
     assert status_of(program) == 0
 
 
-def test_a_child_of_whose_end_no_signal_tells_is_seen_too() -> None:
+def test_a_child_that_sends_no_signal_at_its_end_is_seen_too() -> None:
     def program() -> int:
         pid = ctypes.CDLL(None).syscall(SYS_CLONE[platform.machine()], 0, None, None, None, None)
         if pid == 0:
@@ -289,7 +289,7 @@ def start_family(kind: Callable[[Callable[[int], None]], None], writer: int) -> 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_that_a_child_has_started_escapes(kind: Callable[[Callable[[int], None]], None]) -> None:
+def test_no_process_started_by_a_child_survives(kind: Callable[[Callable[[int], None]], None]) -> None:
     def program() -> int:
         proc.adopt_orphans()
         spared = a_sleeper()
@@ -310,7 +310,7 @@ def test_nothing_that_a_child_has_started_escapes(kind: Callable[[Callable[[int]
 
 
 def test_no_process_of_a_tree_can_act_on_the_death_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All are stopped before the first is killed: two that replace each other would go on for ever."""
+    """All are stopped before the first is killed: two that replace each other would otherwise survive."""
     send_signal = kill.send_signal
 
     def send_slowly(pid: int, signum: int) -> None:
@@ -346,7 +346,7 @@ def pids_in(written: bytes) -> list[int]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_of_a_strangers_tree_escapes(
+def test_no_process_of_an_unrelated_tree_survives(
     kind: Callable[[Callable[[int], None]], None], pipe: Pipe
 ) -> None:
     def root() -> int:
@@ -378,7 +378,7 @@ def test_a_tree_whose_root_is_another_process_by_now_is_left_alone() -> None:
         assert ") T " not in stat, "it was not even stopped"
 
 
-def test_a_tree_that_is_gone_needs_nothing() -> None:
+def test_killing_a_tree_that_is_gone_does_nothing() -> None:
     with forked(lambda: 0) as process:
         assert process.pid is not None
         pid = process.pid
@@ -387,7 +387,7 @@ def test_a_tree_that_is_gone_needs_nothing() -> None:
 
 
 @as_root
-def test_a_process_of_another_user_is_reported_and_no_error() -> None:
+def test_a_process_of_another_user_is_reported_without_an_error() -> None:
     def program() -> int:
         proc.adopt_orphans()
         sleeper = a_sleeper()
@@ -404,7 +404,7 @@ def test_a_process_of_another_user_is_reported_and_no_error() -> None:
     assert status_of(program) == 0
 
 
-def test_a_signal_to_a_process_that_is_gone_is_no_error() -> None:
+def test_a_signal_to_a_process_that_is_gone_is_not_an_error() -> None:
     with forked(lambda: 0) as process:
         assert process.pid is not None
         pid = process.pid
@@ -429,6 +429,6 @@ def test_an_exit_is_described(status: int, words: str) -> None:
     assert proc.describe_exit(status) == words
 
 
-def test_resident_memory_is_seen_and_that_of_nobody_is_none() -> None:
+def test_resident_memory_is_measured_and_zero_for_a_missing_process() -> None:
     assert 1_000 < proc.resident_kib() < 10_000_000
     assert proc.resident_kib(0) == 0

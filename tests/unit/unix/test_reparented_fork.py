@@ -44,7 +44,7 @@ def hear_pid(fd: int) -> int:
     return int.from_bytes(os.read(fd, 4), "little")
 
 
-def test_a_process_that_is_handed_over_is_the_child_of_the_parent(pipe: Pipe) -> None:
+def test_a_handed_over_process_is_a_child_of_the_supervisor(pipe: Pipe) -> None:
     def template() -> int:
         parent = os.getppid()
         process = hand_over(lambda: 7 if os.getppid() == parent else 1, keep_fds=set())
@@ -62,7 +62,7 @@ def test_a_process_that_is_handed_over_is_the_child_of_the_parent(pipe: Pipe) ->
     assert below_a_supervisor(template, supervise, keep_fds={pipe.writer, pipe.reader}) == 0
 
 
-def test_it_waits_until_that_is_completed_and_is_no_child_before(pipe: Pipe) -> None:
+def test_a_handed_over_process_waits_for_the_end_of_the_handover(pipe: Pipe) -> None:
     go_reader, go_writer = os.pipe()
     started_reader, started_writer = os.pipe()
 
@@ -102,8 +102,8 @@ def test_it_waits_until_that_is_completed_and_is_no_child_before(pipe: Pipe) -> 
             os.close(fd)
 
 
-def test_it_starts_as_a_fork_does(pipe: Pipe) -> None:
-    """Signals that come before its own handlers are in place wait, and no descriptor but its own is open."""
+def test_a_handed_over_process_starts_as_a_fork_does(pipe: Pipe) -> None:
+    """Signals wait until its handlers are set, and only its own descriptors are open."""
 
     def template() -> int:
         SignalInbox(())
@@ -132,7 +132,9 @@ def test_it_starts_as_a_fork_does(pipe: Pipe) -> None:
 
 
 @pytest.mark.parametrize("drop", [True, False])
-def test_it_never_starts_where_it_is_dropped_or_its_template_dies(pipe: Pipe, drop: bool) -> None:
+def test_a_handed_over_process_never_starts_if_it_is_dropped_or_its_template_dies(
+    pipe: Pipe, drop: bool
+) -> None:
     told_reader, told_writer = os.pipe()
 
     def template() -> int:
@@ -164,7 +166,7 @@ def _reaped_all() -> bool:
 
 
 @pytest.mark.parametrize("stopped", [False, True])
-def test_nothing_is_left_of_it_where_the_supervisor_dies(pipe: Pipe, stopped: bool) -> None:
+def test_nothing_remains_if_the_supervisor_dies_during_a_handover(pipe: Pipe, stopped: bool) -> None:
     def template() -> int:
         process = hand_over(lambda: 0, keep_fds=set())
         say_pid(pipe.writer, process.pid)
@@ -186,7 +188,7 @@ def test_nothing_is_left_of_it_where_the_supervisor_dies(pipe: Pipe, stopped: bo
         wait_until(lambda: all(proc.identity_of(pid) is None for pid in pids), 5, "all to be gone")
 
 
-def test_its_supervisors_death_after_it_started_is_told_to_it(pipe: Pipe) -> None:
+def test_a_handed_over_process_gets_a_signal_when_its_supervisor_dies(pipe: Pipe) -> None:
     def template() -> int:
         def program() -> int:
             inbox = SignalInbox((signal.SIGTERM,))
@@ -209,7 +211,7 @@ def test_its_supervisors_death_after_it_started_is_told_to_it(pipe: Pipe) -> Non
         assert pipe.says() == b"told"
 
 
-def test_an_intermediate_that_is_killed_before_it_has_told_the_pid_is_noticed(
+def test_an_intermediate_that_is_killed_before_it_sent_the_pid_is_noticed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def template() -> int:
@@ -260,7 +262,7 @@ def test_a_fork_that_is_refused_leaves_nothing_open_and_no_signal_blocked() -> N
     assert status_of(template) == 0
 
 
-def test_a_second_fork_that_is_refused_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_second_fork_is_reported_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
     def template() -> int:
         this, real_fork = os.getpid(), os.fork
 

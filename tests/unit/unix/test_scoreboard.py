@@ -63,7 +63,7 @@ def test_a_record_is_read_as_it_was_written(record: WorkerRecord, slot: int) -> 
     assert [board.read_worker(other) for other in range(3) if other != slot] == [WorkerRecord()] * 2
 
 
-def test_the_records_of_all_kinds_lie_side_by_side() -> None:
+def test_records_of_all_kinds_do_not_overlap() -> None:
     board = a_board()
     board.write_master(MasterRecord(quiet=True))
     board.write_steward(0, StewardRecord(10, 11, True))
@@ -81,7 +81,7 @@ def test_the_records_of_all_kinds_lie_side_by_side() -> None:
         assert board.read_worker(slot) == WorkerRecord(incarnation=slot + 1, worker_id=f"w{slot}")
 
 
-def test_a_fork_shows_the_first_of_what_it_carries_along_and_nothing_of_the_fork_before_it() -> None:
+def test_a_fork_shows_its_first_unrecorded_ends_and_none_of_the_fork_before() -> None:
     board = a_board()
     first = WorkerPanel(board, 0, WorkerRecord(incarnation=1))
     first.show_unrecorded([(number, 2**40) for number in range(MAX_UNRECORDED + 3)])
@@ -93,7 +93,7 @@ def test_a_fork_shows_the_first_of_what_it_carries_along_and_nothing_of_the_fork
     assert board.unrecorded_of(0, 1) == board.unrecorded_of(0, 2) == ()
 
 
-def test_nobody_knows_what_a_fork_carried_along_that_died_as_it_wrote_that() -> None:
+def test_the_unrecorded_ends_of_a_fork_that_died_inside_the_write_are_unknown() -> None:
     board = a_board()
     WorkerPanel(board, 0, WorkerRecord(incarnation=1)).show_unrecorded([(5, 1)])
     offset = board._offset(UnrecordedRecord, 0)
@@ -104,7 +104,7 @@ def test_nobody_knows_what_a_fork_carried_along_that_died_as_it_wrote_that() -> 
     assert board.unrecorded_of(0, 2) == (), "the next fork writes its own at once"
 
 
-def test_a_slot_that_was_never_used_says_nothing() -> None:
+def test_an_unused_slot_has_an_empty_record() -> None:
     record = a_board().read_worker(0)
     assert record == WorkerRecord()
     assert not record.is_registered
@@ -153,7 +153,7 @@ def test_a_record_names_its_process_and_its_run() -> None:
     assert record.started_run == (7, 8)
 
 
-def test_a_lease_of_an_earlier_fork_says_nothing_to_a_worker() -> None:
+def test_a_worker_ignores_the_lease_of_an_earlier_fork() -> None:
     board = a_board()
     board.write_lease(0, 1, LeaseRecord(incarnation=4, lease_end_ns=900, lost=True))
     panel = WorkerPanel(board, 1, WorkerRecord(incarnation=5, lease_end_ns=500))
@@ -165,7 +165,7 @@ def test_a_lease_of_an_earlier_fork_says_nothing_to_a_worker() -> None:
     assert panel.lease_end_ns() == 1_000
 
 
-def test_what_the_steward_says_of_a_fork_is_changed_in_parts() -> None:
+def test_the_steward_can_change_parts_of_a_lease_record() -> None:
     board = a_board()
     board.update_lease(1, WorkerRecord(incarnation=5), cancel_run_id=7, cancel_claim=2)
     board.update_lease(1, WorkerRecord(incarnation=5), lease_end_ns=100)
@@ -182,7 +182,7 @@ def test_no_run_is_cancelled_before_the_steward_says_so() -> None:
     assert LeaseRecord(5, 100).cancelled_run is None
 
 
-def test_a_panel_shows_every_change_and_the_masters_word() -> None:
+def test_a_panel_shows_every_change_and_reads_the_masters_record() -> None:
     board = a_board()
     panel = WorkerPanel(board, 0, WorkerRecord(incarnation=5))
     before_ns = boottime_ns()

@@ -40,7 +40,7 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Manager]
     manager.close()
 
 
-def test_a_state_is_told_as_it_is(manager: Manager) -> None:
+def test_a_state_is_sent_unchanged(manager: Manager) -> None:
     notifier = Notifier(manager.address)
     notifier.tell("READY=1")
     notifier.tell("STOPPING=1")
@@ -56,7 +56,7 @@ def test_a_reload_carries_the_time_at_which_it_began(manager: Manager) -> None:
     assert before <= int(moment) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
 
 
-def test_a_sign_of_life_comes_at_twice_the_pace_that_is_wanted(manager: Manager) -> None:
+def test_a_sign_of_life_is_sent_twice_as_often_as_the_watchdog_requires(manager: Manager) -> None:
     notifier = Notifier(manager.address, watchdog_s=10**9)  # longer than any machine is up
     for _ in range(5):
         notifier.show_life()
@@ -73,7 +73,7 @@ def test_without_a_watchdog_there_is_no_sign_of_life(manager: Manager) -> None:
 
 
 @pytest.mark.parametrize("address", [None, "", "/nowhere/notify", "@nobody-listens", "/" + "x" * 200])
-def test_a_manager_that_does_not_listen_is_no_reason_to_stop(address: str | None) -> None:
+def test_a_manager_that_does_not_listen_stops_nothing(address: str | None) -> None:
     notifier = Notifier(address, watchdog_s=0)
     notifier.tell("READY=1")
     notifier.tell("RELOADING=1")

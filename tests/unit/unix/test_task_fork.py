@@ -132,15 +132,13 @@ def test_a_program_is_found_by_the_path_of_its_own_environment(pipe: Pipe, tmp_p
         spawned(["said-so"], pipe.writer)
 
 
-def test_a_program_that_is_found_and_may_not_be_run_is_not_said_to_be_missing(
-    pipe: Pipe, tmp_path: Path
-) -> None:
+def test_a_program_that_may_not_be_run_is_not_reported_as_missing(pipe: Pipe, tmp_path: Path) -> None:
     (tmp_path / "program").write_text("#!/bin/sh\n")
     with pytest.raises(PermissionError):
         spawned(["program"], pipe.writer, environ={"PATH": f"{tmp_path}:/nowhere"})
 
 
-def test_a_program_may_be_given_what_is_no_text(pipe: Pipe) -> None:
+def test_a_program_may_get_bytes_that_are_not_text(pipe: Pipe) -> None:
     name = b"a\xffb".decode(errors="surrogateescape")
     said = output_of(
         ["sh", "-c", 'test "$1" = "$NAME" && echo same', "sh", name], pipe.writer, environ={"NAME": name}
@@ -148,7 +146,7 @@ def test_a_program_may_be_given_what_is_no_text(pipe: Pipe) -> None:
     assert said == "same\n"
 
 
-def test_a_signal_while_a_program_starts_ends_it_and_reaches_nobody_else(
+def test_a_signal_while_a_program_starts_ends_it_and_no_other_process(
     pipe: Pipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real_setsid = os.setsid

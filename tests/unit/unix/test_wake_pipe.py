@@ -93,7 +93,7 @@ def awake(sleepers: list[threading.Thread]) -> int:
     return sum(not sleeper.is_alive() for sleeper in sleepers)
 
 
-def test_of_all_who_sleep_a_wake_wakes_one(pipe: WakePipe) -> None:
+def test_a_wake_wakes_one_of_all_sleeping_workers(pipe: WakePipe) -> None:
     sleepers = sleeping(pipe, 5)
     for woken in (1, 2, 3):
         pipe.wake(1, at_most_waiting=5)
@@ -116,7 +116,7 @@ def test_a_wake_that_is_passed_on_wakes_another(pipe: WakePipe) -> None:
     assert taken(pipe) == 0
 
 
-def test_a_sleep_ends_where_something_else_has_arrived(pipe: WakePipe) -> None:
+def test_a_sleep_ends_when_another_descriptor_is_readable(pipe: WakePipe) -> None:
     reader, writer = os.pipe()
     try:
         sleep = Sleep(pipe, (reader,))

@@ -15,7 +15,7 @@ def asking() -> Asking:
     return Asking(LEASE_S, 0.0)
 
 
-def test_once_a_lease(asking: Asking) -> None:
+def test_a_worker_asks_once_in_each_lease(asking: Asking) -> None:
     assert asking.at == LEASE_S
     asking.asked(LEASE_S + 1)
     assert asking.at == 2 * LEASE_S + 1
@@ -27,14 +27,14 @@ def test_a_question_that_was_refused_is_asked_again_soon(asking: Asking) -> None
     assert asking.at == 10.0 + AGAIN_S
 
 
-def test_an_old_process_that_was_seen_gone_leaves_no_doubt(asking: Asking) -> None:
+def test_an_old_server_process_that_is_gone_leaves_no_doubt(asking: Asking) -> None:
     asking.connected_again(10.0, pooled=False, old_is_gone=True)
     asking.asked(10.0)
     assert not asking.is_in_doubt(10.0)
     assert asking.at == 10.0 + LEASE_S
 
 
-def test_an_old_process_that_was_not_seen_gone_is_awaited_however_long_it_takes(asking: Asking) -> None:
+def test_an_old_server_process_is_waited_for_until_it_is_gone(asking: Asking) -> None:
     asking.connected_again(10.0, pooled=False, old_is_gone=False)
     for now in (10.0, 1000.0, 100_000.0):
         assert asking.is_in_doubt(now)
@@ -46,7 +46,7 @@ def test_an_old_process_that_was_not_seen_gone_is_awaited_however_long_it_takes(
     assert not asking.awaits_old_process
 
 
-def test_behind_a_pooler_there_is_doubt_for_longer_than_a_statement_may_take(asking: Asking) -> None:
+def test_behind_a_pooler_the_doubt_lasts_longer_than_a_statement_may_take(asking: Asking) -> None:
     asking.connected_again(10.0, pooled=True, old_is_gone=True)
     assert not asking.awaits_old_process
     assert asking.is_in_doubt(10.0 + UNSEEN_S - 1)
@@ -54,10 +54,10 @@ def test_behind_a_pooler_there_is_doubt_for_longer_than_a_statement_may_take(ask
 
 
 @pytest.mark.parametrize("seen_as_it_reconnects", [True, False])
-def test_a_process_that_nobody_looks_for_leaves_doubt_for_as_long(
+def test_a_server_process_that_is_not_registered_leaves_doubt_for_as_long(
     asking: Asking, seen_as_it_reconnects: bool
 ) -> None:
-    """The connection was lost once more while the first old process was awaited: only the first is registered."""
+    """The connection was lost again during the wait for the first process: only the first is registered."""
     asking.connected_again(10.0, pooled=False, old_is_gone=False)
     asking.connected_again(20.0, pooled=False, old_is_gone=seen_as_it_reconnects)
     if not seen_as_it_reconnects:
@@ -69,7 +69,7 @@ def test_a_process_that_nobody_looks_for_leaves_doubt_for_as_long(
     assert not asking.is_in_doubt(60.0)
 
 
-def test_doubt_about_one_lasts_though_the_next_was_seen_gone(asking: Asking) -> None:
+def test_doubt_about_one_server_process_lasts_even_if_the_next_one_is_gone(asking: Asking) -> None:
     asking.connected_again(10.0, pooled=True, old_is_gone=True)
     asking.connected_again(15.0, pooled=False, old_is_gone=True)
     assert asking.is_in_doubt(20.0)

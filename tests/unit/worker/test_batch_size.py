@@ -45,7 +45,7 @@ def test_long_runs_are_claimed_one_by_one() -> None:
     assert grown(60.0).size == 1
 
 
-def test_one_slow_batch_is_enough_to_claim_fewer_and_it_takes_several_fast_ones_to_forget_it() -> None:
+def test_one_slow_batch_reduces_the_size_and_several_fast_ones_restore_it() -> None:
     size = grown(1e-5)
     size.claimed(size.size)
     size.ended(100, 100 * 0.01)
@@ -55,7 +55,7 @@ def test_one_slow_batch_is_enough_to_claim_fewer_and_it_takes_several_fast_ones_
     assert size.size < 4
 
 
-def test_a_claim_that_got_fewer_than_it_asked_for_asks_for_no_more_than_twice_that_next() -> None:
+def test_after_a_small_claim_the_next_asks_for_at_most_twice_as_many_runs() -> None:
     size = grown(1e-6)
     size.claimed(1)
     size.ended(1, 1e-6)
@@ -63,7 +63,7 @@ def test_a_claim_that_got_fewer_than_it_asked_for_asks_for_no_more_than_twice_th
 
 
 @given(st.lists(st.tuples(st.integers(1, MAX_BATCH), st.floats(0, 1e4)), max_size=50))
-def test_the_size_is_always_one_that_can_be_asked_for(batches: list[tuple[int, float]]) -> None:
+def test_the_size_is_always_within_its_limits(batches: list[tuple[int, float]]) -> None:
     size = BatchSize()
     for got, seconds in batches:
         asked = size.size
@@ -92,7 +92,7 @@ def test_the_first_claim_is_from_the_head_and_the_next_is_behind_the_last_run_of
     }
 
 
-def test_the_place_of_a_run_with_a_time_is_that_time() -> None:
+def test_the_position_of_a_scheduled_run_is_its_time() -> None:
     position = ClaimPosition()
     position.places(0.0)
     later = NOON + timedelta(hours=1)
@@ -113,7 +113,7 @@ def test_every_now_and_then_a_claim_is_from_the_head() -> None:
     assert all(FROM_HEAD_S <= gap <= FROM_HEAD_S + 0.02 for gap in gaps)
 
 
-def test_a_head_that_takes_long_to_walk_is_looked_at_for_a_small_share_of_the_time() -> None:
+def test_a_head_that_is_slow_to_scan_takes_a_small_share_of_the_time() -> None:
     position = ClaimPosition()
     position.places(0.0)
     position.claimed([a_run(1)], 0.0, 2.0)
@@ -121,7 +121,7 @@ def test_a_head_that_takes_long_to_walk_is_looked_at_for_a_small_share_of_the_ti
     assert position.places(2.0 + 2.0 / FROM_HEAD_SHARE) == {}
 
 
-def test_what_is_forgotten_is_looked_for_from_the_head() -> None:
+def test_after_the_position_is_forgotten_a_claim_starts_at_the_head() -> None:
     position = ClaimPosition()
     position.places(0.0)
     position.claimed([a_run(1)], 0.0, 0.0)

@@ -104,7 +104,7 @@ def setting() -> Iterator[Setting]:
 
 
 @pytest.mark.parametrize("has_lease", [True, False])
-def test_a_registration_that_is_there_already_will_do_while_its_lease_lasts(
+def test_an_existing_registration_is_used_while_its_lease_lasts(
     setting: Setting, monkeypatch: pytest.MonkeyPatch, has_lease: bool
 ) -> None:
     """An earlier try was committed, and its reply was lost."""
@@ -199,10 +199,10 @@ def test_a_payload_that_is_never_read_in_time_costs_an_attempt_and_not_the_queue
     assert (second.refunded, (second.error or {})["kind"]) == (False, "unreadable")
 
 
-def test_while_a_run_is_suspected_no_claim_of_many_meets_it(
+def test_no_claim_of_many_runs_includes_a_suspected_run(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a moment in which nothing was due, a claim of many met it again, and was lost again."""
+    """Earlier, after a moment without due runs, a claim of many included it again and was lost again."""
     store = SlowToRead(setting.troubles, setting.calls)
     setting.ledger._link._connect = lambda: cast(WorkerStore, store)
     ledger = setting.opened()
@@ -219,7 +219,7 @@ def test_while_a_run_is_suspected_no_claim_of_many_meets_it(
 
 
 @pytest.mark.parametrize("task_path", [None, "shop.tasks.add"])
-def test_the_end_of_a_task_that_cannot_be_read_is_to_be_told(
+def test_the_end_of_a_task_with_an_unreadable_payload_is_to_be_announced(
     setting: Setting, monkeypatch: pytest.MonkeyPatch, task_path: str | None
 ) -> None:
     store = SlowToRead(setting.troubles, setting.calls)
@@ -233,9 +233,7 @@ def test_the_end_of_a_task_that_cannot_be_read_is_to_be_told(
     assert (settlement.status, settlement.finish_due) == (Status.FAILED, task_path is not None)
 
 
-def test_a_lock_that_is_in_the_way_of_a_payload_costs_nothing(
-    setting: Setting, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lock_on_the_payload_costs_no_attempt(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     store = SlowToRead(setting.troubles, setting.calls)
     setting.ledger._link._connect = lambda: cast(WorkerStore, store)
     ledger = setting.opened()
@@ -249,7 +247,7 @@ def test_a_lock_that_is_in_the_way_of_a_payload_costs_nothing(
 # --- whose end the application is to be told of ---
 
 
-def test_an_announcement_is_taken_and_told(setting: Setting) -> None:
+def test_a_due_announcement_is_taken_and_cleared(setting: Setting) -> None:
     ledger = setting.opened()
     assert ledger.take_announcement() == 7
     ledger.announced(7)
@@ -258,7 +256,7 @@ def test_an_announcement_is_taken_and_told(setting: Setting) -> None:
 
 @pytest.mark.parametrize("trouble", [StatementRefused("locked"), ValueRefused("no"), ConnectionLost("gone")])
 @pytest.mark.parametrize("name", ["take_finish_due", "clear_finish_due"])
-def test_trouble_with_an_announcement_leaves_it_for_another_time(
+def test_an_announcement_that_meets_an_error_stays_due(
     setting: Setting, name: str, trouble: Exception
 ) -> None:
     ledger = setting.opened()
@@ -374,7 +372,7 @@ def queue(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> Queue:
     return store
 
 
-def test_a_claim_begins_behind_the_last_run_and_one_that_finds_too_few_there_is_followed_by_one_from_the_head(
+def test_a_claim_starts_behind_the_last_run_and_again_at_the_head_if_it_finds_too_few(
     setting: Setting, queue: Queue
 ) -> None:
     queue.claims = [[RUN, SECOND], [THIRD], [], [RUN]]
@@ -385,7 +383,7 @@ def test_a_claim_begins_behind_the_last_run_and_one_that_finds_too_few_there_is_
     assert queue.asked_behind == [{}, {"default": SECOND.place}, {}, {}]
 
 
-def test_what_has_ended_is_recorded_once_where_a_claim_is_made_a_second_time(
+def test_ends_are_recorded_once_if_the_claim_is_repeated_from_the_head(
     setting: Setting, queue: Queue
 ) -> None:
     queue.claims = [[RUN], [], [SECOND]]
@@ -395,7 +393,7 @@ def test_what_has_ended_is_recorded_once_where_a_claim_is_made_a_second_time(
     assert [settlement.run_id for settlement in queue.recorded] == [RUN.id]
 
 
-def test_a_batch_that_a_run_of_its_own_has_cut_short_is_not_the_end_of_the_queue(
+def test_a_batch_that_ends_at_a_run_to_be_claimed_alone_is_not_the_end_of_the_queue(
     setting: Setting, queue: Queue
 ) -> None:
     queue.claims, queue.found = [[RUN], [SECOND]], 2
@@ -420,7 +418,7 @@ class WithUnreadable(Queue):
         return Claim(settled=0, holds_lease=True, found=1, unreadable=(UnreadableRun(THIRD, "too odd"),))
 
 
-def test_a_run_that_was_claimed_by_itself_and_cannot_be_read_is_failed_with_the_next_claim(
+def test_an_unreadable_run_that_was_claimed_alone_is_failed_with_the_next_claim(
     setting: Setting,
 ) -> None:
     store = WithUnreadable(setting.troubles, setting.calls)
@@ -431,7 +429,7 @@ def test_a_run_that_was_claimed_by_itself_and_cannot_be_read_is_failed_with_the_
     assert (failed.run_id, failed.status) == (THIRD.id, Status.FAILED)
 
 
-def test_one_result_that_cannot_be_stored_costs_the_others_of_its_batch_nothing(
+def test_one_result_that_cannot_be_stored_does_not_affect_the_rest_of_its_batch(
     setting: Setting, queue: Queue
 ) -> None:
     queue.claims = [[THIRD]]
@@ -445,7 +443,7 @@ def test_one_result_that_cannot_be_stored_costs_the_others_of_its_batch_nothing(
     assert failed.error["kind"] == "unusable_output"
 
 
-def test_after_a_lost_reply_only_what_is_still_held_is_recorded_and_what_is_unknown_handed_back(
+def test_after_a_lost_reply_held_runs_are_recorded_and_unknown_ones_handed_back(
     setting: Setting, queue: Queue
 ) -> None:
     setting.troubles["finish_and_claim"] = [ConnectionLost("gone")]
@@ -459,7 +457,7 @@ def test_after_a_lost_reply_only_what_is_still_held_is_recorded_and_what_is_unkn
 
 
 @pytest.mark.parametrize("trouble", [ConnectionLost("gone"), StatementRefused("locked"), ValueRefused("no")])
-def test_what_cannot_be_recorded_in_the_middle_of_a_task_waits_for_its_end(
+def test_ends_that_cannot_be_recorded_during_a_task_are_recorded_after_it(
     setting: Setting, queue: Queue, trouble: Exception
 ) -> None:
     queue.held = frozenset({RUN.token})
@@ -471,9 +469,7 @@ def test_what_cannot_be_recorded_in_the_middle_of_a_task_waits_for_its_end(
     assert [settlement.run_id for settlement in queue.recorded] == [RUN.id]
 
 
-def test_what_is_handed_back_in_the_middle_of_a_task_is_handed_back_in_haste(
-    setting: Setting, queue: Queue
-) -> None:
+def test_runs_are_handed_back_during_a_task_with_a_short_time_limit(setting: Setting, queue: Queue) -> None:
     queue.held = frozenset({RUN.token, (77, 1)})
     setting.ledger.ask_amid_task([RUN.token])
     assert [settlement.run_id for settlement in queue.recorded] == [77]
@@ -511,10 +507,10 @@ def test_a_worker_that_drains_waits_for_the_database_while_it_has_something_to_r
     assert [settlement.status for settlement in queue.recorded] == [Status.SUCCESSFUL]
 
 
-def test_what_was_being_recorded_when_the_connection_was_lost_is_something_to_record(
+def test_an_end_whose_connection_was_lost_counts_as_something_to_record(
     setting: Setting, queue: Queue
 ) -> None:
-    """Once more, that is: by itself, after it was lost together with a claim. It is carried along then."""
+    """It was lost with a claim, and then again alone. From then on it is kept as an unrecorded end."""
     setting.troubles["finish_and_claim"] = [ConnectionLost("gone"), ConnectionLost("gone")]
     connections = iter([None, DatabaseUnavailable("here", "gone"), None])
 
@@ -532,7 +528,7 @@ def test_what_was_being_recorded_when_the_connection_was_lost_is_something_to_re
     assert [settlement.status for settlement in queue.recorded] == [Status.SUCCESSFUL]
 
 
-def test_what_is_carried_along_is_something_to_record(setting: Setting, queue: Queue) -> None:
+def test_an_unrecorded_end_counts_as_something_to_record(setting: Setting, queue: Queue) -> None:
     queue.held = frozenset({RUN.token})
     setting.troubles["finish_and_claim"] = [ConnectionLost("gone"), ConnectionLost("gone")]
     setting.ledger.turn([ended(RUN)], max_runs=0)
@@ -552,9 +548,7 @@ def test_a_worker_that_drains_with_nothing_to_record_does_not_wait_for_the_datab
         setting.ledger.take_announcement()
 
 
-def test_what_is_recorded_in_the_middle_of_a_task_is_recorded_in_haste(
-    setting: Setting, queue: Queue
-) -> None:
+def test_ends_are_recorded_during_a_task_with_a_short_time_limit(setting: Setting, queue: Queue) -> None:
     assert setting.ledger.record([ended(RUN)])
     setting.ledger.turn([ended(SECOND)], max_runs=0)
     assert queue.in_haste_at_statements == [True, False]

@@ -356,7 +356,7 @@ def test_every_attempt_is_recorded_once_whatever_the_server_answers(
         st.sampled_from([Answer.OK, Answer.REFUSED, Answer.LOST_BEFORE, Answer.LOST_AFTER]), max_size=12
     ),
 )
-def test_the_others_of_a_batch_are_recorded_and_those_that_are_refused_end_as_they_may(
+def test_the_rest_of_a_batch_is_recorded_and_refused_ends_get_a_smaller_end(
     batch: int, doomed: dict[int, frozenset[Status]], answers: list[Answer]
 ) -> None:
     with world() as made:
@@ -385,7 +385,7 @@ def test_the_others_of_a_batch_are_recorded_and_those_that_are_refused_end_as_th
 @pytest.mark.parametrize(
     "answer", [Answer.REFUSED, Answer.TIMED_OUT, Answer.SHORT, Answer.LOST_BEFORE], ids=lambda a: a.name
 )
-def test_two_thousand_refusals_in_a_row_are_waited_out(answer: Answer) -> None:
+def test_two_thousand_refusals_in_a_row_lose_no_result(answer: Answer) -> None:
     with world() as made:
         runs = made.claim(3)
         made.server.answers = iter([answer] * 2000)
@@ -395,7 +395,7 @@ def test_two_thousand_refusals_in_a_row_are_waited_out(answer: Answer) -> None:
             assert [each.status for each in made.server.recorded[run.token]] == [Status.SUCCESSFUL]
 
 
-def test_two_thousand_payloads_in_a_row_that_cannot_be_read_are_failed_one_by_one() -> None:
+def test_two_thousand_unreadable_payloads_in_a_row_are_failed_one_by_one() -> None:
     with world() as made:
         made.server.pending = [RUN._replace(id=number, claim=1) for number in range(1, 2002)]
 
@@ -429,7 +429,7 @@ def test_a_worker_whose_lease_ended_meanwhile_records_what_it_can_and_ends() -> 
 # --- what is carried along ---
 
 
-def test_what_is_carried_along_is_on_the_scoreboard_while_the_worker_goes_on() -> None:
+def test_unrecorded_ends_are_on_the_scoreboard_while_the_worker_goes_on() -> None:
     with world() as made:
         runs = made.claim(3)
         made.server.doomed = {runs[0].id: frozenset(), runs[2].id: frozenset()}
@@ -442,7 +442,7 @@ def test_what_is_carried_along_is_on_the_scoreboard_while_the_worker_goes_on() -
         assert made.unrecorded() == ()
 
 
-def test_a_worker_with_too_many_claims_nothing_until_it_has_fewer() -> None:
+def test_a_worker_with_too_many_unrecorded_ends_claims_nothing_until_it_has_fewer() -> None:
     with world() as made:
         runs = made.claim(MAX_UNRECORDED + 1)
         made.server.doomed = {run.id: frozenset({Status.FAILED}) for run in runs}
@@ -456,7 +456,7 @@ def test_a_worker_with_too_many_claims_nothing_until_it_has_fewer() -> None:
         ] * len(runs)
 
 
-def test_a_worker_that_can_end_none_of_them_says_that_it_is_full() -> None:
+def test_a_worker_that_can_record_none_of_them_reports_that_it_is_full() -> None:
     with world() as made:
         runs = made.claim(MAX_UNRECORDED + 1)
         made.server.doomed = {run.id: frozenset() for run in runs}
@@ -493,8 +493,8 @@ def test_a_full_disk_is_waited_for_and_costs_no_result() -> None:
 # --- whose fault it is ---
 
 
-def test_a_server_that_takes_no_changes_is_waited_for_and_no_run_is_blamed() -> None:
-    """Its tables may be read meanwhile, and rows of them locked."""
+def test_a_worker_waits_for_a_server_that_refuses_changes_and_fails_no_run() -> None:
+    """Meanwhile its tables can be read and rows can be locked."""
     with world() as made:
         runs = made.claim(3)
         made.server.takes_changes = False
@@ -511,7 +511,7 @@ def test_a_server_that_takes_no_changes_is_waited_for_and_no_run_is_blamed() -> 
 
 
 @pytest.mark.parametrize("comes_late", [False, True])
-def test_a_row_that_somebody_has_locked_keeps_its_end(comes_late: bool) -> None:
+def test_the_end_of_a_locked_row_is_recorded_unchanged(comes_late: bool) -> None:
     with world() as made:
         runs = made.claim(2)
         made.server.doomed = {runs[0].id: frozenset({Status.FAILED})}  # the lock may end between two tries
@@ -525,8 +525,8 @@ def test_a_row_that_somebody_has_locked_keeps_its_end(comes_late: bool) -> None:
         assert made.server.recorded[runs[0].token] == [succeeded(runs[0])]
 
 
-def test_locked_rows_cost_a_batch_no_wait_for_each_of_them(made: World) -> None:
-    """A statement that meets one takes two seconds."""
+def test_a_batch_does_not_wait_for_each_locked_row_in_turn(made: World) -> None:
+    """A statement that meets a locked row takes two seconds."""
     runs = made.claim(64)
     made.server.locked = {run.id for run in runs[::4]}
     made.server.doomed = {run_id: frozenset() for run_id in made.server.locked}
@@ -547,7 +547,7 @@ def test_a_worker_does_not_wait_for_locked_rows_for_ever_when_it_leaves(made: Wo
     assert 4 < made.clock.now_s - began_s < 7
 
 
-def test_a_cancel_of_what_is_carried_along_is_acted_on_at_once(made: World) -> None:
+def test_a_cancel_of_a_run_with_an_unrecorded_end_takes_effect_at_once(made: World) -> None:
     (run,) = made.claim(1)
     made.server.doomed = {run.id: frozenset({Status.CANCELLED, Status.FAILED})}
     made.ledger.turn([succeeded(run)], max_runs=0)
@@ -588,7 +588,7 @@ def statements_of(made: World, patch: pytest.MonkeyPatch) -> list[str]:
     return sent
 
 
-def test_after_a_lost_connection_the_old_server_process_is_ended_before_it_is_asked_what_is_held(
+def test_after_a_lost_connection_the_old_server_process_is_ended_before_held_runs_are_read(
     made: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent = statements_of(made, monkeypatch)
@@ -597,7 +597,7 @@ def test_after_a_lost_connection_the_old_server_process_is_ended_before_it_is_as
     assert sent[:4] == ["finish_and_claim", "end_previous_backend", "held_runs", "reconnected"]
 
 
-def test_where_the_old_server_process_was_seen_gone_the_answer_is_final(
+def test_if_the_old_server_process_is_gone_the_answer_is_final(
     made: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made.server.answers = iter([Answer.LOST_BEFORE])
@@ -609,7 +609,7 @@ def test_where_the_old_server_process_was_seen_gone_the_answer_is_final(
     assert sent == []
 
 
-def test_it_is_asked_again_each_second_until_the_old_server_process_is_gone(
+def test_held_runs_are_read_each_second_until_the_old_server_process_is_gone(
     made: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made.server.late = [(made.clock.now_s + 1000.0, [], 0)]
@@ -630,7 +630,7 @@ def test_it_is_asked_again_each_second_until_the_old_server_process_is_gone(
     assert made.ledger.asks_amid_task_in_s == float("inf")
 
 
-def test_behind_a_pooler_it_is_asked_again_each_second_for_longer_than_a_statement_may_take(
+def test_behind_a_pooler_held_runs_are_read_each_second_for_longer_than_a_statement_may_take(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with world(pooled=True) as made:
@@ -646,7 +646,7 @@ def test_behind_a_pooler_it_is_asked_again_each_second_for_longer_than_a_stateme
         assert set(sent) == {"held_runs"}
 
 
-def test_a_worker_that_has_lost_nothing_asks_once_a_lease(
+def test_a_worker_without_a_lost_connection_reads_its_held_runs_once_in_each_lease(
     made: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent = statements_of(made, monkeypatch)
@@ -657,7 +657,7 @@ def test_a_worker_that_has_lost_nothing_asks_once_a_lease(
     assert sent == ["held_runs"] * 10
 
 
-def test_in_the_middle_of_a_task_only_what_nobody_knows_is_handed_back(made: World) -> None:
+def test_during_a_task_only_unknown_runs_are_handed_back(made: World) -> None:
     runs = made.claim(2)
     made.server.doomed = {runs[0].id: frozenset()}
     made.ledger.turn([succeeded(runs[0])], max_runs=0)
@@ -677,7 +677,7 @@ def test_a_worker_that_leaves_while_a_claim_may_be_committed_leaves_that_to_its_
     assert made.panel.record.state is not WorkerState.STOPPED
 
 
-def test_a_worker_that_leaves_in_order_says_so(made: World) -> None:
+def test_a_worker_that_exits_cleanly_shows_it_on_the_scoreboard(made: World) -> None:
     made.server.held.add((77, 5))
     made.ledger.leave()
     assert made.server.held == set()
@@ -688,10 +688,10 @@ def test_a_worker_that_leaves_in_order_says_so(made: World) -> None:
 
 
 @pytest.mark.parametrize("name", ["register", "finish_and_claim", "claim_run"])
-def test_a_lease_is_counted_from_before_it_was_asked_for(
+def test_a_lease_counts_from_the_time_of_the_request(
     made: World, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """However long the server takes to answer: it counts from when it gave it."""
+    """However long the server takes to answer, the lease counts from the request."""
     if name == "claim_run":  # as after a lost reply
         made.server.answers = iter([Answer.LOST_BEFORE])
     answer = getattr(Connection, name)
@@ -711,13 +711,13 @@ def test_a_lease_is_counted_from_before_it_was_asked_for(
     assert LEASE_S <= believed_s < LEASE_S + 0.25
 
 
-def test_a_claim_that_has_got_nothing_lengthens_no_lease(made: World) -> None:
+def test_a_claim_without_a_run_does_not_extend_the_lease(made: World) -> None:
     believed_ns = made.panel.record.lease_end_ns
     made.ledger.turn((), max_runs=1)
     assert made.panel.record.lease_end_ns == believed_ns
 
 
-def test_a_worker_whose_lease_is_over_is_told_so_by_its_claim(made: World) -> None:
+def test_a_claim_shows_a_worker_that_its_lease_has_ended(made: World) -> None:
     made.server.has_lease = False
     with pytest.raises(LeaseLost):
         made.ledger.turn((), max_runs=1)

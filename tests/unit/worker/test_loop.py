@@ -234,7 +234,7 @@ def test_without_an_order_the_claim_is_run_and_recorded(wake: WakePipe) -> None:
 PYTHON_RUN = RUN._replace(task_path="shop.tasks.mail")
 
 
-def test_an_attempt_that_has_recorded_itself_is_not_recorded_again(wake: WakePipe) -> None:
+def test_an_attempt_recorded_by_its_own_task_is_not_recorded_again(wake: WakePipe) -> None:
     shift = work(wake, CountingExecutor([AttemptReport(Completed())]), runs=[PYTHON_RUN, PYTHON_RUN])
     assert shift.executor.runs == [PYTHON_RUN] * 2
     assert shift.settlements == []
@@ -253,15 +253,15 @@ def test_an_attempt_that_has_recorded_itself_is_not_recorded_again(wake: WakePip
         (PYTHON_RUN, AttemptReport(Snoozed(60)), True, True),
     ],
     ids=[
-        "not told",
-        "told by the task",
-        "nobody to tell",
+        "not announced",
+        "announced by the task",
+        "no announcer",
         "cancelled",
-        "no Python task",
-        "cancelled meanwhile",
+        "not a Python task",
+        "cancelled before its snooze",
     ],
 )
-def test_an_end_that_no_task_has_told_of_is_due(
+def test_an_end_that_the_task_has_not_announced_is_due(
     wake: WakePipe, run: ClaimedRun, report: AttemptReport, announces: bool, due: bool
 ) -> None:
     shift = work(wake, CountingExecutor([report], announces=announces), runs=[run])
@@ -276,14 +276,14 @@ def test_a_run_of_an_ended_lease_is_not_recorded_and_the_worker_ends(wake: WakeP
 # --- when a worker is worn out ---
 
 
-def test_a_worn_out_worker_hands_the_run_back_for_at_once_and_leaves(wake: WakePipe) -> None:
+def test_a_worn_out_worker_hands_the_run_back_without_delay_and_leaves(wake: WakePipe) -> None:
     shift = work(wake, CountingExecutor([WornOut("threads")]), runs=[PYTHON_RUN] * 3)
     (settlement,) = shift.settlements
     assert (settlement.status, settlement.refunded, settlement.delay_s) == (Status.PENDING, True, None)
     assert shift.ledger.claims == 1
 
 
-def test_a_host_without_a_process_to_spare_tries_again_after_a_while(wake: WakePipe) -> None:
+def test_a_run_without_a_free_process_is_tried_again_after_a_while(wake: WakePipe) -> None:
     executor = CountingExecutor([NoProcess("none"), AttemptReport(Success("1"))])
     first, second = work(wake, executor, runs=[RUN, RUN]).settlements
     assert (first.status, first.refunded, first.delay_s) == (Status.PENDING, True, NO_PROCESS_DELAY_S)
@@ -293,7 +293,7 @@ def test_a_host_without_a_process_to_spare_tries_again_after_a_while(wake: WakeP
 @pytest.mark.parametrize(
     ("sizes", "runs"), [([100, 300, 600, 600], 2), ([600, 600, 600, 600], 4), ([100, 200, 300, 400], 4)]
 )
-def test_a_worker_that_has_grown_too_large_leaves_unless_it_was_born_so(
+def test_a_worker_that_has_grown_too_large_leaves_unless_it_started_so_large(
     wake: WakePipe, monkeypatch: pytest.MonkeyPatch, sizes: list[int], runs: int
 ) -> None:
     later = iter(sizes)
@@ -305,7 +305,9 @@ def test_a_worker_that_has_grown_too_large_leaves_unless_it_was_born_so(
 # --- telling the application ---
 
 
-def test_under_load_one_end_is_told_now_and_then_and_never_while_a_run_is_held(wake: WakePipe) -> None:
+def test_under_load_one_end_is_announced_from_time_to_time_but_not_while_a_run_is_held(
+    wake: WakePipe,
+) -> None:
     busy = work(wake, CountingExecutor(announces=True), announcements=[3, 4, 5], runs=[RUN] * 3)
     assert busy.ledger.told == [3]
     assert not any(busy.ledger.taken_while_holding)
@@ -313,7 +315,7 @@ def test_under_load_one_end_is_told_now_and_then_and_never_while_a_run_is_held(w
 
 
 @pytest.mark.parametrize("why_not", ["no receiver", NoProcess("none")])
-def test_what_could_not_be_told_stays_due_and_the_worker_goes_on(
+def test_an_end_that_could_not_be_announced_stays_due_and_the_worker_goes_on(
     wake: WakePipe, why_not: str | Exception
 ) -> None:
     shift = work(wake, CountingExecutor(announces=True, why_not=why_not), announcements=[3], runs=[RUN, RUN])
@@ -321,11 +323,11 @@ def test_what_could_not_be_told_stays_due_and_the_worker_goes_on(
     assert len(shift.settlements) == 2
 
 
-def test_where_nobody_is_to_be_told_nobody_asks(wake: WakePipe) -> None:
+def test_without_an_announcer_no_due_ends_are_read(wake: WakePipe) -> None:
     assert work(wake, runs=[RUN, RUN]).ledger.taken_while_holding == []
 
 
-def test_an_idle_worker_tells_until_nothing_is_left(wake: WakePipe) -> None:
+def test_an_idle_worker_announces_all_due_ends(wake: WakePipe) -> None:
     orders = ScriptedOrders()
     ledger: Any = ScriptedLedger(orders, announcements=[3, 4, 5])
     scoreboard = Scoreboard(slots=1, stewards=1)
@@ -385,25 +387,27 @@ def idle_for_a_minute(
     return ledger
 
 
-def test_an_idle_worker_asks_once_and_leaves_looking_to_its_steward(
+def test_an_idle_worker_polls_once_and_then_relies_on_its_steward(
     wake: WakePipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger = idle_for_a_minute(wake, monkeypatch, steward_works=True)
     assert (ledger.claims, len(ledger.taken_while_holding)) == (1, 1)
 
 
-def test_an_idle_worker_tends_its_ledger_when_that_is_due(
+def test_an_idle_worker_retries_unrecorded_ends_when_they_are_due(
     wake: WakePipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert idle_for_a_minute(wake, monkeypatch, steward_works=True).tended == 3
 
 
-def test_a_worker_leaves_when_it_can_carry_no_more(wake: WakePipe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_with_too_many_unrecorded_ends_leaves(
+    wake: WakePipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ledger = idle_for_a_minute(wake, monkeypatch, steward_works=True, is_full=True)
     assert (ledger.has_left, ledger.claims, ledger.orders.drain) == (True, 0, False)
 
 
-def test_an_idle_worker_looks_for_itself_while_its_steward_has_no_connection(
+def test_an_idle_worker_polls_while_its_steward_has_no_connection(
     wake: WakePipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger = idle_for_a_minute(wake, monkeypatch, steward_works=False)
@@ -438,13 +442,13 @@ def test_short_runs_are_claimed_in_growing_batches_and_each_is_run_and_recorded_
 
 
 @pytest.mark.usefixtures("unhurried")
-def test_an_executor_of_processes_gets_one_run_a_claim(wake: WakePipe) -> None:
+def test_an_executor_that_starts_processes_gets_one_run_in_each_claim(wake: WakePipe) -> None:
     shift = work(wake, CountingExecutor(), runs=several(10))
     assert set(shift.ledger.asked_for) == {1}
 
 
 @pytest.mark.usefixtures("unhurried")
-def test_where_every_run_has_one_attempt_each_is_claimed_alone(wake: WakePipe) -> None:
+def test_runs_that_have_only_one_attempt_are_each_claimed_alone(wake: WakePipe) -> None:
     shift = work(wake, CountingExecutor(batches=True), runs=several(10), policy=RetryPolicy(1, 1, 1))
     assert set(shift.ledger.asked_for) == {1}
 
@@ -476,7 +480,7 @@ class Slow(CountingExecutor):
 
 
 @pytest.mark.usefixtures("unhurried")
-def test_what_waits_behind_a_slow_run_is_handed_back_in_the_middle_of_it_and_what_has_ended_recorded(
+def test_during_a_slow_run_the_waiting_runs_are_handed_back_and_the_ended_ones_recorded(
     wake: WakePipe,
 ) -> None:
     # Batches of 1, 2, 4 and 8: the eleventh is in the middle of the last one.
@@ -506,7 +510,7 @@ class Doubtful(ScriptedLedger):
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_a_worker_in_doubt_asks_in_the_middle_of_a_task_what_it_holds(wake: WakePipe, count: int) -> None:
+def test_a_worker_in_doubt_reads_its_held_runs_during_a_task(wake: WakePipe, count: int) -> None:
     class Looking(CountingExecutor):
         """At its last run it tends to what is due whenever the watch says so, for a while."""
 
@@ -530,7 +534,7 @@ def test_a_worker_in_doubt_asks_in_the_middle_of_a_task_what_it_holds(wake: Wake
 
 
 @pytest.mark.usefixtures("unhurried")
-def test_what_could_not_be_put_aside_is_recorded_at_the_end_and_none_that_waited_is_started(
+def test_runs_that_could_not_be_handed_back_during_a_task_are_handed_back_after_it(
     wake: WakePipe,
 ) -> None:
     shift = work(wake, Slow(11), runs=several(15), can_record=False)
@@ -542,7 +546,7 @@ def test_what_could_not_be_put_aside_is_recorded_at_the_end_and_none_that_waited
 
 
 @pytest.mark.usefixtures("unhurried")
-def test_an_order_to_drain_hands_back_what_a_batch_has_not_started(wake: WakePipe) -> None:
+def test_an_order_to_drain_hands_back_the_unstarted_runs_of_a_batch(wake: WakePipe) -> None:
     class Draining(CountingExecutor):
         def run(self, run: ClaimedRun, watch: Watch) -> AttemptReport:
             if run.id == 5:
@@ -556,7 +560,7 @@ def test_an_order_to_drain_hands_back_what_a_batch_has_not_started(wake: WakePip
 
 
 @pytest.mark.usefixtures("unhurried")
-def test_what_waits_behind_a_run_that_cannot_be_started_is_handed_back_too(wake: WakePipe) -> None:
+def test_runs_that_wait_behind_a_run_that_cannot_be_started_are_handed_back_too(wake: WakePipe) -> None:
     done = AttemptReport(Success("null"))
     reports: list[AttemptReport | Exception] = [done, done, done, done, NoProcess("no pid"), done]
     shift = work(wake, CountingExecutor(reports, batches=True), runs=several(7))
@@ -566,7 +570,7 @@ def test_what_waits_behind_a_run_that_cannot_be_started_is_handed_back_too(wake:
 
 
 @pytest.mark.usefixtures("unhurried")
-def test_what_has_ended_before_a_lease_is_lost_is_recorded_if_it_can_be(wake: WakePipe) -> None:
+def test_ends_before_a_lost_lease_are_recorded_if_possible(wake: WakePipe) -> None:
     done = AttemptReport(Success("null"))
     reports = [done, done, done, done, AttemptReport(Abandoned("the lease"))]
     shift = work(wake, CountingExecutor(reports, batches=True), runs=several(7), status=ExitStatus.LEASE_LOST)
@@ -574,7 +578,7 @@ def test_what_has_ended_before_a_lease_is_lost_is_recorded_if_it_can_be(wake: Wa
 
 
 @pytest.mark.usefixtures("unhurried")
-def test_none_is_started_once_the_lease_is_over_and_all_are_handed_back(wake: WakePipe) -> None:
+def test_once_the_lease_has_ended_no_run_is_started_and_all_are_handed_back(wake: WakePipe) -> None:
     class Lasting(CountingExecutor):
         """Its fifth run ends with the lease, before anything has looked."""
 
@@ -602,7 +606,7 @@ def test_large_results_do_not_pile_up(wake: WakePipe) -> None:
 
 
 @pytest.mark.usefixtures("unhurried")
-def test_a_snooze_in_a_batch_is_recorded_with_it_and_told_of_by_itself(
+def test_a_snooze_in_a_batch_is_recorded_with_it_and_logged_on_its_own_line(
     wake: WakePipe, capfd: pytest.CaptureFixture[str]
 ) -> None:
     reports = [

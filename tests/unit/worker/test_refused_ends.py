@@ -52,7 +52,7 @@ def ends_in_place_of(
 # --- what ---
 
 
-def test_a_result_is_never_dropped_in_silence() -> None:
+def test_a_result_is_never_dropped_silently() -> None:
     less, failed, bare = ends_in_place_of(SUCCESS)
     assert less == SUCCESS._replace(last_attempt=None)
     assert (failed.status, bare.status) == (Status.FAILED, Status.FAILED)
@@ -70,19 +70,19 @@ def test_a_result_that_cannot_be_stored_fails_the_run_without_a_retry() -> None:
     }
 
 
-def test_without_a_result_nothing_is_lost_by_the_smallest_success() -> None:
+def test_the_smallest_success_loses_nothing_if_there_is_no_result() -> None:
     less, *_ = ends_in_place_of(SUCCESS._replace(result="null"))
     assert less == Settlement(RUN.id, RUN.claim, Status.SUCCESSFUL)
 
 
-def test_a_retry_stays_one_with_the_first_words_of_its_error() -> None:
+def test_a_retry_stays_a_retry_with_a_shortened_error() -> None:
     less, failed, bare = ends_in_place_of(RETRY)
     assert (less.status, less.delay_s) == (Status.PENDING, 5.0)
     assert less.error == {"kind": "failed", "message": ("no" * 500)[:200]}
     assert failed.status is bare.status is Status.FAILED
 
 
-def test_what_is_as_small_as_can_be_is_not_tried_twice() -> None:
+def test_an_end_that_is_already_minimal_is_not_tried_twice() -> None:
     ends = ends_in_place_of(handed_back(RUN.id, RUN.claim))
     assert [end.status for end in ends] == [Status.FAILED, Status.FAILED]
 
@@ -93,14 +93,14 @@ def test_each_end_is_less_than_the_one_before() -> None:
         assert sizes[-1] == min(sizes)
 
 
-def test_a_run_that_somebody_has_cancelled_may_also_end_as_cancelled() -> None:
+def test_a_cancelled_run_may_also_end_as_cancelled() -> None:
     _less, cancelled, bare, *_ = ends_in_place_of(SUCCESS, is_cancelled=True)
     assert (cancelled.status, bare.status) == (Status.CANCELLED, Status.CANCELLED)
     assert bare.error is None
 
 
 @pytest.mark.parametrize("is_python", [True, False])
-def test_the_application_is_owed_an_end_that_its_task_did_not_announce(is_python: bool) -> None:
+def test_an_end_that_the_task_did_not_announce_is_still_to_be_announced(is_python: bool) -> None:
     *_, cancelled, _bare, failed, bare = ends_in_place_of(SUCCESS, is_python=is_python, is_cancelled=True)
     assert {end.finish_due for end in (cancelled, failed, bare)} == {is_python}
 
@@ -128,7 +128,7 @@ class Trial:
         return next((at for at, end in self.tried if end.status is status), math.inf)
 
 
-def test_an_end_is_tried_again_as_it_is_less_and_less_often_and_then_smaller_ones() -> None:
+def test_an_end_is_retried_unchanged_with_growing_pauses_and_then_replaced_by_smaller_ones() -> None:
     trial = Trial()
     trial.go_on(PATIENCE_S)
     as_it_is = [at for at, end in trial.tried if end == SUCCESS]
@@ -139,7 +139,7 @@ def test_an_end_is_tried_again_as_it_is_less_and_less_often_and_then_smaller_one
     assert trial.end.is_given_up
 
 
-def test_what_is_given_up_is_tried_once_a_minute_from_the_first_end_on() -> None:
+def test_an_end_that_was_given_up_is_tried_once_a_minute_from_the_first_form_on() -> None:
     trial = Trial()
     trial.go_on(PATIENCE_S)
     trial.tried.clear()
@@ -172,7 +172,7 @@ def test_a_deadlock_or_two_cost_no_result() -> None:
     assert end.of == 1
 
 
-def test_a_cancel_ends_all_patience() -> None:
+def test_after_a_cancel_smaller_ends_are_tried_at_once() -> None:
     trial = Trial(ServerShort("no space left on device"))
     trial.end.is_cancelled = True
     trial.go_on(1.0)
@@ -185,8 +185,8 @@ def test_a_worker_that_is_to_stop_has_less_patience() -> None:
     assert PATIENCE_AT_THE_END_S <= trial.first(Status.FAILED) < PATIENCE_S
 
 
-def test_a_slow_refusal_is_the_only_one_for_now() -> None:
-    """Each takes the server's whole time limit, and a worker has other runs."""
+def test_after_a_slow_refusal_the_next_try_waits() -> None:
+    """Each refusal takes the whole time limit of the server, and a worker has other runs."""
     trial = Trial()
     trial.go_on(60.0, took_s=5.0)
     times = [at for at, _end in trial.tried]
@@ -194,7 +194,7 @@ def test_a_slow_refusal_is_the_only_one_for_now() -> None:
     assert trial.first(Status.FAILED) < 40.0
 
 
-def test_what_says_nothing_is_not_counted() -> None:
+def test_an_inconclusive_answer_is_not_counted_as_a_refusal() -> None:
     trial = Trial()
     for at in range(100):
         trial.end.put_off(float(at))
@@ -203,7 +203,7 @@ def test_what_says_nothing_is_not_counted() -> None:
     assert trial.end.of == 1
 
 
-def test_it_goes_on_for_days() -> None:
+def test_retries_go_on_for_days() -> None:
     trial = Trial(ServerShort("no space left on device"), wanted=RETRY)
     for _ in range(5_000):
         trial.end.was_refused(ServerShort("no space left on device"), 0.0, took_s=0.0)
@@ -229,7 +229,7 @@ def test_the_next_time_is_that_of_the_first_that_is_due() -> None:
     assert [end.settlement.run_id for end in carried(3).due(1.3)] == [1, 2]
 
 
-def test_as_many_hopeless_ends_as_may_be_carried_are_too_much_for_a_worker() -> None:
+def test_a_worker_has_too_many_ends_once_the_limit_of_hopeless_ends_is_reached() -> None:
     ends = carried(MAX_CARRIED + 1)
     assert ends.are_too_many
     for number, end in enumerate(ends):

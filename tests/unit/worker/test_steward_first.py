@@ -48,7 +48,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Host:
     return Host(monkeypatch)
 
 
-def test_where_the_steward_is_connected_nobody_waits(host: Host) -> None:
+def test_a_worker_does_not_wait_for_a_connected_steward(host: Host) -> None:
     host.show_steward(connected=True)
     assert host.await_steward() == 0
 
@@ -79,7 +79,7 @@ def test_a_worker_that_is_told_to_stop_does_not_wait(host: Host) -> None:
     assert 1 <= host.await_steward() < 1.5
 
 
-def test_it_shows_life_while_it_waits(host: Host) -> None:
+def test_a_worker_shows_life_while_it_waits(host: Host) -> None:
     before = host.panel.record.seen_ns
     host.each_time = lambda waited_s: host.show_steward(connected=waited_s > 1)
     host.await_steward()

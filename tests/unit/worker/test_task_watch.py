@@ -71,7 +71,7 @@ def setting() -> Iterator[Setting]:
 # --- orders ---
 
 
-def test_orders_only_grow(setting: Setting) -> None:
+def test_orders_are_never_taken_back(setting: Setting) -> None:
     orders = setting.orders
     orders.read()
     assert (orders.drain, orders.quit) == (False, False)
@@ -84,13 +84,13 @@ def test_orders_only_grow(setting: Setting) -> None:
     assert (orders.drain, orders.quit, orders.master_is_gone) == (True, True, False)
 
 
-def test_a_quit_is_a_drain_too(setting: Setting) -> None:
+def test_an_order_to_quit_is_also_an_order_to_drain(setting: Setting) -> None:
     setting.inbox.came = [signal.SIGQUIT]
     setting.orders.read()
     assert setting.orders.drain
 
 
-def test_the_masters_death_is_an_order_to_quit_and_tells_itself_once(setting: Setting) -> None:
+def test_the_death_of_the_master_is_an_order_to_quit_and_is_seen_once(setting: Setting) -> None:
     assert setting.life_reader in setting.orders.fds
     setting.end_master()
     assert select.select(setting.orders.fds, [], [], 0)[0] == [setting.life_reader]
@@ -102,7 +102,7 @@ def test_the_masters_death_is_an_order_to_quit_and_tells_itself_once(setting: Se
 # --- the watch ---
 
 
-def test_a_task_with_nothing_against_it_goes_on(setting: Setting) -> None:
+def test_a_task_without_a_reason_to_stop_goes_on(setting: Setting) -> None:
     watch = setting.watch(deadline_s=3_600)
     assert watch.look() is None
     assert 0 < watch.wait_s() <= LOOK_INTERVAL_NS / S
@@ -147,7 +147,7 @@ def test_a_lease_that_a_renewal_did_not_find_ends_the_task(setting: Setting) -> 
     assert setting.watch().look() is Stop.LEASE
 
 
-def test_what_a_renewal_said_of_an_earlier_fork_ends_nothing(setting: Setting) -> None:
+def test_a_lost_lease_of_an_earlier_fork_does_not_end_the_task(setting: Setting) -> None:
     setting.board.write_lease(0, 0, LeaseRecord(incarnation=2, lost=True))
     assert setting.watch().look() is None
 
@@ -178,12 +178,12 @@ def test_a_cancel_of_another_run_claim_or_fork_ends_nothing(
     assert setting.watch().look() is None
 
 
-def test_a_worker_without_a_run_is_told_of_no_cancel(setting: Setting) -> None:
+def test_a_worker_without_a_run_sees_no_cancel(setting: Setting) -> None:
     setting.board.update_lease(0, WorkerRecord(incarnation=3), lease_end_ns=boottime_ns() + S)
     assert setting.watch().look() is None
 
 
-def test_the_watch_does_not_spin_after_a_deadline_that_a_cancel_hides(setting: Setting) -> None:
+def test_the_watch_does_not_spin_after_a_deadline_that_follows_a_cancel(setting: Setting) -> None:
     watch = setting.watch(deadline_s=-0.001)
     cancel(setting)
     assert watch.look() is Stop.CANCEL
@@ -212,7 +212,7 @@ def quit_now(setting: Setting) -> None:
         ([cancel], Stop.CANCEL),
     ],
 )
-def test_the_lease_counts_first_and_the_deadline_last(
+def test_the_lease_takes_precedence_and_the_deadline_comes_last(
     setting: Setting, troubles: list[Callable[[Setting], None]], stop: Stop
 ) -> None:
     watch = setting.watch(deadline_s=-1)
