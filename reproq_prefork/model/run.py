@@ -109,11 +109,16 @@ class ClaimedRun(NamedTuple):
     @property
     def history(self) -> RunHistory:
         """Parsed again at each call."""
-        *times, worker_ids = _scan_json(self.history_json, 0)[0]
-        run_after, enqueued_at, started_at, last_attempted_at = (
-            None if time is None else read_moment(time) for time in times
+        run_after, enqueued_at, started_at, last_attempted_at, worker_ids = _scan_json(self.history_json, 0)[
+            0
+        ]
+        return RunHistory(
+            run_after and read_moment(run_after),
+            enqueued_at and read_moment(enqueued_at),
+            started_at and read_moment(started_at),
+            last_attempted_at and read_moment(last_attempted_at),
+            texts_of(worker_ids),
         )
-        return RunHistory(run_after, enqueued_at, started_at, last_attempted_at, texts_of(worker_ids))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

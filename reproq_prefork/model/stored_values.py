@@ -15,6 +15,7 @@ from typing import Any, Self
 # The times that a run may have: every time zone can show them. The CHECKs of the table have the same limits.
 EARLIEST = datetime(2, 1, 1, tzinfo=UTC)
 LATEST = datetime(9998, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
+_ONLY_STRINGS = {str}
 
 
 class OutOfRange(datetime):
@@ -72,7 +73,9 @@ def read_texts(text: str | None) -> tuple[str, ...] | None:
 
 
 def texts_of(array: Any) -> tuple[str, ...]:
-    """The same for the array itself."""
+    """The same for the array itself. Mostly it is a flat list of strings, and a worker reads one a run."""
+    if type(array) is list and set(map(type, array)) <= _ONLY_STRINGS:
+        return tuple(array)
     return tuple(_texts(array))
 
 

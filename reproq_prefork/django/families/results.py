@@ -261,10 +261,10 @@ def plain(value: Any) -> Any:
     match value:
         case Decimal():
             return float(value)
-        case Mapping():
-            return {key: plain(member) for key, member in value.items()}
         case list():
             return [plain(item) for item in value]
+        case dict() | Mapping():  # Mapping alone would be slow
+            return {key: plain(member) for key, member in value.items()}
         case _:
             return value
 

@@ -7,8 +7,7 @@ import logging
 import os
 import resource
 import time
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Coroutine, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -66,8 +65,7 @@ class RunLost(ReproqError):
     """This attempt has lost the run, so the transaction of its effects must not be committed."""
 
 
-@dataclass(frozen=True)
-class _Performance:
+class _Performance(NamedTuple):
     """A run, and the task that it executes."""
 
     run: ClaimedRun
@@ -123,7 +121,8 @@ class Performer:
         self._closed_old_at = 0.0
 
     def perform(self, run: ClaimedRun, stop: SoftStop) -> AttemptReport:
-        with self._connections_of_a_task(stop):
+        self._check_connections()
+        try:
             try:
                 call = self._prepared(run)
             except (NotACall, NotAllowed) as refusal:
@@ -134,22 +133,30 @@ class Performer:
                 return AttemptReport(outcome_of_error(error, None))
             call.send("task_started")
             return self._perform_atomic(call, stop) if run.atomic else self._perform(call, stop)
+        finally:
+            self._close_connections(was_stopped=stop.requested is not None)
 
     def announce(self, run_id: int) -> None:
         """Send task_finished for a run that another process has ended."""
-        with self._connections_of_a_task():
-            try:
-                run = self._database.read(run_id)
-                found = None if run.task_path is None else load_task(run.task_path)
-            except ReproqError:
-                return  # the run or its module is gone meanwhile: there is nothing to announce
-            family = family_of(found)
-            if family is None:
-                return
-            backend, database = self._database.home_of(run.queue_name, found, family)
-            task = backend.task_of(run, found, run.run_after)
-            result = result_of_run(run, task, family, backend.alias, database)
-            family.signals.task_finished.send_robust(type(backend), task_result=result)
+        self._check_connections()
+        try:
+            self._announce(run_id)
+        finally:
+            self._close_connections(was_stopped=False)
+
+    def _announce(self, run_id: int) -> None:
+        try:
+            run = self._database.read(run_id)
+            found = None if run.task_path is None else load_task(run.task_path)
+        except ReproqError:
+            return  # the run or its module is gone meanwhile: there is nothing to announce
+        family = family_of(found)
+        if family is None:
+            return
+        backend, database = self._database.home_of(run.queue_name, found, family)
+        task = backend.task_of(run, found, run.run_after)
+        result = result_of_run(run, task, family, backend.alias, database)
+        family.signals.task_finished.send_robust(type(backend), task_result=result)
 
     def _prepared(self, run: ClaimedRun) -> _Performance:
         """Raises NotACall, NotAllowed and TaskNotFound."""
@@ -275,26 +282,26 @@ class Performer:
         call.send("task_finished")
         return AttemptReport(outcome, announced=True)
 
-    @contextlib.contextmanager
-    def _connections_of_a_task(self, stop: SoftStop | None = None) -> Iterator[None]:
-        """As Django does around a request: close broken and old connections, keep persistent ones."""
+    def _check_connections(self) -> None:
+        """As Django does before a request: close broken and old connections, keep persistent ones."""
         if not self._owns_connections:
-            yield
             return
         if os.getpid() != self._pid:
             self._pid = os.getpid()
             self._inherited = forget_inherited_connections()
         if time.monotonic() - self._closed_old_at > OLD_AGAIN_S:
             close_old_connections()
-        try:
-            yield
-        finally:
-            if stop is not None and stop.requested is not None:
-                # The stop may have come in the middle of a query, and Django does not know that.
-                for connection in connections.all(initialized_only=True):
-                    connection.errors_occurred = True
-            close_old_connections()
-            self._closed_old_at = time.monotonic()
+
+    def _close_connections(self, *, was_stopped: bool) -> None:
+        """The same after a request."""
+        if not self._owns_connections:
+            return
+        if was_stopped:
+            # The stop may have come in the middle of a query, and Django does not know that.
+            for connection in connections.all(initialized_only=True):
+                connection.errors_occurred = True
+        close_old_connections()
+        self._closed_old_at = time.monotonic()
 
 
 def _is_completed(call: _Performance) -> bool:

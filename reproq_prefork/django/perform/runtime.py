@@ -66,10 +66,14 @@ class DjangoRuntime:
                 break
         else:
             raise ReproqError('INSTALLED_APPS lacks "reproq_prefork.django".')
+        from reproq_prefork.django.families.compat import families
         from reproq_prefork.django.perform.connections import close_connections
         from reproq_prefork.django.perform.performing import Performer
         from reproq_prefork.django.perform.runs_database import RunsDatabase
 
+        for family in families():
+            for alias in self._backends:
+                family.backends[alias]  # made once, here, not in each fork
         self._performer = Performer(self._policy, RunsDatabase(self._backends), allowed=self._allowed)
         close_connections()
 
