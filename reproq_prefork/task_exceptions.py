@@ -1,6 +1,7 @@
 """Exceptions that a Python task raises to decide what happens to its run, and those raised in it when it must end.
 
-Each process of a task may import this, so it imports almost nothing.
+Each process of a task may import this, so it imports almost nothing. `executors/python_outcome.py` reads these
+exceptions; `model/settlement.py` makes a time of `after`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The Django integration: `TASKS = {"default": {"BACKEND": "reproq_prefork.django.ReproqBackend"}}`."""
+"""The Django integration: `TASKS = {"default": {"BACKEND": "reproq_prefork.django.ReproqBackend"}}`.
+
+May import every folder but `cli`, `demo` and `boot`. Its own folders are floors too.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """The settings of one master, as plain values, and the numbers that nobody sets.
 
 `options`, `sources` and `resolve` find them (flags, environment, files). Every other part only sees a `Settings`.
+May import `model`, `spec`, `text` and errors.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """A spec: what a task *is*, as an immutable JSON document named by its SHA-256.
 
-The name is the same for ever, on every machine and in every language: `docs/spec-hash.md`.
+The name is the same for ever, on every machine and in every language: `docs/spec-hash.md`. May
+import `text` and errors.
 """
 
 import hashlib

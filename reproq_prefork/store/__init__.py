@@ -1,1 +1,4 @@
-"""The only importer of psycopg. One method per statement, one file per statement (`sql/`)."""
+"""The database: one method per statement, one file per statement (`sql/`). Nothing else imports psycopg.
+
+May import `settings`, `model` and what is below them.
+"""

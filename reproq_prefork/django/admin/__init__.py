@@ -1,4 +1,7 @@
-"""Task runs and workers in Django's admin: look at them, re-run them, cancel them, change their priority."""
+"""Task runs and workers in Django's admin: look at them, re-run them, cancel them, change their priority.
+
+May import every other folder of the Django wing but `management`.
+"""
 
 from __future__ import annotations
 
