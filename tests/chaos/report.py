@@ -57,7 +57,7 @@ def _counts(history: History) -> Iterator[str]:
     yield "|---|---|"
     yield f"| runs | {len(history.rows):,} |"
     for answer in Answer:
-        yield f"| runs whose producer was told: {answer.value} | {answers[answer]:,} |"
+        yield f"| enqueued runs, answer: {answer.value} | {answers[answer]:,} |"
     for status, count in sorted(statuses.items()):
         yield f"| {status} at the end | {count:,} |"
     yield f"| executions | {starts.total():,} |"
@@ -72,8 +72,8 @@ def _more_counts(history: History) -> Iterator[str]:
         yield f"| cancels that were answered {answer} | {count:,} |"
     added = Counter(answer.created for answer in history.key_answers)
     yield f"| runs with a unique key that were added | {added[True]:,} |"
-    yield f"| calls that were told of the run that holds their key | {added[False]:,} |"
-    yield f"| attempts that died for want of memory | {sum(row.memory_errors for row in history.rows):,} |"
+    yield f"| calls that got the run that holds their key | {added[False]:,} |"
+    yield f"| attempts that ran out of memory | {sum(row.memory_errors for row in history.rows):,} |"
     yield f"| effects of atomic tasks | {len(history.effects):,} |"
 
 

@@ -59,7 +59,7 @@ SCENES = {
     "the claim's token in the finish": Scene(
         runs=[bodies.longer_again.new_run(number, 1.0, MOVED_S + 2) for number in range(ALL)],
         faults=[Planned("cut a host off", BEGIN_S, "a", MOVED_S + 1, 0.0)],
-        caught_by="what succeeds has run",
+        caught_by="a run that succeeds was executed",
     ),
     "the kill of what a dead worker's task has started": Scene(
         runs=[bodies.nested.new_run(number, 4.0) for number in range(ALL)],
@@ -80,7 +80,7 @@ SCENES = {
     "the rollback of what an atomic task did": Scene(
         runs=[on_site("note_and_spoil", number, max_attempts=1) for number in range(ALL_OF_SITE)],
         faults=[],
-        caught_by="an atomic task's effects are there once, with its success",
+        caught_by="an atomic task's effects exist once, with its success",
         hosts=("c", "d"),
     ),
     "the cancel of what a lost host held": Scene(
@@ -106,7 +106,7 @@ SCENES = {
     "the limit on a task's memory": Scene(
         runs=[bodies.hoarding.new_run(number) for number in range(ALL)],
         faults=[],
-        caught_by="who lacks memory has asked for too much",
+        caught_by="only tasks that ask for too much memory run out of it",
     ),
     "the fence": Scene(
         runs=[bodies.by_host.new_run(number, {"a": MOVED_S + 4, "b": 1.0}) for number in range(ALL)],

@@ -101,11 +101,11 @@ LIES: dict[str, tuple[str, History]] = {
         ),
     ),
     "a task has run that no producer enqueued": (
-        "nothing comes from nowhere",
+        "no run comes from nowhere",
         replace(GOOD, pages=(*GOOD.pages, Page(Moment.START, 999, 1, 60, 13.0))),
     ),
     "a row exists that no producer enqueued": (
-        "nothing comes from nowhere",
+        "no run comes from nowhere",
         replace(GOOD, rows=(*GOOD.rows, Row(108, 77, "SUCCESSFUL", 1, 3, 1))),
     ),
     "a final status is left again": (
@@ -187,11 +187,11 @@ LIES: dict[str, tuple[str, History]] = {
         ),
     ),
     "a run succeeds although its task was interrupted": (
-        "what succeeds has run",
+        "a run that succeeds was executed",
         replace(GOOD, pages=without(GOOD.pages, lambda page: page == Page(Moment.END, 101, 1, 50, 11.1))),
     ),
     "a run succeeds before its task has ended": (
-        "what succeeds has run",
+        "a run that succeeds was executed",
         replace(GOOD, edges=with_one(GOOD.edges, is_end_of(101), at=11.02)),
     ),
     "a recovery takes too long": (
@@ -310,7 +310,7 @@ def test_a_host_with_an_unread_log_must_keep_working(
         edges=(*GOOD.edges, *edges),
         pages=(*GOOD.pages, *pages),
     )
-    assert ("what harms nobody stops nobody" in broken_rules(history)) is not allowed
+    assert ("a harmless fault stops no work" in broken_rules(history)) is not allowed
 
 
 def test_the_code_of_a_task_may_run_for_any_time() -> None:

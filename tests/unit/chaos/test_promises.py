@@ -125,11 +125,11 @@ def moved(run_id: int, seconds: float) -> History:
     )
 
 
-EFFECTS = "an atomic task's effects are there once, with its success"
+EFFECTS = "an atomic task's effects exist once, with its success"
 CANCELS = "a cancelled run does not run again"
-KEYS = "one live run of a key"
+KEYS = "one live run per key"
 WAITS = "a Retry waits as long as it says"
-MEMORY = "who lacks memory has asked for too much"
+MEMORY = "only tasks that ask for too much memory run out of it"
 
 LIES: dict[str, tuple[str, History]] = {
     "an effect is gone": (EFFECTS, replace(GOOD, effects=())),
@@ -205,7 +205,7 @@ LIES: dict[str, tuple[str, History]] = {
     "a run that asks for little lacks memory": (MEMORY, with_row(106, memory_errors=1)),
     "a run gets more memory than it may have": (MEMORY, with_row(111, status="SUCCESSFUL")),
     "a death for lack of memory is not recorded": (MEMORY, with_row(111, memory_errors=1)),
-    "an odd row succeeds": ("an odd row fails by itself", with_row(112, status="SUCCESSFUL")),
+    "an odd row succeeds": ("an odd row fails alone", with_row(112, status="SUCCESSFUL")),
     "an odd row stays": ("nothing is lost", with_row(112, status="PENDING")),
 }
 
