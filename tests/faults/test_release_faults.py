@@ -133,15 +133,7 @@ def test_38_an_older_release_that_the_new_schema_breaks_loses_nothing_and_does_n
         change="alter table reproq_waiters rename to reproq_listeners",
         works_with_since=None,
         edits=dict.fromkeys(
-            (
-                "finish_and_claim",
-                "reset_worker",
-                "hand_back_waiting",
-                "sweep_expired",
-                "forget_waiters",
-                "cancel_run",
-                "missing_rights",
-            ),
+            ("notified", "forget_waiters", "missing_rights"),
             WAITERS,
         ),
     )

@@ -16,7 +16,14 @@ from reproq_prefork.errors import ReproqError
 from tests.support.checkout import CHECKOUT
 from tests.support.postgres.databases import PASSWORD, as_login
 from tests.support.supervisor.command_line import CommandLine
-from tests.support.supervisor.supervisor import Connection, Supervisor, add_run, run_row, wait_for_status
+from tests.support.supervisor.supervisor import (
+    Connection,
+    Supervisor,
+    add_run,
+    run_row,
+    wait_for_start,
+    wait_for_status,
+)
 from tests.support.waiting import wait_until
 
 MARK = "a-word-of-the-payload"
@@ -55,7 +62,7 @@ def test_with_an_allow_list_the_environment_of_a_task_holds_no_database_address(
 ) -> None:
     with Supervisor(database_url, tmp_path, workers=1, environ={"REPROQ_TASK_ENV": "PATH"}) as supervisor:
         run_id = add_run(connection, {"wait_for": str(tmp_path / "go"), "diary": str(tmp_path / "d")})
-        wait_until((tmp_path / "d").exists, 10, "the task to start")
+        wait_for_start(tmp_path / "d")
         pid = int((tmp_path / "d").read_text().split()[3])
         assert pid in {process.pid for process in supervisor.family()}
         environ = Path(f"/proc/{pid}/environ").read_text()
