@@ -15,6 +15,7 @@ from reproq_prefork import __version__
 from reproq_prefork.boot.application import Application, executor_of, load_application
 from reproq_prefork.boot.fork_safety import unfit_for_workers
 from reproq_prefork.errors import DatabaseIsCopy, DatabaseUnavailable, ExitStatus, ReproqError
+from reproq_prefork.executors.forked import beside_threads
 from reproq_prefork.fleet.state import Role
 from reproq_prefork.master.programs import Kind, PeerPost, Shared
 from reproq_prefork.model.identity import KnownServer, WorkerIdentity
@@ -71,7 +72,7 @@ class ForkedPrograms:
     def check(self, *, first: bool) -> Settings:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(CHECK_TIMEOUT_S)
-        SignalInbox((), ignored=(signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+        inbox = SignalInbox((), ignored=(signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
         setproctitle("reproq-prefork: check")
         settings = self._read_settings()
         if not proc.can_see_children():
@@ -81,6 +82,9 @@ class ForkedPrograms:
             )
         signal.alarm(math.ceil(settings.boot_timeout_s))  # as long as a worker has for it
         application = load_application(settings)
+        inbox.restore()
+        if application.threads:
+            self._log.warning(beside_threads(application.threads))
         settings = application.complete(settings)
         signal.alarm(CHECK_TIMEOUT_S + math.ceil(settings.boot_timeout_s))
         return self._with_database(
@@ -110,7 +114,7 @@ class ForkedPrograms:
 
     def _prepare(self, settings: Settings, shared: Shared, post: PeerPost) -> int:
         """Be a template, which forks workers that run `_work`."""
-        SignalInbox((), ignored=MASTERS_OWN)
+        inbox = SignalInbox((), ignored=MASTERS_OWN)
         setproctitle(f"reproq-prefork: {Role.TEMPLATE}")
         log = self._log_of(settings, Role.TEMPLATE)
         try:
@@ -118,8 +122,7 @@ class ForkedPrograms:
         except ReproqError as error:
             log.error(str(error))
             return error.exit_status
-        for signum in MASTERS_OWN:  # the application may have set its own handlers, for a server
-            signal.signal(signum, signal.SIG_IGN)
+        inbox.restore()  # the application may have set its own handlers, for a server
         unfit = unfit_for_workers(application.files)
         if unfit is not None:
             post.channel.send(TemplateUnfit(unfit))
@@ -178,7 +181,8 @@ class ForkedPrograms:
             except ReproqError as error:
                 log.error(str(error))
                 return error.exit_status
-        executor = executor_of(settings, application)
+            inbox.restore()
+        executor = executor_of(settings, application, log)
         orders = Orders(inbox, shared.life_fd)
         policy = RetryPolicy(settings.retry_base_s, settings.retry_max_s, settings.max_attempts_ceiling)
 
