@@ -95,7 +95,7 @@ def executor_of(settings: Settings, application: Application, log: Log) -> Execu
 
 def _runtime_of(settings: Settings) -> Runtime:
     if settings.django_settings is None:
-        return PythonRuntime(settings.allowed_task_modules)
+        return PythonRuntime(settings.allowed_task_modules, settings.retry_policy)
     try:
         from reproq_prefork.django.perform.runtime import DjangoRuntime
     except ImportError as error:

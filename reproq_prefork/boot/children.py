@@ -16,11 +16,11 @@ from reproq_prefork.boot.application import Application, executor_of, load_appli
 from reproq_prefork.boot.fork_safety import unfit_for_workers
 from reproq_prefork.errors import DatabaseIsCopy, DatabaseUnavailable, ExitStatus, ReproqError
 from reproq_prefork.executors.forked import beside_threads
+from reproq_prefork.executors.process_ends import begin_worker, end_worker
 from reproq_prefork.fleet.state import Role
 from reproq_prefork.master.programs import Kind, PeerPost, Shared
 from reproq_prefork.model.identity import KnownServer, WorkerIdentity
 from reproq_prefork.model.messages import TemplateUnfit, WorkerPost
-from reproq_prefork.model.settlement import RetryPolicy
 from reproq_prefork.settings import Settings
 from reproq_prefork.steward.loop import Steward
 from reproq_prefork.store.statements import read_statements
@@ -175,6 +175,7 @@ class ForkedPrograms:
             queues=settings.queues,
         )
         log = self._log_of(settings, name)
+        is_fork = application is not None
         if application is None:
             try:
                 application = load_application(settings)
@@ -182,9 +183,10 @@ class ForkedPrograms:
                 log.error(str(error))
                 return error.exit_status
             inbox.restore()
+        begin_worker(log.warning, is_fork=is_fork)
         executor = executor_of(settings, application, log)
         orders = Orders(inbox, shared.life_fd)
-        policy = RetryPolicy(settings.retry_base_s, settings.retry_max_s, settings.max_attempts_ceiling)
+        policy = settings.retry_policy
 
         def connect() -> WorkerStore:
             await_steward(shared.scoreboard, steward, panel, orders)
@@ -217,7 +219,9 @@ class ForkedPrograms:
             executor=executor,
             log=log,
         )
-        return worker.run()
+        status = worker.run()
+        end_worker(log.warning)
+        return status
 
     def _attend(self, settings: Settings, shared: Shared, post: PeerPost) -> int:
         inbox = SignalInbox((signal.SIGQUIT,), ignored=(*NOT_FOR_CHILDREN, signal.SIGTERM))

@@ -16,6 +16,7 @@ from types import FrameType
 from setproctitle import setproctitle
 
 from reproq_prefork.executors.contract import OUT_OF_RESOURCES, NoProcess, Runtime, Stop, Watch
+from reproq_prefork.executors.process_ends import begin_task_process, end_task_process
 from reproq_prefork.executors.process_io import Conversation, ProcessExit
 from reproq_prefork.executors.program_output import readable
 from reproq_prefork.executors.python_outcome import outcome_of_error
@@ -34,6 +35,7 @@ from reproq_prefork.model.outcome import (
     Success,
 )
 from reproq_prefork.model.run import ClaimedRun
+from reproq_prefork.text.outlet import write_text_at_once
 from reproq_prefork.unix import kill, proc
 from reproq_prefork.unix.signals import set_handler, set_mask
 from reproq_prefork.unix.task_fork import TaskForks
@@ -95,7 +97,9 @@ class ForkExecutor:
         def send_announcement(_result_fd: int) -> int:
             setproctitle(f"reproq-prefork: end of task {run_id}")
             set_mask(())
+            begin_task_process(_print)
             self._runtime.announce(run_id)
+            end_task_process(_print)
             return 0
 
         ended, _report, output = self._fork(send_announcement, watch)
@@ -167,6 +171,7 @@ def _perform(perform: Callable[[SignalledStop], AttemptReport], result_fd: int) 
     for signum in _SIGNAL_OF.values():
         set_handler(signum, ask)
     set_mask(())
+    begin_task_process(_print)
     try:
         report = perform(stop)
     except BaseException as error:
@@ -177,7 +182,12 @@ def _perform(perform: Callable[[SignalledStop], AttemptReport], result_fd: int) 
     said = memoryview(dump_report(report))
     while said:
         said = said[os.write(result_fd, said) :]
+    end_task_process(_print)
     return 0 if isinstance(report.outcome, Success | Completed) else 1
+
+
+def _print(sentence: str) -> None:
+    write_text_at_once(2, f"reproq-prefork: {sentence}")
 
 
 def _settled(ended: ProcessExit, report: AttemptReport | None) -> tuple[Outcome, bool]:

@@ -29,6 +29,7 @@ from reproq_prefork.django.perform.runs_database import HeldRun, Home, RunsDatab
 from reproq_prefork.django.project.loading import load_task
 from reproq_prefork.errors import ReproqError
 from reproq_prefork.executors.contract import SoftStop, Stop
+from reproq_prefork.executors.failed_attempts import report_failed_attempt
 from reproq_prefork.executors.program_output import MAX_MESSAGE_CHARS
 from reproq_prefork.executors.python_outcome import (
     dotted_name,
@@ -191,7 +192,9 @@ class Performer:
         try:
             outcome = self._outcome_of_body(call, stop)
         except BaseException as error:
-            return self._ended(call, outcome_of_error(error, stop.requested))
+            failed = outcome_of_error(error, stop.requested)
+            self._report(call, failed, error)
+            return self._ended(call, failed)
         return self._ended(call, outcome)
 
     def _perform_atomic(self, call: _Performance, stop: SoftStop) -> AttemptReport:
@@ -209,6 +212,7 @@ class Performer:
             if isinstance(error, RunLost):
                 return AttemptReport(failed)  # this attempt may not announce the end
             if committing is None:
+                self._report(call, failed, error)
                 return self._ended(call, failed)
             if not _is_completed(call):
                 return AttemptReport(failed)
@@ -221,6 +225,10 @@ class Performer:
         with contextlib.suppress(DatabaseError):  # then it is announced once more
             call.row.announced()
         return AttemptReport(Completed(), announced=True)
+
+    def _report(self, call: _Performance, outcome: Outcome, error: BaseException) -> None:
+        """Django logs the end of a task, and so its last attempt."""
+        report_failed_attempt(call.run, outcome, error, self._policy, logs_last=False)
 
     def _outcome_of_body(self, call: _Performance, stop: SoftStop) -> Success | Failure:
         """The task's result as JSON, or a failure if it is not JSON. Raises what the task raises."""
