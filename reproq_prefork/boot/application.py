@@ -22,6 +22,7 @@ from reproq_prefork.executors.python_runtime import PythonRuntime
 from reproq_prefork.settings import ExecutorKind, Settings
 from reproq_prefork.text.log import Log
 from reproq_prefork.unix import proc
+from reproq_prefork.unix.own_children import OwnChildren
 from reproq_prefork.unix.threads import threads_at_risk
 
 
@@ -70,12 +71,14 @@ def load_application(settings: Settings) -> Application:
 
 
 def executor_of(settings: Settings, application: Application, log: Log) -> Executor:
+    children = OwnChildren(keeps_pools=application.runtime is not None)
     command = CommandExecutor(
         settings.executor_argv,
         environ=settings.task_environ,
         payload_mode=settings.payload_mode,
         directory=str(settings.chdir),
         memory_bytes=settings.task_memory_bytes,
+        children=children,
     )
     if application.runtime is None:
         return command
@@ -85,10 +88,11 @@ def executor_of(settings: Settings, application: Application, log: Log) -> Execu
             application.runtime,
             keep_files=application.files,
             memory_bytes=settings.task_memory_bytes,
+            children=children,
             warned_of=application.threads,  # the check has warned of them
             warn=log.warning,
         ),
-        inline=InlineExecutor(application.runtime),
+        inline=InlineExecutor(application.runtime, children=children),
         command=command if settings.executor_argv else None,
     )
 

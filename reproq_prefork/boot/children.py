@@ -17,6 +17,7 @@ from reproq_prefork.boot.fork_safety import unfit_for_workers
 from reproq_prefork.errors import DatabaseIsCopy, DatabaseUnavailable, ExitStatus, ReproqError
 from reproq_prefork.executors.forked import beside_threads
 from reproq_prefork.executors.process_ends import begin_worker, end_worker
+from reproq_prefork.executors.process_io import KILL_TIMEOUT_S
 from reproq_prefork.fleet.state import Role
 from reproq_prefork.master.programs import Kind, PeerPost, Shared
 from reproq_prefork.model.identity import KnownServer, WorkerIdentity
@@ -27,7 +28,7 @@ from reproq_prefork.store.statements import read_statements
 from reproq_prefork.store.steward_store import StewardStore
 from reproq_prefork.store.worker_store import WorkerStore
 from reproq_prefork.text.log import Log
-from reproq_prefork.unix import proc
+from reproq_prefork.unix import kill, proc
 from reproq_prefork.unix.orders import Orders
 from reproq_prefork.unix.panel import WorkerPanel
 from reproq_prefork.unix.scoreboard import WorkerRecord, WorkerState
@@ -145,9 +146,9 @@ class ForkedPrograms:
         self, settings: Settings, shared: Shared, post: WorkerPost, application: Application | None = None
     ) -> int:
         """`application` None: the worker imports it itself."""
+        # Received and not ignored: a program that an inline task starts would ignore them too.
         inbox = SignalInbox(
-            (signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD, CANCEL_SIGNAL),
-            ignored=[signum for signum in NOT_FOR_CHILDREN if signum != CANCEL_SIGNAL],
+            {signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD, CANCEL_SIGNAL, *NOT_FOR_CHILDREN}
         )
         name = f"{Role.WORKER} {post.slot}"
         setproctitle(f"reproq-prefork: {name} [booting]")
@@ -221,6 +222,7 @@ class ForkedPrograms:
         )
         status = worker.run()
         end_worker(log.warning)
+        kill.kill_own_descendants(within_s=KILL_TIMEOUT_S)  # helpers of the import, and pools that tasks kept
         return status
 
     def _attend(self, settings: Settings, shared: Shared, post: PeerPost) -> int:

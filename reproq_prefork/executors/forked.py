@@ -37,6 +37,7 @@ from reproq_prefork.model.outcome import (
 from reproq_prefork.model.run import ClaimedRun
 from reproq_prefork.text.outlet import write_text_at_once
 from reproq_prefork.unix import kill, proc
+from reproq_prefork.unix.own_children import OwnChildren
 from reproq_prefork.unix.signals import set_handler, set_mask
 from reproq_prefork.unix.task_fork import TaskForks
 from reproq_prefork.unix.threads import threads_at_risk
@@ -57,18 +58,21 @@ class ForkExecutor:
         *,
         keep_files: Mapping[int, tuple[int, int]] | None = None,
         memory_bytes: int = 0,
+        children: OwnChildren | None = None,
         warned_of: Collection[str] = (),
         warn: Callable[[str], object] | None = None,
     ) -> None:
         """`runtime` is already loaded. `keep_files`: files that it has opened and that tasks also use, such as
         logs.
 
-        `memory_bytes`: limit on the address space of each process of a task; 0: no limit. `warn` is called for
-        threads beside which a task is forked, unless somebody has `warned_of` them.
+        `memory_bytes`: limit on the address space of each process of a task; 0: no limit. `children`: those of
+        this process that are not a task's. `warn` is called for threads beside which a task is forked, unless
+        somebody has `warned_of` them.
         """
         self._forks = TaskForks(memory_bytes=memory_bytes)
         self._runtime = runtime
         self._keep_files = dict(keep_files or {})
+        self._children = children
         self._warned_of = set(warned_of)
         self._warn = warn
         self._threads = 1  # how many there were at the last look
@@ -118,7 +122,9 @@ class ForkExecutor:
             fork = self._forks.prepared()
         with (
             fork,
-            Conversation(watch, outputs=((fork.output, output), (fork.result, result))) as conversation,
+            Conversation(
+                watch, outputs=((fork.output, output), (fork.result, result)), children=self._children
+            ) as conversation,
         ):
             with _may_run_short():
                 pid = fork.start(program, keep_fds=self._kept_fds())

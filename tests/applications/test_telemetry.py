@@ -116,7 +116,8 @@ class Application:
             "PYTHONPATH": str(self.directory),
             **environ,
         }
-        return Supervisor(database_url, self.directory, workers=2, environ=settings)
+        workers = int(settings.pop("WORKERS", "2"))
+        return Supervisor(database_url, self.directory, workers=workers, environ=settings)
 
 
 @pytest.fixture
