@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextvars import copy_context
 from types import FrameType
 
 from reproq_prefork.executors.contract import Runtime, Stop, TaskWillNotDie, Watch
@@ -66,7 +67,8 @@ class InlineExecutor:
         watched = self._begin(watch)
         try:
             try:
-                report = self._runtime.perform(run, watched.stop)
+                # What a task sets for itself (a language, a time zone, a trace) is not there for the next one.
+                report = copy_context().run(self._runtime.perform, run, watched.stop)
             except BaseException as error:
                 report = AttemptReport(outcome_of_error(error, watched.stop.requested))
             if os.getpid() != self._pid:

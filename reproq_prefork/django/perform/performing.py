@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from asgiref.sync import async_to_sync
-from django.db import DatabaseError, Error, close_old_connections, connections, transaction
+from django.db import DatabaseError, Error, close_old_connections, transaction
 from django.utils import timezone
 
 from reproq_prefork.django.families.compat import Family, family_of
@@ -24,7 +24,11 @@ from reproq_prefork.django.families.results import (
     result_of_run,
     task_errors,
 )
-from reproq_prefork.django.perform.connections import forget_inherited_connections
+from reproq_prefork.django.perform.connections import (
+    close_after_task,
+    close_open_transactions,
+    forget_inherited_connections,
+)
 from reproq_prefork.django.perform.runs_database import HeldRun, Home, RunsDatabase
 from reproq_prefork.django.project.loading import load_task
 from reproq_prefork.errors import ReproqError
@@ -191,6 +195,8 @@ class Performer:
     def _perform(self, call: _Performance, stop: SoftStop) -> AttemptReport:
         try:
             outcome = self._outcome_of_body(call, stop)
+            if self._owns_connections:
+                outcome = close_open_transactions() or outcome
         except BaseException as error:
             failed = outcome_of_error(error, stop.requested)
             self._report(call, failed, error)
@@ -304,11 +310,7 @@ class Performer:
         """The same after a request."""
         if not self._owns_connections:
             return
-        if was_stopped:
-            # The stop may have come in the middle of a query, and Django does not know that.
-            for connection in connections.all(initialized_only=True):
-                connection.errors_occurred = True
-        close_old_connections()
+        close_after_task(was_stopped=was_stopped)
         self._closed_old_at = time.monotonic()
 
 
