@@ -10,6 +10,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from reproq_prefork.hooks import (
+        FailedAttempt,
+        on_attempt_failed,
+        on_task_process_end,
+        on_task_process_start,
+        on_worker_start,
+        on_worker_stop,
+    )
     from reproq_prefork.model.new_run import NewRun
     from reproq_prefork.model.run import Status, TaskRun
     from reproq_prefork.spec import Spec
@@ -27,6 +35,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Discard",
+    "FailedAttempt",
     "NewRun",
     "Retry",
     "Snooze",
@@ -43,12 +52,18 @@ __all__ = [
     "enqueue",
     "enqueue_many",
     "get_run",
+    "on_attempt_failed",
+    "on_task_process_end",
+    "on_task_process_start",
+    "on_worker_start",
+    "on_worker_stop",
     "requeue",
     "task",
 ]
 
 _MODULES = {
     "Discard": "reproq_prefork.task_exceptions",
+    "FailedAttempt": "reproq_prefork.hooks",
     "NewRun": "reproq_prefork.model.new_run",
     "Retry": "reproq_prefork.task_exceptions",
     "Snooze": "reproq_prefork.task_exceptions",
@@ -64,6 +79,11 @@ _MODULES = {
     "enqueue": "reproq_prefork.store.runs",
     "enqueue_many": "reproq_prefork.store.runs",
     "get_run": "reproq_prefork.store.runs",
+    "on_attempt_failed": "reproq_prefork.hooks",
+    "on_task_process_end": "reproq_prefork.hooks",
+    "on_task_process_start": "reproq_prefork.hooks",
+    "on_worker_start": "reproq_prefork.hooks",
+    "on_worker_stop": "reproq_prefork.hooks",
     "requeue": "reproq_prefork.store.runs",
     "task": "reproq_prefork.tasks.decorator",
 }

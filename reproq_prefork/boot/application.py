@@ -11,8 +11,8 @@ import shutil
 import sys
 from dataclasses import dataclass, field
 
-from reproq_prefork.boot.fork_safety import reseed_in_forks, threads_started
-from reproq_prefork.errors import ReproqError, SettingsError
+from reproq_prefork.boot.fork_safety import expect_threads, reseed_in_forks
+from reproq_prefork.errors import SettingsError
 from reproq_prefork.executors.command import CommandExecutor
 from reproq_prefork.executors.contract import Executor, Runtime
 from reproq_prefork.executors.dispatch import ChosenExecutor
@@ -20,15 +20,22 @@ from reproq_prefork.executors.forked import ForkExecutor
 from reproq_prefork.executors.inline import InlineExecutor
 from reproq_prefork.executors.python_runtime import PythonRuntime
 from reproq_prefork.settings import ExecutorKind, Settings
+from reproq_prefork.text.log import Log
 from reproq_prefork.unix import proc
+from reproq_prefork.unix.own_children import OwnChildren
+from reproq_prefork.unix.threads import threads_at_risk
 
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """`runtime` is already loaded; None: tasks are programs. `files`: the descriptors that it has opened."""
+    """`runtime` is already loaded; None: tasks are programs. `files`: the descriptors that it has opened.
+
+    `threads`: those that it has started, beside which tasks are forked.
+    """
 
     runtime: Runtime | None = None
     files: dict[int, tuple[int, int]] = field(default_factory=dict)
+    threads: tuple[str, ...] = ()
 
     def complete(self, settings: Settings) -> Settings:
         """The settings, with values that the application knows: a Django application knows its database."""
@@ -56,37 +63,43 @@ def load_application(settings: Settings) -> Application:
     before = proc.open_files()
     runtime = _runtime_of(settings)
     runtime.load()
-    started = threads_started() if settings.executor is ExecutorKind.FORK else None
-    if started is not None:
-        raise ApplicationHasThreads(started)
+    threads = threads_at_risk() if settings.executor is ExecutorKind.FORK else ()
     reseed_in_forks()
+    expect_threads()
     after = proc.open_files()
-    return Application(runtime, {fd: file for fd, file in after.items() if before.get(fd) != file})
+    return Application(runtime, {fd: file for fd, file in after.items() if before.get(fd) != file}, threads)
 
 
-def executor_of(settings: Settings, application: Application) -> Executor:
+def executor_of(settings: Settings, application: Application, log: Log) -> Executor:
+    children = OwnChildren(keeps_pools=application.runtime is not None)
     command = CommandExecutor(
         settings.executor_argv,
         environ=settings.task_environ,
         payload_mode=settings.payload_mode,
         directory=str(settings.chdir),
         memory_bytes=settings.task_memory_bytes,
+        children=children,
     )
     if application.runtime is None:
         return command
     return ChosenExecutor(
         settings.executor,
         fork=ForkExecutor(
-            application.runtime, keep_files=application.files, memory_bytes=settings.task_memory_bytes
+            application.runtime,
+            keep_files=application.files,
+            memory_bytes=settings.task_memory_bytes,
+            children=children,
+            warned_of=application.threads,  # the check has warned of them
+            warn=log.warning,
         ),
-        inline=InlineExecutor(application.runtime),
+        inline=InlineExecutor(application.runtime, children=children),
         command=command if settings.executor_argv else None,
     )
 
 
 def _runtime_of(settings: Settings) -> Runtime:
     if settings.django_settings is None:
-        return PythonRuntime(settings.allowed_task_modules)
+        return PythonRuntime(settings.allowed_task_modules, settings.retry_policy)
     try:
         from reproq_prefork.django.perform.runtime import DjangoRuntime
     except ImportError as error:
@@ -108,16 +121,6 @@ def _enter(settings: Settings) -> None:
         raise SettingsError([f"--chdir: cannot change to {directory}: {error.strerror}"]) from None
     sys.path[:] = [directory, *(path for path in sys.path if path not in ("", directory))]
     importlib.invalidate_caches()
-
-
-class ApplicationHasThreads(ReproqError):
-    """A process with more than one thread must not be forked: a lock that another thread holds stays locked."""
-
-    def __init__(self, started: str) -> None:
-        super().__init__(
-            f"Importing the application has started threads {started}, and a process with threads cannot fork "
-            "tasks. Do not start threads when a module is imported, or use --executor inline."
-        )
 
 
 def _check_program(settings: Settings) -> None:

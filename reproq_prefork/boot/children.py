@@ -15,18 +15,20 @@ from reproq_prefork import __version__
 from reproq_prefork.boot.application import Application, executor_of, load_application
 from reproq_prefork.boot.fork_safety import unfit_for_workers
 from reproq_prefork.errors import DatabaseIsCopy, DatabaseUnavailable, ExitStatus, ReproqError
+from reproq_prefork.executors.forked import beside_threads
+from reproq_prefork.executors.process_ends import begin_worker, end_worker
+from reproq_prefork.executors.process_io import KILL_TIMEOUT_S
 from reproq_prefork.fleet.state import Role
 from reproq_prefork.master.programs import Kind, PeerPost, Shared
 from reproq_prefork.model.identity import KnownServer, WorkerIdentity
 from reproq_prefork.model.messages import TemplateUnfit, WorkerPost
-from reproq_prefork.model.settlement import RetryPolicy
 from reproq_prefork.settings import Settings
 from reproq_prefork.steward.loop import Steward
 from reproq_prefork.store.statements import read_statements
 from reproq_prefork.store.steward_store import StewardStore
 from reproq_prefork.store.worker_store import WorkerStore
 from reproq_prefork.text.log import Log
-from reproq_prefork.unix import proc
+from reproq_prefork.unix import kill, proc
 from reproq_prefork.unix.orders import Orders
 from reproq_prefork.unix.panel import WorkerPanel
 from reproq_prefork.unix.scoreboard import WorkerRecord, WorkerState
@@ -71,7 +73,7 @@ class ForkedPrograms:
     def check(self, *, first: bool) -> Settings:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(CHECK_TIMEOUT_S)
-        SignalInbox((), ignored=(signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+        inbox = SignalInbox((), ignored=(signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
         setproctitle("reproq-prefork: check")
         settings = self._read_settings()
         if not proc.can_see_children():
@@ -81,6 +83,9 @@ class ForkedPrograms:
             )
         signal.alarm(math.ceil(settings.boot_timeout_s))  # as long as a worker has for it
         application = load_application(settings)
+        inbox.restore()
+        if application.threads:
+            self._log.warning(beside_threads(application.threads))
         settings = application.complete(settings)
         signal.alarm(CHECK_TIMEOUT_S + math.ceil(settings.boot_timeout_s))
         return self._with_database(
@@ -110,7 +115,7 @@ class ForkedPrograms:
 
     def _prepare(self, settings: Settings, shared: Shared, post: PeerPost) -> int:
         """Be a template, which forks workers that run `_work`."""
-        SignalInbox((), ignored=MASTERS_OWN)
+        inbox = SignalInbox((), ignored=MASTERS_OWN)
         setproctitle(f"reproq-prefork: {Role.TEMPLATE}")
         log = self._log_of(settings, Role.TEMPLATE)
         try:
@@ -118,8 +123,7 @@ class ForkedPrograms:
         except ReproqError as error:
             log.error(str(error))
             return error.exit_status
-        for signum in MASTERS_OWN:  # the application may have set its own handlers, for a server
-            signal.signal(signum, signal.SIG_IGN)
+        inbox.restore()  # the application may have set its own handlers, for a server
         unfit = unfit_for_workers(application.files)
         if unfit is not None:
             post.channel.send(TemplateUnfit(unfit))
@@ -142,9 +146,9 @@ class ForkedPrograms:
         self, settings: Settings, shared: Shared, post: WorkerPost, application: Application | None = None
     ) -> int:
         """`application` None: the worker imports it itself."""
+        # Received and not ignored: a program that an inline task starts would ignore them too.
         inbox = SignalInbox(
-            (signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD, CANCEL_SIGNAL),
-            ignored=[signum for signum in NOT_FOR_CHILDREN if signum != CANCEL_SIGNAL],
+            {signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD, CANCEL_SIGNAL, *NOT_FOR_CHILDREN}
         )
         name = f"{Role.WORKER} {post.slot}"
         setproctitle(f"reproq-prefork: {name} [booting]")
@@ -172,15 +176,18 @@ class ForkedPrograms:
             queues=settings.queues,
         )
         log = self._log_of(settings, name)
+        is_fork = application is not None
         if application is None:
             try:
                 application = load_application(settings)
             except ReproqError as error:
                 log.error(str(error))
                 return error.exit_status
-        executor = executor_of(settings, application)
+            inbox.restore()
+        begin_worker(log.warning, is_fork=is_fork)
+        executor = executor_of(settings, application, log)
         orders = Orders(inbox, shared.life_fd)
-        policy = RetryPolicy(settings.retry_base_s, settings.retry_max_s, settings.max_attempts_ceiling)
+        policy = settings.retry_policy
 
         def connect() -> WorkerStore:
             await_steward(shared.scoreboard, steward, panel, orders)
@@ -213,7 +220,10 @@ class ForkedPrograms:
             executor=executor,
             log=log,
         )
-        return worker.run()
+        status = worker.run()
+        end_worker(log.warning)
+        kill.kill_own_descendants(within_s=KILL_TIMEOUT_S)  # helpers of the import, and pools that tasks kept
+        return status
 
     def _attend(self, settings: Settings, shared: Shared, post: PeerPost) -> int:
         inbox = SignalInbox((signal.SIGQUIT,), ignored=(*NOT_FOR_CHILDREN, signal.SIGTERM))

@@ -6,19 +6,11 @@ import os
 import socket
 import stat
 import sys
-import threading
+import warnings
 from collections.abc import Collection
 from pathlib import Path
 
-from reproq_prefork.unix import proc
-
-
-def threads_started() -> str | None:
-    """The names of the other threads of this process. None: there are no other threads."""
-    if proc.thread_count() == 1:
-        return None
-    names = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
-    return f"({', '.join(names)})" if names else "by a library (for numpy, set OPENBLAS_NUM_THREADS=1)"
+from reproq_prefork.unix.threads import threads_at_risk
 
 
 def unfit_for_workers(opened: Collection[int]) -> str | None:
@@ -26,9 +18,9 @@ def unfit_for_workers(opened: Collection[int]) -> str | None:
 
     `opened`: the descriptors that the import has opened.
     """
-    started = threads_started()
-    if started is not None:
-        return f"importing it has started threads {started}, which a fork does not have"
+    threads = threads_at_risk()
+    if threads:
+        return f"importing it has started threads ({', '.join(threads)}), which a fork does not have"
     for fd in sorted(opened):
         if not _can_be_shared(fd):
             return f"importing it has opened {_target(fd)} (descriptor {fd}), which two workers cannot share"
@@ -56,6 +48,11 @@ def _target(fd: int) -> str:
         return str(Path(f"/proc/self/fd/{fd}").readlink())
     except OSError:
         return ""
+
+
+def expect_threads() -> None:
+    """Keep Python 3.12 and later from warning at each fork beside a thread: we warn once, and by name."""
+    warnings.filterwarnings("ignore", r"This process \(pid=\d+\) is multi-threaded", DeprecationWarning)
 
 
 def reseed_in_forks() -> None:

@@ -27,6 +27,7 @@ from reproq_prefork.model.outcome import (
 from reproq_prefork.model.run import ClaimedRun
 from reproq_prefork.settings import PayloadMode
 from reproq_prefork.unix import kill
+from reproq_prefork.unix.own_children import OwnChildren
 from reproq_prefork.unix.spawn import Program, spawn
 
 BLANK_BYTES = 4_096  # white space around a result of the largest size
@@ -43,8 +44,12 @@ class CommandExecutor:
         payload_mode: PayloadMode,
         directory: str,
         memory_bytes: int = 0,
+        children: OwnChildren | None = None,
     ) -> None:
-        """`memory_bytes`: limit on the address space of each process of a task; 0: no limit."""
+        """`memory_bytes`: limit on the address space of each process of a task; 0: no limit. `children`: those of
+        this process that are not a task's.
+        """
+        self._children = children
         self._argv = tuple(argv)
         self._environ = dict(environ)
         self._payload_mode = payload_mode
@@ -80,7 +85,7 @@ class CommandExecutor:
             return AttemptReport(self._not_started(error))
         finally:
             os.close(result_writer)
-        return _run(program, result_reader, payload if by_stdin else b"", watch)
+        return _run(program, result_reader, payload if by_stdin else b"", watch, self._children)
 
     def _task_environ(self, run: ClaimedRun, watch: Watch, result_fd: int) -> dict[str, str]:
         environ = {
@@ -116,7 +121,9 @@ def _pipe() -> tuple[int, int]:
         raise NoProcess(f"no pipe for the task's result: {error.strerror}") from error
 
 
-def _run(program: Program, result_fd: int, payload: bytes, watch: Watch) -> AttemptReport:
+def _run(
+    program: Program, result_fd: int, payload: bytes, watch: Watch, children: OwnChildren | None
+) -> AttemptReport:
     stdout, stderr, result = (
         Tail(limit)
         for limit in (MAX_RESULT_BYTES + BLANK_BYTES, MAX_STDERR_TAIL_BYTES, MAX_RESULT_BYTES + BLANK_BYTES)
@@ -127,6 +134,7 @@ def _run(program: Program, result_fd: int, payload: bytes, watch: Watch) -> Atte
             outputs=((program.stdout, stdout), (program.stderr, stderr), (result_fd, result)),
             stdin=program.stdin,
             payload=payload,
+            children=children,
         )
         with conversation:
             ended = conversation.hold(

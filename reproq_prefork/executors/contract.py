@@ -64,7 +64,7 @@ class Executor(Protocol):
     def run(self, run: ClaimedRun, watch: Watch) -> AttemptReport:
         """Run a task to its end. When this returns, no process of the task is left.
 
-        Raises `NoProcess`, `WornOut` and `TaskWillNotDie`.
+        Raises `NoProcess` and `TaskWillNotDie`.
         """
 
     def rest(self) -> None:
@@ -106,7 +106,7 @@ class Runtime(Protocol):
     def load(self) -> None:
         """Import what tasks may need: once, before the worker is ready, and before it forks.
 
-        Leaves no thread and no open connection behind. Raises ReproqError if the application cannot be loaded.
+        Leaves no open connection behind. Raises ReproqError if the application cannot be loaded.
         """
 
     def perform(self, run: ClaimedRun, stop: SoftStop) -> AttemptReport:
@@ -118,10 +118,6 @@ class Runtime(Protocol):
 
 class NoProcess(ReproqError):
     """The host has no free process, memory or descriptor: the task was not started, but may start later."""
-
-
-class WornOut(NoProcess):
-    """This worker cannot start such a task any more. It must exit, and another worker takes its place."""
 
 
 class TaskWillNotDie(ReproqError):

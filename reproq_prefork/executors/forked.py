@@ -10,12 +10,13 @@ import contextlib
 import gc
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from types import FrameType
 
 from setproctitle import setproctitle
 
-from reproq_prefork.executors.contract import OUT_OF_RESOURCES, NoProcess, Runtime, Stop, Watch, WornOut
+from reproq_prefork.executors.contract import OUT_OF_RESOURCES, NoProcess, Runtime, Stop, Watch
+from reproq_prefork.executors.process_ends import begin_task_process, end_task_process
 from reproq_prefork.executors.process_io import Conversation, ProcessExit
 from reproq_prefork.executors.program_output import readable
 from reproq_prefork.executors.python_outcome import outcome_of_error
@@ -34,9 +35,12 @@ from reproq_prefork.model.outcome import (
     Success,
 )
 from reproq_prefork.model.run import ClaimedRun
+from reproq_prefork.text.outlet import write_text_at_once
 from reproq_prefork.unix import kill, proc
+from reproq_prefork.unix.own_children import OwnChildren
 from reproq_prefork.unix.signals import set_handler, set_mask
 from reproq_prefork.unix.task_fork import TaskForks
+from reproq_prefork.unix.threads import threads_at_risk
 
 MAX_OUTPUT_BYTES = 64 * 1024
 
@@ -54,16 +58,24 @@ class ForkExecutor:
         *,
         keep_files: Mapping[int, tuple[int, int]] | None = None,
         memory_bytes: int = 0,
+        children: OwnChildren | None = None,
+        warned_of: Collection[str] = (),
+        warn: Callable[[str], object] | None = None,
     ) -> None:
         """`runtime` is already loaded. `keep_files`: files that it has opened and that tasks also use, such as
         logs.
 
-        `memory_bytes`: limit on the address space of each process of a task; 0: no limit.
+        `memory_bytes`: limit on the address space of each process of a task; 0: no limit. `children`: those of
+        this process that are not a task's. `warn` is called for threads beside which a task is forked, unless
+        somebody has `warned_of` them.
         """
         self._forks = TaskForks(memory_bytes=memory_bytes)
         self._runtime = runtime
         self._keep_files = dict(keep_files or {})
-        self._threads_from_the_start = proc.thread_count() > 1
+        self._children = children
+        self._warned_of = set(warned_of)
+        self._warn = warn
+        self._threads = 1  # how many there were at the last look
         # The objects that exist now stay. If the garbage collector leaves them alone, their pages stay shared with
         # every task.
         gc.collect()
@@ -78,13 +90,6 @@ class ForkExecutor:
             setproctitle(f"reproq-prefork: task {run.id}")
             return _perform(lambda stop: self._runtime.perform(run, stop), result_fd)
 
-        if self._threads_from_the_start:
-            return AttemptReport(
-                Failure(
-                    FailureKind.NOT_STARTED,
-                    "the application started threads while it was imported, so no task can be forked from it",
-                )
-            )
         ended, report, output = self._fork(perform, watch)
         outcome, announced = _settled(ended, report)
         return AttemptReport(outcome, ended.usage(output=output), announced)
@@ -96,7 +101,9 @@ class ForkExecutor:
         def send_announcement(_result_fd: int) -> int:
             setproctitle(f"reproq-prefork: end of task {run_id}")
             set_mask(())
+            begin_task_process(_print)
             self._runtime.announce(run_id)
+            end_task_process(_print)
             return 0
 
         ended, _report, output = self._fork(send_announcement, watch)
@@ -109,14 +116,15 @@ class ForkExecutor:
         self, program: Callable[[int], int], watch: Watch
     ) -> tuple[ProcessExit, AttemptReport | None, str | None]:
         """Run `program` in a fork, to its end. Returns how it ended, its report, and what it printed."""
-        if proc.thread_count() > 1:
-            raise WornOut("a task has left threads in the worker, and a process with threads must not fork")
+        self._look_at_threads()
         output, result = Tail(MAX_OUTPUT_BYTES), Tail(MAX_REPORT_BYTES)
         with _may_run_short():
             fork = self._forks.prepared()
         with (
             fork,
-            Conversation(watch, outputs=((fork.output, output), (fork.result, result))) as conversation,
+            Conversation(
+                watch, outputs=((fork.output, output), (fork.result, result)), children=self._children
+            ) as conversation,
         ):
             with _may_run_short():
                 pid = fork.start(program, keep_fds=self._kept_fds())
@@ -124,12 +132,29 @@ class ForkExecutor:
         said = load_report(result.bytes()) if result.is_whole else None
         return ended, said, _text(output)
 
+    def _look_at_threads(self) -> None:
+        threads = proc.thread_count()
+        if threads != self._threads:
+            self._threads = threads
+            names = set(threads_at_risk()) - self._warned_of
+            if names and self._warn is not None:
+                self._warned_of |= names
+                self._warn(beside_threads(names))
+
     def _kept_fds(self) -> list[int]:
         """The descriptors that still lead to the same files. A number may have been closed and used again."""
         if not self._keep_files:
             return []
         files = proc.open_files()
         return [fd for fd, file in self._keep_files.items() if files.get(fd) == file]
+
+
+def beside_threads(names: Collection[str]) -> str:
+    """The warning that tasks are forked beside these threads."""
+    return (
+        f"tasks are forked beside threads ({', '.join(sorted(names))}), which they do not have: a lock that such a"
+        " thread holds at that moment stays locked in the task; --executor inline forks nothing"
+    )
 
 
 @contextlib.contextmanager
@@ -152,6 +177,7 @@ def _perform(perform: Callable[[SignalledStop], AttemptReport], result_fd: int) 
     for signum in _SIGNAL_OF.values():
         set_handler(signum, ask)
     set_mask(())
+    begin_task_process(_print)
     try:
         report = perform(stop)
     except BaseException as error:
@@ -162,7 +188,12 @@ def _perform(perform: Callable[[SignalledStop], AttemptReport], result_fd: int) 
     said = memoryview(dump_report(report))
     while said:
         said = said[os.write(result_fd, said) :]
+    end_task_process(_print)
     return 0 if isinstance(report.outcome, Success | Completed) else 1
+
+
+def _print(sentence: str) -> None:
+    write_text_at_once(2, f"reproq-prefork: {sentence}")
 
 
 def _settled(ended: ProcessExit, report: AttemptReport | None) -> tuple[Outcome, bool]:

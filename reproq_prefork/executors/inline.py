@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import threading
 import time
 from collections.abc import Callable
+from contextvars import copy_context
 from types import FrameType
 
 from reproq_prefork.executors.contract import Runtime, Stop, TaskWillNotDie, Watch
@@ -20,8 +22,16 @@ from reproq_prefork.executors.python_outcome import outcome_of_error
 from reproq_prefork.executors.soft_stop import SignalledStop
 from reproq_prefork.model.outcome import Abandoned, AttemptReport, Completed, Success, Usage
 from reproq_prefork.model.run import ClaimedRun
-from reproq_prefork.unix import kill, proc
-from reproq_prefork.unix.signals import CANCEL_SIGNAL, MASTERS_OWN, change_mask, handler_of
+from reproq_prefork.unix.own_children import OwnChildren
+from reproq_prefork.unix.signals import (
+    CANCEL_SIGNAL,
+    MASTERS_OWN,
+    block_all,
+    change_mask,
+    handler_of,
+    reset_to_new_interpreter,
+    set_mask,
+)
 
 # Signals that may bring news to the watch: orders for the worker, and the timer.
 LOOK_AT = (signal.SIGTERM, signal.SIGQUIT, CANCEL_SIGNAL, signal.SIGALRM)
@@ -37,8 +47,9 @@ _RETURNED = (Success, Completed)
 class InlineExecutor:
     batches = True
 
-    def __init__(self, runtime: Runtime) -> None:
-        """`runtime` is already loaded."""
+    def __init__(self, runtime: Runtime, *, children: OwnChildren | None = None) -> None:
+        """`runtime` is already loaded. `children`: those of this process that are not a task's."""
+        self._children = OwnChildren(keeps_pools=True) if children is None else children
         self._runtime = runtime
         self._signals: _Signals | None = None
         self._watched: _Watched | None = None
@@ -56,7 +67,8 @@ class InlineExecutor:
         watched = self._begin(watch)
         try:
             try:
-                report = self._runtime.perform(run, watched.stop)
+                # What a task sets for itself (a language, a time zone, a trace) is not there for the next one.
+                report = copy_context().run(self._runtime.perform, run, watched.stop)
             except BaseException as error:
                 report = AttemptReport(outcome_of_error(error, watched.stop.requested))
             if os.getpid() != self._pid:
@@ -71,7 +83,7 @@ class InlineExecutor:
             exit_ = "returned"
         else:
             exit_ = "raised"
-            self.rest()  # the run may be tried again; by then, nothing that this attempt started may exist
+            self._rest(failed=True)  # the run may be tried again; by then, nothing of this attempt may exist
         return AttemptReport(report.outcome, self._meter.usage(exit_), report.announced)
 
     def announce(self, run_id: int, watch: Watch) -> str | None:
@@ -86,11 +98,14 @@ class InlineExecutor:
         return None
 
     def rest(self) -> None:
+        self._rest(failed=False)
+
+    def _rest(self, *, failed: bool) -> None:
         if self._signals is not None:
             self._alarm.disarm()
             self._signals.restore()
-            # Processes that a task has started end with it.
-            if proc.has_children() and not kill.kill_own_descendants(within_s=KILL_TIMEOUT_S):
+            # Processes that a task has started end with it. Pools that it keeps live as long as the worker.
+            if not self._children.end_others(within_s=KILL_TIMEOUT_S, failed=failed):
                 raise TaskWillNotDie("a process that the task has started is still there after SIGKILL")
         self._checked_at = time.monotonic()
 
@@ -99,6 +114,7 @@ class InlineExecutor:
         if self._signals is None:
             self._pid = os.getpid()
             self._signals = _Signals(self._look)
+            _ForksOfTasks(lambda: self._watched is not None)
         self._watched = watched = _Watched(watch, self._alarm)
         self._alarm.go_off_within(watch.wait_s())
         return watched
@@ -206,6 +222,33 @@ class _Signals:
                 signal.signal(signum, handler)
         signal.set_wakeup_fd(self._wakeup_fd, warn_on_full_buffer=False)
         change_mask(signal.SIG_SETMASK, self._mask)
+
+
+class _ForksOfTasks:
+    """In a process that a task forks, such as one of a pool, signals mean what they mean in any program.
+
+    All signals are blocked around the fork: one that comes before the child has its own handlers must not be lost.
+    """
+
+    def __init__(self, is_in_task: Callable[[], bool]) -> None:
+        self._is_in_task = is_in_task
+        self._of_thread = threading.local()
+        os.register_at_fork(
+            before=self._before, after_in_parent=self._in_parent, after_in_child=self._in_child
+        )
+
+    def _before(self) -> None:
+        self._of_thread.mask = block_all() if self._is_in_task() else None
+
+    def _in_parent(self) -> None:
+        if self._of_thread.mask is not None:
+            set_mask(self._of_thread.mask)
+
+    def _in_child(self) -> None:
+        if self._of_thread.mask is not None:
+            signal.set_wakeup_fd(-1)
+            reset_to_new_interpreter()
+            set_mask(self._of_thread.mask)
 
 
 class _Meter:

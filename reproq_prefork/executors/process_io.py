@@ -13,6 +13,7 @@ from reproq_prefork.executors.contract import Stop, TaskWillNotDie, Watch
 from reproq_prefork.executors.tail import Tail
 from reproq_prefork.model.outcome import Usage
 from reproq_prefork.unix import kill, proc
+from reproq_prefork.unix.own_children import OwnChildren
 
 TERM_GRACE_S = 2.0  # between asking a task to end at its deadline, and SIGKILL
 CANCEL_GRACE_S = 5.0  # the same for a cancelled task
@@ -49,10 +50,12 @@ class Conversation:
         outputs: Sequence[tuple[int, Tail]],
         stdin: int | None = None,
         payload: bytes = b"",
+        children: OwnChildren | None = None,
     ) -> None:
         """`outputs` are read into their tails. `payload` is written to `stdin`, which is closed after that, or on
-        exit.
+        exit. `children`: those of this process that are not the task's; None: all are.
         """
+        self._children = children
         self._watch = watch
         self._tails = dict(outputs)  # of the outputs that have not ended
         self._stdin = stdin
@@ -134,7 +137,8 @@ class Conversation:
                 self._exit = (status, used.ru_utime + used.ru_stime, used.ru_maxrss)
 
     def _kill(self) -> bool:
-        return kill.kill_own_descendants(within_s=KILL_TIMEOUT_S, reap=self._reap)
+        end_others = kill.kill_own_descendants if self._children is None else self._children.end_others
+        return end_others(within_s=KILL_TIMEOUT_S, reap=self._reap)
 
     def _will_not_die(self) -> TaskWillNotDie:
         return TaskWillNotDie(f"process {self._pid} or one it started is still there after SIGKILL")

@@ -9,9 +9,11 @@ from traceback import extract_tb
 
 from reproq_prefork.errors import ExitStatus, ReproqError
 from reproq_prefork.executors.contract import SoftStop, Stop
+from reproq_prefork.executors.failed_attempts import report_failed_attempt
 from reproq_prefork.executors.python_outcome import failure_of, outcome_of_error, outcome_of_result
 from reproq_prefork.model.outcome import AttemptReport, Failure, FailureKind
 from reproq_prefork.model.run import ClaimedRun
+from reproq_prefork.model.settlement import RetryPolicy
 from reproq_prefork.tasks.call import NotACall, read_call
 from reproq_prefork.tasks.decorator import Task, TaskContext
 from reproq_prefork.tasks.loader import NotAllowed, TaskNotFound, allowed_modules, load_task
@@ -34,9 +36,10 @@ class ApplicationBroken(ReproqError):
 class PythonRuntime:
     announces = False
 
-    def __init__(self, modules: Sequence[str]) -> None:
+    def __init__(self, modules: Sequence[str], policy: RetryPolicy) -> None:
         """`modules`: the modules, and all modules below them, that tasks may come from."""
         self._modules = tuple(modules)
+        self._policy = policy
         self._is_allowed = allowed_modules(modules)
         self._tasks: dict[str, Task[..., object]] = {}
 
@@ -60,7 +63,9 @@ class PythonRuntime:
         try:
             result = stop.call(task.func, (*context, *call.args), call.kwargs)
         except BaseException as error:
-            return AttemptReport(outcome_of_error(error, stop.requested))
+            outcome = outcome_of_error(error, stop.requested)
+            report_failed_attempt(run, outcome, error, self._policy)
+            return AttemptReport(outcome)
         return AttemptReport(outcome_of_result(result))
 
     def _load(self, path: str) -> Task[..., object]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from reproq_prefork.errors import SettingsError
 from reproq_prefork.model.identity import KnownServer
+from reproq_prefork.model.settlement import RetryPolicy
 from reproq_prefork.text.log import LogFormat, LogLevel
 from reproq_prefork.text.redact import mask_url
 
@@ -85,6 +86,10 @@ class Settings:
     @property
     def renew_interval_s(self) -> float:
         return self.lease_s / RENEWALS_PER_LEASE
+
+    @property
+    def retry_policy(self) -> RetryPolicy:
+        return RetryPolicy(self.retry_base_s, self.retry_max_s, self.max_attempts_ceiling)
 
     @property
     def fence_margin_s(self) -> float:

@@ -44,11 +44,18 @@ class SignalInbox:
 
     def __init__(self, signums: Collection[int], *, ignored: Collection[int] = ()) -> None:
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._handlers = dict.fromkeys(signums, _note) | dict.fromkeys(ignored, signal.SIG_IGN)
+        self.restore()
+
+    def restore(self) -> None:
+        """Set everything up again, after user code that may have changed it.
+
+        A SIGCHLD that only this process can have changed is its default again: where it is ignored, the kernel
+        reaps the children, and nobody learns how they ended.
+        """
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        for signum in signums:
-            signal.signal(signum, _note)
-        for signum in ignored:
-            signal.signal(signum, signal.SIG_IGN)
+        for signum, handler in ({signal.SIGCHLD: signal.SIG_DFL} | self._handlers).items():
+            signal.signal(signum, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
     def fileno(self) -> int:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from setproctitle import setproctitle
 
 from reproq_prefork.errors import ExitStatus
-from reproq_prefork.executors.contract import Executor, NoProcess, TaskWillNotDie, WornOut
+from reproq_prefork.executors.contract import Executor, NoProcess, TaskWillNotDie
 from reproq_prefork.model.outcome import (
     Abandoned,
     AttemptReport,
@@ -85,7 +85,6 @@ class Worker:
         self._batch_size = BatchSize()
         self._recycle_after = _jittered(settings.max_tasks)
         self._max_rss_kib = self._reachable_rss_kib(settings.max_rss_kib)
-        self._worn_out = False
 
     def run(self) -> ExitStatus:
         """Work until told to stop, worn out, or without a lease."""
@@ -217,14 +216,10 @@ class Worker:
             raise LeaseLost(f"run {run.id} was stopped: the worker's lease had ended")
 
     def _not_started(self, run: ClaimedRun, reason: NoProcess) -> Settlement:
-        """Hand the run back. It is due at once if only this worker cannot start it, otherwise after a delay."""
+        """Hand the run back. It is due after a delay."""
         self._log.warning(f"run {run.id} is handed back", reason=str(reason))
         self._panel.update(run_id=0, deadline_ns=0)
-        back = handed_back(*run.token)
-        if isinstance(reason, WornOut):
-            self._worn_out = True
-            return back
-        return back._replace(delay_s=NO_PROCESS_DELAY_S)
+        return handed_back(*run.token)._replace(delay_s=NO_PROCESS_DELAY_S)
 
     def _settlement(self, run: ClaimedRun, report: AttemptReport) -> Settlement | None:
         settlement = settle(run, report.outcome, self._policy, random.random(), report.usage)
@@ -291,10 +286,8 @@ class Worker:
 
     def _is_worn_out(self) -> bool:
         record = self._panel.record
-        return (
-            self._worn_out
-            or (self._recycle_after > 0 and record.tasks_done >= self._recycle_after)
-            or (self._max_rss_kib > 0 and record.rss_kib > self._max_rss_kib)
+        return (self._recycle_after > 0 and record.tasks_done >= self._recycle_after) or (
+            self._max_rss_kib > 0 and record.rss_kib > self._max_rss_kib
         )
 
     def _reachable_rss_kib(self, max_rss_kib: int) -> int:

@@ -20,10 +20,10 @@ from reproq_prefork.model.messages import (
     WorkerPost,
 )
 from reproq_prefork.text.log import Log
-from reproq_prefork.unix import proc
 from reproq_prefork.unix.channel import Channel, PeerGone
 from reproq_prefork.unix.reparented_fork import Handover, IntermediateLost
 from reproq_prefork.unix.signals import wait_readable
+from reproq_prefork.unix.threads import threads_at_risk
 
 FLUSH_INTERVAL_S = 0.05  # when the kernel is short of memory for a message
 
@@ -55,8 +55,10 @@ class Template:
             while True:
                 post = self._hear()
                 assert isinstance(post, WorkerPost)
-                if proc.thread_count() > 1:
-                    self._channel.send(TemplateUnfit("a library has started threads since it was imported"))
+                threads = threads_at_risk()
+                if threads:
+                    late = f"threads ({', '.join(threads)}) were started since it was imported"
+                    self._channel.send(TemplateUnfit(late))
                     return ExitStatus.OK
                 self._fork_worker(post)
         except PeerGone:

@@ -16,14 +16,13 @@ from reproq_prefork.django.perform.runtime import DjangoRuntime
 from reproq_prefork.executors.soft_stop import SignalledStop
 from reproq_prefork.model.outcome import Success
 from reproq_prefork.model.run import ClaimedRun
+from reproq_prefork.model.settlement import RetryPolicy
 
 runtime = DjangoRuntime(SimpleNamespace(
     django_settings="{SITE}.django_settings",
     django_backends={{"default": "default"}},
     allowed_task_modules=(),
-    retry_base_s=1.0,
-    retry_max_s=1.0,
-    max_attempts_ceiling=None,
+    retry_policy=RetryPolicy(1.0, 1.0),
 ))
 runtime.load()
 path = "{SITE}.django_tasks.no_op"

@@ -48,6 +48,28 @@ def test_tasks_run_and_their_results_come_back(django_workers: Workers, executor
         assert failed.errors[0].exception_class is ValueError
 
 
+@BOTH
+@pytest.mark.parametrize("name", ["leave_a_transaction_open", "turn_autocommit_off"])
+def test_a_task_that_leaves_a_transaction_open_fails_and_costs_no_later_task_its_changes(
+    django_workers: Workers, executor: str, name: str
+) -> None:
+    with django_workers("--executor", executor, environ={"REPROQ_TEST_CONNECTION": '{"CONN_MAX_AGE": null}'}):
+        for number in range(2):
+            guilty = finished(getattr(tasks, name).using(max_attempts=1).enqueue(f"lost {number}"))
+            assert guilty.status == STATUSES.FAILED
+            assert "left a transaction open (in DATABASES: default)" in guilty.errors[0].traceback
+            finished(tasks.write_note.enqueue(f"kept {number}"))
+    assert sorted(note.text for note in Note.objects.all()) == ["kept 0", "kept 1"]
+
+
+def test_what_a_task_sets_for_itself_is_not_there_for_the_next_one(django_workers: Workers) -> None:
+    with django_workers("--executor", "inline"):
+        runs = [tasks.change_what_django_keeps_for_a_request.enqueue() for _ in range(3)]
+        first, *others = [finished(run).return_value for run in runs]
+    assert others == [first, first]
+    assert first[2] == "none"
+
+
 @pytest.mark.parametrize("environ", [{}, {"REPROQ_TEST_NO_TIME_ZONES": "1"}], ids=["aware", "naive"])
 def test_the_times_of_a_task_follow_djangos_time_zone_setting(
     django_workers: Workers, environ: dict[str, str]

@@ -79,6 +79,11 @@ def wait(started, ended=None):
         Path(ended).touch()
         raise
 
+@task
+def short(started):
+    Path(started).touch()
+    time.sleep(0.5)
+
 @task(max_attempts=1)
 def crash():
     print("the last words")
@@ -339,17 +344,16 @@ def test_payloads_without_a_task_go_to_the_command_of_a_host_that_has_one(
         assert result_of(connection, application.task("add"), 1, 2) == 3
 
 
-def test_a_run_chooses_its_own_executor_and_threads_are_never_forked(
+def test_a_run_chooses_its_own_executor_and_is_forked_beside_the_threads_of_another(
     database_url: str, connection: Connection, application: Application
 ) -> None:
     with supervisor_of(database_url, application, environ={"REPROQ_EXECUTOR": "inline"}) as supervisor:
         (worker,) = supervisor.worker_pids()
         assert result_of(connection, application.task("forked")) == worker
+        assert "beside threads" not in supervisor.log()
         assert result_of(connection, application.task("leave_a_thread")) == worker
-        row = wait_for_status(connection, application.task("forked").enqueue(connection).id, "SUCCESSFUL")
-        assert row["result"] != worker
-        assert (row["attempts"], row["claims"]) == (1, 2)
-        assert "has left threads" in supervisor.log()
+        assert result_of(connection, application.task("forked")) == worker
+        assert supervisor.log().count("forked beside threads") == 1
         assert "Traceback" not in supervisor.log()
 
 
@@ -405,15 +409,17 @@ def test_a_module_that_cannot_be_imported_is_refused_at_the_start(
         ) in supervisor.log()
 
 
-def test_threads_started_by_an_import_are_refused_at_the_start(
-    database_url: str, application: Application
+def test_tasks_are_forked_beside_a_thread_of_the_import_with_one_warning(
+    database_url: str, connection: Connection, application: Application
 ) -> None:
     application.write(
-        "import threading, time\nthreading.Thread(target=time.sleep, args=(600,), name='poll').start()\n"
+        "import threading, time\n"
+        "threading.Thread(target=time.sleep, args=(600,), name='poll', daemon=True).start()\n" + TASKS
     )
-    with supervisor_of(database_url, application).starting() as supervisor:
-        assert supervisor.wait() == 1
-        assert "has started threads (poll), and a process with threads cannot fork tasks" in supervisor.log()
+    with supervisor_of(database_url, application) as supervisor:
+        for _ in range(4):
+            assert result_of(connection, application.task("version"))[0] == 1
+        assert supervisor.log().count("forked beside threads (poll)") == 1
 
 
 def test_reload_brings_new_code_without_a_signal(
@@ -500,3 +506,59 @@ def test_the_payload_is_the_call(connection: psycopg.Connection[Any], applicatio
         "kwargs": {"b": [None, {"x": 1.5}]},
     }
     assert row["spec_hash"] == application.task("add").spec(1, b=[None, {"x": 1.5}]).hash
+
+
+# --- an import that changes its process ---
+
+
+SIGNALS_OF_AN_IMPORT = {
+    "SIGCHLD is ignored": "signal.signal(signal.SIGCHLD, signal.SIG_IGN)",
+    "SIGTERM exits": "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))",
+    "the wakeup descriptor is replaced": "signal.set_wakeup_fd(-1)",
+    "all signals are blocked": "signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())",
+}
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["by a template", "each worker by itself"])
+@pytest.mark.parametrize("change", SIGNALS_OF_AN_IMPORT.values(), ids=SIGNALS_OF_AN_IMPORT)
+def test_the_signals_of_a_worker_are_its_own_whatever_the_import_does(
+    database_url: str,
+    connection: Connection,
+    application: Application,
+    tmp_path: Path,
+    change: str,
+    alone: bool,
+) -> None:
+    opened = "import socket\nkept = socket.socketpair()\n" if alone else ""
+    application.write(f"import signal, sys\n{change}\n{opened}{TASKS}")
+    with supervisor_of(database_url, application) as supervisor:
+        for _ in range(2):
+            row = wait_for_status(
+                connection, application.task("add").enqueue(connection, 1, 2).id, "SUCCESSFUL"
+            )
+            assert (row["result"], row["attempts"]) == (3, 1)
+        at_work = application.task("short").enqueue(connection, str(tmp_path / "started")).id
+        wait_until((tmp_path / "started").exists, 20, "the task to start")
+        assert supervisor.stop() == 0
+        row = run_row(connection, at_work)
+        assert (row["status"], row["attempts"], row["errors"]) == ("SUCCESSFUL", 1, [])
+        assert ("each worker imports" in supervisor.log()) is alone
+
+
+def test_a_thread_that_each_fork_starts_keeps_no_task_from_running(
+    database_url: str, connection: Connection, application: Application
+) -> None:
+    """What libraries do that have a background thread, such as those that send traces."""
+    application.write(
+        "import os, threading, time\n"
+        "def start():\n"
+        "    threading.Thread(target=time.sleep, args=(600,), name='sender', daemon=True).start()\n"
+        "os.register_at_fork(after_in_child=start)\n" + TASKS
+    )
+    with supervisor_of(database_url, application) as supervisor:
+        for _ in range(3):
+            row = wait_for_status(
+                connection, application.task("add").enqueue(connection, 1, 2).id, "SUCCESSFUL"
+            )
+            assert (row["result"], row["attempts"]) == (3, 1)
+        assert supervisor.log().count("forked beside threads (sender)") == 1

@@ -20,6 +20,7 @@ TIMEOUT_S = 60
 PUBLIC_NAMES = {
     "reproq_prefork": {
         "Discard",
+        "FailedAttempt",
         "NewRun",
         "Retry",
         "Snooze",
@@ -36,6 +37,11 @@ PUBLIC_NAMES = {
         "enqueue",
         "enqueue_many",
         "get_run",
+        "on_attempt_failed",
+        "on_task_process_end",
+        "on_task_process_start",
+        "on_worker_start",
+        "on_worker_stop",
         "requeue",
         "task",
     },

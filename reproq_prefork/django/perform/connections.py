@@ -1,8 +1,14 @@
-"""Django's connections in processes that fork: none is ever shared with a child."""
+"""Connections of Django, in processes that fork and between tasks: none is shared with a child or left open."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from django.core.cache import caches
 from django.db import connections
+from psycopg.pq import TransactionStatus
+
+from reproq_prefork.model.outcome import Failure, FailureKind
 
 
 def close_connections() -> None:
@@ -29,3 +35,44 @@ def forget_inherited_connections() -> list[object]:
             inherited.extend(pools.values())
             pools.clear()
     return inherited
+
+
+def close_open_transactions() -> Failure | None:
+    """Close each connection on which the task has left a transaction open. Returns the failure that this is.
+
+    A later task would use the connection, and its changes would be lost with that transaction.
+    """
+    left = [
+        connection for connection in connections.all(initialized_only=True) if _is_in_transaction(connection)
+    ]
+    for connection in left:
+        connection.close()
+    if not left:
+        return None
+    aliases = ", ".join(connection.alias for connection in left)
+    return Failure(
+        FailureKind.FAILED,
+        f"the task has left a transaction open (in DATABASES: {aliases}), so what it has changed there is lost",
+    )
+
+
+def close_after_task(*, was_stopped: bool) -> None:
+    """As Django does after a request. `was_stopped`: the task was interrupted."""
+    for connection in connections.all(initialized_only=True):
+        if was_stopped:
+            # This may have been in the middle of a query, and Django does not know that.
+            connection.errors_occurred = True
+        if connection.queries_log:
+            connection.queries_log.clear()
+        connection.close_if_unusable_or_obsolete()
+    for cache in caches.all(initialized_only=True):
+        cache.close()
+
+
+def _is_in_transaction(connection: Any) -> bool:
+    if connection.connection is None:
+        return False
+    if connection.in_atomic_block or connection.autocommit != connection.settings_dict["AUTOCOMMIT"]:
+        return True
+    info = getattr(connection.connection, "info", None)  # psycopg's; other drivers do not say it
+    return getattr(info, "transaction_status", TransactionStatus.IDLE) != TransactionStatus.IDLE

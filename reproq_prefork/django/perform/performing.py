@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from asgiref.sync import async_to_sync
-from django.db import DatabaseError, Error, close_old_connections, connections, transaction
+from django.db import DatabaseError, Error, close_old_connections, transaction
 from django.utils import timezone
 
 from reproq_prefork.django.families.compat import Family, family_of
@@ -24,11 +24,16 @@ from reproq_prefork.django.families.results import (
     result_of_run,
     task_errors,
 )
-from reproq_prefork.django.perform.connections import forget_inherited_connections
+from reproq_prefork.django.perform.connections import (
+    close_after_task,
+    close_open_transactions,
+    forget_inherited_connections,
+)
 from reproq_prefork.django.perform.runs_database import HeldRun, Home, RunsDatabase
 from reproq_prefork.django.project.loading import load_task
 from reproq_prefork.errors import ReproqError
 from reproq_prefork.executors.contract import SoftStop, Stop
+from reproq_prefork.executors.failed_attempts import report_failed_attempt
 from reproq_prefork.executors.program_output import MAX_MESSAGE_CHARS
 from reproq_prefork.executors.python_outcome import (
     dotted_name,
@@ -190,8 +195,12 @@ class Performer:
     def _perform(self, call: _Performance, stop: SoftStop) -> AttemptReport:
         try:
             outcome = self._outcome_of_body(call, stop)
+            if self._owns_connections:
+                outcome = close_open_transactions() or outcome
         except BaseException as error:
-            return self._ended(call, outcome_of_error(error, stop.requested))
+            failed = outcome_of_error(error, stop.requested)
+            self._report(call, failed, error)
+            return self._ended(call, failed)
         return self._ended(call, outcome)
 
     def _perform_atomic(self, call: _Performance, stop: SoftStop) -> AttemptReport:
@@ -209,6 +218,7 @@ class Performer:
             if isinstance(error, RunLost):
                 return AttemptReport(failed)  # this attempt may not announce the end
             if committing is None:
+                self._report(call, failed, error)
                 return self._ended(call, failed)
             if not _is_completed(call):
                 return AttemptReport(failed)
@@ -221,6 +231,10 @@ class Performer:
         with contextlib.suppress(DatabaseError):  # then it is announced once more
             call.row.announced()
         return AttemptReport(Completed(), announced=True)
+
+    def _report(self, call: _Performance, outcome: Outcome, error: BaseException) -> None:
+        """Django logs the end of a task, and so its last attempt."""
+        report_failed_attempt(call.run, outcome, error, self._policy, logs_last=False)
 
     def _outcome_of_body(self, call: _Performance, stop: SoftStop) -> Success | Failure:
         """The task's result as JSON, or a failure if it is not JSON. Raises what the task raises."""
@@ -296,11 +310,7 @@ class Performer:
         """The same after a request."""
         if not self._owns_connections:
             return
-        if was_stopped:
-            # The stop may have come in the middle of a query, and Django does not know that.
-            for connection in connections.all(initialized_only=True):
-                connection.errors_occurred = True
-        close_old_connections()
+        close_after_task(was_stopped=was_stopped)
         self._closed_old_at = time.monotonic()
 
 

@@ -12,7 +12,6 @@ from reproq_prefork.errors import ReproqError
 from reproq_prefork.executors.contract import SoftStop
 from reproq_prefork.model.outcome import AttemptReport
 from reproq_prefork.model.run import ClaimedRun
-from reproq_prefork.model.settlement import RetryPolicy
 from reproq_prefork.settings import Settings
 from reproq_prefork.settings.django_project import filled
 from reproq_prefork.text.outlet import write_text_at_once
@@ -34,7 +33,7 @@ class DjangoRuntime:
         assert settings.django_settings is not None
         self._settings_module = settings.django_settings
         self._allowed = settings.allowed_task_modules or None
-        self._policy = RetryPolicy(settings.retry_base_s, settings.retry_max_s, settings.max_attempts_ceiling)
+        self._policy = settings.retry_policy
         self._backends = dict(settings.django_backends)
         self._performer: Any = None
 

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import time
+from contextvars import ContextVar
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import django
 import psutil
 from django.db import DatabaseError, connection, transaction
-from django.utils import timezone
+from django.utils import timezone, translation
 
 from reproq_prefork.django import Discard, Retry, Snooze, TaskCancelled, TaskTimeout, reproq_options
 from tests.django.app.models import Note
@@ -28,6 +29,7 @@ else:
     from django_tasks import task
 
 STEP_S = 0.05
+_trace = ContextVar("_trace", default="none")
 
 
 def _version() -> int:
@@ -49,6 +51,29 @@ VERSION = _version()
 @task
 def add(a: int, b: int) -> int:
     return a + b
+
+
+@task
+def leave_a_transaction_open(text: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("begin")
+    Note.objects.create(text=text)
+
+
+@task
+def turn_autocommit_off(text: str) -> None:
+    transaction.set_autocommit(False)
+    Note.objects.create(text=text)
+
+
+@task
+def change_what_django_keeps_for_a_request() -> list[str]:
+    """What was set before it, and what it sets itself."""
+    found = [translation.get_language(), timezone.get_current_timezone_name(), _trace.get()]
+    translation.activate("eo")
+    timezone.activate("Asia/Tokyo")
+    _trace.set("of a task")
+    return found
 
 
 @task

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from reproq_prefork.executors import process_io
-from reproq_prefork.executors.contract import NoProcess, Stop, WornOut
+from reproq_prefork.executors.contract import NoProcess, Stop
 from reproq_prefork.executors.forked import MAX_OUTPUT_BYTES, ForkExecutor
 from reproq_prefork.model.limits import MAX_RESULT_BYTES
 from reproq_prefork.model.outcome import (
@@ -523,19 +523,22 @@ def test_a_task_whose_worker_is_killed_dies(tmp_path: Path) -> None:
 # --- when it cannot be forked ---
 
 
-def test_a_worker_with_threads_does_not_fork_and_is_worn_out() -> None:
+def test_a_worker_with_threads_forks_and_warns_once_of_each() -> None:
     def program(_inbox: SignalInbox) -> None:
-        executor = ForkExecutor(FunctionRuntime())
+        warnings: list[str] = []
+        executor = ForkExecutor(FunctionRuntime(), warn=warnings.append, warned_of=["known"])
         go_on = threading.Event()
-        thread = threading.Thread(target=go_on.wait)
-        thread.start()
-        with pytest.raises(WornOut, match="threads"):
-            executor.run(a_run(), FakeWatch())
-        born_so = ForkExecutor(FunctionRuntime()).run(a_run(), FakeWatch())
-        assert isinstance(born_so.outcome, Failure)
-        assert born_so.outcome.kind is FailureKind.NOT_STARTED
+        threads = [threading.Thread(target=go_on.wait, name=name) for name in ("known", "poll", "late")]
+        for thread, warned in zip(threads, (0, 1, 2), strict=True):
+            thread.start()
+            for _ in range(2):
+                assert isinstance(executor.run(a_run(), FakeWatch()).outcome, Success)
+            assert len(warnings) == warned
+        assert "beside threads (poll)" in warnings[0]
+        assert "beside threads (late)" in warnings[1]
         go_on.set()
-        thread.join()
+        for thread in threads:
+            thread.join()
 
     in_a_worker(program)
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from reproq_prefork.errors import ExitStatus
-from reproq_prefork.executors.contract import NoProcess, Watch, WornOut
+from reproq_prefork.executors.contract import NoProcess, Watch
 from reproq_prefork.model.outcome import Abandoned, AttemptReport, Cancelled, Completed, Snoozed, Success
 from reproq_prefork.model.run import ClaimedRun, Status
 from reproq_prefork.model.settlement import RetryPolicy, Settlement
@@ -274,13 +274,6 @@ def test_a_run_of_an_ended_lease_is_not_recorded_and_the_worker_ends(wake: WakeP
 
 
 # --- when a worker is worn out ---
-
-
-def test_a_worn_out_worker_hands_the_run_back_without_delay_and_leaves(wake: WakePipe) -> None:
-    shift = work(wake, CountingExecutor([WornOut("threads")]), runs=[PYTHON_RUN] * 3)
-    (settlement,) = shift.settlements
-    assert (settlement.status, settlement.refunded, settlement.delay_s) == (Status.PENDING, True, None)
-    assert shift.ledger.claims == 1
 
 
 def test_a_run_without_a_free_process_is_tried_again_after_a_while(wake: WakePipe) -> None:

@@ -1,0 +1,1 @@
+"""Applications as they are in production, with the real libraries, run by each executor."""
