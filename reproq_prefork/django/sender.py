@@ -5,7 +5,7 @@ They use Django's own cursors, so they are in its transactions, its query log an
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, tzinfo
 from typing import Any
@@ -15,8 +15,12 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, transaction
 
 from reproq_prefork.store.odd_sessions import fetch_binary, writes_iso
+from reproq_prefork.store.psycopg_senders import copy_runs
 from reproq_prefork.store.sender import named_rows
 from reproq_prefork.store.statements import statement
+
+# Parameters that Django passes to psycopg, and that a connection which only listens does not need.
+_DJANGOS_OWN = ("context", "cursor_factory", "prepare_threshold", "server_side_binding")
 
 
 class DjangoSender:
@@ -50,10 +54,19 @@ class DjangoSender:
     def all_or_nothing(self) -> AbstractContextManager[object]:
         return transaction.atomic(using=self.alias)
 
+    def copy(self, rows: Iterable[tuple[Any, ...]]) -> None:
+        connection = self.psycopg_connection()
+        assert connection is not None
+        copy_runs(connection, rows)
+
     def psycopg_connection(self) -> psycopg.Connection[Any] | None:
         connection = connections[self.alias]
         connection.ensure_connection()
         return connection.connection if isinstance(connection.connection, psycopg.Connection) else None
+
+    def connection_parameters(self) -> Mapping[str, Any]:
+        given = connections[self.alias].get_connection_params()
+        return {name: value for name, value in given.items() if name not in _DJANGOS_OWN}
 
 
 def _with_djangos_times(row: Any, zone: tzinfo | None) -> Any:
