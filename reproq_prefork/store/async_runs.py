@@ -1,22 +1,20 @@
 """The functions of `runs` for asyncio: the same names with an `a`, and the same contracts.
 
-They take a psycopg AsyncConnection.
+`connection_types.AsyncConnection` says what may be given. A connection of Django is used in the thread in which
+Django's own async methods use it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
-
-import psycopg
+from typing import Any
 
 from reproq_prefork.model.new_run import NewRun
 from reproq_prefork.model.run import TaskRun
 from reproq_prefork.store import bulk, task_runs, waiting
 from reproq_prefork.store.callers import asend
+from reproq_prefork.store.connection_types import AsyncConnection
 from reproq_prefork.store.runs import awaited, takes_what_it_takes
-
-AsyncConnection: TypeAlias = psycopg.AsyncConnection[Any]
 
 
 @takes_what_it_takes(NewRun.of)

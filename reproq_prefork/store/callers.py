@@ -24,7 +24,11 @@ MakesScript = Callable[Concatenate[Session, P], Script[T]]
 
 # Each has a `send` and an `asend`: the name of the function that was called, the caller's object, and a
 # function that makes the script of a session. They return its result, and raise TypeError.
-_ADAPTERS: Mapping[str, str] = {}
+_ADAPTERS: Mapping[str, str] = {
+    "django": "reproq_prefork.django.sender",
+    "psycopg_pool": "reproq_prefork.store.pools",
+    "sqlalchemy": "reproq_prefork.store.sqlalchemy_connections",
+}
 
 
 def send(call: str, connection: object, script: MakesScript[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:

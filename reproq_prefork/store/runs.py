@@ -1,12 +1,12 @@
 """Enqueue, re-run and read task runs on the caller's own connection, and so in the caller's transaction.
 
 Nothing here commits, rolls back or changes a setting of the connection. An enqueued run is saved only if the
-caller's transaction commits, together with the caller's own data. Any psycopg connection will do, whatever its
-row factory, cursor factory or autocommit.
+caller's transaction commits, together with the caller's own data. `connection_types.Connection` says what may be
+given. Only a pool has no transaction of the caller, so there each call commits.
 
-Errors of psycopg pass through unchanged (the caller retries a serialization failure). Values that are known to
-be wrong are refused before anything is sent, so they do not end the caller's transaction. An object that is not
-a connection is refused with a TypeError.
+Errors of psycopg pass through unchanged (the caller retries a serialization failure), and so do those of Django
+for its connection. Values that are known to be wrong are refused before anything is sent, so they do not end
+the caller's transaction. An object that is not a connection is refused with a TypeError.
 """
 
 from __future__ import annotations
@@ -14,21 +14,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from inspect import Signature, signature
-from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
-
-import psycopg
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from reproq_prefork.model.new_run import NewRun
 from reproq_prefork.model.run import TaskRun
 from reproq_prefork.store import bulk, task_runs, waiting
 from reproq_prefork.store.callers import send
+from reproq_prefork.store.connection_types import Connection
 from reproq_prefork.store.psycopg_senders import PsycopgSender
 
 __all__ = ["PsycopgSender", "cancel", "enqueue", "enqueue_many", "enqueue_new", "get_run", "requeue", "wait"]
 
 _log = logging.getLogger("reproq_prefork")
 
-Connection: TypeAlias = psycopg.Connection[Any]
 Options = ParamSpec("Options")
 C = TypeVar("C")
 R = TypeVar("R")

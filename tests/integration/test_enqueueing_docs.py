@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from tests.support.checkout import CHECKOUT
+from tests.support.django.databases import connection_settings
 
 Connection = psycopg.Connection[Any]
 
@@ -55,6 +56,10 @@ ENQUEUED: list[list[Any]] = [
     [ADA, ADA],
     [ADA],
     [ADA, welcome(7)],
+    [ADA, welcome(7)],
+    [ADA],
+    [ADA, {"name": "Ben"}],
+    [ADA],
 ]
 
 
@@ -83,8 +88,9 @@ def run_program(program: str, url: str, directory: Path) -> str:
     package = directory / "shop"
     package.mkdir()
     (package / "__init__.py").touch()
+    given = f"DATABASE_URL, DATABASES = {url!r}, {{'default': {connection_settings(url)!r}}}"
     (package / "tasks.py").write_text(TASKS, encoding="utf-8")
-    (directory / "program.py").write_text(f"DATABASE_URL = {url!r}\n{program}", encoding="utf-8")
+    (directory / "program.py").write_text(f"{given}\n{program}", encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-W", "error", "program.py"],
         cwd=directory,
@@ -102,7 +108,7 @@ def test_a_program_of_the_page_enqueues_what_it_says(
     number: int, database_url: str, connection: Connection, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     program = programs("python")[number]
-    if "wait" in program and "timeout=60" in program:
+    if "timeout=60" in program:
         request.getfixturevalue("worker")
     printed = run_program(program, database_url, tmp_path)
     rows = connection.execute("select payload from task_runs order by id").fetchall()
