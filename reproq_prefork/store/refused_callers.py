@@ -42,9 +42,10 @@ def _right_call(call: str, given: object) -> str:
     if isinstance(given, psycopg.Cursor | psycopg.AsyncCursor):
         return f"give it the connection of the cursor, {call}(cursor.connection, …)"
     if given.__class__.__module__.partition(".")[0] in _OTHER_DRIVERS:
+        of_psycopg = f"{call}(connection, …) with a connection of {_opened_by(call)}"
         return (
-            f"only psycopg 3 is supported, so call {call}(connection, …) with a connection of "
-            f"{_opened_by(call)}"
+            f"only psycopg 3 is supported, so call {of_psycopg}, "
+            "or use the SQL function reproq_enqueue() on yours"
         )
     if isinstance(given, str | bytes):
         return f"open a connection first, and call {call}(connection, …) with that of {_opened_by(call)}"

@@ -319,7 +319,7 @@ def test_the_drivers_that_are_not_psycopg_3_are_refused(database_url: str) -> No
             said = refused(lambda given=given: enqueue(given, {}))  # type: ignore[misc]
             assert said.startswith("enqueue() cannot use a psycopg2.")
             assert "only psycopg 3 is supported" in said
-            assert "`psycopg.connect(…)`" in said
+            assert "`psycopg.connect(…)`, or use the SQL function reproq_enqueue() on yours" in said
 
     async def main() -> None:
         other = await asyncpg.connect(database_url)

@@ -8,12 +8,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
+from reproq_prefork.spec import spec_hash
 from tests.support.checkout import CHECKOUT
 from tests.support.django.databases import connection_settings
 
@@ -59,6 +61,7 @@ ENQUEUED: list[list[Any]] = [
     [ADA, welcome(7)],
     [ADA],
     [ADA, {"name": "Ben"}],
+    [ADA],
     [ADA],
 ]
 
@@ -125,3 +128,19 @@ def test_the_first_program_has_the_options_that_it_names(
         ("mail", "greet-7")
     ]
     assert connection.execute("select id from orders").fetchall() == [(7,)]
+
+
+def test_the_sql_of_the_page_enqueues_what_it_says(connection: Connection) -> None:
+    insert, call, find = programs("sql")
+    connection.execute(insert.encode())
+    row = connection.execute(call.encode()).fetchone()
+    assert row is not None
+    assert (row[1], row[2]) == (spec_hash(ADA), True)
+    first, second = connection.execute(
+        "select id, payload, spec_hash, queue_name, priority, run_after - enqueued_at, max_attempts, "
+        "timeout_seconds, unique_key from task_runs order by id"
+    ).fetchall()
+    assert first[1:5] == (ADA, spec_hash(ADA), "default", 0)
+    assert second[1:] == (ADA, spec_hash(ADA), "mail", 10, timedelta(hours=1), 5, 60, "greet-7")
+    assert connection.execute(find.encode()).fetchall() == [(second[0], "PENDING"), (first[0], "PENDING")]
+    assert connection.execute(call.encode()).fetchone() == (row[0], row[1], False)
