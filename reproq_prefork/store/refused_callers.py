@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
 import psycopg
 
@@ -47,6 +48,11 @@ def _right_call(call: str, given: object) -> str:
             f"only psycopg 3 is supported, so call {of_psycopg}, "
             "or use the SQL function reproq_enqueue() on yours"
         )
+    if isinstance(given, Coroutine):
+        return f"await it first, and call {call}(connection, …) with what it returns"
+    if isinstance(given, AbstractContextManager | AbstractAsyncContextManager):
+        entered = "async with" if is_async(call) else "with"
+        return f"enter it first, `{entered} … as connection`, and call {call}(connection, …) inside"
     if isinstance(given, str | bytes):
         return f"open a connection first, and call {call}(connection, …) with that of {_opened_by(call)}"
     return f"the first argument is the database connection, {call}(connection, …)"

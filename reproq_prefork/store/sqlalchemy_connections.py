@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import (
     async_sessionmaker,
 )
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from sqlalchemy.pool import PoolProxiedConnection
 
 from reproq_prefork.store.psycopg_senders import AsyncPsycopgSender, PsycopgSender
 from reproq_prefork.store.refused_callers import is_async, other_kind, refusal
@@ -67,6 +68,8 @@ def _right_call(given: object, call: str) -> str | None:
             return other_kind(call)
         opened = "async with engine.begin()" if is_async(call) else "with engine.begin()"
         return f"it has no transaction of its own, so call {call}(connection, …) in `{opened} as connection`"
+    if isinstance(given, PoolProxiedConnection):  # of `raw_connection`
+        return f"give it the connection of the driver, {call}(connection.driver_connection, …)"
     if isinstance(given, sessionmaker | async_sessionmaker):
         return f"it makes sessions, so call {call}(session, …) with one of them"
     return None

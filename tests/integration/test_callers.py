@@ -377,6 +377,27 @@ def test_a_cursor_is_refused_with_its_connection(connection: Connection) -> None
         assert "enqueue(cursor.connection, …)" in refused(lambda: enqueue(cursor, {}))  # type: ignore[arg-type]
 
 
+def test_a_connection_that_is_not_open_yet_is_refused(database_url: str, engine: Engine) -> None:
+    opening: Any = psycopg.AsyncConnection.connect(database_url)
+    said = "await it first, and call aenqueue(connection, …) with what it returns"
+    assert said in refused(lambda: asyncio.run(aenqueue(opening, {})))
+    opening.close()
+    said = "enter it first, `with … as connection`, and call enqueue(connection, …) inside"
+    assert said in refused(lambda: enqueue(engine.begin(), {}))  # type: ignore[arg-type]
+    with ConnectionPool(database_url, open=True, min_size=1) as pool:
+        assert said in refused(lambda: enqueue(pool.connection(), {}))  # type: ignore[arg-type]
+
+
+def test_the_connection_of_the_driver_is_asked_for(engine: Engine, connection: Connection) -> None:
+    with closing(engine.raw_connection()) as raw:
+        said = refused(lambda: enqueue(raw, {}))
+        assert "enqueue(connection.driver_connection, …)" in said
+        given: Any = raw.driver_connection
+        enqueue(given, 1)
+        raw.commit()
+    assert payloads(connection) == [1]
+
+
 def test_of_sqlalchemy_what_has_no_transaction_is_refused(engine: Engine) -> None:
     assert "in `with engine.begin() as connection`" in refused(lambda: enqueue(engine, {}))  # type: ignore[arg-type]
     assert "so call enqueue(session, …) with one of them" in refused(
