@@ -2,6 +2,9 @@
 --
 --     psql "$DATABASE_URL" --file examples/enqueue.sql
 --
+-- `insert into task_runs (payload) values (...)` is enough: then the server computes the name of the payload. This
+-- example computes it itself, which costs the server less.
+--
 -- The name of a run's payload is the SHA-256 of its canonical form. If a document has no fractions and no integers
 -- above 2^53, its canonical form is its JSON with sorted keys and no spaces. Write the payload in this form: then
 -- one text gives both the payload and its name. Do not use `payload::text`: jsonb has its own order and blanks.

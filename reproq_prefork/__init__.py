@@ -21,7 +21,15 @@ if TYPE_CHECKING:
     from reproq_prefork.model.new_run import NewRun
     from reproq_prefork.model.run import Status, TaskRun
     from reproq_prefork.spec import Spec
-    from reproq_prefork.store.runs import cancel, enqueue, enqueue_many, get_run, requeue
+    from reproq_prefork.store.async_runs import (
+        acancel,
+        aenqueue,
+        aenqueue_many,
+        aget_run,
+        arequeue,
+        await_,
+    )
+    from reproq_prefork.store.runs import cancel, enqueue, enqueue_many, get_run, requeue, wait
     from reproq_prefork.task_exceptions import (
         Discard,
         Retry,
@@ -48,6 +56,12 @@ __all__ = [
     "TaskRun",
     "TaskTimeout",
     "__version__",
+    "acancel",
+    "aenqueue",
+    "aenqueue_many",
+    "aget_run",
+    "arequeue",
+    "await_",
     "cancel",
     "enqueue",
     "enqueue_many",
@@ -59,6 +73,7 @@ __all__ = [
     "on_worker_stop",
     "requeue",
     "task",
+    "wait",
 ]
 
 _MODULES = {
@@ -75,6 +90,12 @@ _MODULES = {
     "TaskInterrupted": "reproq_prefork.task_exceptions",
     "TaskRun": "reproq_prefork.model.run",
     "TaskTimeout": "reproq_prefork.task_exceptions",
+    "acancel": "reproq_prefork.store.async_runs",
+    "aenqueue": "reproq_prefork.store.async_runs",
+    "aenqueue_many": "reproq_prefork.store.async_runs",
+    "aget_run": "reproq_prefork.store.async_runs",
+    "arequeue": "reproq_prefork.store.async_runs",
+    "await_": "reproq_prefork.store.async_runs",
     "cancel": "reproq_prefork.store.runs",
     "enqueue": "reproq_prefork.store.runs",
     "enqueue_many": "reproq_prefork.store.runs",
@@ -86,6 +107,7 @@ _MODULES = {
     "on_worker_stop": "reproq_prefork.hooks",
     "requeue": "reproq_prefork.store.runs",
     "task": "reproq_prefork.tasks.decorator",
+    "wait": "reproq_prefork.store.runs",
 }
 
 

@@ -1,266 +1,43 @@
-"""Waits for the end of a run. It wakes on NOTIFY, if that can reach us, and also polls.
-
-The wait has a connection of its own, since Django's may be inside a transaction: there no notification is
-delivered, and a statement that is refused would end it. It registers in `reproq_waiters`, and only then the end is
-notified. If it may not register (a role without the right, a read-only session or server), or gets no answer in
-time, it polls. It always reads the result through Django's own connection.
-"""
+"""Waits for the end of the run of a result. See `store.waiting`."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
-import math
-import secrets
-import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import psycopg
-from django.db import connections
-from psycopg.pq import TransactionStatus
-
 from reproq_prefork.django.families.results import database_of
-from reproq_prefork.store.deadline import DeadlineConnection
-from reproq_prefork.store.statements import statement
+from reproq_prefork.django.sender import DjangoSender
+from reproq_prefork.store import waiting
 
 _log = logging.getLogger("reproq_prefork.django")
-
-LOOK_FIRST_S = 0.01
-LOOK_INTERVAL_S = 0.25  # without notifications
-LISTENING_LOOK_INTERVAL_S = 2.0  # a notification may be lost with its connection
-MAX_WAIT_S = 3600.0  # the limit of reproq_await_run; polling goes on after it
-# Any login may send notifications. If one wait gets more than MAX_OTHERS for other runs, or if there are MAX_FALSE
-# notifications of this run that are not its end, listening costs more than polling.
-MAX_OTHERS = 10_000
-MAX_FALSE = 10
-CONNECT_TIMEOUT_S = 5
-SET_UP_TIMEOUT_S = 2.0  # for each of the few statements that neither read the result nor wait
-
-# Parameters that Django passes to psycopg, and that a connection which only listens does not need.
-_DJANGOS_OWN = ("context", "cursor_factory", "prepare_threshold", "server_side_binding")
 
 
 def wait(result: Any, timeout: float | None) -> Any:
     """See TaskResult.wait()."""
-    gives_up_at = None if timeout is None else time.monotonic() + timeout
-    result.refresh()
-    if result.is_finished:
-        return result
-    with _listener(result) as listener:
-        pace, ear = _Pace(gives_up_at), _Ear(result)
-        while (wait_s := pace.next_s(is_told=listener is not None)) is not None:
-            listener = _heard(listener, ear, wait_s)
-            result.refresh()
-            if result.is_finished:
-                return result
-    raise TimeoutError(f"task {result.id} has not finished within {timeout:g} s")
+
+    def look() -> bool:
+        result.refresh()
+        return bool(result.is_finished)
+
+    waiting.wait(_awaited(result), look, timeout)
+    return result
 
 
 async def await_(result: Any, timeout: float | None) -> Any:
     """See TaskResult.await_()."""
-    gives_up_at = None if timeout is None else time.monotonic() + timeout
-    await result.arefresh()
-    if result.is_finished:
-        return result
-    async with _async_listener(result) as listener:
-        pace, ear = _Pace(gives_up_at), _Ear(result)
-        while (wait_s := pace.next_s(is_told=listener is not None)) is not None:
-            listener = await _heard_async(listener, ear, wait_s)
-            await result.arefresh()
-            if result.is_finished:
-                return result
-    raise TimeoutError(f"task {result.id} has not finished within {timeout:g} s")
+
+    async def look() -> bool:
+        await result.arefresh()
+        return bool(result.is_finished)
+
+    await waiting.await_(_awaited(result), look, timeout)
+    return result
 
 
-def _heard(
-    listener: psycopg.Connection[Any] | None, ear: _Ear, wait_s: float
-) -> psycopg.Connection[Any] | None:
-    """Wait until the end is notified, or for `wait_s`. Returns the listener; None once it cannot be used."""
-    if listener is None:
-        time.sleep(wait_s)
-        return None
-    try:
-        ear.wait_begins()
-        with contextlib.closing(listener.notifies(timeout=wait_s)) as heard:
-            for said in heard:
-                if ear.is_announced(said):
-                    return listener
-                if ear.is_flooded:
-                    break
-    except psycopg.Error:
-        return None
-    if ear.is_flooded:
-        listener.close()  # see _listener
-        return None
-    return listener
-
-
-async def _heard_async(
-    listener: psycopg.AsyncConnection[Any] | None, ear: _Ear, wait_s: float
-) -> psycopg.AsyncConnection[Any] | None:
-    """See _heard()."""
-    if listener is None:
-        await asyncio.sleep(wait_s)
-        return None
-    try:
-        ear.wait_begins()
-        async with contextlib.aclosing(listener.notifies(timeout=wait_s)) as heard:
-            async for said in heard:
-                if ear.is_announced(said):
-                    return listener
-                if ear.is_flooded:
-                    break
-    except psycopg.Error:
-        return None
-    if ear.is_flooded:
-        await listener.close()
-        return None
-    return listener
-
-
-class _Ear:
-    """Distinguishes the notification of a run's end from others, and notices a flood of either."""
-
-    def __init__(self, result: Any) -> None:
-        self._run_id = str(result.id)
-        self._others = self._announcements = 0
-
-    def wait_begins(self) -> None:
-        self._others = 0
-
-    def is_announced(self, said: psycopg.Notify) -> bool:
-        if said.payload == self._run_id and self._announcements < MAX_FALSE:
-            self._announcements += 1
-            return True
-        self._others += 1
-        return False
-
-    @property
-    def is_flooded(self) -> bool:
-        return self._others > MAX_OTHERS or self._announcements >= MAX_FALSE
-
-
-class _Pace:
-    """How long to wait before each look at the result."""
-
-    def __init__(self, gives_up_at: float | None) -> None:
-        self._gives_up_at = gives_up_at
-        self._wait_s = LOOK_FIRST_S / 2
-
-    def next_s(self, *, is_told: bool) -> float | None:
-        """None: the time is over."""
-        self._wait_s = min(2 * self._wait_s, LISTENING_LOOK_INTERVAL_S if is_told else LOOK_INTERVAL_S)
-        left_s = self._wait_s if self._gives_up_at is None else self._gives_up_at - time.monotonic()
-        return min(self._wait_s, left_s) if left_s > 0 else None
+def _awaited(result: Any) -> waiting.Awaited:
+    return waiting.Awaited(int(result.id), f"task {result.id}", _log, lambda: _parameters(result))
 
 
 def _parameters(result: Any) -> Mapping[str, Any]:
-    """The parameters of the connection."""
-    given = connections[database_of(result)].get_connection_params()
-    own = {name: value for name, value in given.items() if name not in _DJANGOS_OWN}
-    return {**own, "autocommit": True, "connect_timeout": CONNECT_TIMEOUT_S}
-
-
-@contextlib.contextmanager
-def _listener(result: Any) -> Iterator[psycopg.Connection[Any] | None]:
-    """A connection that is notified of the end; None: there cannot be one."""
-    waiting = _waiting(result)
-    connection = _opened(result, waiting)
-    if connection is None:
-        yield None
-        return
-    try:
-        yield connection
-        with contextlib.suppress(psycopg.Error), _in_time(connection):
-            connection.execute(statement("remove_waiter"), waiting)
-    finally:
-        _give_up(connection)
-
-
-def _opened(result: Any, waiting: Mapping[str, Any]) -> DeadlineConnection | None:
-    """A connection that is notified of the end; None: the server refuses that, for any reason."""
-    connection = None
-    try:
-        connection = DeadlineConnection.connect(**_parameters(result))
-        with _in_time(connection):
-            connection.execute(statement("listen_finished"))
-            row = connection.execute(statement("add_waiter"), waiting).fetchone()
-    except BaseException as refusal:
-        if connection is not None:
-            _give_up(connection)
-        if not isinstance(refusal, psycopg.Error):
-            raise
-        _note(result, refusal)
-        return None
-    if not (row and row[0]):
-        connection.close()  # the server stores notifications for a listener that does not read them
-        return None
-    return connection
-
-
-@contextlib.contextmanager
-def _in_time(connection: DeadlineConnection) -> Iterator[None]:
-    """Inside, a statement gets its answer in time or raises. The wait for a notification has its own limit."""
-    connection.deadline_s = SET_UP_TIMEOUT_S
-    yield
-    connection.deadline_s = math.inf
-
-
-def _give_up(connection: psycopg.Connection[Any]) -> None:
-    """Close it. A statement without an answer in time must not go on waiting in the server."""
-    if connection.info.transaction_status == TransactionStatus.ACTIVE:
-        with contextlib.suppress(psycopg.Error):
-            connection.cancel_safe(timeout=SET_UP_TIMEOUT_S)
-    connection.close()
-
-
-@contextlib.asynccontextmanager
-async def _async_listener(result: Any) -> AsyncIterator[psycopg.AsyncConnection[Any] | None]:
-    """See _listener()."""
-    waiting = _waiting(result)
-    connection = await _opened_async(result, waiting)
-    if connection is None:
-        yield None
-        return
-    try:
-        try:
-            yield connection
-        finally:
-            with contextlib.suppress(psycopg.Error, TimeoutError):
-                async with asyncio.timeout(SET_UP_TIMEOUT_S):
-                    await connection.execute(statement("remove_waiter"), waiting)
-    finally:
-        await connection.close()
-
-
-async def _opened_async(result: Any, waiting: Mapping[str, Any]) -> psycopg.AsyncConnection[Any] | None:
-    """See _opened(). If a statement is interrupted here, psycopg cancels it in the server."""
-    connection = None
-    try:
-        connection = await psycopg.AsyncConnection.connect(**_parameters(result))
-        async with asyncio.timeout(SET_UP_TIMEOUT_S):
-            await connection.execute(statement("listen_finished"))
-            row = await (await connection.execute(statement("add_waiter"), waiting)).fetchone()
-    except BaseException as refusal:
-        if connection is not None:
-            await connection.close()
-        if not isinstance(refusal, (psycopg.Error, TimeoutError)):
-            raise
-        _note(result, refusal)
-        return None
-    if not (row and row[0]):
-        await connection.close()
-        return None
-    return connection
-
-
-def _waiting(result: Any) -> Mapping[str, Any]:
-    return {"run_id": int(result.id), "waiter": secrets.token_hex(8), "seconds": MAX_WAIT_S}
-
-
-def _note(result: Any, refusal: BaseException) -> None:
-    _log.debug(
-        "polling for the end of task %s, since no notification of it can come here: %s", result.id, refusal
-    )
+    return DjangoSender(database_of(result)).connection_parameters()

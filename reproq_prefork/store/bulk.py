@@ -1,8 +1,8 @@
 """Adds many runs at once: one INSERT for up to some thousands, or a COPY for more.
 
 The INSERT has one parameter, a JSON array, so it is one statement for any number of rows. A COPY can neither
-return what it has inserted nor skip a key that is held. So its ids are drawn before, and runs with unique keys are
-never copied. They are inserted in the order of their keys, whatever the order of the list.
+return what it has inserted nor skip a key that is held. So its ids are drawn before, and runs with unique keys
+are never copied. They are inserted in the order of their keys, whatever the order of the list.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta, tzinfo
 from operator import attrgetter
@@ -21,28 +20,28 @@ import psycopg
 from reproq_prefork.model.new_run import NewRun
 from reproq_prefork.model.run import TaskRun
 from reproq_prefork.store.run_rows import added_run, inserted_run, task_run
-from reproq_prefork.store.sender import Sender
-from reproq_prefork.store.statements import statement
+from reproq_prefork.store.script import Ask, Copy, Script, Whole
+from reproq_prefork.store.sender import Session
 from reproq_prefork.store.unique_keys import MAX_KEY_TRIES, KeyChangesHands
 
-# Measured (a local server, fsync on): the INSERT is faster up to 200 runs. A COPY takes 20 % less time at 500, and
-# 40 % less from 2,000 on. But it takes four more round trips, so it wins only if it saves more time than they
-# cost.
+# Measured (a local server, fsync on): the INSERT is faster up to 200 runs. A COPY takes 20 % less time at 500,
+# and 40 % less from 2,000 on. But it takes four more round trips, so it wins only if it saves more time than
+# they cost.
 COPY_FROM = 500
 BATCH_RUNS = 5_000
 BATCH_BYTES = 8 << 20  # of payloads; the last one may exceed it. The server holds a few copies of a batch
 
 
-def enqueue_many(sender: Sender, new_runs: Sequence[NewRun]) -> Sequence[TaskRun]:
+def enqueue_many(session: Session, new_runs: Sequence[NewRun]) -> Script[Sequence[TaskRun]]:
     """As `runs.enqueue_many`."""
     has_keys = any(new.unique_key is not None for new in new_runs)
     if len(new_runs) > COPY_FROM and not has_keys:
-        copied = _copied(sender, new_runs)
+        copied = yield from _copied(session, new_runs)
         if copied is not None:
             return copied
     places, first_of = _in_order_of_keys(new_runs) if has_keys else (range(len(new_runs)), {})
     batches = list(_batches(new_runs, places))
-    runs = _added(sender, new_runs, batches, in_transaction=has_keys or len(batches) > 1)
+    runs = yield from _added(session, new_runs, batches, in_transaction=has_keys or len(batches) > 1)
     return [
         runs[place] if place in runs else replace(runs[first_of[new.unique_key or ""]], created=False)
         for place, new in enumerate(new_runs)
@@ -53,9 +52,9 @@ def _in_order_of_keys(new_runs: Sequence[NewRun]) -> tuple[Sequence[int], Mappin
     """The positions in `new_runs` in the order of the insert, and the first position of each key.
 
     The insert of a key waits for another transaction that inserts the same key. All callers insert in the same
-    order (that of the code points), so all wait in one direction, and no two wait for each other. Runs with keys
-    change places only among themselves: if a list has its keys in order, or has no keys, its runs get their ids in
-    the order of the list.
+    order (that of the code points), so all wait in one direction, and no two wait for each other. Runs with
+    keys change places only among themselves: if a list has its keys in order, or has no keys, its runs get
+    their ids in the order of the list.
     """
     first_of: dict[str, int] = {}
     for place, new in enumerate(new_runs):
@@ -91,8 +90,8 @@ class _KeyWasGivenBack(Exception):
 
 
 def _added(
-    sender: Sender, new_runs: Sequence[NewRun], batches: Sequence[Sequence[int]], *, in_transaction: bool
-) -> Mapping[int, TaskRun]:
+    session: Session, new_runs: Sequence[NewRun], batches: Sequence[Sequence[int]], *, in_transaction: bool
+) -> Script[Mapping[int, TaskRun]]:
     """The runs at these positions: the new ones, and the holders of keys that were held.
 
     If a key was given back meanwhile, all are inserted again, because that key comes before keys that are held
@@ -100,23 +99,32 @@ def _added(
     """
     key = ""
     for _ in range(MAX_KEY_TRIES):
-        runs: dict[int, TaskRun] = {}
+        inserted = _inserted(session, new_runs, batches)
         try:
-            with sender.all_or_nothing() if in_transaction else nullcontext():
-                for batch in batches:
-                    runs |= _insert(sender, new_runs, batch)
-                for batch in batches:
-                    runs |= _holders(sender, new_runs, [place for place in batch if place not in runs])
+            runs: Mapping[int, TaskRun] = (yield Whole(inserted)) if in_transaction else (yield from inserted)
             return runs
         except _KeyWasGivenBack as given_back:
             key = given_back.key
     raise KeyChangesHands(key)
 
 
-def _insert(sender: Sender, new_runs: Sequence[NewRun], places: Sequence[int]) -> dict[int, TaskRun]:
+def _inserted(
+    session: Session, new_runs: Sequence[NewRun], batches: Sequence[Sequence[int]]
+) -> Script[Mapping[int, TaskRun]]:
+    """One try of `_added`. Raises _KeyWasGivenBack."""
+    runs: dict[int, TaskRun] = {}
+    for batch in batches:
+        runs |= yield from _insert(new_runs, batch)
+    for batch in batches:
+        runs |= yield from _holders(session, new_runs, [place for place in batch if place not in runs])
+    return runs
+
+
+def _insert(new_runs: Sequence[NewRun], places: Sequence[int]) -> Script[dict[int, TaskRun]]:
     """The inserted runs. Ids grow with the positions. If a run is missing, its key is held."""
     text = _as_json(new_runs[place] for place in places)
-    rows = iter(sorted(sender.fetch("enqueue_runs", {"runs": text}), key=lambda row: int(row.id)))
+    answer = yield Ask("enqueue_runs", {"runs": text})
+    rows = iter(sorted(answer, key=lambda row: int(row.id)))
     row = next(rows, None)
     inserted: dict[int, TaskRun] = {}
     for place in places:
@@ -126,13 +134,15 @@ def _insert(sender: Sender, new_runs: Sequence[NewRun], places: Sequence[int]) -
     return inserted
 
 
-def _holders(sender: Sender, new_runs: Sequence[NewRun], places: Sequence[int]) -> dict[int, TaskRun]:
+def _holders(
+    session: Session, new_runs: Sequence[NewRun], places: Sequence[int]
+) -> Script[dict[int, TaskRun]]:
     """The runs that hold the keys of the runs at `places`. Raises _KeyWasGivenBack."""
     if not places:
         return {}
     keys = {new_runs[place].unique_key or "": place for place in places}
-    rows = sender.fetch("runs_that_hold_keys", {"keys": json.dumps(list(keys))})
-    holders = {keys[row.unique_key]: task_run(row, sender.zone, created=False) for row in rows}
+    rows = yield Ask("runs_that_hold_keys", {"keys": json.dumps(list(keys))})
+    holders = {keys[row.unique_key]: task_run(row, session.zone, created=False) for row in rows}
     for key, place in keys.items():
         if place not in holders:
             raise _KeyWasGivenBack(key)
@@ -153,24 +163,29 @@ def _json_object(new: NewRun) -> str:
     return f'{{"in_array":[{new.spec.canonical}],{json.dumps(columns, ensure_ascii=False)[1:]}'
 
 
-def _copied(sender: Sender, new_runs: Sequence[NewRun]) -> Sequence[TaskRun] | None:
+def _copied(session: Session, new_runs: Sequence[NewRun]) -> Script[Sequence[TaskRun] | None]:
     """None: this connection cannot send a COPY, or this role may not."""
-    connection = sender.psycopg_connection()
+    connection = session.psycopg_connection()
     if connection is None or connection.pgconn.pipeline_status != psycopg.pq.PipelineStatus.OFF:
         return None
-    new_runs = tuple(new_runs)  # the results are made from them later
+    # A tuple: the results are made from them later.
+    copied: Sequence[TaskRun] | None = yield Whole(_copy(connection.info.timezone, tuple(new_runs)))
+    return copied
+
+
+def _copy(session_zone: tzinfo, new_runs: Sequence[NewRun]) -> Script[Sequence[TaskRun] | None]:
     seconds = sorted({each for new in new_runs for each in _seconds(new) if each is not None})
-    with sender.all_or_nothing():
-        reserved = sender.fetch("reserve_run_ids", {"runs": len(new_runs), "seconds": json.dumps(seconds)})
-        if not reserved:
-            return None
-        (row,) = reserved
-        ids = array("q", map(int, row.ids.split(",")))
-        kept = dict(zip(seconds, map(float, json.loads(row.kept_seconds or "[]")), strict=True))
-        with psycopg.Cursor(connection) as cursor, cursor.copy(statement("copy_runs")) as copy:
-            for run_id, new in zip(ids, new_runs, strict=True):
-                copy.write_row((run_id, _due(new, row.moment), *_copied_columns(new)))
-    return _CopiedRuns(ids, new_runs, row.moment, connection.info.timezone, kept)
+    reserved = yield Ask("reserve_run_ids", {"runs": len(new_runs), "seconds": json.dumps(seconds)})
+    if not reserved:
+        return None
+    (row,) = reserved
+    ids = array("q", map(int, row.ids.split(",")))
+    kept = dict(zip(seconds, map(float, json.loads(row.kept_seconds or "[]")), strict=True))
+    yield Copy(
+        (run_id, _due(new, row.moment), *_copied_columns(new))
+        for run_id, new in zip(ids, new_runs, strict=True)
+    )
+    return _CopiedRuns(ids, new_runs, row.moment, session_zone, kept)
 
 
 class _CopiedRuns(Sequence[TaskRun]):

@@ -1,7 +1,7 @@
 """Reads times on a connection that is not ours, whatever its DateStyle is.
 
-psycopg reads a timestamptz as text only in ISO. The binary form does not depend on the session, and the session is
-not ours to change. Binary is not used elsewhere: loaders that a caller has registered are mostly for text.
+psycopg reads a timestamptz as text only in ISO. The binary form does not depend on the session, and the session
+is not ours to change. Binary is not used elsewhere: loaders that a caller has registered are mostly for text.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _pack_float4 = struct.Struct("!f").pack
 _FLOAT4_DIGITS = range(6, 10)  # every real keeps six digits, and nine distinguish any two
 
 
-def writes_iso(connection: psycopg.Connection[Any]) -> bool:
+def writes_iso(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
     """Whether times come as text that psycopg can read."""
     return (connection.pgconn.parameter_status(b"DateStyle") or b"ISO").startswith(b"ISO")
 
@@ -33,6 +33,16 @@ def fetch_binary(
         cursor.adapters.register_loader("float4", ShortestFloat4Loader)
         cursor.execute(statement, parameters, binary=True)
         return cursor.fetchall() if cursor.description else ()
+
+
+async def fetch_binary_async(
+    connection: psycopg.AsyncConnection[Any], statement: str, parameters: Mapping[str, Any]
+) -> Sequence[Any]:
+    """See fetch_binary()."""
+    async with psycopg.AsyncCursor(connection, row_factory=namedtuple_row) as cursor:
+        cursor.adapters.register_loader("float4", ShortestFloat4Loader)
+        await cursor.execute(statement, parameters, binary=True)
+        return await cursor.fetchall() if cursor.description else ()
 
 
 class ShortestFloat4Loader(Loader):

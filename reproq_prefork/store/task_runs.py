@@ -1,30 +1,34 @@
 """Enqueue, re-run and read task runs, whoever sends the statements.
 
-`TaskRuns` knows what to send and what the answer means. A `Sender` knows on which connection, and so in which
-transaction. `runs.py` sends through psycopg, the Django backend through Django's own cursors.
+The scripts here know what to send and what the answer means (`script.py`). A `Sender` knows on which
+connection, and so in which transaction. `runs.py` and `async_runs.py` send on whatever connection the caller
+has, the Django backend through Django's own cursors.
 
-Values that are known to be wrong are refused before anything is sent, so they do not end the caller's transaction.
-Errors of the database pass through as the sender raises them.
+Values that are known to be wrong are refused before anything is sent, so they do not end the caller's
+transaction. Errors of the database pass through as the sender raises them.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from reproq_prefork.errors import RunNotFound, UniqueKeyHeld
+from reproq_prefork.errors import ReproqError, RunNotFound, UniqueKeyHeld
 from reproq_prefork.model.new_run import InvalidRun, NewRun
 from reproq_prefork.model.run import TaskRun
 from reproq_prefork.store.bulk import enqueue_many
 from reproq_prefork.store.run_rows import inserted_run, task_run
-from reproq_prefork.store.sender import Sender
+from reproq_prefork.store.script import Ask, Script, play
+from reproq_prefork.store.sender import Sender, Session
 from reproq_prefork.store.unique_keys import MAX_KEY_TRIES, KeyChangesHands
 from reproq_prefork.text.printable import quoted
 
 MAX_ID_SHOWN = 10**30  # str() refuses thousands of digits
 
 _BIGINT = range(-(2**63), 2**63)
+_SNAPSHOTS = ("repeatable read", "serializable")  # one for the whole transaction
 _SPEC_HASH = re.compile("[0-9a-f]{64}")
 
 
@@ -35,52 +39,107 @@ class TaskRuns:
         self._sender = sender
 
     def enqueue(self, new: NewRun) -> TaskRun:
-        for _ in range(MAX_KEY_TRIES):
-            row = self._one("enqueue_run", _parameters(new))
-            if row is not None:
-                return inserted_run(new, row)
-            holder = self._one("run_that_holds_key", {"unique_key": new.unique_key})
-            if holder is not None:
-                return task_run(holder, self._sender.zone, created=False)
-        raise KeyChangesHands(new.unique_key or "")
+        return play(self._sender, enqueue(self._sender, new))
 
     def enqueue_many(self, new_runs: Sequence[NewRun]) -> Sequence[TaskRun]:
-        return enqueue_many(self._sender, new_runs)
+        return play(self._sender, enqueue_many(self._sender, new_runs))
 
     def requeue(self, run_id: int) -> TaskRun:
-        _check_id(run_id)
-        key = ""
-        for _ in range(MAX_KEY_TRIES):
-            row = self._one("requeue_run", {"run_id": run_id})
-            if row is not None:
-                return task_run(row, self._sender.zone)
-            key = self.get(run_id).unique_key or ""
-            holder = self._one("run_that_holds_key", {"unique_key": key})
-            if holder is not None:
-                raise UniqueKeyHeld(key, holder.id)
-        raise KeyChangesHands(key)
-
-    def requeue_newest(self, spec_hash: str) -> TaskRun:
-        _check_hash(spec_hash)
-        newest = self._one("newest_run_of_spec", {"spec_hash": spec_hash})
-        if newest is None:
-            raise RunNotFound(spec_hash=spec_hash)
-        return self.requeue(newest.id)
+        return play(self._sender, requeue(self._sender, run_id))
 
     def get(self, run_id: int) -> TaskRun:
-        _check_id(run_id)
-        row = self._one("read_run", {"run_id": run_id})
-        if row is None:
-            raise RunNotFound(run_id=run_id)
-        return task_run(row, self._sender.zone)
+        return play(self._sender, get(self._sender, run_id))
 
     def cancel(self, run_id: int) -> TaskRun:
-        _check_id(run_id)
-        row = self._one("cancel_run", {"run_id": run_id})
-        return self.get(run_id) if row is None else task_run(row, self._sender.zone)
+        return play(self._sender, cancel(self._sender, run_id))
 
-    def _one(self, name: str, parameters: Mapping[str, Any]) -> Any:
-        return next(iter(self._sender.fetch(name, parameters)), None)
+
+def enqueue(session: Session, new: NewRun) -> Script[TaskRun]:
+    parameters = _parameters(new)
+    for _ in range(MAX_KEY_TRIES):
+        row = yield from _one("enqueue_run", parameters)
+        if row is not None:
+            return inserted_run(new, row)
+        holder = yield from _one("run_that_holds_key", {"unique_key": new.unique_key})
+        if holder is not None:
+            return task_run(holder, session.zone, created=False)
+    raise KeyChangesHands(new.unique_key or "")
+
+
+def requeue(session: Session, run_id: int) -> Script[TaskRun]:
+    _check_id(run_id)
+    key = ""
+    for _ in range(MAX_KEY_TRIES):
+        row = yield from _one("requeue_run", {"run_id": run_id})
+        if row is not None:
+            return task_run(row, session.zone)
+        key = (yield from get(session, run_id)).unique_key or ""
+        holder = yield from _one("run_that_holds_key", {"unique_key": key})
+        if holder is not None:
+            raise UniqueKeyHeld(key, holder.id)
+    raise KeyChangesHands(key)
+
+
+def requeue_newest(session: Session, spec_hash: str) -> Script[TaskRun]:
+    _check_hash(spec_hash)
+    newest = yield from _one("newest_run_of_spec", {"spec_hash": spec_hash})
+    if newest is None:
+        raise RunNotFound(spec_hash=spec_hash)
+    return (yield from requeue(session, newest.id))
+
+
+def get(session: Session, run_id: int) -> Script[TaskRun]:
+    _check_id(run_id)
+    row = yield from _one("read_run", {"run_id": run_id})
+    if row is None:
+        raise RunNotFound(run_id=run_id)
+    return task_run(row, session.zone)
+
+
+class EndNotVisible(ReproqError):
+    """The connection of a wait is inside a transaction that will never see the end of the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A run as one who waits has seen it. `parameters`: those of one more connection to its database."""
+
+    run: TaskRun
+    transaction_began: str
+    parameters: Mapping[str, Any]
+
+
+def look_for_end(session: Session, run_id: int, last: Look | None) -> Script[Look]:
+    """The run now. `last`: what this has returned before. Raises EndNotVisible."""
+    _check_id(run_id)
+    row = yield from _one("look_for_end", {"run_id": run_id})
+    if row is None:
+        raise RunNotFound(run_id=run_id)
+    look = Look(task_run(row, session.zone), row.transaction_began, session.connection_parameters())
+    if not look.run.is_finished:
+        if row.is_uncommitted:
+            raise EndNotVisible(
+                f"Run {run_id} was enqueued in the transaction that is still open on this connection, so no "
+                "worker sees it: commit before you wait for its end."
+            )
+        same_transaction = last is not None and last.transaction_began == look.transaction_began
+        if same_transaction and row.isolation in _SNAPSHOTS:
+            raise EndNotVisible(
+                f"The transaction on this connection is {row.isolation}, so it never sees the end of run "
+                f"{run_id}: end the transaction before you wait, or wait on a connection with autocommit."
+            )
+    return look
+
+
+def cancel(session: Session, run_id: int) -> Script[TaskRun]:
+    _check_id(run_id)
+    row = yield from _one("cancel_run", {"run_id": run_id})
+    return (yield from get(session, run_id)) if row is None else task_run(row, session.zone)
+
+
+def _one(name: str, parameters: Mapping[str, Any]) -> Script[Any]:
+    rows = yield Ask(name, parameters)
+    return next(iter(rows), None)
 
 
 def _parameters(new: NewRun) -> dict[str, Any]:

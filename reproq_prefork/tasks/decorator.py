@@ -7,6 +7,7 @@
         ...
 
     welcome.enqueue(connection, 7)                       # on the caller's connection, in its transaction
+    await welcome.aenqueue(connection, 7)                # the same for asyncio
     welcome.using(priority=10).enqueue(connection, 7)
     enqueue_many(connection, [welcome.new_run(each) for each in users])
     welcome(7)                                           # call it directly, here
@@ -105,12 +106,31 @@ class Task(Generic[P, R]):
         return Spec.python_task(self.path, args, kwargs)
 
     def enqueue(self, connection: Any, /, *args: P.args, **kwargs: P.kwargs) -> TaskRun:
-        """Add a run of this call in the transaction of `connection` (psycopg). Raises as `runs.enqueue` does."""
-        new = self.new_run(*args, **kwargs)
+        """Add a run of this call in the transaction of `connection`. Takes the connections of `runs.enqueue`, and
+        raises as it does."""
         # Imported here: workers import tasks too, and their executors use no database.
+        from reproq_prefork.store.callers import check_connection
         from reproq_prefork.store.runs import enqueue_new
 
+        try:
+            new = self.new_run(*args, **kwargs)
+        except TypeError:
+            # Of a function for `unique`. If the connection was forgotten, the arguments are wrong too.
+            check_connection("enqueue", connection)
+            raise
         return enqueue_new(connection, new)
+
+    async def aenqueue(self, connection: Any, /, *args: P.args, **kwargs: P.kwargs) -> TaskRun:
+        """See enqueue(). Takes the connections of `async_runs`."""
+        from reproq_prefork.store.async_runs import aenqueue_new
+        from reproq_prefork.store.callers import check_connection
+
+        try:
+            new = self.new_run(*args, **kwargs)
+        except TypeError:
+            check_connection("aenqueue", connection)
+            raise
+        return await aenqueue_new(connection, new)
 
     def new_run(self, *args: P.args, **kwargs: P.kwargs) -> NewRun:
         """A run of this call, for `enqueue_many`. Raises as `enqueue` does."""

@@ -17,7 +17,8 @@ from django.db import connection, connections, transaction
 from psycopg.conninfo import make_conninfo
 
 from reproq_prefork.demo.postgres import EmbeddedPostgres
-from reproq_prefork.django import waiting
+from reproq_prefork.django import waiting as djangos
+from reproq_prefork.store import waiting
 from tests.django.app import tasks as typed_tasks
 from tests.support.django.databases import pointed_at, run_async
 from tests.support.postgres.databases import as_login
@@ -81,7 +82,7 @@ def test_an_end_is_announced_by_notify_and_not_only_polled(
 def test_without_a_second_connection_a_wait_polls(
     django_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "_parameters", lambda result: {"host": "127.0.0.1", "port": 1})
+    monkeypatch.setattr(djangos, "_parameters", lambda result: {"host": "127.0.0.1", "port": 1})
     result = tasks.add.enqueue(1, 2)
     thread = in_a_thread(lambda: succeed(result))
     assert result.wait(timeout=20).return_value == 3

@@ -16,7 +16,7 @@ from psycopg.rows import dict_row
 
 from reproq_prefork import NewRun, Spec, Status, TaskRun, enqueue, enqueue_many, get_run
 from reproq_prefork.store import bulk
-from reproq_prefork.store.runs import PsycopgSender
+from reproq_prefork.store.psycopg_senders import PsycopgSender
 from reproq_prefork.store.statements import statement
 from reproq_prefork.store.unique_keys import KeyChangesHands
 

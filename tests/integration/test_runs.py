@@ -23,7 +23,7 @@ from reproq_prefork.model.new_run import InvalidRun
 from reproq_prefork.spec import spec_hash
 from reproq_prefork.spec.rules import SpecError
 from reproq_prefork.store.json_columns import UnreadableJson
-from reproq_prefork.store.runs import PsycopgSender
+from reproq_prefork.store.psycopg_senders import PsycopgSender
 from reproq_prefork.store.statements import statement
 from reproq_prefork.store.unique_keys import KeyChangesHands
 

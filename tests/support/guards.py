@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tests.support.guard import Guard
+from tests.support.guards_of_producers import PRODUCERS
 from tests.support.guards_of_sql import SQL
 from tests.support.guards_of_stewards import STEWARDS
 from tests.support.guards_of_tasks import TASKS
 from tests.support.guards_of_workers import WORKERS
 
-GUARDS: Sequence[Guard] = (*SQL, *STEWARDS, *WORKERS, *TASKS)
+GUARDS: Sequence[Guard] = (*SQL, *STEWARDS, *WORKERS, *TASKS, *PRODUCERS)
