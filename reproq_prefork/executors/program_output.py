@@ -76,8 +76,14 @@ def _result(output: Output) -> Outcome:
 
 
 def _parsed(written: Tail, where: str, stderr: Tail, *, lines: bool) -> Outcome:
-    """Parse all of `written` as JSON, or else its last line that is not empty, because programs also log."""
+    """Parse all of `written` as JSON, or else its last line that is not empty, because programs also log.
+
+    A program that wrote nothing has the result `null`. Output that cannot be used ends the run: the program says
+    that it has done its work, so it must not do it again.
+    """
     whole = written.bytes().strip()
+    if not whole and written.is_whole:
+        return Success("null")
     candidates = [whole] if written.is_whole else []
     if lines and b"\n" in whole:
         candidates.append(whole.rpartition(b"\n")[2])
@@ -85,9 +91,6 @@ def _parsed(written: Tail, where: str, stderr: Tail, *, lines: bool) -> Outcome:
     for candidate in candidates:
         if len(candidate) > MAX_RESULT_BYTES:
             reason = _too_large(where, len(candidate))
-            continue
-        if not candidate:
-            reason = f"{where} is empty; a task prints its result as JSON, `null` if there is none"
             continue
         try:
             parse_json(candidate)
@@ -99,6 +102,7 @@ def _parsed(written: Tail, where: str, stderr: Tail, *, lines: bool) -> Outcome:
         kind=FailureKind.UNUSABLE_OUTPUT,
         message=reason[:MAX_MESSAGE_CHARS],
         stderr=readable(stderr.bytes()) or None,
+        retry=False,
     )
 
 

@@ -125,6 +125,10 @@ def test_output_that_is_not_json_is_a_failure() -> None:
     assert failure_of(shell("echo done")).kind is FailureKind.UNUSABLE_OUTPUT
 
 
+def test_a_program_that_prints_nothing_has_the_result_null() -> None:
+    assert outcome_of(shell("echo done >&2")) == Success("null")
+
+
 def test_text_written_to_the_result_descriptor_is_the_result() -> None:
     script = "import os; print('a log line'); os.write(int(os.environ['REPROQ_RESULT_FD']), b'[1, 2]')"
     assert outcome_of(python(script)) == Success("[1, 2]")
@@ -450,8 +454,7 @@ def test_a_flood_faster_than_the_worker_reads_does_not_stop_the_watch_either(
 
 def test_the_watch_does_not_spin_during_a_quiet_task() -> None:
     watch = FakeWatch(look_s=0.1)
-    outcome = failure_of(shell("exec >&- 2>&- <&-; sleep 0.5"), watch=watch)
-    assert outcome.kind is FailureKind.UNUSABLE_OUTPUT
+    assert outcome_of(shell("exec >&- 2>&- <&-; sleep 0.5"), watch=watch) == Success("null")
     assert watch.looks < 50
 
 
