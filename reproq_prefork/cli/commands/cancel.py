@@ -10,6 +10,7 @@ from reproq_prefork.cli.commands.asking import confirm
 from reproq_prefork.cli.flags import CONNECTING, given_flags, setting_flags
 from reproq_prefork.cli.help import HelpfulCommand, verbatim
 from reproq_prefork.cli.invocation import PROGRAM, Invocation, opened_store
+from reproq_prefork.cli.progress import Progress
 from reproq_prefork.cli.text import DurationWithUnit, RunId, how_many
 from reproq_prefork.errors import ExitStatus, ReproqError
 from reproq_prefork.model.run import Status, TaskRun
@@ -125,11 +126,13 @@ def _cancel_many(settings: Settings, selection: Selection, *, dry_run: bool, yes
 def echo_cancelled(unfinished: UnfinishedRuns, **how: Any) -> None:
     """Cancel them, as `UnfinishedRuns.cancel` does, and print how many, also after an interruption."""
     cancelled = asked = passed_by = 0
+    progress = Progress("cancelled")
     try:
         for batch in unfinished.cancel(**how):
             cancelled += batch.cancelled
             asked += batch.asked
             passed_by += batch.passed_by
+            progress.show(cancelled)
     finally:
         click.echo(f"cancelled {how_many(cancelled, 'run')}")
         if asked:
