@@ -38,6 +38,7 @@ class ExitStatus(enum.IntEnum):
         10,
         "The database is a copy of another one, and was not adopted (`reproq-prefork adopt`).",
     )
+    NOT_PRINTED = 11, "It is done and committed, but could not be printed: do not repeat it."
 
 
 class ReproqError(Exception):

@@ -10,6 +10,7 @@ from reproq_prefork import __version__
 from reproq_prefork.cli.flags import ALL, CONNECTING, given_flags, setting_flags
 from reproq_prefork.cli.help import HelpfulGroup, exit_statuses, verbatim
 from reproq_prefork.cli.invocation import PROGRAM, Invocation, opened_store
+from reproq_prefork.cli.printing import report
 from reproq_prefork.cli.text import RunId
 from reproq_prefork.errors import ExitStatus
 from reproq_prefork.settings import Settings
@@ -134,5 +135,6 @@ def _requeue(context: click.Context, run_id: int | None, spec_hash: str | None) 
         )
     settings = context.ensure_object(Invocation).settings(flags)
     with opened_store(settings) as store, translated_errors():
-        click.echo(requeue(store.connection, run_id=run_id, spec_hash=spec_hash).id)
+        run = requeue(store.connection, run_id=run_id, spec_hash=spec_hash)
+    report(str(run.id), done=f"run {run.id} was added")
     return ExitStatus.OK

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 
-import click
-
+from reproq_prefork.cli.printing import note
 from reproq_prefork.cli.text import how_many
 
 INTERVAL_S = 5.0
@@ -24,4 +23,4 @@ class Progress:
         now = time.monotonic()
         if now >= self._next_at:
             self._next_at = now + INTERVAL_S
-            click.echo(f"{self._verb} {how_many(runs, 'run')} so far", err=True)
+            note(f"{self._verb} {how_many(runs, 'run')} so far")

@@ -36,6 +36,7 @@ def test_exit_statuses_are_a_public_contract() -> None:
         "ALREADY_RUNNING": 8,
         "LEASE_LOST": 9,
         "DATABASE_IS_COPY": 10,
+        "NOT_PRINTED": 11,
     }
 
 

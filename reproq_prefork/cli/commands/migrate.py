@@ -10,6 +10,7 @@ from reproq_prefork.cli.commands.asking import confirm
 from reproq_prefork.cli.flags import CONNECTING, given_flags, setting_flags
 from reproq_prefork.cli.help import HelpfulCommand, verbatim
 from reproq_prefork.cli.invocation import PROGRAM, Invocation
+from reproq_prefork.cli.printing import note, report
 from reproq_prefork.cli.text import moment, table
 from reproq_prefork.store import migrate as migrations
 from reproq_prefork.store.migration_files import Migration, known_migrations
@@ -88,11 +89,11 @@ def _version(database_url: str, known: Sequence[Migration]) -> int:
 
 
 def _report(step: Step) -> None:
-    click.echo(f"{_DONE[step.direction]} {step.migration.label}")
+    report(f"{_DONE[step.direction]} {step.migration.label}")
 
 
 def _remark(text: str) -> None:
-    click.echo(f"note: {text}", err=True)
+    note(f"note: {text}")
 
 
 def _row(state: MigrationState) -> tuple[str, str, str]:

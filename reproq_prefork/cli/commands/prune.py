@@ -7,6 +7,7 @@ import click
 from reproq_prefork.cli.flags import CONNECTING, given_flags, setting_flags
 from reproq_prefork.cli.help import HelpfulCommand, verbatim
 from reproq_prefork.cli.invocation import PROGRAM, Invocation, opened_store
+from reproq_prefork.cli.printing import report
 from reproq_prefork.cli.progress import Progress
 from reproq_prefork.cli.text import DurationWithUnit, how_many
 
@@ -61,4 +62,4 @@ def prune(
                 progress.show(deleted)
         finally:
             # Also after an interruption: each batch is committed.
-            click.echo(f"deleted {how_many(deleted, 'run')}")
+            report(f"deleted {how_many(deleted, 'run')}")
