@@ -122,6 +122,28 @@ def test_config_masks_passwords(offline: CommandLine) -> None:
         assert "postgresql://app:***@db/app" in text
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://u:top@s3cretpart@127.0.0.1/x",
+        "postgresql://u:12/s3cretpart@127.0.0.1/x",
+        "postgresql://u:12?s3cretpart@127.0.0.1/x",
+        "postgresql://u:s3cretpart",
+        "dbname=postgresql://u:s3cretpart@127.0.0.1/x",
+    ],
+)
+def test_an_address_that_can_be_read_in_two_ways_is_refused_and_not_printed(
+    offline: CommandLine, address: str
+) -> None:
+    for arguments in (("config",), ("check",), ("status",), ("enqueue", "1"), ("--command", "true")):
+        for given, environ in ((("--database-url", address), {}), ((), {"DATABASE_URL": address})):
+            told = offline.run(*arguments, *given, environ=environ, status=ExitStatus.USAGE)
+            assert "nobody can tell where the password in this address ends" in told.stdout + told.stderr
+            assert "s3cretpart" not in told.stdout + told.stderr
+    misplaced = offline.run(address, status=ExitStatus.USAGE)
+    assert "s3cretpart" not in misplaced.stdout + misplaced.stderr
+
+
 def test_config_shows_where_the_files_are_and_warns_of_open_ones(offline: CommandLine) -> None:
     elsewhere = offline.directory / "elsewhere"
     elsewhere.mkdir()
