@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import shutil
 import sys
 from dataclasses import dataclass, field
 
@@ -47,8 +46,6 @@ class Application:
 
 def load_application(settings: Settings) -> Application:
     """Prepare this process to run the tasks of `settings`. Raises ReproqError if that is not possible."""
-    if settings.executor_argv:
-        _check_program(settings)
     settings.require_executor()
     if not settings.runs_python:
         return Application()
@@ -117,17 +114,4 @@ class ApplicationHasThreads(ReproqError):
         super().__init__(
             f"Importing the application has started threads {started}, and a process with threads cannot fork "
             "tasks. Do not start threads when a module is imported, or use --executor inline."
-        )
-
-
-def _check_program(settings: Settings) -> None:
-    program = settings.executor_argv[0]
-    search = settings.task_environ.get("PATH", os.defpath)
-    if os.sep in program:
-        found = os.access(settings.chdir / program, os.X_OK) and (settings.chdir / program).is_file()
-    else:
-        found = shutil.which(program, path=search) is not None
-    if not found:
-        raise SettingsError(
-            [f"The executor {program} is not a program that can be run: not found, or not executable."]
         )

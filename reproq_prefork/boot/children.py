@@ -14,6 +14,7 @@ from setproctitle import setproctitle
 from reproq_prefork import __version__
 from reproq_prefork.boot.application import Application, executor_of, load_application
 from reproq_prefork.boot.fork_safety import unfit_for_workers
+from reproq_prefork.boot.program_check import check_program
 from reproq_prefork.errors import DatabaseIsCopy, DatabaseUnavailable, ExitStatus, ReproqError
 from reproq_prefork.fleet.state import Role
 from reproq_prefork.master.programs import Kind, PeerPost, Shared
@@ -80,6 +81,7 @@ class ForkedPrograms:
                 " that a task leaves behind could not be killed. Run on Linux with CONFIG_PROC_CHILDREN."
             )
         signal.alarm(math.ceil(settings.boot_timeout_s))  # as long as a worker has for it
+        check_program(settings)
         application = load_application(settings)
         settings = application.complete(settings)
         signal.alarm(CHECK_TIMEOUT_S + math.ceil(settings.boot_timeout_s))

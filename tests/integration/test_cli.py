@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from reproq_prefork import __version__, enqueue
+from reproq_prefork import Status, __version__, enqueue, get_run
 from reproq_prefork.errors import ExitStatus
 from reproq_prefork.settings.options import OPTIONS, Group
 from tests.support.supervisor.command_line import CommandLine
@@ -335,6 +335,74 @@ def test_a_reload_reads_the_files_again_and_keeps_the_worker_name(
         _, log = process.communicate(timeout=30)
     assert process.returncode == 0
     assert log.count(".env can be read by other users") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--executor-module", "greeet"), ("--command", "./nowhere.sh")], ids=["module", "command"]
+)
+def test_a_master_does_not_start_without_the_program_of_tasks(
+    cli: CommandLine, connection: Connection, arguments: tuple[str, ...]
+) -> None:
+    run = enqueue(connection, {"n": 1})
+    told = cli.run(*arguments, "-w", "1", status=ExitStatus.USAGE).stderr
+    assert "ready" not in told
+    assert arguments[1] in told
+    assert connection.execute("select claims from task_runs where id = %s", (run.id,)).fetchone() == (0,)
+
+
+def test_a_reload_with_an_executor_that_is_not_there_changes_nothing(
+    cli: CommandLine, connection: Connection
+) -> None:
+    write_private(cli.directory / ".env", f"EXECUTOR_COMMAND={executor(cli.directory)}\n")
+    process = cli.start("-w", "1", environ={"WHO": "1"})
+    log = ""
+    assert process.stderr is not None
+    try:
+        while "ready: " not in log:
+            log += process.stderr.readline()
+        write_private(cli.directory / ".env", "EXECUTOR_MODULE=greeet\n")
+        process.send_signal(signal.SIGHUP)
+        while "greeet" not in log:
+            log += process.stderr.readline()
+        run = enqueue(connection, {"n": 1})
+        wait_until(lambda: get_run(connection, run.id).status is Status.SUCCESSFUL, 20, "the run to succeed")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    assert "reloaded" not in log
+
+
+def test_a_program_that_is_deleted_while_workers_run_charges_no_run(
+    cli: CommandLine, connection: Connection
+) -> None:
+    program = Path(executor(cli.directory))
+    process = cli.start("-w", "2", "--command", str(program), environ={"WHO": "1", "POLL_INTERVAL": "100ms"})
+    try:
+        assert process.stderr is not None
+        while "ready: " not in process.stderr.readline():
+            pass
+        program.rename(program.with_suffix(".gone"))
+        ids = [enqueue(connection, {"n": number}, max_attempts=1).id for number in range(20)]
+        wait_until(
+            lambda: len(connection.execute("select from task_runs where claims > 0").fetchall()) > 1,
+            20,
+            "both workers to hand runs back",
+        )
+        for run in (get_run(connection, id_) for id_ in ids):
+            assert (run.status, run.attempts) in ((Status.PENDING, 0), (Status.RUNNING, 1))
+            assert run.errors == ()
+        program.with_suffix(".gone").rename(program)
+        wait_until(
+            lambda: all(get_run(connection, id_).status is Status.SUCCESSFUL for id_ in ids),
+            40,
+            "all to succeed",
+        )
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=30)
+    warnings = [line for line in log.splitlines() if "cannot be started" in line]
+    assert 1 <= len(warnings) <= 2, "at most one for each worker"
+    assert f"{program} cannot be started: No such file or directory" in warnings[0]
 
 
 # --- a driver that does not work ---

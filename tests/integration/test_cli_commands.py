@@ -438,6 +438,10 @@ def test_check_prints_a_line_for_each_requirement(cli: CommandLine, bare: Comman
     assert "--executor-module" in without_executor[1]
     absent = cli.run("check", "--command", "no-such-program", status=ExitStatus.USAGE).stdout
     assert "executor  The executor no-such-program is not a program" in absent
+    (cli.directory / "greet.py").touch()
+    typo = cli.run("check", "--executor-module", "greeet", status=ExitStatus.USAGE).stdout
+    assert "executor  --executor-module greeet: python3 cannot run it in " in typo
+    assert "there is no such module; did you mean greet?" in typo
     no_schema = bare.run("check", "--command", "sh", status=ExitStatus.SCHEMA_MISMATCH).stdout
     assert "\ndatabase  ok\nschema    The database has no reproq schema" in no_schema
 
