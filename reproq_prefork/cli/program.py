@@ -34,6 +34,7 @@ EPILOG = "\n\n".join(
                 f"{PROGRAM} --queue mail,reports --command './run-task.sh --fast' --drain",
                 f"""{PROGRAM} enqueue '{{"order": 7}}' --queue mail --run-after 10m""",
                 f"{PROGRAM} status --watch",
+                f"{PROGRAM} list --status FAILED --since 1d",
                 f"{PROGRAM} cancel 1842",
                 f"{PROGRAM} --requeue-id 1842",
             ],
@@ -54,8 +55,23 @@ EPILOG = "\n\n".join(
 )
 
 
-# In the order of the help. Each is a module of the same name in `commands`.
-COMMANDS = ("migrate", "enqueue", "cancel", "status", "show", "prune", "adopt", "config", "check", "demo")
+# In the order of the help. Each is a module of the same name in `commands`, except one that would hide a built-in.
+COMMANDS = (
+    "migrate",
+    "enqueue",
+    "cancel",
+    "status",
+    "list",
+    "show",
+    "prune",
+    "adopt",
+    "config",
+    "check",
+    "demo",
+)
+
+
+MODULES = {"list": "list_runs"}
 
 
 class Commands(HelpfulGroup):
@@ -67,8 +83,17 @@ class Commands(HelpfulGroup):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(import_module(f"reproq_prefork.cli.commands.{cmd_name}"), cmd_name)
+        name = MODULES.get(cmd_name, cmd_name)
+        command: click.Command = getattr(import_module(f"reproq_prefork.cli.commands.{name}"), name)
         return command
+
+
+def _print_versions(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value:
+        from reproq_prefork.cli.versions import versions
+
+        click.echo("\n".join(versions()))
+        context.exit()
 
 
 @click.group(
@@ -83,7 +108,21 @@ class Commands(HelpfulGroup):
     "--requeue-id", type=RunId(), help="Add a copy of this run, print the id of the copy, and exit."
 )
 @click.option("--requeue-hash", metavar="HASH", help="The same for the newest run with this spec hash.")
-@click.version_option(__version__, "-V", "--version", prog_name=PROGRAM, message="%(prog)s %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_versions,
+    help="Print all versions that a bug report needs, and exit.",
+)
+@click.version_option(
+    __version__,
+    "-V",
+    prog_name=PROGRAM,
+    message="%(prog)s %(version)s",
+    help="Print our own version, and exit.",
+)
 @click.pass_context
 def program(context: click.Context, requeue_id: int | None, requeue_hash: str | None) -> int | None:
     if requeue_id is not None or requeue_hash is not None:

@@ -10,6 +10,7 @@ from reproq_prefork.model.run import Status
 from reproq_prefork.model.stored_values import read_texts
 from reproq_prefork.store.connection import TimeLimits, connect
 from reproq_prefork.store.fetching import fetch
+from reproq_prefork.store.listed_runs import ListedRun, Wanted, list_runs
 from reproq_prefork.store.run_rows import read_status
 from reproq_prefork.store.sender import Fetch
 from reproq_prefork.store.statements import statement
@@ -127,6 +128,10 @@ class OperatorReads:
         """Of the newest 10,000 runs of all queues: how many failed within the last hour, by queue."""
         rows = self._run("recent_failures", max_runs=MAX_RECENT_RUNS, seconds=RECENT_S)
         return {row.queue_name: row.runs for row in rows}
+
+    def list_runs(self, wanted: Wanted, limit: int) -> list[ListedRun]:
+        """The newest runs that match, the newest first."""
+        return list_runs(self._fetch, wanted, limit)
 
     def estimated_runs(self) -> int:
         """About how many runs there are, estimated from the size of the table."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
 import signal
 import subprocess
 import sys
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -69,15 +71,36 @@ def test_every_option_is_in_one_group_of_the_help(offline: CommandLine) -> None:
         assert [match.start() for match in listed.finditer(text) if begin < match.start() < end], option.name
 
 
-def test_the_version_is_printed(offline: CommandLine) -> None:
-    assert offline.output("--version") == f"reproq-prefork {__version__}\n"
+def test_all_versions_are_printed_or_only_our_own(offline: CommandLine) -> None:
+    assert offline.output("-V") == f"reproq-prefork {__version__}\n"
+    lines = offline.output("--version").splitlines()
+    names = [line.partition(" ")[0] for line in lines]
+    assert names[:4] == ["reproq-prefork", "Python", "psycopg", "libpq"]
+    assert names[-1] == "platform"
+    assert lines[0] == f"reproq-prefork {__version__}"
+    assert platform.python_version() in lines[1]
+    assert re.fullmatch(r"psycopg 3\.[\d.]+ \((binary|c|python)\)", lines[2])
+    assert re.fullmatch(r"libpq \d\d\.\d+", lines[3])
+    assert ("Django" in names) == (find_spec("django") is not None)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_shells_can_complete_commands_and_options(offline: CommandLine, shell: str) -> None:
+    source = offline.run(environ={"_REPROQ_PREFORK_COMPLETE": f"{shell}_source"}, status=0).stdout
+    assert "reproq-prefork" in source
+    words = {"COMP_WORDS": "reproq-prefork pru", "COMP_CWORD": "1"}
+    if shell != "fish":
+        completed = offline.run(
+            environ={"_REPROQ_PREFORK_COMPLETE": f"{shell}_complete", **words}, status=0
+        ).stdout
+        assert "prune" in completed
 
 
 def test_the_installed_command_is_the_same_program() -> None:
     program = Path(sys.executable).parent / "reproq-prefork"
     if not program.exists():
         pytest.skip("the package is not installed beside this Python")
-    told = subprocess.run([program, "--version"], capture_output=True, text=True, check=True, timeout=20)
+    told = subprocess.run([program, "-V"], capture_output=True, text=True, check=True, timeout=20)
     assert told.stdout == f"reproq-prefork {__version__}\n"
 
 
