@@ -87,7 +87,7 @@ def opened_store(settings: Settings, *, for_writing: bool = True) -> Iterator[Op
     with closing(OperatorStore(settings.require_database_url(), for_writing=for_writing)) as store:
         info = store.connection.info
         try:
-            check_schema(store.connection)
+            check_schema(store.connection, django=settings.django_settings is not None)
             yield store
         except ConnectionLost as error:
             address = f"{info.dbname} at {info.host}:{info.port}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from importlib import import_module
 
 import click
@@ -16,6 +17,7 @@ from reproq_prefork.errors import ExitStatus
 from reproq_prefork.settings import Settings
 from reproq_prefork.settings.sources import FlagValue
 from reproq_prefork.text.log import Log
+from reproq_prefork.text.printable import quoted
 
 HELP = """Run tasks from PostgreSQL: one master, N forked workers, one table.
 
@@ -72,6 +74,55 @@ COMMANDS = (
 
 
 MODULES = {"list": "list_runs"}
+# Words of other programs for what ours calls otherwise.
+OF_THE_MASTER = frozenset(
+    (
+        "worker",
+        "workers",
+        "run",
+        "runworker",
+        "start",
+        "serve",
+        "server",
+        "master",
+        "supervisor",
+        "work",
+        "up",
+        "daemon",
+    )
+)
+OF_A_REPLAY = frozenset(("requeue", "retry", "replay", "rerun", "repeat"))
+SYNONYMS = {
+    "add": "enqueue",
+    "push": "enqueue",
+    "send": "enqueue",
+    "submit": "enqueue",
+    "abort": "cancel",
+    "kill": "cancel",
+    "revoke": "cancel",
+    "info": "status",
+    "stats": "status",
+    "top": "status",
+    "monitor": "status",
+    "queues": "status",
+    "ls": "list",
+    "runs": "list",
+    "tasks": "list",
+    "jobs": "list",
+    "inspect": "show",
+    "get": "show",
+    "delete": "prune",
+    "clean": "prune",
+    "cleanup": "prune",
+    "purge": "prune",
+    "settings": "config",
+    "doctor": "check",
+    "health": "check",
+    "init": "migrate",
+    "setup": "migrate",
+    "schema": "migrate",
+    "upgrade": "migrate",
+}
 
 
 class Commands(HelpfulGroup):
@@ -79,6 +130,14 @@ class Commands(HelpfulGroup):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
+            ctx.fail(f"No such command {quoted(name)}. {_meant(name)}")
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
@@ -94,6 +153,21 @@ def _print_versions(context: click.Context, _parameter: click.Parameter, value: 
 
         click.echo("\n".join(versions()))
         context.exit()
+
+
+def _meant(name: str) -> str:
+    """What somebody who types this word probably wants."""
+    word = name.lower()
+    if word in OF_THE_MASTER:
+        return f"The master and its workers start without a command: `{PROGRAM} --workers 4`."
+    if word in OF_A_REPLAY:
+        return f"To run a run again: `{PROGRAM} --requeue-id ID`."
+    if word in SYNONYMS:
+        return f"Did you mean {SYNONYMS[word]}?"
+    close = difflib.get_close_matches(word, COMMANDS, n=2)
+    if not close:
+        close = [SYNONYMS[each] for each in difflib.get_close_matches(word, SYNONYMS, n=1)]
+    return f"Did you mean {' or '.join(close)}?" if close else f"There are {', '.join(COMMANDS)}."
 
 
 @click.group(

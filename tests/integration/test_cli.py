@@ -16,6 +16,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import conninfo
 
 from reproq_prefork import Status, __version__, enqueue, get_run
 from reproq_prefork.errors import ExitStatus
@@ -217,11 +218,73 @@ def test_a_command_line_that_makes_no_sense_is_a_usage_error(
     assert "--help`." in told.stderr
 
 
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("worker", "The master and its workers start without a command"),
+        ("run", "The master and its workers start without a command"),
+        ("retry", "--requeue-id ID"),
+        ("enqeue", "Did you mean enqueue?"),
+        ("stat", "Did you mean status?"),
+        ("purge", "Did you mean prune?"),
+        ("ls", "Did you mean list?"),
+        ("bogus", "There are migrate, enqueue, cancel"),
+    ],
+)
+def test_an_unknown_command_is_answered_with_the_near_ones(
+    offline: CommandLine, word: str, said: str
+) -> None:
+    told = offline.run(word, status=ExitStatus.USAGE).stderr
+    assert f'No such command "{word}". ' in told
+    assert said in told
+
+
+def test_a_django_project_that_is_not_there_is_one_sentence(offline: CommandLine) -> None:
+    for arguments in ((), ("config",), ("status",)):
+        told = offline.run("--django", "nosuch.settings", *arguments, status=ExitStatus.USAGE)
+        (line,) = (line for line in told.stderr.splitlines() if "stopping at once" not in line)
+        assert f"--django nosuch.settings: there is no module nosuch in {offline.directory}" in line
+        assert "--chdir" in line
+
+
+def test_an_import_in_the_settings_that_fails_is_shown_whole(offline: CommandLine) -> None:
+    (offline.directory / "mysite.py").write_text("import nosuch")
+    told = subprocess.run(
+        [sys.executable, "-m", "reproq_prefork", "config", "--django", "mysite"],
+        capture_output=True,
+        text=True,
+        cwd=offline.directory,
+        env=offline.environ,
+        timeout=30,
+    )
+    assert "there is no module nosuch" not in told.stderr
+    assert "import nosuch" in told.stderr
+
+
+def test_the_ready_line_says_what_is_served(cli: CommandLine) -> None:
+    for workers, said in (
+        ("1", "ready: 1 worker, queues default, executor command\n"),
+        ("2", "ready: 2 workers, queues mail, slow, executor command\n"),
+    ):
+        queue = () if workers == "1" else ("--queue", "mail,slow")
+        process = cli.start("-w", workers, "--command", "true", *queue)
+        assert process.stderr is not None
+        try:
+            line = next(line for line in process.stderr if "ready: " in line)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=30)
+        assert line.endswith(said)
+
+
 def test_a_database_that_cannot_be_reached_has_its_own_status(offline: CommandLine) -> None:
     offline.environ["DATABASE_URL"] = "postgresql://app:s3cret@127.0.0.1:1/app"
     for arguments in (("status",), ("migrate",), ("enqueue", "1")):
         told = offline.run(*arguments, status=ExitStatus.DATABASE_UNAVAILABLE).stderr
-        assert "The database app at 127.0.0.1:1 cannot be used" in told
+        assert (
+            'The database app at 127.0.0.1:1 cannot be used: connection to server at "127.0.0.1", port 1 failed: '
+            "Connection refused. No server listens there: start it, or correct host and port in DATABASE_URL"
+        ) in told
         assert "s3cret" not in told
 
 
@@ -230,6 +293,17 @@ def test_a_database_without_the_schema_has_its_own_status(tmp_path: Path, empty_
     for arguments in (("status",), ("enqueue", "1"), ("show", "1"), ("--requeue-id", "1")):
         told = cli.run(*arguments, status=ExitStatus.SCHEMA_MISMATCH).stderr
         assert "Run `reproq-prefork migrate`." in told
+        assert 'has no reproq schema in its search path ("$user", public)' in told
+
+
+def test_a_schema_outside_of_the_search_path_is_named(tmp_path: Path, empty_database_url: str) -> None:
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        connection.execute("create schema jobs")
+    inside = CommandLine(tmp_path, conninfo.make_conninfo(empty_database_url, options="-csearch_path=jobs"))
+    inside.output("migrate")
+    inside.output("status")
+    told = CommandLine(tmp_path, empty_database_url).run("status", status=ExitStatus.SCHEMA_MISMATCH).stderr
+    assert "There is one in the schema jobs: set the search path" in told
 
 
 def test_ctrl_c_ends_a_command_with_130(cli: CommandLine) -> None:

@@ -443,7 +443,9 @@ def test_check_prints_a_line_for_each_requirement(cli: CommandLine, bare: Comman
     assert "executor  --executor-module greeet: python3 cannot run it in " in typo
     assert "there is no such module; did you mean greet?" in typo
     no_schema = bare.run("check", "--command", "sh", status=ExitStatus.SCHEMA_MISMATCH).stdout
-    assert "\ndatabase  ok\nschema    The database has no reproq schema" in no_schema
+    assert re.search(
+        r"\ndatabase  ok\nschema    The database \S+ has no reproq schema in its search", no_schema
+    )
 
 
 def test_check_reports_a_wrong_database_and_wrong_settings(cli: CommandLine) -> None:
