@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from reproq_prefork.executors.error_line import error_line
 from reproq_prefork.executors.tail import Tail
 from reproq_prefork.model.limits import MAX_RESULT_BYTES
 from reproq_prefork.model.outcome import Failure, FailureKind, Outcome, Snoozed, Success
@@ -45,7 +46,7 @@ def outcome_of(output: Output) -> Outcome:
     if output.exit_status < 0:
         kind, fallback = FailureKind.KILLED, f"killed by signal {-output.exit_status}"
     else:
-        kind, fallback = FailureKind.FAILED, _last_line(stderr) or f"exit status {output.exit_status}"
+        kind, fallback = FailureKind.FAILED, error_line(stderr) or f"exit status {output.exit_status}"
     message = _text(said, "message", "error")
     snooze_s = said.get("snooze_seconds")
     # A killed program did not reach its end. So a crash counts as an attempt, whatever the program wrote before.
@@ -157,7 +158,3 @@ def _retry_after_s(said: Mapping[str, Any]) -> float | None:
 def readable(raw: bytes) -> str:
     """Turn any bytes into text that PostgreSQL can store: without NUL, and valid UTF-8."""
     return raw.decode("utf-8", errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}").strip()
-
-
-def _last_line(text: str) -> str:
-    return text.rpartition("\n")[2].strip()
