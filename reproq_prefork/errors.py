@@ -8,6 +8,7 @@ turns an error into an exit status; every other part raises.
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,6 +39,7 @@ class ExitStatus(enum.IntEnum):
         10,
         "The database is a copy of another one, and was not adopted (`reproq-prefork adopt`).",
     )
+    NOT_PRINTED = 11, "It is done and committed, but could not be printed: do not repeat it."
 
 
 class ReproqError(Exception):
@@ -76,9 +78,48 @@ class DatabaseUnavailable(ReproqError):
         self.address = address
         self.reason = reason
         super().__init__(
-            f"The database {address} cannot be used: {reason.strip()}. "
-            "Check that it runs, that DATABASE_URL or the Django project names it, and that this host may connect."
+            f"The database {address} cannot be used: {reason.strip().rstrip('.')}. {_cure(reason)}"
         )
+
+
+# What libpq and the server say, and what to do. A server may use another language; then the last row is true too.
+_CURES = (
+    (
+        ("Connection refused", "No such file or directory"),
+        "No server listens there: start it, or correct host and port in DATABASE_URL or the Django project.",
+    ),
+    (
+        ("cannot be resolved", "could not translate host name"),
+        "Correct the host in DATABASE_URL or the Django project, or make its name known to this machine.",
+    ),
+    (
+        ("password authentication failed", "no password supplied"),
+        "Correct the user and the password in DATABASE_URL or the Django project.",
+    ),
+    (
+        ("no pg_hba.conf entry",),
+        "Let this user connect from this host to this database, in the server's pg_hba.conf.",
+    ),
+    (
+        ("no answer from this address", "timeout expired", "No route to host", "Network is unreachable"),
+        "Check host and port in DATABASE_URL or the Django project, and that no firewall is in between.",
+    ),
+    (
+        ("too many clients", "remaining connection slots", "too many connections"),
+        "Raise max_connections of the server or the limit of this login, or use fewer workers.",
+    ),
+    (
+        (),
+        "Check that it runs, that DATABASE_URL or the Django project names it, and that this host may connect.",
+    ),
+)
+_MISSING = re.compile(r'(?:database|role) ".*" does not exist')
+
+
+def _cure(reason: str) -> str:
+    if _MISSING.search(reason):
+        return "Create it on the server, or correct its name in DATABASE_URL or the Django project."
+    return next(cure for signs, cure in _CURES if not signs or any(sign in reason for sign in signs))
 
 
 class DatabaseIsCopy(DatabaseUnavailable):
@@ -109,10 +150,27 @@ class SchemaMismatch(ReproqError):
 
     exit_status = ExitStatus.SCHEMA_MISMATCH
 
-    def __init__(self, found: int | None, needed: int, tampered: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        found: int | None,
+        needed: int,
+        tampered: Sequence[str] = (),
+        *,
+        database: str = "",
+        search_path: str = "",
+        elsewhere: Sequence[str] = (),
+        migrate: str = "reproq-prefork migrate",
+    ) -> None:
+        """If there is no schema: `search_path` says where it was looked for, and `elsewhere` which other
+        schemas of the database have one. `migrate` is the command that makes the schema.
+        """
         self.found = found
         self.needed = needed
         self.tampered = tuple(tampered)
+        self.database = database
+        self.search_path = search_path
+        self.elsewhere = tuple(elsewhere)
+        self.migrate = migrate
         super().__init__(self._sentence())
 
     def _sentence(self) -> str:
@@ -122,18 +180,27 @@ class SchemaMismatch(ReproqError):
                 f"{', '.join(self.tampered)}. Install the release that made the schema, or restore the files."
             )
         if self.found is None:
-            return (
-                f"The database has no reproq schema; this release needs version {self.needed}. "
-                "Run `reproq-prefork migrate`."
-            )
+            return self._nothing_found()
         if self.found < self.needed:
             return (
                 f"The database has schema version {self.found}; this release needs version {self.needed}. "
-                "Run `reproq-prefork migrate`."
+                f"Run `{self.migrate}`."
             )
         return (
             f"The database has schema version {self.found}; this release knows up to {self.needed}. "
             "Install a newer release of reproq-prefork here."
+        )
+
+    def _nothing_found(self) -> str:
+        name = f" {self.database}" if self.database else ""
+        path = f" in its search path ({self.search_path})" if self.search_path else ""
+        sentence = f"The database{name} has no reproq schema{path}; this release needs version {self.needed}."
+        if not self.elsewhere:
+            return f"{sentence} Run `{self.migrate}`."
+        return (
+            f"{sentence} There is one in the schema {' and in '.join(self.elsewhere)}: set the search path of "
+            f"this login to it (`alter role … set search_path = {self.elsewhere[0]}`, or options=-csearch_path="
+            f"{self.elsewhere[0]} in the address), or run `{self.migrate}` to make another one."
         )
 
 

@@ -31,6 +31,10 @@ MAX_MESSAGE_CHARS = 1_000
 MAX_TRACEBACK_CHARS = 8_000
 
 
+class _NotJson(TypeError):
+    """The handler returned something that JSON cannot hold. Its work is done, so it must not be done again."""
+
+
 class Attempt(NamedTuple):
     """Which attempt of which run this is. (Not a dataclass: that takes longer to import than JSON.)"""
 
@@ -119,7 +123,7 @@ def _result_of(handler: Callable[[Any], Any], payload: bytes) -> bytes:
     try:
         return json.dumps(result, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise TypeError(f"the result of the task is not JSON: {error}") from error
+        raise _NotJson(f"the result of the task is not JSON: {error}") from error
 
 
 def _parsed(payload: bytes) -> Any:
@@ -138,10 +142,10 @@ def _error_object(error: Exception) -> str:
 
     said: dict[str, object] = {
         "message": _storable(str(error) or type(error).__name__)[:MAX_MESSAGE_CHARS],
-        "exception": _storable(_name_of(type(error))),
+        "exception": _storable(_name_of(TypeError if isinstance(error, _NotJson) else type(error))),
         "traceback": _storable("".join(traceback.format_exception(error)))[-MAX_TRACEBACK_CHARS:],
     }
-    if isinstance(verdict, Discard):
+    if isinstance(verdict, Discard) or isinstance(error, _NotJson):
         said["retry"] = False
     if isinstance(verdict, Retry) and verdict.after_s is not None:
         said["retry_after_seconds"] = verdict.after_s

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import shutil
 import sys
 from dataclasses import dataclass, field
 
@@ -54,8 +53,6 @@ class Application:
 
 def load_application(settings: Settings) -> Application:
     """Prepare this process to run the tasks of `settings`. Raises ReproqError if that is not possible."""
-    if settings.executor_argv:
-        _check_program(settings)
     settings.require_executor()
     if not settings.runs_python:
         return Application()
@@ -121,16 +118,3 @@ def _enter(settings: Settings) -> None:
         raise SettingsError([f"--chdir: cannot change to {directory}: {error.strerror}"]) from None
     sys.path[:] = [directory, *(path for path in sys.path if path not in ("", directory))]
     importlib.invalidate_caches()
-
-
-def _check_program(settings: Settings) -> None:
-    program = settings.executor_argv[0]
-    search = settings.task_environ.get("PATH", os.defpath)
-    if os.sep in program:
-        found = os.access(settings.chdir / program, os.X_OK) and (settings.chdir / program).is_file()
-    else:
-        found = shutil.which(program, path=search) is not None
-    if not found:
-        raise SettingsError(
-            [f"The executor {program} is not a program that can be run: not found, or not executable."]
-        )

@@ -14,6 +14,7 @@ from setproctitle import setproctitle
 from reproq_prefork import __version__
 from reproq_prefork.boot.application import Application, executor_of, load_application
 from reproq_prefork.boot.fork_safety import unfit_for_workers
+from reproq_prefork.boot.program_check import check_program
 from reproq_prefork.errors import DatabaseIsCopy, DatabaseUnavailable, ExitStatus, ReproqError
 from reproq_prefork.executors.forked import beside_threads
 from reproq_prefork.executors.process_ends import begin_worker, end_worker
@@ -82,6 +83,7 @@ class ForkedPrograms:
                 " that a task leaves behind could not be killed. Run on Linux with CONFIG_PROC_CHILDREN."
             )
         signal.alarm(math.ceil(settings.boot_timeout_s))  # as long as a worker has for it
+        check_program(settings)
         application = load_application(settings)
         inbox.restore()
         if application.threads:

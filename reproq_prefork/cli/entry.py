@@ -12,9 +12,10 @@ from typing import NoReturn
 import click
 
 from reproq_prefork.cli.invocation import PROGRAM, Invocation
+from reproq_prefork.cli.printing import broken_output, complain, note
 from reproq_prefork.cli.program import program
 from reproq_prefork.errors import ExitStatus, ReproqError
-from reproq_prefork.text.printable import printable
+from reproq_prefork.text.redact import mask_addresses
 
 SIGNAL_EXIT_BASE = 128  # a shell adds it to the number of the signal that ended a program
 
@@ -43,19 +44,19 @@ def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         complain(str(error))
         return error.exit_status
     except click.UsageError as error:
-        complain(error.format_message())
+        complain(mask_addresses(error.format_message()))
         if error.ctx is not None:
-            click.echo(f"Try `{error.ctx.command_path} --help`.", err=True)
+            note(f"Try `{error.ctx.command_path} --help`.")
         return ExitStatus.USAGE
     except click.ClickException as error:
-        complain(error.format_message())
+        complain(mask_addresses(error.format_message()))
         return ExitStatus.FAILURE
     except (click.Abort, KeyboardInterrupt):
         return SIGNAL_EXIT_BASE + signal.SIGINT
+    except OSError as error:
+        reason = broken_output(error)
+        if reason is None:
+            raise
+        complain(f"Standard output cannot be written: {reason}.")
+        return ExitStatus.FAILURE
     return int(status or ExitStatus.OK)
-
-
-def complain(sentence: str) -> None:
-    """Write each line of `sentence` to standard error, in a form that is safe for a terminal."""
-    for line in sentence.splitlines():
-        click.echo(f"{PROGRAM}: {printable(line)}", err=True)

@@ -23,7 +23,8 @@ class SettingFlag(click.Option):
     def __init__(self, option: Option) -> None:
         self.setting = option
         default = option.show_default()
-        shown = f"{option.env}; default: {default}" if default else option.env
+        names = ", ".join(option.variables)
+        shown = f"{names}; default: {default}" if default else names
         kind: dict[str, Any] = (
             {"is_flag": True, "default": None}
             if option.is_switch

@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
 from reproq_prefork.cli.flags import SettingFlag
+from reproq_prefork.cli.printing import complain, take_not_printed
 from reproq_prefork.errors import ExitStatus
 from reproq_prefork.settings.options import Group
 
 
 class HelpfulCommand(click.Command):
-    """A command whose help shows its own flags first, then the settings by group."""
+    """A command whose help shows its own flags first, then the settings by group.
+
+    If it has committed something and could not print that, it ends with NotPrinted.
+    """
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            result = super().invoke(ctx)
+        except BaseException:
+            unprinted = take_not_printed(ctx)
+            if unprinted is not None:
+                complain(str(unprinted))
+            raise
+        unprinted = take_not_printed(ctx)
+        if unprinted is not None:
+            raise unprinted
+        return result
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         own = []

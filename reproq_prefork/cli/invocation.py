@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import click
-
+from reproq_prefork.cli.printing import PROGRAM, complain
 from reproq_prefork.errors import DatabaseUnavailable, SettingsError
 from reproq_prefork.settings import Settings
 from reproq_prefork.settings.django_project import with_django
@@ -21,9 +20,8 @@ from reproq_prefork.settings.sources import FlagValue
 from reproq_prefork.store.migrate import check_schema
 from reproq_prefork.store.operator_store import OperatorStore
 from reproq_prefork.store.outcomes import ConnectionLost
-from reproq_prefork.text.printable import printable
 
-PROGRAM = "reproq-prefork"
+__all__ = ["PROGRAM", "Invocation", "opened_store"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +68,7 @@ class Invocation:
         """The settings of a command. Its warnings go to standard error, its paths start at `--chdir`."""
         resolved = self.resolve(flags)
         for warning in resolved.warnings:
-            click.echo(f"{PROGRAM}: warning: {printable(warning)}", err=True)
+            complain(f"warning: {warning}")
         settings = with_django(resolved.settings)
         try:
             # libpq resolves relative certificate paths of a database URL from the current directory.
@@ -89,7 +87,7 @@ def opened_store(settings: Settings, *, for_writing: bool = True) -> Iterator[Op
     with closing(OperatorStore(settings.require_database_url(), for_writing=for_writing)) as store:
         info = store.connection.info
         try:
-            check_schema(store.connection)
+            check_schema(store.connection, django=settings.django_settings is not None)
             yield store
         except ConnectionLost as error:
             address = f"{info.dbname} at {info.host}:{info.port}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from importlib import import_module
 
 import click
@@ -10,11 +11,13 @@ from reproq_prefork import __version__
 from reproq_prefork.cli.flags import ALL, CONNECTING, given_flags, setting_flags
 from reproq_prefork.cli.help import HelpfulGroup, exit_statuses, verbatim
 from reproq_prefork.cli.invocation import PROGRAM, Invocation, opened_store
+from reproq_prefork.cli.printing import report
 from reproq_prefork.cli.text import RunId
 from reproq_prefork.errors import ExitStatus
 from reproq_prefork.settings import Settings
 from reproq_prefork.settings.sources import FlagValue
 from reproq_prefork.text.log import Log
+from reproq_prefork.text.printable import quoted
 
 HELP = """Run tasks from PostgreSQL: one master, N forked workers, one table.
 
@@ -33,6 +36,7 @@ EPILOG = "\n\n".join(
                 f"{PROGRAM} --queue mail,reports --command './run-task.sh --fast' --drain",
                 f"""{PROGRAM} enqueue '{{"order": 7}}' --queue mail --run-after 10m""",
                 f"{PROGRAM} status --watch",
+                f"{PROGRAM} list --status FAILED --since 1d",
                 f"{PROGRAM} cancel 1842",
                 f"{PROGRAM} --requeue-id 1842",
             ],
@@ -53,8 +57,72 @@ EPILOG = "\n\n".join(
 )
 
 
-# In the order of the help. Each is a module of the same name in `commands`.
-COMMANDS = ("migrate", "enqueue", "cancel", "status", "show", "prune", "adopt", "config", "check", "demo")
+# In the order of the help. Each is a module of the same name in `commands`, except one that would hide a built-in.
+COMMANDS = (
+    "migrate",
+    "enqueue",
+    "cancel",
+    "status",
+    "list",
+    "show",
+    "prune",
+    "adopt",
+    "config",
+    "check",
+    "demo",
+)
+
+
+MODULES = {"list": "list_runs"}
+# Words of other programs for what ours calls otherwise.
+OF_THE_MASTER = frozenset(
+    (
+        "worker",
+        "workers",
+        "run",
+        "runworker",
+        "start",
+        "serve",
+        "server",
+        "master",
+        "supervisor",
+        "work",
+        "up",
+        "daemon",
+    )
+)
+OF_A_REPLAY = frozenset(("requeue", "retry", "replay", "rerun", "repeat"))
+SYNONYMS = {
+    "add": "enqueue",
+    "push": "enqueue",
+    "send": "enqueue",
+    "submit": "enqueue",
+    "abort": "cancel",
+    "kill": "cancel",
+    "revoke": "cancel",
+    "info": "status",
+    "stats": "status",
+    "top": "status",
+    "monitor": "status",
+    "queues": "status",
+    "ls": "list",
+    "runs": "list",
+    "tasks": "list",
+    "jobs": "list",
+    "inspect": "show",
+    "get": "show",
+    "delete": "prune",
+    "clean": "prune",
+    "cleanup": "prune",
+    "purge": "prune",
+    "settings": "config",
+    "doctor": "check",
+    "health": "check",
+    "init": "migrate",
+    "setup": "migrate",
+    "schema": "migrate",
+    "upgrade": "migrate",
+}
 
 
 class Commands(HelpfulGroup):
@@ -63,11 +131,43 @@ class Commands(HelpfulGroup):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
+            ctx.fail(f"No such command {quoted(name)}. {_meant(name)}")
+        return super().resolve_command(ctx, args)
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(import_module(f"reproq_prefork.cli.commands.{cmd_name}"), cmd_name)
+        name = MODULES.get(cmd_name, cmd_name)
+        command: click.Command = getattr(import_module(f"reproq_prefork.cli.commands.{name}"), name)
         return command
+
+
+def _print_versions(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value:
+        from reproq_prefork.cli.versions import versions
+
+        click.echo("\n".join(versions()))
+        context.exit()
+
+
+def _meant(name: str) -> str:
+    """What somebody who types this word probably wants."""
+    word = name.lower()
+    if word in OF_THE_MASTER:
+        return f"The master and its workers start without a command: `{PROGRAM} --workers 4`."
+    if word in OF_A_REPLAY:
+        return f"To run a run again: `{PROGRAM} --requeue-id ID`."
+    if word in SYNONYMS:
+        return f"Did you mean {SYNONYMS[word]}?"
+    close = difflib.get_close_matches(word, COMMANDS, n=2)
+    if not close:
+        close = [SYNONYMS[each] for each in difflib.get_close_matches(word, SYNONYMS, n=1)]
+    return f"Did you mean {' or '.join(close)}?" if close else f"There are {', '.join(COMMANDS)}."
 
 
 @click.group(
@@ -82,7 +182,21 @@ class Commands(HelpfulGroup):
     "--requeue-id", type=RunId(), help="Add a copy of this run, print the id of the copy, and exit."
 )
 @click.option("--requeue-hash", metavar="HASH", help="The same for the newest run with this spec hash.")
-@click.version_option(__version__, "-V", "--version", prog_name=PROGRAM, message="%(prog)s %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_versions,
+    help="Print all versions that a bug report needs, and exit.",
+)
+@click.version_option(
+    __version__,
+    "-V",
+    prog_name=PROGRAM,
+    message="%(prog)s %(version)s",
+    help="Print our own version, and exit.",
+)
 @click.pass_context
 def program(context: click.Context, requeue_id: int | None, requeue_hash: str | None) -> int | None:
     if requeue_id is not None or requeue_hash is not None:
@@ -134,5 +248,6 @@ def _requeue(context: click.Context, run_id: int | None, spec_hash: str | None) 
         )
     settings = context.ensure_object(Invocation).settings(flags)
     with opened_store(settings) as store, translated_errors():
-        click.echo(requeue(store.connection, run_id=run_id, spec_hash=spec_hash).id)
+        run = requeue(store.connection, run_id=run_id, spec_hash=spec_hash)
+    report(str(run.id), done=f"run {run.id} was added")
     return ExitStatus.OK

@@ -39,13 +39,14 @@ class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
 
 class DurationWithUnit(Duration):
-    """The same, but a number without a unit is refused: it is probably a mistake, and the runs are ended."""
+    """The same, but a number without a unit is refused: probably a mistake, and it ends or deletes runs."""
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
         seconds = super().convert(value, param, ctx)
         text = str(value).strip()
         if not isinstance(value, float) and not text[-1:].isalpha():
-            self.fail(f"{quoted(text)} has no unit; write {text}d, {text}h, {text}m or {text}s.", param, ctx)
+            units = f"{text}d (days), {text}h (hours), {text}m (minutes) or {text}s (seconds)"
+            self.fail(f"{quoted(text)} has no unit; write {units}.", param, ctx)
         return seconds
 
 

@@ -6,11 +6,13 @@ REPROQ_RESULT_FD names. It dies with its worker. When it ends, everything that i
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import signal
 from collections.abc import Mapping, Sequence
 
-from reproq_prefork.executors.contract import OUT_OF_RESOURCES, NoProcess, Stop, Watch
+from reproq_prefork.executors.contract import OUT_OF_RESOURCES, NoProcess, NoProgram, Stop, Watch
 from reproq_prefork.executors.process_io import Conversation, ProcessExit
 from reproq_prefork.executors.program_output import Output, outcome_of, readable
 from reproq_prefork.executors.tail import Tail
@@ -51,6 +53,7 @@ class CommandExecutor:
         """
         self._children = children
         self._argv = tuple(argv)
+        self._missing_module = _says_that_it_is_missing(self._argv)
         self._environ = dict(environ)
         self._payload_mode = payload_mode
         self._directory = directory
@@ -85,7 +88,9 @@ class CommandExecutor:
             return AttemptReport(self._not_started(error))
         finally:
             os.close(result_writer)
-        return _run(program, result_reader, payload if by_stdin else b"", watch, self._children)
+        report = _run(program, result_reader, payload if by_stdin else b"", watch, self._children)
+        self._refuse_missing_module(report.outcome)
+        return report
 
     def _task_environ(self, run: ClaimedRun, watch: Watch, result_fd: int) -> dict[str, str]:
         environ = {
@@ -107,11 +112,29 @@ class CommandExecutor:
         if error.errno in OUT_OF_RESOURCES:
             raise NoProcess(f"no process can be started: {error.strerror}") from error
         where = f" in {self._directory}" if error.filename == self._directory else ""
-        return Failure(
-            kind=FailureKind.NOT_STARTED,
-            message=f"{self._argv[0]} cannot be started{where}: {error.strerror or error}",
-            exception=type(error).__name__,
-        )
+        message = f"{self._argv[0]} cannot be started{where}: {error.strerror or error}"
+        if error.errno != errno.E2BIG:
+            raise NoProgram(message) from error
+        # The payload is one of its arguments, so another run may well be started.
+        return Failure(FailureKind.NOT_STARTED, message, exception=type(error).__name__)
+
+    def _refuse_missing_module(self, outcome: Outcome) -> None:
+        """Raises NoProgram if Python itself says that the executor module is not there any more."""
+        if self._missing_module is None or not isinstance(outcome, Failure) or outcome.stderr is None:
+            return
+        if self._missing_module.fullmatch(outcome.stderr):
+            raise NoProgram(outcome.stderr)
+
+
+def _says_that_it_is_missing(argv: Sequence[str]) -> re.Pattern[str] | None:
+    """Matches all that `python -m MODULE` prints if there is no such module. None: it is another program."""
+    if len(argv) != 3 or argv[1] != "-m":
+        return None
+    module = re.escape(argv[2])
+    return re.compile(
+        rf"[^\n]*: (?:No module named {module}"
+        rf"|Error while finding module specification for '{module}' \(ModuleNotFoundError: [^\n]*\))"
+    )
 
 
 def _pipe() -> tuple[int, int]:

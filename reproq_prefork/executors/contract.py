@@ -64,7 +64,7 @@ class Executor(Protocol):
     def run(self, run: ClaimedRun, watch: Watch) -> AttemptReport:
         """Run a task to its end. When this returns, no process of the task is left.
 
-        Raises `NoProcess` and `TaskWillNotDie`.
+        Raises `NoProcess`, `NoProgram` and `TaskWillNotDie`.
         """
 
     def rest(self) -> None:
@@ -118,6 +118,10 @@ class Runtime(Protocol):
 
 class NoProcess(ReproqError):
     """The host has no free process, memory or descriptor: the task was not started, but may start later."""
+
+
+class NoProgram(NoProcess):
+    """The program of tasks is not there, or cannot be executed: a deploy may be under way. No task can start."""
 
 
 class TaskWillNotDie(ReproqError):

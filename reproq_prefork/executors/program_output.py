@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from reproq_prefork.executors.error_line import error_line
 from reproq_prefork.executors.tail import Tail
 from reproq_prefork.model.limits import MAX_RESULT_BYTES
 from reproq_prefork.model.outcome import Failure, FailureKind, Outcome, Snoozed, Success
@@ -45,7 +46,7 @@ def outcome_of(output: Output) -> Outcome:
     if output.exit_status < 0:
         kind, fallback = FailureKind.KILLED, f"killed by signal {-output.exit_status}"
     else:
-        kind, fallback = FailureKind.FAILED, _last_line(stderr) or f"exit status {output.exit_status}"
+        kind, fallback = FailureKind.FAILED, error_line(stderr) or f"exit status {output.exit_status}"
     message = _text(said, "message", "error")
     snooze_s = said.get("snooze_seconds")
     # A killed program did not reach its end. So a crash counts as an attempt, whatever the program wrote before.
@@ -76,8 +77,14 @@ def _result(output: Output) -> Outcome:
 
 
 def _parsed(written: Tail, where: str, stderr: Tail, *, lines: bool) -> Outcome:
-    """Parse all of `written` as JSON, or else its last line that is not empty, because programs also log."""
+    """Parse all of `written` as JSON, or else its last line that is not empty, because programs also log.
+
+    A program that wrote nothing has the result `null`. Output that cannot be used ends the run: the program says
+    that it has done its work, so it must not do it again.
+    """
     whole = written.bytes().strip()
+    if not whole and written.is_whole:
+        return Success("null")
     candidates = [whole] if written.is_whole else []
     if lines and b"\n" in whole:
         candidates.append(whole.rpartition(b"\n")[2])
@@ -85,9 +92,6 @@ def _parsed(written: Tail, where: str, stderr: Tail, *, lines: bool) -> Outcome:
     for candidate in candidates:
         if len(candidate) > MAX_RESULT_BYTES:
             reason = _too_large(where, len(candidate))
-            continue
-        if not candidate:
-            reason = f"{where} is empty; a task prints its result as JSON, `null` if there is none"
             continue
         try:
             parse_json(candidate)
@@ -99,6 +103,7 @@ def _parsed(written: Tail, where: str, stderr: Tail, *, lines: bool) -> Outcome:
         kind=FailureKind.UNUSABLE_OUTPUT,
         message=reason[:MAX_MESSAGE_CHARS],
         stderr=readable(stderr.bytes()) or None,
+        retry=False,
     )
 
 
@@ -153,7 +158,3 @@ def _retry_after_s(said: Mapping[str, Any]) -> float | None:
 def readable(raw: bytes) -> str:
     """Turn any bytes into text that PostgreSQL can store: without NUL, and valid UTF-8."""
     return raw.decode("utf-8", errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}").strip()
-
-
-def _last_line(text: str) -> str:
-    return text.rpartition("\n")[2].strip()

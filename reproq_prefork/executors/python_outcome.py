@@ -99,8 +99,9 @@ def _retry_after_s(error: BaseException) -> float | None:
 
 
 def _unusable(why: str) -> Failure:
+    # The task has done its work, so it must not do it again.
     message = storable(f"the result of the task {why}")[:MAX_MESSAGE_CHARS]
-    return Failure(FailureKind.UNUSABLE_OUTPUT, message)
+    return Failure(FailureKind.UNUSABLE_OUTPUT, message, retry=False)
 
 
 def _message(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from reproq_prefork.fleet.actions import NotifySystemd
 from reproq_prefork.fleet.draft import Draft
 from reproq_prefork.fleet.events import WorkerView
 from reproq_prefork.fleet.reload import end_reload, is_starting
-from reproq_prefork.fleet.state import RESPAWN_BURST, FleetWorker, Phase
+from reproq_prefork.fleet.state import RESPAWN_BURST, FleetWorker, Generation, Phase
 from reproq_prefork.text.log import LogLevel
 
 BOOT_FAILURE_LIMIT = 3  # in a row, in a generation that was never ready
@@ -53,7 +53,12 @@ def note_ready(draft: Draft, number: int) -> None:
     if ready >= generation.target:
         if not generation.was_ready:
             draft.set_generation(number, was_ready=True)
-            _say_ready(draft, number, f"{ready} workers", f"{ready} new workers are ready")
+            _say_ready(
+                draft,
+                number,
+                ("1 worker" if ready == 1 else f"{ready} workers") + _purpose(generation, ","),
+                "1 new worker is ready" if ready == 1 else f"{ready} new workers are ready",
+            )
         elif generation.lacks_workers:
             draft.set_generation(number, lacks_workers=False)
             draft.log(f"all {ready} workers are ready now")
@@ -66,10 +71,14 @@ def note_ready(draft: Draft, number: int) -> None:
     _say_ready(
         draft,
         number,
-        f"{some} workers; the others {wait}",
+        f"{some} workers; the others {wait}{_purpose(generation, ';')}",
         f"{some} new workers are ready, and the others {wait}",
         LogLevel.WARNING,
     )
+
+
+def _purpose(generation: Generation, mark: str) -> str:
+    return f"{mark} {generation.limits.serves}" if generation.limits.serves else ""
 
 
 def _ready_of(draft: Draft, number: int) -> list[FleetWorker]:

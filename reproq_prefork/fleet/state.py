@@ -89,6 +89,7 @@ class Limits:
     fence_grace_s: float  # less than the margin between a worker's own limit and the end of its lease
     has_template: bool = False
     connect_s: float = 0.0  # how long a worker may take to connect, in addition to `boot_timeout_s`
+    serves: str = ""  # for the log: what its workers serve, and how
 
 
 @dataclass(frozen=True, slots=True)

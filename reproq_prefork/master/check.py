@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from reproq_prefork.errors import ExitStatus, ReproqError
 from reproq_prefork.fleet.events import CheckFailed, CheckPassed
@@ -13,6 +13,8 @@ from reproq_prefork.fleet.state import Limits
 from reproq_prefork.settings import Settings
 from reproq_prefork.unix import proc
 from reproq_prefork.unix.fork import Child, fork
+
+MAX_NAMES_SHOWN = 10
 
 
 class SettingsCheck:
@@ -85,7 +87,13 @@ def _limits(settings: Settings) -> Limits:
         fence_grace_s=settings.fence_grace_s,
         has_template=settings.runs_python,
         connect_s=2 * settings.known_server.connect_s,  # the steward connects first, then the worker
+        serves=f"queues {_few(settings.queues)}, executor {settings.executor.value}",
     )
+
+
+def _few(names: Sequence[str]) -> str:
+    more = len(names) - MAX_NAMES_SHOWN
+    return ", ".join(names[:MAX_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _not_started(error: OSError) -> CheckFailed:

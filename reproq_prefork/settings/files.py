@@ -24,7 +24,7 @@ MAX_PATH_CHARS = 4096  # the limit of Linux: a shortened path would not help the
 _LOCATING = {option.name: option for option in OPTIONS if option.locates_files}
 _BY_TOML_KEY = {option.toml_key: option for option in OPTIONS if option.toml_key is not None}
 # What somebody may write by mistake instead of a key, and the key that was meant.
-_BY_VARIABLE = {option.env: key for key, option in _BY_TOML_KEY.items()}
+_BY_VARIABLE = {name: key for key, option in _BY_TOML_KEY.items() for name in option.variables}
 _BY_NAME = {name: key for key, option in _BY_TOML_KEY.items() for name in (key, option.name)}
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from reproq_prefork.model.limits import MAX_QUEUE_NAME_CHARS
 from reproq_prefork.text.duration import format_duration, parse_duration
 from reproq_prefork.text.printable import quoted
+from reproq_prefork.text.redact import is_ambiguous
 
 MAX_WORKER_ID_BYTES = 100
 MAX_QUEUES = 100
@@ -184,6 +185,11 @@ def _parse_database_url(text: str) -> str:
         raise ValueError("the address holds characters that cannot be printed; percent-encode them")
     if not _POSTGRESQL_URL.match(url) and ("=" not in url or "://" in url.partition("=")[0]):
         raise ValueError("this is not a PostgreSQL address; give one such as postgresql://app@localhost/app")
+    if is_ambiguous(url):
+        raise ValueError(
+            "nobody can tell where the password in this address ends; percent-encode every @ : / ? # [ ] in its "
+            "parts (@ is %40, / is %2F)"
+        )
     return url
 
 

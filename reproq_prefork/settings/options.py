@@ -84,6 +84,12 @@ class Option:
         return self.flags[-1]
 
     @property
+    def variables(self) -> tuple[str, ...]:
+        """The variables that set it. All options can be set by `REPROQ_` and the name of the flag."""
+        uniform = "REPROQ_" + self.long_flag.removeprefix("--").replace("-", "_").upper()
+        return (self.env,) if self.env == uniform else (self.env, uniform)
+
+    @property
     def toml_key(self) -> str | None:
         return None if self.locates_files else self.long_flag.removeprefix("--").replace("-", "_")
 

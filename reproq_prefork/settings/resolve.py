@@ -11,7 +11,14 @@ from typing import Any, NamedTuple
 from reproq_prefork.errors import SettingsError
 from reproq_prefork.settings import ExecutorKind, Settings
 from reproq_prefork.settings.options import MAX_WORKERS, OPTIONS
-from reproq_prefork.settings.sources import Given, Precedence, Sources, find
+from reproq_prefork.settings.sources import (
+    Given,
+    Precedence,
+    Sources,
+    contradictions,
+    find,
+    unknown_variables,
+)
 from reproq_prefork.text.duration import format_duration
 from reproq_prefork.text.printable import printable
 from reproq_prefork.text.redact import mask_url
@@ -29,7 +36,7 @@ _MASTERS_OWN_VARIABLES = frozenset(
     }
 )
 _FIELDS = frozenset(field.name for field in fields(Settings))  # all options but the two that name files
-_OPTION_VARIABLES = frozenset(option.env for option in OPTIONS)
+_OPTION_VARIABLES = frozenset(name for option in OPTIONS for name in option.variables)
 _MAX_HOSTNAME_CHARS = 70  # leaves room for the rest of a worker id
 
 
@@ -67,10 +74,11 @@ def resolve(sources: Sources, *, hostname: str, now: datetime, cpu_count: int) -
 
     `now` (UTC) and `hostname` make the worker's name if nobody set it. `cpu_count` is the number of usable CPUs.
     """
-    problems = list(sources.problems)
+    problems = [*sources.problems, *unknown_variables(sources)]
     given = {option.name: find(option, sources) for option in OPTIONS}
     values: dict[str, ResolvedValue] = {}
     for option in OPTIONS:
+        problems += contradictions(option, sources)
         found = given[option.name]
         if found is None:
             values[option.name] = _default(option.default)

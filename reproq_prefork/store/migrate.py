@@ -7,6 +7,7 @@ SHA-256 of each file, so that a change to a file after it was applied is noticed
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
@@ -33,6 +34,8 @@ from reproq_prefork.store.outcomes import ConnectionLost, StatementRefused, Valu
 from reproq_prefork.store.statements import statement
 
 MIGRATION_LOCK_TIMEOUT_S = 10
+MIGRATE, MIGRATE_OF_DJANGO = "reproq-prefork migrate", "manage.py migrate"
+CATALOG = "pg_catalog"  # our sessions name it first
 
 
 class MigrationFailed(ReproqError):
@@ -123,7 +126,7 @@ def check_database(settings: Settings) -> KnownServer:
     """
     database_url = settings.require_database_url()
     with _connected(database_url, asks_system=True) as connection:
-        check_schema(connection)
+        check_schema(connection, django=settings.django_settings is not None)
         refuse_copy(connection)
         missing = _ask(connection, "missing_rights")
         if missing:
@@ -131,14 +134,26 @@ def check_database(settings: Settings) -> KnownServer:
         return KnownServer(connection.server.system, longest_connect_s(database_url))
 
 
-def check_schema(connection: psycopg.Connection[Any]) -> None:
+def check_schema(connection: psycopg.Connection[Any], *, django: bool = False) -> None:
     """Raises SchemaMismatch if the schema is missing, is older, was made with other files, or is newer and works
-    only with newer releases.
+    only with newer releases. `django`: the application's own command makes the schema.
     """
     missing = plan(known_migrations(), _applied(connection))
     if missing:
         before = missing[0].migration.version - 1
-        raise SchemaMismatch(before or None, known_migrations()[-1].version)
+        needed = known_migrations()[-1].version
+        command = MIGRATE_OF_DJANGO if django else MIGRATE
+        if before:
+            raise SchemaMismatch(before, needed, migrate=command)
+        (places,) = _ask(connection, "schema_places")
+        raise SchemaMismatch(
+            None,
+            needed,
+            database=places.database,
+            search_path=places.search_path.removeprefix(f"{CATALOG}, "),
+            elsewhere=json.loads(places.elsewhere),
+            migrate=command,
+        )
 
 
 @contextmanager

@@ -14,6 +14,8 @@ MIGRATION_FOLDERS = (
     Path(__file__).parents[2] / "migrations",
 )
 
+# What makes a database forget rows or values. Functions, indexes and checks can be made again.
+_DROPS_DATA = re.compile(r"^[^-\n]*\b(?:drop\s+(?:table|column)|truncate)\b", re.IGNORECASE | re.MULTILINE)
 _FILE_NAME = re.compile(r"(?P<version>[0-9]{4})_(?P<name>[a-z0-9_]+)\.up\.sql")
 
 
@@ -30,6 +32,11 @@ class Migration:
     @property
     def label(self) -> str:
         return f"{self.version:04}_{self.name}"
+
+    @property
+    def drops_data(self) -> bool:
+        """Whether taking it back drops a table or a column, with what is in it."""
+        return _DROPS_DATA.search(self.down) is not None
 
 
 def known_migrations(folders: Sequence[Path] = MIGRATION_FOLDERS) -> tuple[Migration, ...]:

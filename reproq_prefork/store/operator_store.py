@@ -10,6 +10,7 @@ from reproq_prefork.model.run import Status
 from reproq_prefork.model.stored_values import read_texts
 from reproq_prefork.store.connection import TimeLimits, connect
 from reproq_prefork.store.fetching import fetch
+from reproq_prefork.store.listed_runs import ListedRun, Wanted, list_runs
 from reproq_prefork.store.run_rows import read_status
 from reproq_prefork.store.sender import Fetch
 from reproq_prefork.store.statements import statement
@@ -23,6 +24,7 @@ MAX_LATER_RUNS = 1_000
 MAX_RECENT_RUNS = 10_000
 RECENT_S = 3600.0
 PRUNE_BATCH = 1_000
+COUNT_BATCH = 20_000
 MAX_SECONDS_SHOWN = 1e11  # 3,170 years
 
 _BEFORE_ALL_IDS = -(2**63)
@@ -127,6 +129,10 @@ class OperatorReads:
         rows = self._run("recent_failures", max_runs=MAX_RECENT_RUNS, seconds=RECENT_S)
         return {row.queue_name: row.runs for row in rows}
 
+    def list_runs(self, wanted: Wanted, limit: int) -> list[ListedRun]:
+        """The newest runs that match, the newest first."""
+        return list_runs(self._fetch, wanted, limit)
+
     def estimated_runs(self) -> int:
         """About how many runs there are, estimated from the size of the table."""
         return round(float(self._run("estimated_runs")[0].runs))
@@ -169,16 +175,25 @@ class OperatorStore(OperatorReads):
         `failed_older_than_s` is the age for FAILED and CANCELLED runs. Each batch is committed alone, so an
         interruption loses nothing that is done.
         """
+        return self._old_runs("prune_batch", PRUNE_BATCH, older_than_s, failed_older_than_s)
+
+    def count_prunable(self, *, older_than_s: float, failed_older_than_s: float) -> Iterator[int]:
+        """Count what `prune` would delete, batch by batch. Changes nothing."""
+        return self._old_runs("count_old_batch", COUNT_BATCH, older_than_s, failed_older_than_s)
+
+    def _old_runs(
+        self, name: str, max_runs: int, older_than_s: float, failed_older_than_s: float
+    ) -> Iterator[int]:
         after_id = _BEFORE_ALL_IDS
         while True:
             (batch,) = self._run(
-                "prune_batch",
+                name,
                 after_id=after_id,
-                max_runs=PRUNE_BATCH,
+                max_runs=max_runs,
                 older_than_seconds=older_than_s,
                 failed_older_than_seconds=failed_older_than_s,
             )
-            yield batch.deleted
+            yield batch.runs
             if batch.is_last:
                 return
             after_id = batch.last_id

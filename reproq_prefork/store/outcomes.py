@@ -107,4 +107,6 @@ def _session_is_of_no_use(state: str, said: psycopg.errors.Diagnostic) -> bool:
 
 def sentence_of(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # libpq asks this in a line of its own, and `DatabaseUnavailable` says what to do.
+    lines = [line for line in lines if not line.startswith("Is the server running")]
     return "; ".join(lines[:3]) if lines else type(error).__name__

@@ -41,6 +41,11 @@ class CancelledBatch:
     passed_by: int
 
 
+def like_pattern(pattern: str) -> str:
+    """For LIKE: `*` matches any characters, `?` matches one."""
+    return pattern.translate(_LIKE)
+
+
 class UnfinishedRuns:
     """`fetch` takes the name of a statement and its parameters. Its errors pass through."""
 
@@ -52,7 +57,7 @@ class UnfinishedRuns:
         }
         self._filters = {
             "queues": None if selection.queues is None else list(selection.queues),
-            "task_like": None if selection.task is None else selection.task.translate(_LIKE),
+            "task_like": None if selection.task is None else like_pattern(selection.task),
             "older_than_seconds": selection.older_than_s,
         }
 

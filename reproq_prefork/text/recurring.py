@@ -30,8 +30,17 @@ class _Course:
 class Recurring:
     """Warns of trouble for one process. Troubles with the same message are of the same kind."""
 
-    def __init__(self, log: Log, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        log: Log,
+        *,
+        first_interval_s: float = FIRST_INTERVAL_S,
+        longest_interval_s: float = LONGEST_INTERVAL_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._log = log
+        self._first_interval_s = first_interval_s
+        self._longest_interval_s = longest_interval_s
         self._clock = clock
         self._courses: dict[str, _Course] = {}
 
@@ -40,7 +49,7 @@ class Recurring:
         now = self._clock()
         course = self._courses.get(message)
         if course is None or now - course.came_at > max(CALM_S, course.interval_s):
-            self._courses[message] = _Course(now + FIRST_INTERVAL_S, FIRST_INTERVAL_S, now)
+            self._courses[message] = _Course(now + self._first_interval_s, self._first_interval_s, now)
             self._log.warning(message, **fields)
             return
         course.came_at = now
@@ -48,7 +57,7 @@ class Recurring:
         if now < course.warn_at:
             self._log.debug(message, **fields)
             return
-        course.interval_s = min(2 * course.interval_s, LONGEST_INTERVAL_S)
+        course.interval_s = min(2 * course.interval_s, self._longest_interval_s)
         course.warn_at = now + course.interval_s
         self._log.warning(message, **fields, times=course.unwarned)
         course.unwarned = 0

@@ -16,6 +16,44 @@ _PAIR = re.compile(
     r"\s*(?P<name>[A-Za-z_][A-Za-z0-9_]*)\s*=\s*(?P<value>'(?:[^'\\]|\\.)*'|(?:[^\s'\\]|\\.)(?:[^\s\\]|\\.)*|)(?=\s|$)",
     re.ASCII | re.DOTALL,
 )
+_HOST_AND_PORT = re.compile(r"(?:\[[^\]]*\]|[^\[\]:]*)(?::[0-9]*)?")
+_LOOKS_LIKE_AN_ADDRESS = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]*://.*|\b\w*(?:passw|passphrase|pwd|secret|token)\w*\s*=.*", re.I | re.S
+)
+
+
+def is_ambiguous(dsn: str) -> bool:
+    """Whether libpq and a reader may disagree about where the password of this address ends.
+
+    libpq ends it at the first `@`, and takes a `/` before that for the end of the host. A person, and `mask_url`,
+    expect the last `@`. The rest of the password would then be a host, a port or a database, which errors name.
+    """
+    scheme = _URL.match(dsn)
+    if not scheme:
+        return _hides_an_address(dsn)
+    head, _, query = dsn[scheme.end() :].partition("?")
+    authority, _, path = head.partition("/")
+    if head.count("@") > 1 or "@" in path:
+        return True
+    if "@" in query and (":" in head or head == authority):
+        return True
+    hosts = authority.rpartition("@")[2]
+    return not all(_HOST_AND_PORT.fullmatch(host) for host in hosts.split(","))
+
+
+def _hides_an_address(dsn: str) -> bool:
+    """Whether a value of the key=value form that errors name is an address itself."""
+    pairs = ((pair["name"], pair["value"]) for pair in _PAIR.finditer(dsn))
+    return any("://" in value for name, value in pairs if not _SECRET_NAME.search(name))
+
+
+def mask_addresses(text: str) -> str:
+    """`text` without what may be a password: from the first address or password in it on, it is masked.
+
+    For words of a command line that were given in the wrong place.
+    """
+    found = _LOOKS_LIKE_AN_ADDRESS.search(text)
+    return text if found is None else text[: found.start()] + MASK
 
 
 def mask_url(dsn: str) -> str:

@@ -7,6 +7,7 @@ with a new id. An id is never used again after its lease has ended.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from setproctitle import setproctitle
 
 from reproq_prefork.errors import ExitStatus
-from reproq_prefork.executors.contract import Executor, NoProcess, TaskWillNotDie
+from reproq_prefork.executors.contract import Executor, NoProcess, NoProgram, TaskWillNotDie
 from reproq_prefork.model.outcome import (
     Abandoned,
     AttemptReport,
@@ -29,6 +30,7 @@ from reproq_prefork.model.run import ClaimedRun
 from reproq_prefork.model.settlement import RetryPolicy, Settlement, handed_back, settle
 from reproq_prefork.settings import Settings
 from reproq_prefork.text.log import Log
+from reproq_prefork.text.recurring import Recurring
 from reproq_prefork.unix.orders import Orders
 from reproq_prefork.unix.panel import WorkerPanel
 from reproq_prefork.unix.proc import resident_kib
@@ -45,6 +47,8 @@ from reproq_prefork.worker.task_watch import TaskWatch
 STEWARD_STALE_S = 5.0
 LIFE_SIGN_INTERVAL_S = 5.0
 NO_PROCESS_DELAY_S = 2.0
+NO_PROGRAM_DELAY_S = 5.0
+NO_PROGRAM_WARNING_S = 60.0
 RECYCLE_JITTER = 0.1  # of --max-tasks, so that workers are not replaced all at once
 
 
@@ -85,6 +89,10 @@ class Worker:
         self._batch_size = BatchSize()
         self._recycle_after = _jittered(settings.max_tasks)
         self._max_rss_kib = self._reachable_rss_kib(settings.max_rss_kib)
+        self._recurring = Recurring(
+            log, first_interval_s=NO_PROGRAM_WARNING_S, longest_interval_s=NO_PROGRAM_WARNING_S
+        )
+        self._pauses_until = -math.inf
 
     def run(self) -> ExitStatus:
         """Work until told to stop, worn out, or without a lease."""
@@ -112,7 +120,8 @@ class Worker:
             leaving = self._orders.drain or self._is_worn_out() or self._ledger.is_full
             # Ends are announced from time to time under load too. The worker must hold no run while it announces.
             makes_way = bool(ended) and self._announcer.is_due
-            max_runs = 0 if leaving or makes_way or self._panel.is_quiet() else self._max_runs()
+            pauses = self._panel.is_quiet() or time.monotonic() < self._pauses_until
+            max_runs = 0 if leaving or makes_way or pauses else self._max_runs()
             turn = self._ledger.turn(ended, max_runs=max_runs) if ended or max_runs else Turn()
             # TERM may have arrived in the meantime, even while the claim was being sent.
             self._orders.read()
@@ -200,6 +209,9 @@ class Worker:
             setproctitle(f"reproq-prefork: worker {self._slot} [busy {batch.name}]")
         try:
             report = self._executor.run(run, watch)
+        except NoProgram as reason:
+            batch.not_started(self._without_program(run, reason))
+            return
         except NoProcess as reason:
             batch.not_started(self._not_started(run, reason))
             return
@@ -220,6 +232,18 @@ class Worker:
         self._log.warning(f"run {run.id} is handed back", reason=str(reason))
         self._panel.update(run_id=0, deadline_ns=0)
         return handed_back(*run.token)._replace(delay_s=NO_PROCESS_DELAY_S)
+
+    def _without_program(self, run: ClaimedRun, reason: NoProgram) -> Settlement:
+        """Hand the run back, and claim no other for a while: no run can start here, and other hosts may have the
+        program. A worker that also runs Python tasks goes on with them.
+        """
+        self._recurring.warning(
+            "the program of tasks cannot be started, so runs are handed back", reason=str(reason), run=run.id
+        )
+        self._panel.update(run_id=0, deadline_ns=0)
+        if not self._settings.runs_python:
+            self._pauses_until = time.monotonic() + NO_PROGRAM_DELAY_S
+        return handed_back(*run.token)._replace(delay_s=NO_PROGRAM_DELAY_S)
 
     def _settlement(self, run: ClaimedRun, report: AttemptReport) -> Settlement | None:
         settlement = settle(run, report.outcome, self._policy, random.random(), report.usage)

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from reproq_prefork import Spec, enqueue
-from tests.applications.test_telemetry import Application, application  # noqa: F401 (a fixture)
+from tests.support.supervisor.application import Application
 from tests.support.supervisor.supervisor import Connection, wait_for_status
 from tests.support.waiting import wait_until
 
@@ -64,7 +64,7 @@ def result_of(connection: Connection, name: str, task: str, *args: object) -> ob
 def test_a_helper_of_the_import_lives_as_long_as_its_worker(
     database_url: str,
     connection: Connection,
-    application: Application,  # noqa: F811
+    application: Application,
     executor: str,
 ) -> None:
     application.write(HELPER)
@@ -82,7 +82,7 @@ def test_a_helper_of_the_import_lives_as_long_as_its_worker(
 def test_a_pool_of_inline_tasks_lives_as_long_as_its_worker(
     database_url: str,
     connection: Connection,
-    application: Application,  # noqa: F811
+    application: Application,
     method: str,
 ) -> None:
     application.write(POOL.format(method=method))
@@ -103,7 +103,7 @@ def test_a_pool_of_inline_tasks_lives_as_long_as_its_worker(
 def test_children_of_inline_tasks_start_with_default_signals(
     database_url: str,
     connection: Connection,
-    application: Application,  # noqa: F811
+    application: Application,
 ) -> None:
     application.write(
         "import multiprocessing, signal, subprocess, sys\n"

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Iterator
-from importlib import import_module, invalidate_caches
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.applications.collector import Collector
 from tests.support.checkout import CHECKOUT
-from tests.support.supervisor.supervisor import Connection, Supervisor, wait_for_status
+from tests.support.supervisor.application import Application
+from tests.support.supervisor.supervisor import Connection, wait_for_status
 from tests.support.waiting import wait_until
 
 TASKS = 20
@@ -95,44 +92,6 @@ def fail():
     atexit.register(note, "at exit")
     1 / 0
 """
-
-
-class Application:
-    """A module of tasks, and a host that runs them."""
-
-    def __init__(self, directory: Path, name: str) -> None:
-        self.directory, self.name = directory, name
-
-    def write(self, source: str) -> None:
-        (self.directory / f"{self.name}.py").write_text(source)
-
-    def task(self, name: str) -> Any:
-        return getattr(import_module(self.name), name)
-
-    def host(self, database_url: str, executor: str, **environ: str) -> Supervisor:
-        settings = {
-            "ALLOWED_TASK_MODULES": self.name,
-            "REPROQ_EXECUTOR": executor,
-            "PYTHONPATH": str(self.directory),
-            **environ,
-        }
-        workers = int(settings.pop("WORKERS", "2"))
-        return Supervisor(database_url, self.directory, workers=workers, environ=settings)
-
-
-@pytest.fixture
-def application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Application]:
-    name = f"application_{tmp_path.name}"
-    monkeypatch.syspath_prepend(str(tmp_path))
-    yield Application(tmp_path, name)
-    sys.modules.pop(name, None)
-    invalidate_caches()
-
-
-@pytest.fixture
-def collector() -> Iterator[Collector]:
-    with Collector().serving() as collector:
-        yield collector
 
 
 def enqueue(connection: Connection, name: str, task: str) -> list[int]:

@@ -24,7 +24,7 @@ from tests.support.postgres.proxy import Proxy
 from tests.support.supervisor.supervisor import Connection, is_running
 
 PRODUCERS = 3
-MARK = "REPROQ_STORM"  # the environment variable by which all that a storm has started is found
+MARK = "REPROQ_TEST_STORM"  # the environment variable by which all that a storm has started is found
 GO_ON_S = 5.0  # how long more is enqueued once everything is healed
 SERVER_SETTINGS = {
     "max_connections": "200",

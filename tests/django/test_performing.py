@@ -115,11 +115,11 @@ class Performed(TestCase):
         with pytest.raises(KeyboardInterrupt):
             run_tasks()
 
-    def test_a_result_that_is_not_json_is_a_failure_with_a_reason(self) -> None:
+    def test_a_result_that_is_not_json_ends_the_run_with_a_reason(self) -> None:
         result = tasks.give.enqueue("a set")
         run_tasks()
         result.refresh()
-        assert result.status == STATUSES.FAILED
+        assert (result.status, result.attempts) == (STATUSES.FAILED, 1), "its work was done"
         assert result.errors[-1].exception_class is TypeError
 
     def test_a_result_is_normalised_as_django_does(self) -> None:
@@ -224,7 +224,7 @@ class Atomic(TransactionTestCase):
     def test_a_task_whose_result_cannot_be_stored_has_no_effects(self) -> None:
         for task in (tasks.write_note_and_return_a_set, tasks.write_note_and_return_a_nul):
             with self.subTest(task=task.name), heard("task_finished") as finished:
-                result = task.using(max_attempts=1).enqueue()
+                result = task.enqueue()
                 run_tasks()
                 result.refresh()
                 assert result.status == STATUSES.FAILED

@@ -128,7 +128,7 @@ def test_manage_py_becomes_a_worker_that_runs_tasks(django_database: str, tmp_pa
             stderr=output,
         )
     try:
-        wait_until(lambda: b"ready: 1 workers" in log.read_bytes(), 30, "the worker to be ready")
+        wait_until(lambda: b"ready: 1 worker," in log.read_bytes(), 30, "the worker to be ready")
         assert tasks.add.enqueue(1, 2).wait(30).return_value == 3
         os.kill(process.pid, signal.SIGTERM)
         assert process.wait(30) == 0

@@ -42,7 +42,7 @@ def test_a_process_that_connects_for_long_does_not_count_as_dead(
         _behind_deaf_addresses(database_url, count, query) as url,
         Supervisor(url, tmp_path, workers=1, least_privilege=False).starting() as supervisor,
     ):
-        supervisor.wait_for_log("ready: 1 workers", timeout_s=FIRST_TIME_S)
+        supervisor.wait_for_log("ready: 1 worker,", timeout_s=FIRST_TIME_S)
         run_id = add_run(connection, {})
         wait_for_status(connection, run_id, "SUCCESSFUL", timeout_s=30)
         steward = supervisor.steward_pid()
@@ -66,7 +66,7 @@ def test_a_worker_may_boot_for_as_long_as_the_address_takes(
             url, tmp_path, workers=1, environ={"REPROQ_BOOT_TIMEOUT": "6s"}, least_privilege=False
         ).starting() as supervisor,
     ):
-        supervisor.wait_for_log("ready: 1 workers", timeout_s=FIRST_TIME_S)
+        supervisor.wait_for_log("ready: 1 worker,", timeout_s=FIRST_TIME_S)
         wait_for_status(connection, add_run(connection, {}), "SUCCESSFUL")
         assert "it was not ready" not in supervisor.log()
 
@@ -78,7 +78,7 @@ def test_a_steward_that_is_connecting_exits_when_its_master_is_gone(
         _behind_deaf_addresses(database_url, 1, "connect_timeout=10") as url,
         Supervisor(url, tmp_path, workers=1, least_privilege=False).starting() as supervisor,
     ):
-        supervisor.wait_for_log("ready: 1 workers", timeout_s=FIRST_TIME_S)
+        supervisor.wait_for_log("ready: 1 worker,", timeout_s=FIRST_TIME_S)
         connection.execute(
             "select pg_terminate_backend(pid) from pg_stat_activity"
             " where datname = current_database() and application_name like 'reproq-prefork steward%'"

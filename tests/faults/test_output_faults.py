@@ -19,8 +19,6 @@ MIB = 1024 * 1024
 @pytest.mark.parametrize(
     "output",
     [
-        b"",
-        b"\n\n",
         b'{"half": ',
         b"NaN",
         b"[1e999999]",
@@ -33,14 +31,22 @@ MIB = 1024 * 1024
         b"[" * 5000,
     ],
 )
-def test_30_output_that_is_not_usable_json_fails_the_attempt_with_a_reason(
+def test_30_output_that_is_not_usable_json_ends_the_run_with_a_reason(
     output: bytes, shared_supervisor: Supervisor, shared_connection: Connection
 ) -> None:
-    run_id = add_run(shared_connection, {"raw_output": output.hex()}, max_attempts=1)
+    run_id = add_run(shared_connection, {"raw_output": output.hex()}, max_attempts=3)
     row = wait_for_status(shared_connection, run_id, "FAILED")
-    assert row["errors"][0]["kind"] == "unusable_output"
+    assert [error["kind"] for error in row["errors"]] == ["unusable_output"]
     assert "standard output" in row["errors"][0]["message"]
     wait_for_status(shared_connection, add_run(shared_connection, {}), "SUCCESSFUL")
+
+
+@pytest.mark.parametrize("output", [b"", b"\n\n"])
+def test_30_a_program_that_prints_nothing_has_the_result_null(
+    output: bytes, shared_supervisor: Supervisor, shared_connection: Connection
+) -> None:
+    run_id = add_run(shared_connection, {"raw_output": output.hex()})
+    assert wait_for_status(shared_connection, run_id, "SUCCESSFUL")["result"] is None
 
 
 def test_30_log_lines_before_the_result_of_a_task_do_no_harm(

@@ -284,7 +284,10 @@ def test_on_a_terminal_the_answer_counts(
         (["7", "--queue", "mail"], "An id cannot be used with the other options"),
         (["7", "--dry-run"], "An id cannot be used with the other options"),
         (["--status", "FAILED"], "'FAILED' is not one of"),
-        (["--status", "PENDING", "--older-than", "7"], "7 has no unit; write 7d, 7h, 7m or 7s"),
+        (
+            ["--status", "PENDING", "--older-than", "7"],
+            "7 has no unit; write 7d (days), 7h (hours), 7m (minutes) or 7s (seconds)",
+        ),
         (["--status", "PENDING", "--older-than", "soon"], "is not a duration"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
 import signal
 import subprocess
 import sys
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg import conninfo
 
-from reproq_prefork import __version__, enqueue
+from reproq_prefork import Status, __version__, enqueue, get_run
 from reproq_prefork.errors import ExitStatus
 from reproq_prefork.settings.options import OPTIONS, Group
 from tests.support.supervisor.command_line import CommandLine
@@ -69,15 +72,36 @@ def test_every_option_is_in_one_group_of_the_help(offline: CommandLine) -> None:
         assert [match.start() for match in listed.finditer(text) if begin < match.start() < end], option.name
 
 
-def test_the_version_is_printed(offline: CommandLine) -> None:
-    assert offline.output("--version") == f"reproq-prefork {__version__}\n"
+def test_all_versions_are_printed_or_only_our_own(offline: CommandLine) -> None:
+    assert offline.output("-V") == f"reproq-prefork {__version__}\n"
+    lines = offline.output("--version").splitlines()
+    names = [line.partition(" ")[0] for line in lines]
+    assert names[:4] == ["reproq-prefork", "Python", "psycopg", "libpq"]
+    assert names[-1] == "platform"
+    assert lines[0] == f"reproq-prefork {__version__}"
+    assert platform.python_version() in lines[1]
+    assert re.fullmatch(r"psycopg 3\.[\d.]+ \((binary|c|python)\)", lines[2])
+    assert re.fullmatch(r"libpq \d\d\.\d+", lines[3])
+    assert ("Django" in names) == (find_spec("django") is not None)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_shells_can_complete_commands_and_options(offline: CommandLine, shell: str) -> None:
+    source = offline.run(environ={"_REPROQ_PREFORK_COMPLETE": f"{shell}_source"}, status=0).stdout
+    assert "reproq-prefork" in source
+    words = {"COMP_WORDS": "reproq-prefork pru", "COMP_CWORD": "1"}
+    if shell != "fish":
+        completed = offline.run(
+            environ={"_REPROQ_PREFORK_COMPLETE": f"{shell}_complete", **words}, status=0
+        ).stdout
+        assert "prune" in completed
 
 
 def test_the_installed_command_is_the_same_program() -> None:
     program = Path(sys.executable).parent / "reproq-prefork"
     if not program.exists():
         pytest.skip("the package is not installed beside this Python")
-    told = subprocess.run([program, "--version"], capture_output=True, text=True, check=True, timeout=20)
+    told = subprocess.run([program, "-V"], capture_output=True, text=True, check=True, timeout=20)
     assert told.stdout == f"reproq-prefork {__version__}\n"
 
 
@@ -120,6 +144,28 @@ def test_config_masks_passwords(offline: CommandLine) -> None:
         text = offline.output("config", *arguments)
         assert "s3cret" not in text
         assert "postgresql://app:***@db/app" in text
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://u:top@s3cretpart@127.0.0.1/x",
+        "postgresql://u:12/s3cretpart@127.0.0.1/x",
+        "postgresql://u:12?s3cretpart@127.0.0.1/x",
+        "postgresql://u:s3cretpart",
+        "dbname=postgresql://u:s3cretpart@127.0.0.1/x",
+    ],
+)
+def test_an_address_that_can_be_read_in_two_ways_is_refused_and_not_printed(
+    offline: CommandLine, address: str
+) -> None:
+    for arguments in (("config",), ("check",), ("status",), ("enqueue", "1"), ("--command", "true")):
+        for given, environ in ((("--database-url", address), {}), ((), {"DATABASE_URL": address})):
+            told = offline.run(*arguments, *given, environ=environ, status=ExitStatus.USAGE)
+            assert "nobody can tell where the password in this address ends" in told.stdout + told.stderr
+            assert "s3cretpart" not in told.stdout + told.stderr
+    misplaced = offline.run(address, status=ExitStatus.USAGE)
+    assert "s3cretpart" not in misplaced.stdout + misplaced.stderr
 
 
 def test_config_shows_where_the_files_are_and_warns_of_open_ones(offline: CommandLine) -> None:
@@ -172,11 +218,73 @@ def test_a_command_line_that_makes_no_sense_is_a_usage_error(
     assert "--help`." in told.stderr
 
 
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("worker", "The master and its workers start without a command"),
+        ("run", "The master and its workers start without a command"),
+        ("retry", "--requeue-id ID"),
+        ("enqeue", "Did you mean enqueue?"),
+        ("stat", "Did you mean status?"),
+        ("purge", "Did you mean prune?"),
+        ("ls", "Did you mean list?"),
+        ("bogus", "There are migrate, enqueue, cancel"),
+    ],
+)
+def test_an_unknown_command_is_answered_with_the_near_ones(
+    offline: CommandLine, word: str, said: str
+) -> None:
+    told = offline.run(word, status=ExitStatus.USAGE).stderr
+    assert f'No such command "{word}". ' in told
+    assert said in told
+
+
+def test_a_django_project_that_is_not_there_is_one_sentence(offline: CommandLine) -> None:
+    for arguments in ((), ("config",), ("status",)):
+        told = offline.run("--django", "nosuch.settings", *arguments, status=ExitStatus.USAGE)
+        (line,) = (line for line in told.stderr.splitlines() if "stopping at once" not in line)
+        assert f"--django nosuch.settings: there is no module nosuch in {offline.directory}" in line
+        assert "--chdir" in line
+
+
+def test_an_import_in_the_settings_that_fails_is_shown_whole(offline: CommandLine) -> None:
+    (offline.directory / "mysite.py").write_text("import nosuch")
+    told = subprocess.run(
+        [sys.executable, "-m", "reproq_prefork", "config", "--django", "mysite"],
+        capture_output=True,
+        text=True,
+        cwd=offline.directory,
+        env=offline.environ,
+        timeout=30,
+    )
+    assert "there is no module nosuch" not in told.stderr
+    assert "import nosuch" in told.stderr
+
+
+def test_the_ready_line_says_what_is_served(cli: CommandLine) -> None:
+    for workers, said in (
+        ("1", "ready: 1 worker, queues default, executor command\n"),
+        ("2", "ready: 2 workers, queues mail, slow, executor command\n"),
+    ):
+        queue = () if workers == "1" else ("--queue", "mail,slow")
+        process = cli.start("-w", workers, "--command", "true", *queue)
+        assert process.stderr is not None
+        try:
+            line = next(line for line in process.stderr if "ready: " in line)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=30)
+        assert line.endswith(said)
+
+
 def test_a_database_that_cannot_be_reached_has_its_own_status(offline: CommandLine) -> None:
     offline.environ["DATABASE_URL"] = "postgresql://app:s3cret@127.0.0.1:1/app"
     for arguments in (("status",), ("migrate",), ("enqueue", "1")):
         told = offline.run(*arguments, status=ExitStatus.DATABASE_UNAVAILABLE).stderr
-        assert "The database app at 127.0.0.1:1 cannot be used" in told
+        assert (
+            'The database app at 127.0.0.1:1 cannot be used: connection to server at "127.0.0.1", port 1 failed: '
+            "Connection refused. No server listens there: start it, or correct host and port in DATABASE_URL"
+        ) in told
         assert "s3cret" not in told
 
 
@@ -185,6 +293,17 @@ def test_a_database_without_the_schema_has_its_own_status(tmp_path: Path, empty_
     for arguments in (("status",), ("enqueue", "1"), ("show", "1"), ("--requeue-id", "1")):
         told = cli.run(*arguments, status=ExitStatus.SCHEMA_MISMATCH).stderr
         assert "Run `reproq-prefork migrate`." in told
+        assert 'has no reproq schema in its search path ("$user", public)' in told
+
+
+def test_a_schema_outside_of_the_search_path_is_named(tmp_path: Path, empty_database_url: str) -> None:
+    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+        connection.execute("create schema jobs")
+    inside = CommandLine(tmp_path, conninfo.make_conninfo(empty_database_url, options="-csearch_path=jobs"))
+    inside.output("migrate")
+    inside.output("status")
+    told = CommandLine(tmp_path, empty_database_url).run("status", status=ExitStatus.SCHEMA_MISMATCH).stderr
+    assert "There is one in the schema jobs: set the search path" in told
 
 
 def test_ctrl_c_ends_a_command_with_130(cli: CommandLine) -> None:
@@ -313,6 +432,74 @@ def test_a_reload_reads_the_files_again_and_keeps_the_worker_name(
         _, log = process.communicate(timeout=30)
     assert process.returncode == 0
     assert log.count(".env can be read by other users") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--executor-module", "greeet"), ("--command", "./nowhere.sh")], ids=["module", "command"]
+)
+def test_a_master_does_not_start_without_the_program_of_tasks(
+    cli: CommandLine, connection: Connection, arguments: tuple[str, ...]
+) -> None:
+    run = enqueue(connection, {"n": 1})
+    told = cli.run(*arguments, "-w", "1", status=ExitStatus.USAGE).stderr
+    assert "ready" not in told
+    assert arguments[1] in told
+    assert connection.execute("select claims from task_runs where id = %s", (run.id,)).fetchone() == (0,)
+
+
+def test_a_reload_with_an_executor_that_is_not_there_changes_nothing(
+    cli: CommandLine, connection: Connection
+) -> None:
+    write_private(cli.directory / ".env", f"EXECUTOR_COMMAND={executor(cli.directory)}\n")
+    process = cli.start("-w", "1", environ={"WHO": "1"})
+    log = ""
+    assert process.stderr is not None
+    try:
+        while "ready: " not in log:
+            log += process.stderr.readline()
+        write_private(cli.directory / ".env", "EXECUTOR_MODULE=greeet\n")
+        process.send_signal(signal.SIGHUP)
+        while "greeet" not in log:
+            log += process.stderr.readline()
+        run = enqueue(connection, {"n": 1})
+        wait_until(lambda: get_run(connection, run.id).status is Status.SUCCESSFUL, 20, "the run to succeed")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    assert "reloaded" not in log
+
+
+def test_a_program_that_is_deleted_while_workers_run_charges_no_run(
+    cli: CommandLine, connection: Connection
+) -> None:
+    program = Path(executor(cli.directory))
+    process = cli.start("-w", "2", "--command", str(program), environ={"WHO": "1", "POLL_INTERVAL": "100ms"})
+    try:
+        assert process.stderr is not None
+        while "ready: " not in process.stderr.readline():
+            pass
+        program.rename(program.with_suffix(".gone"))
+        ids = [enqueue(connection, {"n": number}, max_attempts=1).id for number in range(20)]
+        wait_until(
+            lambda: len(connection.execute("select from task_runs where claims > 0").fetchall()) > 1,
+            20,
+            "both workers to hand runs back",
+        )
+        for run in (get_run(connection, id_) for id_ in ids):
+            assert (run.status, run.attempts) in ((Status.PENDING, 0), (Status.RUNNING, 1))
+            assert run.errors == ()
+        program.with_suffix(".gone").rename(program)
+        wait_until(
+            lambda: all(get_run(connection, id_).status is Status.SUCCESSFUL for id_ in ids),
+            40,
+            "all to succeed",
+        )
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=30)
+    warnings = [line for line in log.splitlines() if "cannot be started" in line]
+    assert 1 <= len(warnings) <= 2, "at most one for each worker"
+    assert f"{program} cannot be started: No such file or directory" in warnings[0]
 
 
 # --- a driver that does not work ---

@@ -13,7 +13,7 @@ import pytest
 from reproq_prefork import Spec, Status, enqueue, get_run, requeue
 from reproq_prefork.errors import ExitStatus
 from reproq_prefork.store.migration_files import known_migrations
-from tests.support.supervisor.command_line import CommandLine
+from tests.support.supervisor.command_line import CommandLine, Terminal
 from tests.support.supervisor.supervisor import restoring
 
 Connection = psycopg.Connection[Any]
@@ -41,7 +41,7 @@ def test_migrate_says_what_it_did(bare: CommandLine) -> None:
     assert bare.output("migrate") == f"nothing to do: the schema has version {NEWEST.version}\n"
     newest_but_one = str(NEWEST.version - 1)
     assert bare.output("migrate", "--dry-run", "--to", newest_but_one) == f"would take back {NEWEST.label}\n"
-    assert bare.output("migrate", "--to", "0").splitlines() == [
+    assert bare.output("migrate", "--to", "0", "--yes").splitlines() == [
         f"taken back {label}" for label in reversed(labels)
     ]
     assert bare.output("migrate", "--to", "0") == "nothing to do: the schema has version 0\n"
@@ -69,6 +69,27 @@ def test_migrate_refuses_a_changed_file_and_a_version_that_is_not_there(bare: Co
         connection.execute("update reproq_schema_migrations set checksum = 'x' where version = 2")
     told = bare.run("migrate", status=ExitStatus.SCHEMA_MISMATCH).stderr
     assert "other files than those of this release: 0002_workers." in told
+
+
+def test_migrate_drops_no_data_without_a_yes(cli: CommandLine, connection: Connection) -> None:
+    enqueue(connection, 1)
+    told = cli.run("migrate", "--to", "0", status=ExitStatus.USAGE).stderr
+    assert "This removes the whole schema, with all runs in it. Go on?" in told
+    assert "give --yes" in told
+    told = cli.run("migrate", "--to", "5", status=ExitStatus.USAGE).stderr
+    assert "takes back 0009_copies, 0006_roles, and drops what their tables and columns hold" in told
+    assert connection.execute("select count(*) from task_runs").fetchone() == (1,)
+    cli.output("migrate", "--to", "9")  # a function that is gone can be made again
+    cli.output("migrate")
+
+
+def test_a_person_at_a_terminal_is_asked_before_data_is_dropped(cli: CommandLine) -> None:
+    with Terminal(cli, "migrate", "--to", "0") as terminal:
+        terminal.wait_for("Go on? [y/N]: ")
+        terminal.type("n\n")
+        assert terminal.status() == ExitStatus.FAILURE
+    assert "Nothing was changed." in terminal.shown
+    cli.output("status")
 
 
 # --- enqueue ---
@@ -235,10 +256,22 @@ def test_prune_deletes_what_finished_long_ago(cli: CommandLine, connection: Conn
             "enqueued_at = now() - interval '99 days' where id = %s",
             (status, days, run.id),
         )
-    assert cli.output("prune", "--older-than", "7d", "--failed-older-than", "30d") == "deleted 2 runs\n"
-    assert cli.output("prune", "--older-than", "7d") == "deleted 1 runs\n"
+    ages = ("--older-than", "7d", "--failed-older-than", "30d")
+    assert cli.output("prune", *ages, "--dry-run") == "would delete 2 runs\n"
+    assert cli.output("prune", *ages) == "deleted 2 runs\n"
+    assert cli.output("prune", *ages, "--dry-run") == "would delete 0 runs\n"
+    assert cli.output("prune", "--older-than", "7d") == "deleted 1 run\n"
     assert cli.run("prune", status=2).stderr.count("--older-than")
     cli.run("prune", "--older-than", "soon", status=2)
+
+
+@pytest.mark.parametrize("option", ["--older-than", "--failed-older-than"])
+def test_prune_refuses_a_number_without_a_unit(cli: CommandLine, connection: Connection, option: str) -> None:
+    run = enqueue(connection, 1)
+    connection.execute("update task_runs set status = 'FAILED', finished_at = now() - interval '1 day'")
+    told = cli.run("prune", "--older-than", "99d", option, "7", status=ExitStatus.USAGE).stderr
+    assert '"7" has no unit; write 7d (days), 7h (hours), 7m (minutes) or 7s (seconds)' in told
+    assert get_run(connection, run.id).status is Status.FAILED
 
 
 # --- show ---
@@ -405,8 +438,14 @@ def test_check_prints_a_line_for_each_requirement(cli: CommandLine, bare: Comman
     assert "--executor-module" in without_executor[1]
     absent = cli.run("check", "--command", "no-such-program", status=ExitStatus.USAGE).stdout
     assert "executor  The executor no-such-program is not a program" in absent
+    (cli.directory / "greet.py").touch()
+    typo = cli.run("check", "--executor-module", "greeet", status=ExitStatus.USAGE).stdout
+    assert "executor  --executor-module greeet: python3 cannot run it in " in typo
+    assert "there is no such module; did you mean greet?" in typo
     no_schema = bare.run("check", "--command", "sh", status=ExitStatus.SCHEMA_MISMATCH).stdout
-    assert "\ndatabase  ok\nschema    The database has no reproq schema" in no_schema
+    assert re.search(
+        r"\ndatabase  ok\nschema    The database \S+ has no reproq schema in its search", no_schema
+    )
 
 
 def test_check_reports_a_wrong_database_and_wrong_settings(cli: CommandLine) -> None:

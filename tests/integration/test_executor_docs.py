@@ -212,6 +212,7 @@ def test_the_table_of_kinds_has_each_kind_and_no_other() -> None:
     kinds = table("kind")
     assert list(kinds) == [kind.value for kind in FailureKind]
     assert {kind for kind, following in kinds.items() if not following.startswith("retry")} == {
+        FailureKind.UNUSABLE_OUTPUT,
         FailureKind.REFUSED,
         FailureKind.UNREADABLE,
         FailureKind.SHUTDOWN,

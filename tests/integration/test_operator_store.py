@@ -230,6 +230,20 @@ def test_pruning_finds_old_runs_beyond_many_that_stay(connection: Connection, st
     assert sum(store.prune(older_than_s=DAY_S, failed_older_than_s=DAY_S)) == 10
 
 
+def test_a_dry_run_counts_what_would_be_deleted_and_deletes_nothing(
+    connection: Connection, store: OperatorStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(
+        connection,
+        a_old=(2_500, finished("SUCCESSFUL", 8)),
+        b_stays=(300, finished("FAILED", 8)),
+        c_old=(10, finished("FAILED", 31)),
+    )
+    monkeypatch.setattr(operator_store, "COUNT_BATCH", 200)
+    assert sum(store.count_prunable(older_than_s=7 * DAY_S, failed_older_than_s=30 * DAY_S)) == 2_510
+    assert left(connection) == {"a_old": 2_500, "b_stays": 300, "c_old": 10}
+
+
 def test_pruning_stops_where_all_runs_are_younger(connection: Connection, store: OperatorStore) -> None:
     fill(connection, young=(5_500, "status = 'SUCCESSFUL', finished_at = now()"))
     assert list(store.prune(older_than_s=DAY_S, failed_older_than_s=DAY_S)) == [0]

@@ -36,6 +36,7 @@ def test_exit_statuses_are_a_public_contract() -> None:
         "ALREADY_RUNNING": 8,
         "LEASE_LOST": 9,
         "DATABASE_IS_COPY": 10,
+        "NOT_PRINTED": 11,
     }
 
 
@@ -82,6 +83,41 @@ def test_a_held_unique_key_names_its_holder() -> None:
 )
 def test_a_schema_mismatch_says_which_side_to_upgrade(found: int | None, cure: str) -> None:
     assert cure in str(errors.SchemaMismatch(found=found, needed=3))
+
+
+def test_a_missing_schema_says_where_it_was_looked_for_and_what_to_do() -> None:
+    plain = errors.SchemaMismatch(None, 3, database="app", search_path="public")
+    assert str(plain) == (
+        "The database app has no reproq schema in its search path (public); this release needs version 3. "
+        "Run `reproq-prefork migrate`."
+    )
+    assert "Run `manage.py migrate`." in str(errors.SchemaMismatch(None, 3, migrate="manage.py migrate"))
+    assert "Run `manage.py migrate`." in str(errors.SchemaMismatch(2, 3, migrate="manage.py migrate"))
+    elsewhere = str(errors.SchemaMismatch(None, 3, database="app", search_path="public", elsewhere=["jobs"]))
+    assert "There is one in the schema jobs: set the search path of this login to it" in elsewhere
+
+
+@pytest.mark.parametrize(
+    ("reason", "cure"),
+    [
+        (
+            'connection to server at "h", port 1 failed: Connection refused',
+            "No server listens there: start it",
+        ),
+        ("the name h cannot be resolved: Name or service not known", "Correct the host in DATABASE_URL"),
+        ('FATAL:  password authentication failed for user "u"', "Correct the user and the password"),
+        ('FATAL:  database "x" does not exist', "Create it on the server, or correct its name"),
+        ('FATAL:  role "x" does not exist', "Create it on the server, or correct its name"),
+        ("no answer from this address within 5 s", "no firewall is in between"),
+        ('FATAL:  no pg_hba.conf entry for host "1.2.3.4"', "pg_hba.conf"),
+        ("FATAL:  sorry, too many clients already", "Raise max_connections"),
+        ("it is a standby.", "Check that it runs"),
+    ],
+)
+def test_an_unavailable_database_says_what_was_found_and_what_to_do(reason: str, cure: str) -> None:
+    sentence = str(errors.DatabaseUnavailable("x at h:1", reason))
+    assert sentence.startswith(f"The database x at h:1 cannot be used: {reason.rstrip('.')}. ")
+    assert cure in sentence
 
 
 def test_a_tampered_schema_names_the_files() -> None:

@@ -277,9 +277,11 @@ def test_exiting_with_an_error_is_a_failed_attempt(
         ("(lambda own: own.append(own) or own)([])", "Circular reference"),
     ],
 )
-def test_a_result_that_is_not_json_is_a_failed_attempt(program: Program, result: str, why: str) -> None:
+def test_a_result_that_is_not_json_ends_the_run(program: Program, result: str, why: str) -> None:
     failure = program.run(result).failure
     assert failure.kind is FailureKind.FAILED
+    assert not failure.retry
+    assert failure.exception == "TypeError"
     assert failure.message.startswith("the result of the task is not JSON: ")
     assert why in failure.message
 

@@ -9,6 +9,7 @@ import tomllib
 
 import pytest
 
+import hatch_build
 import reproq_prefork
 from tests.support.checkout import CHECKOUT
 
@@ -74,3 +75,25 @@ def test_the_oldest_dependencies_that_are_tested_are_the_oldest_that_are_allowed
 def _padded(version: str) -> list[int]:
     numbers = [int(number) for number in version.split(".")]
     return numbers + [0] * (3 - len(numbers))
+
+
+def test_the_package_page_has_no_link_into_the_repository() -> None:
+    page = hatch_build.package_page((CHECKOUT / "README.md").read_text(encoding="utf-8"))
+    links = re.findall(r"\]\(([^)]+)\)", page)
+    assert [link for link in links if not link.startswith("https://")] == []
+    assert "The glossary defines each of them." in page
+    assert "![" not in page
+    assert "A run is PENDING, then RUNNING" in page
+    assert hatch_build.package_page("[a](https://example.org/x) [b](docs/b.md)").startswith(
+        "[a](https://example.org/x) b\n"
+    )
+
+
+def test_the_classifiers_name_the_versions_that_are_tested() -> None:
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    makefile = (CHECKOUT / "Makefile").read_text()
+    named = {each.rpartition(" :: ")[2] for each in project["classifiers"] if " :: Python :: 3." in each}
+    assert named == {"3.11", "3.12", "3.13"}
+    assert all(version in makefile for version in named)
+    djangos = {each.rpartition(" :: ")[2] for each in project["classifiers"] if " :: Django :: " in each}
+    assert djangos == {"5.2", "6.0", "6.1"}

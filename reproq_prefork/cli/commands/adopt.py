@@ -9,6 +9,7 @@ from reproq_prefork.cli.commands.cancel import echo_cancelled
 from reproq_prefork.cli.flags import CONNECTING, given_flags, setting_flags
 from reproq_prefork.cli.help import HelpfulCommand, verbatim
 from reproq_prefork.cli.invocation import PROGRAM, Invocation, opened_store
+from reproq_prefork.cli.printing import report
 from reproq_prefork.cli.text import how_many
 from reproq_prefork.errors import ReproqError
 from reproq_prefork.store.copies import copy_of
@@ -88,7 +89,7 @@ def adopt(context: click.Context, keep: bool, cancel: bool, yes: bool) -> None:
         if cancel:
             _cancel_all(store)
         store.adopt()
-    click.echo("adopted: masters may start here")
+    report("adopted: masters may start here")
 
 
 def _refuse_living_workers(store: OperatorStore) -> None:

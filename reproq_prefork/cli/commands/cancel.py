@@ -10,6 +10,8 @@ from reproq_prefork.cli.commands.asking import confirm
 from reproq_prefork.cli.flags import CONNECTING, given_flags, setting_flags
 from reproq_prefork.cli.help import HelpfulCommand, verbatim
 from reproq_prefork.cli.invocation import PROGRAM, Invocation, opened_store
+from reproq_prefork.cli.printing import report
+from reproq_prefork.cli.progress import Progress
 from reproq_prefork.cli.text import DurationWithUnit, RunId, how_many
 from reproq_prefork.errors import ExitStatus, ReproqError
 from reproq_prefork.model.run import Status, TaskRun
@@ -94,7 +96,7 @@ def cancel(
         raise click.UsageError("An id cannot be used with the other options: they select many runs.")
     with opened_store(settings) as store, translated_errors():
         run = runs.cancel(store.connection, run_id)
-    click.echo(_what_happened(run))
+    report(_what_happened(run))
 
 
 def _what_happened(run: TaskRun) -> str:
@@ -125,14 +127,16 @@ def _cancel_many(settings: Settings, selection: Selection, *, dry_run: bool, yes
 def echo_cancelled(unfinished: UnfinishedRuns, **how: Any) -> None:
     """Cancel them, as `UnfinishedRuns.cancel` does, and print how many, also after an interruption."""
     cancelled = asked = passed_by = 0
+    progress = Progress("cancelled")
     try:
         for batch in unfinished.cancel(**how):
             cancelled += batch.cancelled
             asked += batch.asked
             passed_by += batch.passed_by
+            progress.show(cancelled)
     finally:
-        click.echo(f"cancelled {how_many(cancelled, 'run')}")
+        report(f"cancelled {how_many(cancelled, 'run')}")
         if asked:
-            click.echo(f"asked the workers of {how_many(asked, 'run')} to end them")
+            report(f"asked the workers of {how_many(asked, 'run')} to end them")
         if passed_by:
-            click.echo(f"skipped {how_many(passed_by, 'run')} that others held or had started meanwhile")
+            report(f"skipped {how_many(passed_by, 'run')} that others held or had started meanwhile")

@@ -7,6 +7,7 @@ from contextlib import closing
 import click
 
 from reproq_prefork.boot.application import Application, load_application
+from reproq_prefork.boot.program_check import check_program
 from reproq_prefork.cli.commands.horizon import held_back
 from reproq_prefork.cli.flags import ALL, given_flags, setting_flags
 from reproq_prefork.cli.help import HelpfulCommand
@@ -46,6 +47,7 @@ def _executor(settings: Settings) -> tuple[Settings, Application, ReproqError | 
     wrong = None
     application = Application()
     try:
+        check_program(settings)
         application = load_application(settings)
         settings = application.complete(settings)
     except ReproqError as error:

@@ -8,12 +8,12 @@ import click
 
 from reproq_prefork.cli.flags import ALL, given_flags, setting_flags
 from reproq_prefork.cli.help import HelpfulCommand
-from reproq_prefork.cli.invocation import PROGRAM, Invocation
+from reproq_prefork.cli.invocation import Invocation
+from reproq_prefork.cli.printing import complain
 from reproq_prefork.cli.text import table
 from reproq_prefork.settings.django_project import with_project
 from reproq_prefork.settings.options import OPTIONS
 from reproq_prefork.settings.resolve import describe
-from reproq_prefork.text.printable import printable
 
 
 @click.command(
@@ -36,4 +36,4 @@ def config(context: click.Context, as_json: bool) -> None:
         for row in table([(flag_of[line.option], line.value or "-", line.source) for line in lines]):
             click.echo(row)
     for warning in resolved.warnings:
-        click.echo(f"{PROGRAM}: warning: {printable(warning)}", err=True)
+        complain(f"warning: {warning}")

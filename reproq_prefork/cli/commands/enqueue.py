@@ -10,6 +10,7 @@ import click
 from reproq_prefork.cli.flags import CONNECTING, given_flags, setting_flags
 from reproq_prefork.cli.help import HelpfulCommand, verbatim
 from reproq_prefork.cli.invocation import PROGRAM, Invocation, opened_store
+from reproq_prefork.cli.printing import note, report
 from reproq_prefork.cli.text import Duration, Moment
 from reproq_prefork.model.limits import MAX_ATTEMPTS, MAX_PAYLOAD_BYTES, MAX_PRIORITY, MIN_PRIORITY
 from reproq_prefork.model.new_run import DEFAULT_MAX_ATTEMPTS, DEFAULT_PRIORITY, DEFAULT_QUEUE, InvalidRun
@@ -103,13 +104,15 @@ def enqueue(
             )
     except SpecError as error:
         raise InvalidRun(f"The payload is not valid: {error}.") from None
-    click.echo(f"{run.id} {run.spec_hash}")
-    if not run.created:
-        click.echo(
-            f"Nothing was added: run {run.id} holds the unique key {quoted(unique_key or '')} and is "
-            f"{run.status.value}.",
-            err=True,
-        )
+    line = f"{run.id} {run.spec_hash}"
+    if run.created:
+        report(line, done=f"run {run.id} was added")
+        return
+    click.echo(line)
+    note(
+        f"Nothing was added: run {run.id} holds the unique key {quoted(unique_key or '')} and is "
+        f"{run.status.value}."
+    )
 
 
 def _text(payload: str) -> str | bytes:

@@ -250,6 +250,7 @@ class Performer:
                 storable(f"the result of the task is not JSON: {error}")[:MAX_MESSAGE_CHARS],
                 exception=dotted_name(type(error)),
                 traceback=traceback_of(error),
+                retry=False,
             )
         outcome = outcome_of_result(value)
         if isinstance(outcome, Success):

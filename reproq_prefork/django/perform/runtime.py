@@ -7,8 +7,8 @@ import traceback
 from dataclasses import replace
 from typing import Any
 
-from reproq_prefork.django.project.settings_reader import read
-from reproq_prefork.errors import ReproqError
+from reproq_prefork.django.project.settings_reader import read, why_absent
+from reproq_prefork.errors import ReproqError, SettingsError
 from reproq_prefork.executors.contract import SoftStop
 from reproq_prefork.model.outcome import AttemptReport
 from reproq_prefork.model.run import ClaimedRun
@@ -42,6 +42,9 @@ class DjangoRuntime:
         try:
             self._load()
         except (Exception, SystemExit) as error:
+            absent = why_absent(self._settings_module, error)
+            if absent is not None:
+                raise SettingsError([f"--django {self._settings_module}: {absent}"]) from None
             write_text_at_once(2, traceback.format_exc())
             frames = traceback.extract_tb(error.__traceback__)
             where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""

@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reproq_prefork.errors import SettingsError
@@ -45,6 +46,9 @@ def read(settings_module: str, *, needs_database: bool = True) -> DjangoSettings
 
         entries = own_entries()
     except Exception as error:
+        absent = why_absent(settings_module, error)
+        if absent is not None:
+            raise _problem(settings_module, absent) from None
         write_text_at_once(2, traceback.format_exc())
         raise _problem(
             settings_module, f"the project does not load: {type(error).__name__}: {error}"
@@ -64,6 +68,18 @@ def read(settings_module: str, *, needs_database: bool = True) -> DjangoSettings
             "start one master for each, with --database-url and --queue.",
         )
     return DjangoSettings(next(iter(users)), queues, tuple(entry.alias for entry in entries))
+
+
+def why_absent(settings_module: str, error: BaseException) -> str | None:
+    """If the settings module itself does not exist: a sentence. None: it exists, and something else is wrong."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return None
+    if error.name != settings_module and not settings_module.startswith(f"{error.name}."):
+        return None
+    return (
+        f"there is no module {error.name} in {Path.cwd()} or on PYTHONPATH; give the name that "
+        "DJANGO_SETTINGS_MODULE has in manage.py, and --chdir if the project is in another directory."
+    )
 
 
 def _users_of_databases(settings_module: str, entries: Sequence[Entry]) -> dict[str, list[str]]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import pty
+import select
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from types import TracebackType
 
 from tests.support.supervisor.warm import WarmProgram
 
@@ -71,3 +74,54 @@ class CommandLine:
             cwd=self.directory,
             env=self.environ | dict(environ or {}),
         )
+
+
+class Terminal:
+    """A command at a terminal of its own, with a person who types. A context manager."""
+
+    def __init__(self, command_line: CommandLine, *arguments: str) -> None:
+        self._ours, theirs = pty.openpty()
+        self.shown = ""
+        self._program = subprocess.Popen(
+            [sys.executable, "-m", "reproq_prefork", *arguments],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            cwd=command_line.directory,
+            env=command_line.environ,
+        )
+        os.close(theirs)
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._program.kill()
+        self._program.wait()
+        os.close(self._ours)
+
+    def wait_for(self, text: str) -> None:
+        while text not in self.shown:
+            assert self._read(), f"{text!r} was not shown, but: {self.shown!r}"
+
+    def type(self, text: str) -> None:
+        os.write(self._ours, text.encode())
+
+    def status(self) -> int:
+        """Its exit status, once it has ended. `shown` then holds everything."""
+        while self._read():
+            pass
+        return self._program.wait(TIMEOUT_S)
+
+    def _read(self) -> bool:
+        ready, _, _ = select.select([self._ours], [], [], TIMEOUT_S)
+        assert ready, f"nothing happened for {TIMEOUT_S} s after: {self.shown!r}"
+        try:
+            read = os.read(self._ours, 4096)
+        except OSError:  # EIO: nobody has the terminal open any more
+            return False
+        self.shown += read.decode()
+        return bool(read)

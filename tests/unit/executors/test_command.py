@@ -12,12 +12,13 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from reproq_prefork.executors import process_io
+from reproq_prefork.executors import command, process_io
 from reproq_prefork.executors.command import CommandExecutor
-from reproq_prefork.executors.contract import NoProcess, Stop, TaskWillNotDie
+from reproq_prefork.executors.contract import NoProcess, NoProgram, Stop, TaskWillNotDie
 from reproq_prefork.model.limits import MAX_ARGV_PAYLOAD_BYTES, MAX_RESULT_BYTES, MAX_STDERR_TAIL_BYTES
 from reproq_prefork.model.outcome import (
     Abandoned,
@@ -123,6 +124,10 @@ def test_a_signal_that_ends_the_program_is_named(name: str) -> None:
 
 def test_output_that_is_not_json_is_a_failure() -> None:
     assert failure_of(shell("echo done")).kind is FailureKind.UNUSABLE_OUTPUT
+
+
+def test_a_program_that_prints_nothing_has_the_result_null() -> None:
+    assert outcome_of(shell("echo done >&2")) == Success("null")
 
 
 def test_text_written_to_the_result_descriptor_is_the_result() -> None:
@@ -450,8 +455,7 @@ def test_a_flood_faster_than_the_worker_reads_does_not_stop_the_watch_either(
 
 def test_the_watch_does_not_spin_during_a_quiet_task() -> None:
     watch = FakeWatch(look_s=0.1)
-    outcome = failure_of(shell("exec >&- 2>&- <&-; sleep 0.5"), watch=watch)
-    assert outcome.kind is FailureKind.UNUSABLE_OUTPUT
+    assert outcome_of(shell("exec >&- 2>&- <&-; sleep 0.5"), watch=watch) == Success("null")
     assert watch.looks < 50
 
 
@@ -465,32 +469,52 @@ def test_the_largest_result_arrives_whole() -> None:
 # --- what cannot be started ---
 
 
-def test_a_missing_program_is_reported() -> None:
-    outcome = failure_of(["/nowhere/program"])
-    assert (outcome.kind, outcome.exception) == (FailureKind.NOT_STARTED, "FileNotFoundError")
-    assert outcome.message == "/nowhere/program cannot be started: No such file or directory"
+def no_program(argv: list[str], **how: Any) -> str:
+    with pytest.raises(NoProgram) as caught:
+        outcome_of(argv, **how)
+    return str(caught.value)
 
 
-def test_a_file_without_permission_to_run_is_reported(tmp_path: Path) -> None:
+def test_a_missing_program_is_not_a_failure_of_the_run() -> None:
+    said = no_program(["/nowhere/program"])
+    assert said == "/nowhere/program cannot be started: No such file or directory"
+
+
+def test_a_file_without_permission_to_run_is_not_a_failure_of_the_run(tmp_path: Path) -> None:
     program = tmp_path / "program"
     program.write_text("#!/bin/sh\necho 1\n")
-    outcome = failure_of([str(program)])
-    assert (outcome.kind, outcome.exception) == (FailureKind.NOT_STARTED, "PermissionError")
+    assert "Permission denied" in no_program([str(program)])
 
 
-def test_a_file_that_is_not_a_program_is_reported(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_program_is_not_a_failure_of_the_run(tmp_path: Path) -> None:
     program = tmp_path / "program"
     program.write_bytes(b"\x00\x01\x02\x03")
     program.chmod(0o755)
-    outcome = failure_of([str(program)])
-    assert outcome.kind is FailureKind.NOT_STARTED
-    assert "Exec format error" in outcome.message
+    assert "Exec format error" in no_program([str(program)])
 
 
 def test_a_directory_that_is_not_there_is_named() -> None:
-    outcome = failure_of(shell("echo 1"), directory="/nowhere/at-all")
+    said = no_program(shell("echo 1"), directory="/nowhere/at-all")
+    assert said == "sh cannot be started in /nowhere/at-all: No such file or directory"
+
+
+@pytest.mark.parametrize("module", ["reproq_nowhere", "nowhere.greet"])
+def test_a_module_that_python_does_not_find_is_not_a_failure_of_the_run(module: str) -> None:
+    said = no_program([sys.executable, "-m", module])
+    assert module in said
+    assert "\n" not in said
+
+
+def test_a_module_that_misses_another_one_has_failed(tmp_path: Path) -> None:
+    (tmp_path / "greet.py").write_text("import reproq_nowhere")
+    outcome = failure_of([sys.executable, "-m", "greet"], directory=str(tmp_path))
+    assert outcome.kind is FailureKind.FAILED
+
+
+def test_arguments_that_are_too_long_are_a_failure_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "MAX_ARGV_PAYLOAD_BYTES", 10_000_000)
+    outcome = failure_of(shell("echo 1"), run=a_run(json_of(1_000_000)))
     assert outcome.kind is FailureKind.NOT_STARTED
-    assert outcome.message == "sh cannot be started in /nowhere/at-all: No such file or directory"
 
 
 @pytest.mark.parametrize("spare", range(12))

@@ -176,6 +176,7 @@ def test_the_largest_result_arrives_whole() -> None:
 def test_a_result_that_cannot_be_stored_is_a_failure_that_gives_the_reason(result: object, why: str) -> None:
     outcome = failure_of(lambda: result)
     assert outcome.kind is FailureKind.UNUSABLE_OUTPUT
+    assert not outcome.retry
     assert outcome.message.startswith(f"the result of the task {why}")
 
 

@@ -108,6 +108,8 @@ def test_any_bytes_become_text_that_can_be_stored(raw: bytes) -> None:
     [
         (b"42", "42"),
         (b" null \n", "null"),
+        (b"", "null"),
+        (b" \n\t\n", "null"),
         (b'{"a": [1,\n 2]}\n', '{"a": [1,\n 2]}'),
         (b'starting\nhalf done\n{"ok": true}\n', '{"ok": true}'),
         (b'starting\n{"ok": true}\n\n \n', '{"ok": true}'),
@@ -122,14 +124,13 @@ def test_the_result_is_the_whole_output_or_its_last_line(stdout: bytes, result: 
 
 def test_the_result_descriptor_takes_precedence_over_the_output() -> None:
     assert ended(stdout=b"1", result=b"2\n") == Success("2")
+    assert ended(stdout=b"log", result=b"\n") == Success("null")
     assert failed(stdout=b"1", result=b"log\n2").kind is FailureKind.UNUSABLE_OUTPUT
 
 
 @pytest.mark.parametrize(
     ("stdout", "reason"),
     [
-        (b"", "is empty"),
-        (b" \n\t\n", "is empty"),
         (b'{"half":', "not JSON"),
         (b"done", "not JSON"),
         (b'log\n{"half":', "not JSON"),
@@ -144,9 +145,10 @@ def test_the_result_descriptor_takes_precedence_over_the_output() -> None:
         (b'{"a": 1, "a": 2}', "more than once"),
     ],
 )
-def test_output_that_cannot_be_stored_fails_with_the_reason(stdout: bytes, reason: str) -> None:
+def test_output_that_cannot_be_stored_ends_the_run_with_the_reason(stdout: bytes, reason: str) -> None:
     outcome = failed(stdout=stdout, stderr=b"a hint\n")
     assert outcome.kind is FailureKind.UNUSABLE_OUTPUT
+    assert not outcome.retry
     assert reason in outcome.message
     assert outcome.stderr == "a hint"
 
@@ -160,6 +162,7 @@ def test_a_result_of_the_largest_size_is_accepted_and_one_byte_more_is_not(aroun
     assert isinstance(ended(stdout=around + json_of(MAX_RESULT_BYTES) + b"\n"), Success)
     outcome = failed(stdout=around + json_of(MAX_RESULT_BYTES + 1) + b"\n")
     assert outcome.kind is FailureKind.UNUSABLE_OUTPUT
+    assert not outcome.retry
     assert "1,048,577 bytes, the limit is 1,048,576" in outcome.message
 
 
@@ -172,6 +175,7 @@ def test_a_result_after_more_logs_than_are_kept_is_found() -> None:
 def test_the_end_of_a_line_that_was_cut_is_not_a_result() -> None:
     outcome = failed(stdout=b"1" * (3 * MAX_RESULT_BYTES))
     assert outcome.kind is FailureKind.UNUSABLE_OUTPUT
+    assert not outcome.retry
     assert "3,145,728 bytes" in outcome.message
 
 

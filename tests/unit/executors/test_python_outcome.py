@@ -80,6 +80,7 @@ def test_a_result_whose_own_methods_fail_is_unusable() -> None:
     outcome = outcome_of_result(Odd(a=1))
     assert isinstance(outcome, Failure)
     assert outcome.kind is FailureKind.UNUSABLE_OUTPUT
+    assert not outcome.retry
 
 
 def test_an_exception_that_cannot_be_shown_is_still_named() -> None:

@@ -23,7 +23,7 @@ def table_row(option: Option) -> str:
     default = option.show_default()
     cells = [
         " ".join([", ".join(code(flag) for flag in option.flags), metavar]).strip(),
-        code(option.env),
+        ", ".join(code(name) for name in option.variables),
         code(option.toml_key or ""),
         default if " " in default else code(default),
         option.help,
@@ -47,13 +47,22 @@ def test_the_docs_example_of_a_config_file_is_valid() -> None:
 
 
 def test_the_docs_example_of_an_env_file_is_valid() -> None:
-    assert parse_env_file(code_block("sh")).keys() <= {option.env for option in OPTIONS}
+    assert parse_env_file(code_block("sh")).keys() <= {
+        name for option in OPTIONS for name in option.variables
+    }
 
 
 @pytest.mark.parametrize("attribute", ["name", "env", "toml_key", "long_flag"])
 def test_no_two_options_share_a_name(attribute: str) -> None:
     names = [getattr(option, attribute) for option in OPTIONS if getattr(option, attribute) is not None]
     assert len(names) == len(set(names))
+
+
+def test_every_option_has_a_variable_that_is_named_as_its_flag() -> None:
+    names = [name for option in OPTIONS for name in option.variables]
+    assert len(names) == len(set(names))
+    for option in OPTIONS:
+        assert "REPROQ_" + option.long_flag.strip("-").replace("-", "_").upper() in option.variables
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)

@@ -112,9 +112,11 @@ def test_every_option_can_be_set_in_every_source_it_names() -> None:
     }
     for option in OPTIONS:
         text = samples.get(option.name, "7")
-        places: list[dict[str, Any]] = [{"flags": {option.name: text}}, {"environ": {option.env: text}}]
+        places: list[dict[str, Any]] = [{"flags": {option.name: text}}]
+        places += [{"environ": {name: text}} for name in option.variables]
         if option.toml_key:
-            places += [{"env_file": {option.env: text}}, {"config": {option.toml_key: text}}]
+            places += [{"env_file": {name: text}} for name in option.variables]
+            places += [{"config": {option.toml_key: text}}]
         values = [resolved(**place).values[option.name] for place in places]
         assert len({str(value.value) for value in values}) == 1, option.name
         assert "default" not in {value.source for value in values}, option.name
@@ -488,3 +490,64 @@ def test_an_excluded_queue_is_left_to_others() -> None:
 def test_the_exclusions_must_leave_at_least_one_queue(flags: dict[str, str]) -> None:
     with pytest.raises(SettingsError, match=r"--exclude-queue \(flag\): no queue is left"):
         resolved(flags)
+
+
+# --- variables ---
+
+
+@pytest.mark.parametrize("place", ["environ", "env_file"])
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("REPROQ_QUEUES", "did you mean REPROQ_QUEUE?"),
+        ("REPROQ_QUEUE_NAME", "did you mean REPROQ_QUEUE?"),
+        ("REPROQ_WORKER", "did you mean REPROQ_WORKERS?"),
+        ("REPROQ_EXECUTOR_COMMAND", "did you mean REPROQ_COMMAND?"),
+        ("REPROQ_XYZ", "`reproq-prefork --help` lists all variables"),
+    ],
+)
+def test_an_unknown_variable_is_refused_with_a_suggestion(place: str, name: str, hint: str) -> None:
+    variables: dict[str, Any] = {place: {name: "s3cret"}}
+    with pytest.raises(SettingsError) as caught:
+        resolved(**variables)
+    (problem,) = caught.value.problems
+    place_name = {"environ": "environment", "env_file": ".env"}[place]
+    assert problem == f"{name} ({place_name}): there is no such variable; {hint}"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "REPROQ_TASK_ID",
+        "REPROQ_RESULT_FD",
+        "REPROQ_TEST_DATABASE_URL",
+        "REPROQ_SERVICE_HOST",
+        "REPROQ_SERVICE_PORT_HTTP",
+        "REPROQ_PORT",
+        "REPROQ_WEB_PORT_80_TCP_ADDR",
+        "OTHER_QUEUE",
+    ],
+)
+def test_a_variable_that_others_set_is_not_refused(name: str) -> None:
+    assert resolved(environ={name: "7"}).settings.queues == ("default",)
+
+
+def test_a_blank_unknown_variable_is_not_set() -> None:
+    assert resolved(environ={"REPROQ_QUEUES": " "}).settings.queues == ("default",)
+
+
+@pytest.mark.parametrize("place", ["environ", "env_file"])
+def test_two_names_of_an_option_with_different_values_are_refused(place: str) -> None:
+    variables: dict[str, Any] = {place: {"DATABASE_URL": "dbname=a", "REPROQ_DATABASE_URL": "dbname=b"}}
+    with pytest.raises(SettingsError) as caught:
+        resolved(**variables)
+    (problem,) = caught.value.problems
+    assert problem.startswith("DATABASE_URL and REPROQ_DATABASE_URL (")
+    assert "dbname" not in problem
+
+
+def test_two_names_of_an_option_may_have_the_same_value_or_be_in_two_places() -> None:
+    same = resolved(environ={"QUEUE_NAME": "mail", "REPROQ_QUEUE": " mail "})
+    assert same.settings.queues == ("mail",)
+    apart = resolved(environ={"REPROQ_QUEUE": "mail"}, env_file={"QUEUE_NAME": "slow"})
+    assert (apart.settings.queues, apart.values["queues"].source) == (("mail",), "environment REPROQ_QUEUE")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from reproq_prefork.errors import ExitStatus
-from reproq_prefork.executors.contract import NoProcess, Watch
+from reproq_prefork.executors.contract import NoProcess, NoProgram, Watch
 from reproq_prefork.model.outcome import Abandoned, AttemptReport, Cancelled, Completed, Snoozed, Success
 from reproq_prefork.model.run import ClaimedRun, Status
 from reproq_prefork.model.settlement import RetryPolicy, Settlement
@@ -25,7 +25,7 @@ from reproq_prefork.worker import finish_announcer as announcer_module
 from reproq_prefork.worker import loop as worker_module
 from reproq_prefork.worker.claiming import Turn
 from reproq_prefork.worker.finish_announcer import Announcer
-from reproq_prefork.worker.loop import NO_PROCESS_DELAY_S, Worker
+from reproq_prefork.worker.loop import NO_PROCESS_DELAY_S, NO_PROGRAM_DELAY_S, Worker
 from tests.support.fakes.orders import ScriptedOrders
 from tests.support.fakes.runs import RUN
 from tests.support.fakes.settings import resolved
@@ -281,6 +281,28 @@ def test_a_run_without_a_free_process_is_tried_again_after_a_while(wake: WakePip
     first, second = work(wake, executor, runs=[RUN, RUN]).settlements
     assert (first.status, first.refunded, first.delay_s) == (Status.PENDING, True, NO_PROCESS_DELAY_S)
     assert second.status is Status.SUCCESSFUL
+
+
+def test_without_the_program_of_tasks_nobody_is_charged_and_no_other_run_is_claimed(
+    wake: WakePipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    pauses: list[float] = []
+
+    def wait(worker: Worker) -> None:
+        pauses.append(now[0])
+        now[0] += 1.0
+
+    monkeypatch.setattr(Worker, "_wait_for_work", wait)
+    gone = NoProgram("run.sh cannot be started: No such file or directory")
+    first, second = work(
+        wake, CountingExecutor([gone, AttemptReport(Success("1"))]), runs=[RUN, RUN]
+    ).settlements
+    assert (first.status, first.refunded, first.delay_s) == (Status.PENDING, True, NO_PROGRAM_DELAY_S)
+    assert first.error is None
+    assert second.status is Status.SUCCESSFUL
+    assert pauses[:5] == [1000.0, 1001.0, 1002.0, 1003.0, 1004.0]
 
 
 @pytest.mark.parametrize(
