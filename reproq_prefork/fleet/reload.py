@@ -77,7 +77,12 @@ def no_room_for(draft: Draft, workers: int) -> str | None:
     most = fleet.max_slots // 2  # otherwise the reload after this one would find no free slots
     if workers > most:
         return f"{workers} workers are too many for this master, which has room for {most}; restart it"
-    if workers > fleet.max_slots - len(fleet.workers) or len(fleet.generations) >= fleet.max_generations:
+    # A worker that has just ended will be replaced, unless its generation drains.
+    taken = sum(
+        max(len(fleet.workers_of(number)), 0 if generation.draining else generation.target)
+        for number, generation in fleet.generations.items()
+    )
+    if workers > fleet.max_slots - taken or len(fleet.generations) >= fleet.max_generations:
         return "too many workers of earlier generations still drain; send SIGHUP again once they are done"
     return None
 

@@ -17,7 +17,7 @@ from reproq_prefork.fleet.actions import (
     WakeWorkers,
 )
 from reproq_prefork.fleet.events import Drained, OrphansGone, ScoreboardRead, SignalCame, Started
-from reproq_prefork.fleet.state import RESPAWN_BURST, Phase
+from reproq_prefork.fleet.state import RESPAWN_BURST, Phase, Reload
 from reproq_prefork.model.outcome import FailureKind
 from tests.support.fakes.fleet_world import (
     BOOT_TIMEOUT_S,
@@ -746,6 +746,22 @@ def test_a_first_generation_that_cannot_boot_is_replaced_by_the_next() -> None:
     world.run_for(3)
     assert world.goes_on()
     assert [worker.generation for worker in world.workers] == [2, 2, 2]
+
+
+def test_a_reload_keeps_a_slot_for_a_worker_that_will_be_replaced() -> None:
+    """Otherwise the replacement takes it, and the new generation waits for its last worker for ever."""
+    world = World(slots=8)
+    world.feed(Started())
+    world.pass_check(5)
+    world.run_for(1)
+    world.forks_fail = True
+    world.end(world.workers[0], in_order=True)
+    reload(world, 4)
+    world.forks_fail = False
+    world.run_for(60)
+    assert world.fleet.reload is Reload.NONE
+    assert world.logged("still drain")
+    assert len(world.workers) == 5
 
 
 def test_a_reload_is_refused_while_earlier_generations_fill_the_slots(world: World) -> None:

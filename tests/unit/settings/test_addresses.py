@@ -55,7 +55,8 @@ def test_no_part_of_a_password_in_a_url_is_printed(password: str, template: str)
     for text in texts:
         assert not any(letter in text for letter in SECRET_LETTERS), text
     if read:
-        assert read["password"] == unquote(password.strip(" ")), "libpq reads what was meant"
+        # Releases of libpq differ in whether blanks at the end belong to it.
+        assert read["password"].strip(" ") == unquote(password.strip(" ")), "libpq reads what was meant"
 
 
 @given(PASSWORD.filter(lambda text: not set(text) & set("@/?,")), st.sampled_from(WITHOUT_HOST))
