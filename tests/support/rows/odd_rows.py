@@ -216,12 +216,17 @@ def wait_for_ends(connection: Connection, runs: Sequence[int], *, timeout_s: flo
 
     def left() -> list[Any]:
         return connection.execute(
-            "select id, status, errors from task_runs where id = any (%s) and status = any (%s)"
+            "select id, status, attempts, claims, run_after::text, left(leased_by, 50), lease_expires_at::text,"
+            " left(errors::text, 500)"
+            " from task_runs where id = any (%s) and status = any (%s)"
             " and queue_name = 'default' and coalesce(run_after, enqueued_at) <= now() order by id limit 3",
             [list(runs), ["PENDING", "RUNNING"]],
         ).fetchall()
 
-    wait_until(lambda: not left() or None, timeout_s, f"all runs to end; there are {left()!r}")
+    try:
+        wait_until(lambda: not left(), timeout_s, "all runs to end")
+    except AssertionError as missed:
+        raise AssertionError(f"{missed}; there are {left()!r}") from None
 
 
 def statuses(connection: Connection, runs: Sequence[int]) -> set[str]:
