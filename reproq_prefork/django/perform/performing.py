@@ -25,6 +25,7 @@ from reproq_prefork.django.families.results import (
     task_errors,
 )
 from reproq_prefork.django.perform.connections import (
+    caches_need_closing,
     close_after_task,
     close_open_transactions,
     forget_inherited_connections,
@@ -124,6 +125,7 @@ class Performer:
         self._inherited: list[object] = []
         self._known: dict[_Wanted, _Known] = {}
         self._closed_old_at = 0.0
+        self._closes_caches = owns_connections and caches_need_closing()
 
     def perform(self, run: ClaimedRun, stop: SoftStop) -> AttemptReport:
         self._check_connections()
@@ -311,7 +313,7 @@ class Performer:
         """The same after a request."""
         if not self._owns_connections:
             return
-        close_after_task(was_stopped=was_stopped)
+        close_after_task(was_stopped=was_stopped, closes_caches=self._closes_caches)
         self._closed_old_at = time.monotonic()
 
 
