@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 
 from reproq_prefork import hooks
+from reproq_prefork.executors.process_ends import call_hooks
 from reproq_prefork.model.outcome import Failure, Outcome
 from reproq_prefork.model.run import ClaimedRun
 from reproq_prefork.model.settlement import RetryPolicy, is_last_attempt
 from reproq_prefork.task_exceptions import Retry, verdict_of
-from reproq_prefork.unix.time_limit import time_limit
 
 log = logging.getLogger("reproq_prefork.task")
 log.addHandler(logging.NullHandler())  # the worker's own log has the failure: it is not printed a second time
@@ -41,13 +41,8 @@ def report_failed_attempt(
         failed = hooks.FailedAttempt(
             run.id, run.task_path or "", run.queue_name, run.attempt, run.max_attempts, is_last, error
         )
-        with time_limit(hooks.LIMIT_S, report=_report_late):
-            hooks.on_attempt_failed.call(_report, failed)
+        call_hooks(hooks.on_attempt_failed, _report, failed)
 
 
 def _report(sentence: str) -> None:
     log.warning("%s", sentence)
-
-
-def _report_late(why: str) -> None:
-    _report(f"{hooks.on_attempt_failed.name}: {why}")

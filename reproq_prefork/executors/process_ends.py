@@ -34,15 +34,12 @@ def begin_task_process(report: Report) -> None:
         buffer = getattr(handler, "buffer", None)
         if isinstance(buffer, list):
             buffer.clear()
-    _call(hooks.on_task_process_start, report)
+    call_hooks(hooks.on_task_process_start, report)
 
 
 def end_task_process(report: Report) -> None:
     """Call on_task_process_end, send what is buffered, and call what the task has registered with `atexit`."""
-    if hooks.on_task_process_end.functions or _has_telemetry() or atexit._ncallbacks():
-        _end(hooks.on_task_process_end, report)
-    else:
-        _flush_logs()
+    _end(hooks.on_task_process_end, report)
 
 
 def begin_worker(report: Report, *, is_fork: bool) -> None:
@@ -50,7 +47,7 @@ def begin_worker(report: Report, *, is_fork: bool) -> None:
     if is_fork:
         for info in weakref.finalize._registry.values():  # type: ignore[attr-defined]
             info.atexit = False  # such as the removal of a temporary directory
-    _call(hooks.on_worker_start, report)
+    call_hooks(hooks.on_worker_start, report)
 
 
 def end_worker(report: Report) -> None:
@@ -58,15 +55,16 @@ def end_worker(report: Report) -> None:
     _end(hooks.on_worker_stop, report)
 
 
-def _call(moment: hooks.Moment, report: Report) -> None:
+def call_hooks(moment: hooks.Moment, report: Report, *arguments: object) -> None:
+    """Call the functions of a moment within their time. `report` gets a sentence for each that fails."""
     if moment.functions:
         with time_limit(hooks.LIMIT_S, report=lambda why: report(f"{moment.name}: {why}")):
-            moment.call(report)
+            moment.call(report, *arguments)
 
 
 def _end(moment: hooks.Moment, report: Report) -> None:
     """In this order, since a function of the application, or of `atexit`, may log and send too."""
-    _call(moment, report)
+    call_hooks(moment, report)
     with time_limit(hooks.LIMIT_S, report=lambda why: report(f"what is sent at the end of a process {why}")):
         try:
             atexit._run_exitfuncs()
@@ -74,10 +72,6 @@ def _end(moment: hooks.Moment, report: Report) -> None:
             report(f"a function registered with atexit has failed: {type(error).__name__}: {error}")
         flush_telemetry(hooks.LIMIT_S, report)
         _flush_logs()
-
-
-def _has_telemetry() -> bool:
-    return "sentry_sdk" in sys.modules or "opentelemetry.sdk" in sys.modules
 
 
 def flush_telemetry(timeout_s: float, report: Report) -> None:
