@@ -107,15 +107,17 @@ def _in_variables(
     return [Given(values.get(name, ""), name, place, place_name) for name in option.variables]
 
 
+def _places_of_variables(sources: Sources) -> tuple[tuple[Mapping[str, str], str], ...]:
+    """Where variables are set, each with its name for messages."""
+    return (sources.environ, "environment"), (sources.env_file_values, str(sources.env_file))
+
+
 def contradictions(option: Option, sources: Sources) -> list[str]:
     """A sentence for each place where two variables of `option` have different values. It quotes no value."""
     return [
         f"{' and '.join(option.variables)} ({place_name}) are two names of one option and have different values; "
         "set only one of them"
-        for values, place_name in (
-            (sources.environ, "environment"),
-            (sources.env_file_values, str(sources.env_file)),
-        )
+        for values, place_name in _places_of_variables(sources)
         if len({values[name].strip() for name in option.variables if values.get(name, "").strip()}) > 1
     ]
 
@@ -124,10 +126,7 @@ def unknown_variables(sources: Sources) -> list[str]:
     """A sentence for each `REPROQ_…` variable that nothing reads: it is probably a mistyped option."""
     return [
         f"{name} ({place_name}): there is no such variable; {_meant(name)}"
-        for values, place_name in (
-            (sources.environ, "environment"),
-            (sources.env_file_values, str(sources.env_file)),
-        )
+        for values, place_name in _places_of_variables(sources)
         for name in sorted(values)
         if name.startswith(PREFIX) and values[name].strip() and not _is_known(name)
     ]

@@ -37,12 +37,7 @@ async def arequeue(
     connection: AsyncConnection, *, run_id: int | None = None, spec_hash: str | None = None
 ) -> TaskRun:
     """See requeue()."""
-    if (run_id is None) == (spec_hash is None):
-        raise TypeError("arequeue() takes either a run_id or a spec_hash")
-    if spec_hash is not None:
-        return await asend("arequeue", connection, task_runs.requeue_newest, spec_hash)
-    assert run_id is not None
-    return await asend("arequeue", connection, task_runs.requeue, run_id)
+    return await asend("arequeue", connection, task_runs.requeue_one("arequeue", run_id, spec_hash))
 
 
 async def acancel(connection: AsyncConnection, run_id: int) -> TaskRun:

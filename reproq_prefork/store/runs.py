@@ -89,12 +89,7 @@ def requeue(connection: Connection, *, run_id: int | None = None, spec_hash: str
     id in `replay_of`. It is due at once. Raises RunNotFound, UniqueKeyHeld if an unfinished run holds its key,
     and InvalidRun if the id or the hash is not valid.
     """
-    if (run_id is None) == (spec_hash is None):
-        raise TypeError("requeue() takes either a run_id or a spec_hash")
-    if spec_hash is not None:
-        return send("requeue", connection, task_runs.requeue_newest, spec_hash)
-    assert run_id is not None
-    return send("requeue", connection, task_runs.requeue, run_id)
+    return send("requeue", connection, task_runs.requeue_one("requeue", run_id, spec_hash))
 
 
 def cancel(connection: Connection, run_id: int) -> TaskRun:

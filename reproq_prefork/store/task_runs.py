@@ -11,8 +11,9 @@ transaction. Errors of the database pass through as the sender raises them.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from reproq_prefork.errors import ReproqError, RunNotFound, UniqueKeyHeld
@@ -86,6 +87,15 @@ def requeue_newest(session: Session, spec_hash: str) -> Script[TaskRun]:
     if newest is None:
         raise RunNotFound(spec_hash=spec_hash)
     return (yield from requeue(session, newest.id))
+
+
+def requeue_one(call: str, run_id: int | None, spec_hash: str | None) -> Callable[[Session], Script[TaskRun]]:
+    """What `requeue` and `arequeue` send. Raises TypeError unless there is one of the two."""
+    if run_id is not None and spec_hash is None:
+        return partial(requeue, run_id=run_id)
+    if spec_hash is not None and run_id is None:
+        return partial(requeue_newest, spec_hash=spec_hash)
+    raise TypeError(f"{call}() takes either a run_id or a spec_hash")
 
 
 def get(session: Session, run_id: int) -> Script[TaskRun]:

@@ -109,28 +109,25 @@ class Task(Generic[P, R]):
         """Add a run of this call in the transaction of `connection`. Takes the connections of `runs.enqueue`, and
         raises as it does."""
         # Imported here: workers import tasks too, and their executors use no database.
-        from reproq_prefork.store.callers import check_connection
         from reproq_prefork.store.runs import enqueue_new
 
-        try:
-            new = self.new_run(*args, **kwargs)
-        except TypeError:
-            # Of a function for `unique`. If the connection was forgotten, the arguments are wrong too.
-            check_connection("enqueue", connection)
-            raise
-        return enqueue_new(connection, new)
+        return enqueue_new(connection, self._new_run_for("enqueue", connection, *args, **kwargs))
 
     async def aenqueue(self, connection: Any, /, *args: P.args, **kwargs: P.kwargs) -> TaskRun:
         """See enqueue(). Takes the connections of `async_runs`."""
         from reproq_prefork.store.async_runs import aenqueue_new
-        from reproq_prefork.store.callers import check_connection
 
+        return await aenqueue_new(connection, self._new_run_for("aenqueue", connection, *args, **kwargs))
+
+    def _new_run_for(self, call: str, connection: Any, /, *args: P.args, **kwargs: P.kwargs) -> NewRun:
         try:
-            new = self.new_run(*args, **kwargs)
+            return self.new_run(*args, **kwargs)
         except TypeError:
-            check_connection("aenqueue", connection)
+            # Of a function for `unique`. If the connection was forgotten, the arguments are wrong too.
+            from reproq_prefork.store.callers import check_connection
+
+            check_connection(call, connection)
             raise
-        return await aenqueue_new(connection, new)
 
     def new_run(self, *args: P.args, **kwargs: P.kwargs) -> NewRun:
         """A run of this call, for `enqueue_many`. Raises as `enqueue` does."""
