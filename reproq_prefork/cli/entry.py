@@ -11,8 +11,8 @@ from typing import NoReturn
 
 import click
 
-from reproq_prefork.cli.invocation import PROGRAM, Invocation
-from reproq_prefork.cli.printing import broken_output, complain, note
+from reproq_prefork.cli.invocation import Invocation
+from reproq_prefork.cli.printing import PROGRAM, broken_output, complain, note
 from reproq_prefork.cli.program import program
 from reproq_prefork.errors import ExitStatus, ReproqError
 from reproq_prefork.text.redact import mask_addresses

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from reproq_prefork.cli.printing import PROGRAM, complain
+from reproq_prefork.cli.printing import complain
 from reproq_prefork.errors import DatabaseUnavailable, SettingsError
 from reproq_prefork.settings import Settings
 from reproq_prefork.settings.django_project import with_django
@@ -20,8 +20,6 @@ from reproq_prefork.settings.sources import FlagValue
 from reproq_prefork.store.migrate import check_schema
 from reproq_prefork.store.operator_store import OperatorStore
 from reproq_prefork.store.outcomes import ConnectionLost
-
-__all__ = ["PROGRAM", "Invocation", "opened_store"]
 
 
 @dataclass(frozen=True, slots=True)

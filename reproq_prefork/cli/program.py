@@ -10,8 +10,8 @@ import click
 from reproq_prefork import __version__
 from reproq_prefork.cli.flags import ALL, CONNECTING, given_flags, setting_flags
 from reproq_prefork.cli.help import HelpfulGroup, exit_statuses, verbatim
-from reproq_prefork.cli.invocation import PROGRAM, Invocation, opened_store
-from reproq_prefork.cli.printing import report
+from reproq_prefork.cli.invocation import Invocation, opened_store
+from reproq_prefork.cli.printing import PROGRAM, report
 from reproq_prefork.cli.text import RunId
 from reproq_prefork.errors import ExitStatus
 from reproq_prefork.settings import Settings

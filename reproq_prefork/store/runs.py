@@ -21,9 +21,6 @@ from reproq_prefork.model.run import TaskRun
 from reproq_prefork.store import bulk, task_runs, waiting
 from reproq_prefork.store.callers import send
 from reproq_prefork.store.connection_types import Connection
-from reproq_prefork.store.psycopg_senders import PsycopgSender
-
-__all__ = ["PsycopgSender", "cancel", "enqueue", "enqueue_many", "enqueue_new", "get_run", "requeue", "wait"]
 
 _log = logging.getLogger("reproq_prefork")
 

@@ -8,8 +8,8 @@ from reproq_prefork.cli.commands.asking import confirm
 from reproq_prefork.cli.commands.cancel import echo_cancelled
 from reproq_prefork.cli.flags import CONNECTING, given_flags, setting_flags
 from reproq_prefork.cli.help import HelpfulCommand, verbatim
-from reproq_prefork.cli.invocation import PROGRAM, Invocation, opened_store
-from reproq_prefork.cli.printing import report
+from reproq_prefork.cli.invocation import Invocation, opened_store
+from reproq_prefork.cli.printing import PROGRAM, report
 from reproq_prefork.cli.text import how_many
 from reproq_prefork.errors import ReproqError
 from reproq_prefork.store.copies import copy_of

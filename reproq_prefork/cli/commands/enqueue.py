@@ -9,8 +9,8 @@ import click
 
 from reproq_prefork.cli.flags import CONNECTING, given_flags, setting_flags
 from reproq_prefork.cli.help import HelpfulCommand, verbatim
-from reproq_prefork.cli.invocation import PROGRAM, Invocation, opened_store
-from reproq_prefork.cli.printing import note, report
+from reproq_prefork.cli.invocation import Invocation, opened_store
+from reproq_prefork.cli.printing import PROGRAM, note, report
 from reproq_prefork.cli.text import Duration, Moment
 from reproq_prefork.model.limits import MAX_ATTEMPTS, MAX_PAYLOAD_BYTES, MAX_PRIORITY, MIN_PRIORITY
 from reproq_prefork.model.new_run import DEFAULT_MAX_ATTEMPTS, DEFAULT_PRIORITY, DEFAULT_QUEUE, InvalidRun

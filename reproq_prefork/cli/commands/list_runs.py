@@ -11,7 +11,8 @@ import click
 
 from reproq_prefork.cli.flags import CONNECTING, given_flags, setting_flags
 from reproq_prefork.cli.help import HelpfulCommand, verbatim
-from reproq_prefork.cli.invocation import PROGRAM, Invocation, opened_store
+from reproq_prefork.cli.invocation import Invocation, opened_store
+from reproq_prefork.cli.printing import PROGRAM
 from reproq_prefork.cli.text import DurationWithUnit, rough_duration, table
 from reproq_prefork.model.run import Status
 from reproq_prefork.store.listed_runs import ListedRun, Wanted

@@ -9,8 +9,8 @@ import click
 from reproq_prefork.cli.commands.asking import confirm
 from reproq_prefork.cli.flags import CONNECTING, given_flags, setting_flags
 from reproq_prefork.cli.help import HelpfulCommand, verbatim
-from reproq_prefork.cli.invocation import PROGRAM, Invocation
-from reproq_prefork.cli.printing import note, report
+from reproq_prefork.cli.invocation import Invocation
+from reproq_prefork.cli.printing import PROGRAM, note, report
 from reproq_prefork.cli.text import moment, table
 from reproq_prefork.store import migrate as migrations
 from reproq_prefork.store.migration_files import Migration, known_migrations

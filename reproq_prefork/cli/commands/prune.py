@@ -6,8 +6,8 @@ import click
 
 from reproq_prefork.cli.flags import CONNECTING, given_flags, setting_flags
 from reproq_prefork.cli.help import HelpfulCommand, verbatim
-from reproq_prefork.cli.invocation import PROGRAM, Invocation, opened_store
-from reproq_prefork.cli.printing import report
+from reproq_prefork.cli.invocation import Invocation, opened_store
+from reproq_prefork.cli.printing import PROGRAM, report
 from reproq_prefork.cli.progress import Progress
 from reproq_prefork.cli.text import DurationWithUnit, how_many
 
