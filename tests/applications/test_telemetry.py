@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
 
 from tests.applications.collector import Collector
 from tests.support.checkout import CHECKOUT
+from tests.support.pages import code_blocks
 from tests.support.supervisor.application import Application
 from tests.support.supervisor.supervisor import Connection, wait_for_status
 from tests.support.waiting import wait_until
@@ -185,7 +185,7 @@ def test_the_example_of_the_page_works(
     database_url: str, connection: Connection, application: Application
 ) -> None:
     page = (CHECKOUT / "docs" / "applications.md").read_text()
-    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (example,) = code_blocks(page, "python")
     application.write(example)
     count = application.task("count")
     found = count.enqueue(connection, "sqlite_master").id

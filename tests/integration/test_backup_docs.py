@@ -14,6 +14,7 @@ import pytest
 
 from reproq_prefork.errors import ExitStatus
 from tests.support.checkout import CHECKOUT
+from tests.support.pages import code_blocks
 from tests.support.postgres.databases import new_database
 from tests.support.postgres.postgres_programs import programs_for
 from tests.support.postgres.servers import Server
@@ -42,9 +43,7 @@ def blocks() -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for section in re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]:
         heading = section.splitlines()[0]
-        found += [
-            (heading, block) for block in re.findall(r"^```sh\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
-        ]
+        found += [(heading, block) for block in code_blocks(section, "sh")]
     return found
 
 

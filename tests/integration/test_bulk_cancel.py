@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pty
-import re
 import subprocess
 import sys
 from collections import Counter
@@ -23,6 +22,7 @@ from reproq_prefork.store import unfinished_runs
 from reproq_prefork.store.operator_store import OperatorStore
 from reproq_prefork.store.unfinished_runs import Selection
 from tests.support.checkout import CHECKOUT
+from tests.support.pages import code_blocks
 from tests.support.rows.restores import statuses_of
 from tests.support.rows.stores import worker_store
 from tests.support.supervisor.command_line import CommandLine
@@ -227,7 +227,7 @@ def test_the_statement_of_the_docs_does_not_wait_for_a_worker(
     database_url: str, connection: Connection
 ) -> None:
     page = (CHECKOUT / "docs" / "operations.md").read_text(encoding="utf-8")
-    (text,) = re.findall(r"^```sql\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    (text,) = code_blocks(page, "sql")
     held, *others = [enqueue(connection, number, queue_name="mail").id for number in range(1200)]
     with psycopg.connect(database_url) as holder:
         holder.execute("select from task_runs where id = %s for update", [held])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -18,6 +17,7 @@ import pytest
 from reproq_prefork.spec import spec_hash
 from tests.support.checkout import CHECKOUT
 from tests.support.django.databases import connection_settings
+from tests.support.pages import code_blocks
 
 Connection = psycopg.Connection[Any]
 
@@ -40,10 +40,6 @@ FINISH = """
     select pg_notify('reproq_finished', id::text) from ended
 """
 ADA = {"name": "Ada"}
-
-
-def programs(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 
 
 def welcome(user_id: int) -> dict[str, Any]:
@@ -84,7 +80,7 @@ def worker(database_url: str) -> Iterator[None]:
 
 
 def test_each_program_of_the_page_is_known() -> None:
-    assert len(programs("python")) == len(ENQUEUED)
+    assert len(code_blocks(PAGE, "python")) == len(ENQUEUED)
 
 
 def run_program(program: str, url: str, directory: Path) -> str:
@@ -110,7 +106,7 @@ def run_program(program: str, url: str, directory: Path) -> str:
 def test_a_program_of_the_page_enqueues_what_it_says(
     number: int, database_url: str, connection: Connection, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    program = programs("python")[number]
+    program = code_blocks(PAGE, "python")[number]
     if "timeout=60" in program:
         request.getfixturevalue("worker")
     printed = run_program(program, database_url, tmp_path)
@@ -123,7 +119,7 @@ def test_a_program_of_the_page_enqueues_what_it_says(
 def test_the_first_program_has_the_options_that_it_names(
     database_url: str, connection: Connection, tmp_path: Path
 ) -> None:
-    run_program(programs("python")[0], database_url, tmp_path)
+    run_program(code_blocks(PAGE, "python")[0], database_url, tmp_path)
     assert connection.execute("select queue_name, unique_key from task_runs").fetchall() == [
         ("mail", "greet-7")
     ]
@@ -131,7 +127,7 @@ def test_the_first_program_has_the_options_that_it_names(
 
 
 def test_the_sql_of_the_page_enqueues_what_it_says(connection: Connection) -> None:
-    insert, call, find = programs("sql")
+    insert, call, find = code_blocks(PAGE, "sql")
     connection.execute(insert.encode())
     row = connection.execute(call.encode()).fetchone()
     assert row is not None

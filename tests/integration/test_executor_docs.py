@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +24,7 @@ from reproq_prefork.model.limits import (
 from reproq_prefork.model.outcome import Failure, FailureKind, Outcome, Snoozed
 from reproq_prefork.task_exceptions import MAX_SNOOZE_S, Discard, Snooze
 from tests.support.checkout import CHECKOUT
+from tests.support.pages import code_blocks
 from tests.support.supervisor.supervisor import Connection, Supervisor, add_run, wait_for_status
 
 PAGE = (CHECKOUT / "docs" / "executors.md").read_text(encoding="utf-8")
@@ -65,8 +65,7 @@ print(subprocess.Popen(["sleep", "600"], start_new_session=True).pid)
 
 def block(language: str, number: int = 0) -> str:
     """The text of the page's code block of that language."""
-    found: list[str] = re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
-    return found[number]
+    return code_blocks(PAGE, language)[number]
 
 
 def table(first_heading: str) -> dict[str, str]:

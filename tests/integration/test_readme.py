@@ -16,6 +16,7 @@ import pytest
 
 from reproq_prefork import get_run, wait
 from tests.support.checkout import CHECKOUT
+from tests.support.pages import code_blocks
 
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 END_TIMEOUT_S = 20.0
@@ -23,9 +24,8 @@ Connection = psycopg.Connection[Any]
 
 
 def block(language: str, containing: str) -> str:
-    blocks = re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
-    (found,) = (each for each in blocks if containing in each)
-    return str(found)
+    (found,) = (each for each in code_blocks(README, language) if containing in each)
+    return found
 
 
 class Shell:

@@ -10,6 +10,7 @@ from reproq_prefork.settings import options
 from reproq_prefork.settings.files import parse_config_file, parse_env_file
 from reproq_prefork.settings.options import OPTIONS, Option
 from tests.support.checkout import CHECKOUT
+from tests.support.pages import code_blocks
 
 PAGE = CHECKOUT / "docs" / "configuration.md"
 
@@ -32,7 +33,7 @@ def table_row(option: Option) -> str:
 
 
 def code_block(language: str) -> str:
-    return PAGE.read_text().split(f"```{language}\n")[1].split("```")[0]
+    return code_blocks(PAGE.read_text(), language)[0]
 
 
 def test_the_docs_hold_exactly_the_options_there_are() -> None:

@@ -17,6 +17,7 @@ from reproq_prefork.spec.canonical import canonical_json
 from reproq_prefork.spec.parse import parse_json
 from reproq_prefork.spec.rules import SpecError
 from tests.support.checkout import CHECKOUT
+from tests.support.pages import code_blocks
 
 DOCS = CHECKOUT / "docs"
 PAGE = (DOCS / "spec-hash.md").read_text(encoding="utf-8")
@@ -31,8 +32,7 @@ refused = pytest.mark.parametrize("vector", VECTORS["refused"], ids=lambda vecto
 
 def block(language: str, number: int = 0) -> str:
     """The text of the page's code block of that language."""
-    found: list[str] = re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
-    return found[number]
+    return code_blocks(PAGE, language)[number]
 
 
 def output_of(command: list[str], program: str, stdin: str = "") -> str:
