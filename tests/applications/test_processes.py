@@ -68,7 +68,7 @@ def test_a_helper_of_the_import_lives_as_long_as_its_worker(
     executor: str,
 ) -> None:
     application.write(HELPER)
-    with application.host(database_url, executor, WORKERS="1") as supervisor:
+    with application.host(database_url, environ={"REPROQ_EXECUTOR": executor}) as supervisor:
         helpers = {result_of(connection, application.name, "echo", "hello") for _ in range(4)}
         left = int(str(result_of(connection, application.name, "leave_a_process")))
         wait_until(lambda: is_gone(left), 10, "the process that a task has left to end")
@@ -86,7 +86,7 @@ def test_a_pool_of_inline_tasks_lives_as_long_as_its_worker(
     method: str,
 ) -> None:
     application.write(POOL.format(method=method))
-    with application.host(database_url, "inline", WORKERS="1") as supervisor:
+    with application.host(database_url, environ={"REPROQ_EXECUTOR": "inline"}) as supervisor:
         assert [result_of(connection, application.name, "square", number) for number in range(4)] == [
             0,
             1,
@@ -120,6 +120,6 @@ def test_children_of_inline_tasks_start_with_default_signals(
         "    with multiprocessing.get_context('fork').Pool(1) as pool:\n"
         "        return pool.apply(handled)\n"
     )
-    with application.host(database_url, "inline", WORKERS="1"):
+    with application.host(database_url, environ={"REPROQ_EXECUTOR": "inline"}):
         assert result_of(connection, application.name, "ignored_by_a_program") == "['SIGPIPE', 'SIGXFSZ']"
         assert result_of(connection, application.name, "handled_in_a_fork") == ["2"]

@@ -10,10 +10,20 @@ from tests.applications.collector import Collector
 from tests.support.checkout import CHECKOUT
 from tests.support.pages import code_blocks
 from tests.support.supervisor.application import Application
-from tests.support.supervisor.supervisor import Connection, wait_for_status
+from tests.support.supervisor.supervisor import Connection, Supervisor, wait_for_status
 from tests.support.waiting import wait_until
 
 TASKS = 20
+HOWEVER_A_PROCESS_ENDS = pytest.mark.parametrize(
+    ("executor", "max_tasks"),
+    [("inline", "0"), ("inline", "1"), ("fork", "0"), ("fork", "1")],
+    ids=[
+        "inline, drained",
+        "inline, each worker is replaced",
+        "fork, drained",
+        "fork, each worker is replaced",
+    ],
+)
 SENTRY = """
 import sentry_sdk
 sentry_sdk.init("http://public@{address}/1")
@@ -94,6 +104,10 @@ def fail():
 """
 
 
+def host(database_url: str, application: Application, executor: str, **environ: str) -> Supervisor:
+    return application.host(database_url, workers=2, environ={"REPROQ_EXECUTOR": executor, **environ})
+
+
 def enqueue(connection: Connection, name: str, task: str) -> list[int]:
     """Runs of a task that this process does not import."""
     from reproq_prefork import Spec
@@ -103,8 +117,7 @@ def enqueue(connection: Connection, name: str, task: str) -> list[int]:
     return [add(connection, spec, max_attempts=1).id for spec in specs]
 
 
-@pytest.mark.parametrize("max_tasks", ["0", "1"], ids=["drained", "each worker is replaced"])
-@pytest.mark.parametrize("executor", ["inline", "fork"])
+@HOWEVER_A_PROCESS_ENDS
 def test_all_events_for_sentry_arrive(
     database_url: str,
     connection: Connection,
@@ -115,7 +128,7 @@ def test_all_events_for_sentry_arrive(
 ) -> None:
     application.write(SENTRY.format(address=collector.address))
     runs = enqueue(connection, application.name, "fail") + enqueue(connection, application.name, "report")
-    with application.host(database_url, executor, REPROQ_MAX_TASKS=max_tasks) as supervisor:
+    with host(database_url, application, executor, REPROQ_MAX_TASKS=max_tasks) as supervisor:
         for run_id in runs:
             wait_for_status(connection, run_id, "SUCCESSFUL", "FAILED", timeout_s=40)
         assert supervisor.stop() == 0
@@ -123,8 +136,7 @@ def test_all_events_for_sentry_arrive(
     assert collector.messages == sorted(expected)
 
 
-@pytest.mark.parametrize("max_tasks", ["0", "1"], ids=["drained", "each worker is replaced"])
-@pytest.mark.parametrize("executor", ["inline", "fork"])
+@HOWEVER_A_PROCESS_ENDS
 def test_all_spans_for_opentelemetry_arrive(
     database_url: str,
     connection: Connection,
@@ -135,7 +147,7 @@ def test_all_spans_for_opentelemetry_arrive(
 ) -> None:
     application.write(OTEL.format(address=collector.address))
     runs = enqueue(connection, application.name, "trace_it")
-    with application.host(database_url, executor, REPROQ_MAX_TASKS=max_tasks) as supervisor:
+    with host(database_url, application, executor, REPROQ_MAX_TASKS=max_tasks) as supervisor:
         for run_id in runs:
             wait_for_status(connection, run_id, "SUCCESSFUL", timeout_s=40)
         assert supervisor.stop() == 0
@@ -166,7 +178,7 @@ def test_hooks_are_called_and_what_is_buffered_is_written(
     application.write(HOOKS.format(diary=str(diary)))
     run = application.task("fail").enqueue(connection)
     diary.unlink(missing_ok=True)
-    with application.host(database_url, executor) as supervisor:
+    with host(database_url, application, executor) as supervisor:
         wait_for_status(connection, run.id, "FAILED")
         assert supervisor.stop() == 0
         log = supervisor.log()
@@ -190,7 +202,7 @@ def test_the_example_of_the_page_works(
     count = application.task("count")
     found = count.enqueue(connection, "sqlite_master").id
     failed = count.enqueue(connection, "nowhere").id
-    with application.host(database_url, "inline") as supervisor:
+    with host(database_url, application, "inline") as supervisor:
         assert wait_for_status(connection, found, "SUCCESSFUL")["result"] == 0
         wait_for_status(connection, failed, "FAILED")
         assert supervisor.stop() == 0
@@ -210,7 +222,7 @@ def test_numpy_is_imported_once_for_all_workers_and_works_in_each_executor(
         "    return float((numpy.ones((size, size)) @ numpy.ones((size, size)))[0, 0])\n"
     )
     for executor in ("inline", "fork"):
-        with application.host(database_url, executor) as supervisor:
+        with host(database_url, application, executor) as supervisor:
             runs = [application.task("multiply").enqueue(connection, 300).id for _ in range(8)]
             for run_id in runs:
                 row = wait_for_status(connection, run_id, "SUCCESSFUL")

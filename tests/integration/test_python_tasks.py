@@ -7,9 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from importlib import import_module, invalidate_caches
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import psycopg
 import pytest
 
 from reproq_prefork import Task, cancel, enqueue_many
+from tests.support.supervisor.application import Application, application_in
 from tests.support.supervisor.supervisor import Connection, Supervisor, add_run, run_row, wait_for_status
 from tests.support.waiting import wait_until
 
@@ -124,54 +124,19 @@ def no_task():
 NEXT_CENTURY = datetime(2100, 1, 1, tzinfo=UTC)
 
 
-class Application:
-    """A module of tasks in a directory of its own, imported here to enqueue, and there to run."""
-
-    def __init__(self, directory: Path, name: str) -> None:
-        self.directory = directory
-        self.name = name
-        self.write(TASKS)
-        sys.path.insert(0, str(directory))
-        invalidate_caches()
-        self._module = import_module(name)
-
-    def write(self, text: str) -> None:
-        (self.directory / f"{self.name}.py").write_text(text)
-
-    def task(self, name: str) -> Task[..., Any]:
-        task = getattr(self._module, name)
-        assert isinstance(task, Task)
-        return task
-
-    def close(self) -> None:
-        sys.path.remove(str(self.directory))
-        del sys.modules[self.name]
-
-
 @pytest.fixture
-def application(tmp_path: Path) -> Any:
-    directory = tmp_path / "application"
-    directory.mkdir()
-    application = Application(directory, f"shop_{os.urandom(4).hex()}")
-    yield application
-    application.close()
+def application(tmp_path: Path) -> Iterator[Application]:
+    with application_in(tmp_path / "application") as application:
+        application.write(TASKS)
+        application.task("add")  # imported now: some tests write another one later
+        yield application
 
 
 def supervisor_of(
     database_url: str, application: Application, *, workers: int = 1, environ: Mapping[str, str] | None = None
 ) -> Supervisor:
-    return Supervisor(
-        database_url,
-        application.directory,
-        workers=workers,
-        environ={
-            "EXECUTOR_COMMAND": "",
-            "ALLOWED_TASK_MODULES": application.name,
-            "PYTHONWARNINGS": "error",
-            "PYTHONDONTWRITEBYTECODE": "1",
-            **(environ or {}),
-        },
-    )
+    warnings = {"PYTHONWARNINGS": "error", "PYTHONDONTWRITEBYTECODE": "1"}
+    return application.host(database_url, workers=workers, environ={**warnings, **(environ or {})})
 
 
 @pytest.fixture(params=["fork", "inline"])
