@@ -39,7 +39,11 @@ def begin_task_process(report: Report) -> None:
 
 def end_task_process(report: Report) -> None:
     """Call on_task_process_end, send what is buffered, and call what the task has registered with `atexit`."""
-    _end(hooks.on_task_process_end, report)
+    if hooks.on_task_process_end.functions or _has_telemetry() or atexit._ncallbacks():
+        _end(hooks.on_task_process_end, report)
+    else:
+        # Not within a time limit: in a fork, setting one up takes longer than a short task.
+        _flush_logs()
 
 
 def begin_worker(report: Report, *, is_fork: bool) -> None:
@@ -72,6 +76,10 @@ def _end(moment: hooks.Moment, report: Report) -> None:
             report(f"a function registered with atexit has failed: {type(error).__name__}: {error}")
         flush_telemetry(hooks.LIMIT_S, report)
         _flush_logs()
+
+
+def _has_telemetry() -> bool:
+    return "sentry_sdk" in sys.modules or "opentelemetry.sdk" in sys.modules
 
 
 def flush_telemetry(timeout_s: float, report: Report) -> None:
